@@ -1,0 +1,327 @@
+//! The state machine towards an IMAP back end.
+
+use std::collections::VecDeque;
+
+use super::syntax::{capability_list, printable, push_id, push_quoted, response_code};
+use crate::frame::{Frame, Framer};
+use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
+use crate::protocols::{BackEvent, BackFault, BackSetup, BackStep, Welcome};
+use crate::sasl;
+use crate::secret::Secret;
+
+/// Our tags, one for each kind of command, so that an answer says what it answers.
+const TAG_STARTTLS: &str = "S";
+const TAG_CAPABILITY: &str = "C";
+const TAG_ID: &str = "I";
+const TAG_LOGIN: &str = "L";
+
+/// See the module's documentation.
+pub(super) struct Back {
+    setup: BackSetup,
+    framer: Framer,
+    state: State,
+    /// All bytes received so far.
+    talk_bytes: usize,
+    /// The capabilities as announced last, on the channel in use now.
+    capabilities: Option<String>,
+}
+
+/// Where the conversation stands.
+enum State {
+    Greeting,
+    StartTls,
+    /// STARTTLS is agreed; TLS comes up elsewhere.
+    Securing,
+    Capability,
+    /// The log-in is sent, but for the pieces that wait for the back end's `+`.
+    Login {
+        pieces: VecDeque<Secret>,
+        untagged: Vec<u8>,
+    },
+    /// Logged in by an answer that names no capabilities.
+    Capabilities(Welcome),
+    Over,
+}
+
+/// A response line, taken apart.
+enum Response<'a> {
+    Continue,
+    Untagged(&'a [u8]),
+    Tagged { tag: &'a [u8], status: Status, text: &'a [u8] },
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Status {
+    Ok,
+    No,
+    Bad,
+}
+
+impl Back {
+    pub(super) fn new(setup: BackSetup) -> Self {
+        Self {
+            setup,
+            framer: Framer::new(BACK_LINE_BYTES_MAX),
+            state: State::Greeting,
+            talk_bytes: 0,
+            capabilities: None,
+        }
+    }
+
+    fn run(&mut self, out: &mut Vec<u8>) -> BackStep {
+        while let Some(frame) = self.framer.next() {
+            match frame {
+                Frame::Lost => return self.fault(BackFault::Protocol("a line is too long")),
+                Frame::Literal(announced) if announced.size > BACK_TALK_BYTES_MAX as u64 => {
+                    return self.fault(BackFault::Protocol("a literal is too large"));
+                }
+                Frame::Literal(_) => self.framer.accept(),
+                Frame::Command => {
+                    let line = self.framer.command().to_vec();
+                    self.framer.finish();
+                    let step = self.line(&line, out);
+                    if !matches!(step, BackStep::Read) {
+                        return step;
+                    }
+                }
+            }
+        }
+        BackStep::Read
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        if matches!(self.state, State::Greeting) {
+            return self.greeting(line, out);
+        }
+        match parse(line) {
+            Some(Response::Untagged(text)) if starts_with_word(text, b"BYE") => {
+                self.fault(BackFault::Bye(printable(text, PASSED_TEXT_BYTES_MAX)))
+            }
+            Some(Response::Untagged(text)) => {
+                self.untagged(line, text);
+                BackStep::Read
+            }
+            Some(Response::Continue) => self.proceed(out),
+            Some(Response::Tagged { tag, status, text }) => self.tagged(tag, status, text, out),
+            None => self.fault(BackFault::Protocol("a line is no response")),
+        }
+    }
+
+    fn greeting(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        let Some(text) = line.strip_prefix(b"* OK ") else {
+            return self.fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)));
+        };
+        let code = response_code(text);
+        let words = code.map_or(text, |code| text[code.len() + 2..].trim_ascii());
+        if words == self.setup.own_greeting.as_bytes() {
+            return self.fault(BackFault::Loop);
+        }
+        self.capabilities = code.and_then(capability_list);
+        if self.setup.starttls {
+            // The list may come from an attacker, so it is not asked: a back end without STARTTLS says so itself.
+            out.extend_from_slice(format!("{TAG_STARTTLS} STARTTLS\r\n").as_bytes());
+            self.state = State::StartTls;
+            return BackStep::Read;
+        }
+        self.log_in_when_known(out)
+    }
+
+    /// Keeps what an untagged response brings: capabilities, and during the log-in what the client should see.
+    fn untagged(&mut self, line: &[u8], text: &[u8]) {
+        if let Some(list) = capability_list(text) {
+            self.capabilities = Some(list);
+        } else if let State::Login { untagged, .. } = &mut self.state
+            && !starts_with_word(text, b"ID")
+        {
+            untagged.extend_from_slice(line);
+            untagged.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn proceed(&mut self, out: &mut Vec<u8>) -> BackStep {
+        if let State::Login { pieces, .. } = &mut self.state
+            && let Some(piece) = pieces.pop_front()
+        {
+            out.extend_from_slice(piece.expose());
+            return BackStep::Read;
+        }
+        self.fault(BackFault::Protocol("it asks for more than there is to send"))
+    }
+
+    fn tagged(&mut self, tag: &[u8], status: Status, text: &[u8], out: &mut Vec<u8>) -> BackStep {
+        let expected = |known: &str| tag == known.as_bytes();
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::StartTls if expected(TAG_STARTTLS) && status == Status::Ok => {
+                self.state = State::Securing;
+                self.capabilities = None;
+                if self.framer.take_rest().is_empty() {
+                    BackStep::StartTls
+                } else {
+                    self.fault(BackFault::TrailingBytes)
+                }
+            }
+            State::StartTls if expected(TAG_STARTTLS) => self.fault(BackFault::NoStartTls),
+            State::Capability if expected(TAG_CAPABILITY) && self.capabilities.is_some() => self.log_in_when_known(out),
+            State::Capability if expected(TAG_CAPABILITY) => {
+                self.fault(BackFault::Protocol("it announces no capabilities"))
+            }
+            state @ State::Login { .. } if expected(TAG_ID) => {
+                self.state = state;
+                BackStep::Read
+            }
+            State::Login { untagged, .. } if expected(TAG_LOGIN) => self.logged_in(status, text, untagged, out),
+            State::Capabilities(mut welcome) if expected(TAG_CAPABILITY) => {
+                welcome.capabilities = self.capabilities.take();
+                BackStep::Done(welcome)
+            }
+            _ => self.fault(BackFault::Protocol("an answer carries a tag that was not asked")),
+        }
+    }
+
+    fn logged_in(&mut self, status: Status, text: &[u8], untagged: Vec<u8>, out: &mut Vec<u8>) -> BackStep {
+        let code = response_code(text);
+        let code_word = code.map(|code| code.split(|&b| b == b' ').next().unwrap_or_default().to_ascii_uppercase());
+        match (status, code_word.as_deref()) {
+            (Status::Ok, _) => {
+                let mut words = b"OK ".to_vec();
+                words.extend_from_slice(text);
+                let announced = code.and_then(capability_list);
+                let mut welcome = Welcome { untagged, status: words, capabilities: announced };
+                if welcome.capabilities.is_some() {
+                    return BackStep::Done(welcome);
+                }
+                // An untagged list that came within the log-in is as good as one in the code.
+                welcome.capabilities = self.capabilities.take();
+                if welcome.capabilities.is_some() {
+                    return BackStep::Done(welcome);
+                }
+                out.extend_from_slice(format!("{TAG_CAPABILITY} CAPABILITY\r\n").as_bytes());
+                self.state = State::Capabilities(welcome);
+                BackStep::Read
+            }
+            (Status::No, None | Some(b"AUTHENTICATIONFAILED")) => BackStep::BadCredentials,
+            (Status::No, Some(b"UNAVAILABLE")) => {
+                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
+            }
+            (Status::No, Some(_)) => BackStep::Passed(printable(text, PASSED_TEXT_BYTES_MAX)),
+            (Status::Bad, _) => self.fault(BackFault::Protocol("it answers our log-in with BAD")),
+        }
+    }
+
+    fn log_in_when_known(&mut self, out: &mut Vec<u8>) -> BackStep {
+        let Some(list) = &self.capabilities else {
+            out.extend_from_slice(format!("{TAG_CAPABILITY} CAPABILITY\r\n").as_bytes());
+            self.state = State::Capability;
+            return BackStep::Read;
+        };
+        let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
+        let mut pieces = VecDeque::new();
+        let mut command = Vec::new();
+        if offers("ID") && !self.setup.id.is_empty() {
+            command.extend_from_slice(format!("{TAG_ID} ID ").as_bytes());
+            push_id(&self.setup.id, &mut command);
+            command.extend_from_slice(b"\r\n");
+        }
+        let login = &self.setup.login;
+        if offers("AUTH=PLAIN") {
+            let (authzid, authcid) = match &login.master {
+                Some(master) => (login.user.as_str(), master.as_str()),
+                None => ("", login.user.as_str()),
+            };
+            let message = sasl::plain_message(authzid, authcid, &login.password);
+            command.extend_from_slice(format!("{TAG_LOGIN} AUTHENTICATE PLAIN").as_bytes());
+            let mut response = Vec::new();
+            sasl::encode_into(&message, &mut response);
+            response.extend_from_slice(b"\r\n");
+            if offers("SASL-IR") {
+                command.push(b' ');
+                command.extend_from_slice(&response);
+            } else {
+                command.extend_from_slice(b"\r\n");
+                pieces.push_back(Secret::new(response));
+            }
+        } else if login.master.is_none() && !offers("LOGINDISABLED") {
+            command.extend_from_slice(format!("{TAG_LOGIN} LOGIN ").as_bytes());
+            let unasked = offers("LITERAL+") || offers("LITERAL-");
+            let mut line = command;
+            push_astring(login.user.as_bytes(), unasked, &mut line, &mut pieces);
+            line.push(b' ');
+            push_astring(login.password.expose(), unasked, &mut line, &mut pieces);
+            line.extend_from_slice(b"\r\n");
+            pieces.push_back(Secret::new(line));
+            command = pieces.pop_front().map(|first| first.expose().to_vec()).unwrap_or_default();
+        } else {
+            return self.fault(BackFault::NoMechanism);
+        }
+        out.extend_from_slice(&command);
+        self.capabilities = None;
+        self.state = State::Login { pieces, untagged: Vec::new() };
+        BackStep::Read
+    }
+
+    fn fault(&mut self, fault: BackFault) -> BackStep {
+        self.state = State::Over;
+        BackStep::Fault(fault)
+    }
+}
+
+impl crate::protocols::Back for Back {
+    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep {
+        match event {
+            BackEvent::Input(bytes) => {
+                self.talk_bytes += bytes.len();
+                if self.talk_bytes > BACK_TALK_BYTES_MAX {
+                    return self.fault(BackFault::Protocol("it says too much before the log-in is answered"));
+                }
+                self.framer.push(bytes);
+                self.run(out)
+            }
+            BackEvent::TlsUp => self.log_in_when_known(out),
+        }
+    }
+
+    fn take_rest(&mut self) -> Vec<u8> {
+        self.framer.take_rest()
+    }
+}
+
+/// Appends an astring to the line: quoted where it can be, else a literal. A literal that the back end
+/// must first agree to ends the line, and the rest of the command becomes a further piece.
+fn push_astring(text: &[u8], unasked: bool, line: &mut Vec<u8>, pieces: &mut VecDeque<Secret>) {
+    if text.iter().all(|&b| b.is_ascii() && !b.is_ascii_control()) {
+        push_quoted(text, line);
+        return;
+    }
+    // LITERAL- ends at 4,096 bytes, and longer passwords don't come this far.
+    let sign = if unasked { "+" } else { "" };
+    line.extend_from_slice(format!("{{{}{sign}}}\r\n", text.len()).as_bytes());
+    if !unasked {
+        pieces.push_back(Secret::new(std::mem::take(line)));
+    }
+    line.extend_from_slice(text);
+}
+
+fn parse(line: &[u8]) -> Option<Response<'_>> {
+    if line.first() == Some(&b'+') {
+        return Some(Response::Continue);
+    }
+    if let Some(text) = line.strip_prefix(b"* ") {
+        return Some(Response::Untagged(text));
+    }
+    let space = line.iter().position(|&b| b == b' ')?;
+    let (tag, text) = (&line[..space], &line[space + 1..]);
+    let end = text.iter().position(|&b| b == b' ').unwrap_or(text.len());
+    let status = match text[..end].to_ascii_uppercase().as_slice() {
+        b"OK" => Status::Ok,
+        b"NO" => Status::No,
+        b"BAD" => Status::Bad,
+        _ => return None,
+    };
+    Some(Response::Tagged { tag, status, text: text.get(end + 1..).unwrap_or_default() })
+}
+
+fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
+    text.len() >= word.len()
+        && text[..word.len()].eq_ignore_ascii_case(word)
+        && text.get(word.len()).is_none_or(|&b| b == b' ')
+}

@@ -1,0 +1,421 @@
+//! The state machine towards an IMAP client.
+
+use std::num::NonZeroU32;
+
+use super::syntax::{Cursor, capability_list, response_code};
+use super::words;
+use crate::frame::{Announced, Frame, Framer};
+use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
+use crate::protocols::{
+    Answer, Ask, Carry, ClientTls, Credentials, Event, FrontSetup, Mechanism, Outcome, Refusal, Step, Welcome,
+};
+use crate::sasl;
+use crate::secret::Secret;
+
+/// See the module's documentation.
+pub(super) struct Front {
+    setup: FrontSetup,
+    framer: Framer,
+    state: State,
+    carry: Carry,
+    id: Vec<(String, String)>,
+}
+
+/// Where the conversation stands.
+enum State {
+    /// Waiting for a command.
+    Command,
+    /// Waiting for a line of the exchange that AUTHENTICATE began.
+    Sasl { tag: String, exchange: Exchange },
+    /// Waiting for the answer to a log-in.
+    Asked { tag: String },
+}
+
+/// What the next SASL response holds.
+enum Exchange {
+    Plain,
+    LoginUser,
+    LoginPassword { user: Option<String> },
+}
+
+/// What a wrong command is told; counted against `max_errors`.
+struct Wrong {
+    status: &'static str,
+    text: &'static str,
+}
+
+const fn bad(text: &'static str) -> Wrong {
+    Wrong { status: "BAD", text }
+}
+
+const fn no(text: &'static str) -> Wrong {
+    Wrong { status: "NO", text }
+}
+
+impl Front {
+    pub(super) fn new(setup: FrontSetup) -> Self {
+        let carry = setup.carry;
+        Self { setup, framer: Framer::new(LINE_BYTES_MAX), state: State::Command, carry, id: Vec::new() }
+    }
+
+    /// Works off what was received until something must come from outside.
+    fn run(&mut self, out: &mut Vec<u8>) -> Step {
+        while let Some(frame) = self.framer.next() {
+            let step = match frame {
+                Frame::Lost => return self.bye(Refusal::Misbehaved, "Line or command too long.", out),
+                Frame::Literal(announced) => self.literal(announced, out),
+                Frame::Command if matches!(self.state, State::Sasl { .. }) => self.response(out),
+                Frame::Command => self.command(out),
+            };
+            if !matches!(step, Step::Read) {
+                return step;
+            }
+        }
+        Step::Read
+    }
+
+    /// A literal is announced: it is taken where the command may carry one and its secret may be sent.
+    fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
+        let mut cursor = Cursor::new(self.framer.command());
+        let command = (|| {
+            cursor.tag()?;
+            cursor.expect(b" ")?;
+            cursor.word()
+        })();
+        let carries_literals = !self.framer.is_broken()
+            && match command.as_deref() {
+                Some("LOGIN") => self.setup.passwords,
+                Some("ID") => self.setup.id,
+                _ => false,
+            };
+        if carries_literals && announced.size <= LITERAL_BYTES_MAX && matches!(self.state, State::Command) {
+            self.framer.accept();
+            if announced.waits {
+                out.extend_from_slice(b"+ OK\r\n");
+            }
+            return Step::Read;
+        }
+        if self.framer.reject() { Step::Read } else { self.bye(Refusal::Misbehaved, "Literal too large.", out) }
+    }
+
+    /// A whole command: takes it out of the framer's hands, then does it.
+    fn command(&mut self, out: &mut Vec<u8>) -> Step {
+        let line = Secret::new(self.framer.command().to_vec());
+        let broken = self.framer.is_broken();
+        self.framer.finish();
+        let line = line.expose();
+
+        if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") || line.ends_with(b" HTTP/2.0") {
+            return self.bye(Refusal::Misbehaved, "This is not a web server.", out);
+        }
+        let mut cursor = Cursor::new(line);
+        let Some(tag) = cursor.tag().map(str::to_owned).filter(|_| cursor.expect(b" ").is_some()) else {
+            return self.wrong("*", &bad("A command is: tag SP name."), out);
+        };
+        let name = cursor.word().unwrap_or_default();
+        if broken {
+            let refused = match name.as_str() {
+                "LOGIN" if !self.setup.passwords => return self.refuse_in_clear(&tag, out),
+                _ if line.contains(&b'{') => bad("[TOOBIG] This literal is too large, or may not stand here."),
+                _ => bad("Lines end in CRLF."),
+            };
+            return self.wrong(&tag, &refused, out);
+        }
+        match name.as_str() {
+            "CAPABILITY" if cursor.end().is_some() => {
+                self.carry.asked_capabilities = true;
+                let list = self.capabilities();
+                out.extend_from_slice(format!("* CAPABILITY {list}\r\n{tag} OK Capability completed.\r\n").as_bytes());
+                Step::Read
+            }
+            "NOOP" if cursor.end().is_some() => {
+                out.extend_from_slice(format!("{tag} OK Nothing done.\r\n").as_bytes());
+                Step::Read
+            }
+            "LOGOUT" if cursor.end().is_some() => {
+                out.extend_from_slice(format!("* BYE Logging out.\r\n{tag} OK Logout completed.\r\n").as_bytes());
+                Step::Close(Outcome::LoggedOut)
+            }
+            "STARTTLS" if cursor.end().is_some() => self.start_tls(&tag, out),
+            "ID" if self.setup.id => self.identify(&tag, cursor, out),
+            "LOGIN" => self.login(tag, cursor, out),
+            "AUTHENTICATE" => self.authenticate(tag, cursor, out),
+            "CAPABILITY" | "NOOP" | "LOGOUT" | "STARTTLS" => {
+                self.wrong(&tag, &bad("This command takes no arguments."), out)
+            }
+            _ => self.wrong(&tag, &bad("Unknown command, or not allowed before log-in."), out),
+        }
+    }
+
+    fn start_tls(&mut self, tag: &str, out: &mut Vec<u8>) -> Step {
+        match self.setup.tls {
+            ClientTls::Offered => {
+                out.extend_from_slice(format!("{tag} OK Begin TLS negotiation now.\r\n").as_bytes());
+                Step::StartTls
+            }
+            ClientTls::Up => self.wrong(tag, &bad("TLS is already active."), out),
+            ClientTls::Never => self.wrong(tag, &bad("TLS is not available here."), out),
+        }
+    }
+
+    /// ID (RFC 2971): answered each time, merged, and told to the back end once. What only a proxy may
+    /// say of the client's address is the proxy's to say, so such fields are dropped.
+    fn identify(&mut self, tag: &str, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
+        let parsed = (|| {
+            cursor.expect(b" ")?;
+            let pairs = cursor.id_parameters()?;
+            cursor.end()?;
+            Some(pairs)
+        })();
+        let Some(pairs) = parsed else {
+            return self.wrong(tag, &bad("ID takes NIL or at most 30 pairs of strings."), out);
+        };
+        for (key, value) in pairs.into_iter().filter(|(key, _)| !key.to_ascii_lowercase().starts_with("x-")) {
+            if let Some(known) = self.id.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&key)) {
+                known.1 = value;
+            } else if self.id.len() < ID_PAIRS_MAX {
+                self.id.push((key, value));
+            }
+        }
+        out.extend_from_slice(b"* ID (\"name\" \"Gatepost\")\r\n");
+        out.extend_from_slice(format!("{tag} OK ID completed.\r\n").as_bytes());
+        Step::Read
+    }
+
+    fn login(&mut self, tag: String, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
+        if !self.setup.passwords {
+            return self.refuse_in_clear(&tag, out);
+        }
+        let parsed = (|| {
+            cursor.expect(b" ")?;
+            let user = cursor.astring()?;
+            cursor.expect(b" ")?;
+            let password = Secret::new(cursor.astring()?);
+            cursor.end()?;
+            Some((user, password))
+        })();
+        let Some((user, password)) = parsed else {
+            return self.wrong(&tag, &bad("LOGIN takes a user name and a password."), out);
+        };
+        let credentials = sasl::user_name(&user).zip(sasl::password(password.expose()));
+        self.ask(tag, Mechanism::Command, credentials, out)
+    }
+
+    fn authenticate(&mut self, tag: String, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
+        let name = cursor.expect(b" ").and_then(|()| cursor.word());
+        let initial = match cursor.rest() {
+            [] => None,
+            [b' ', initial @ ..] if !initial.is_empty() => Some(initial),
+            _ => return self.wrong(&tag, &bad("AUTHENTICATE takes a mechanism and perhaps an initial response."), out),
+        };
+        let Some(name) = name else {
+            return self.wrong(&tag, &bad("AUTHENTICATE takes a mechanism."), out);
+        };
+        let Some(mechanism) = self.setup.mechanisms.iter().copied().find(|m| m.name() == name) else {
+            return self.wrong(&tag, &no("This mechanism is not offered."), out);
+        };
+        if !self.setup.passwords {
+            return self.refuse_in_clear(&tag, out);
+        }
+        let exchange = match mechanism {
+            Mechanism::Plain | Mechanism::Command => Exchange::Plain,
+            Mechanism::Login => Exchange::LoginUser,
+        };
+        match initial {
+            Some(initial) => self.respond(tag, exchange, initial, out),
+            None => self.challenge(tag, exchange, out),
+        }
+    }
+
+    fn challenge(&mut self, tag: String, exchange: Exchange, out: &mut Vec<u8>) -> Step {
+        let prompt = match exchange {
+            Exchange::Plain => "",
+            Exchange::LoginUser => sasl::LOGIN_PROMPTS[0],
+            Exchange::LoginPassword { .. } => sasl::LOGIN_PROMPTS[1],
+        };
+        out.extend_from_slice(format!("+ {prompt}\r\n").as_bytes());
+        self.state = State::Sasl { tag, exchange };
+        Step::Read
+    }
+
+    /// A line of a SASL exchange.
+    fn response(&mut self, out: &mut Vec<u8>) -> Step {
+        let line = Secret::new(self.framer.command().to_vec());
+        let broken = self.framer.is_broken();
+        self.framer.finish();
+        match std::mem::replace(&mut self.state, State::Command) {
+            State::Sasl { tag, .. } if broken => {
+                self.wrong(&tag, &bad("Invalid base64, or a line that does not end in CRLF."), out)
+            }
+            State::Sasl { tag, .. } if line.expose() == b"*" => self.wrong(&tag, &bad("AUTHENTICATE cancelled."), out),
+            State::Sasl { tag, exchange } => self.respond(tag, exchange, line.expose(), out),
+            state @ (State::Command | State::Asked { .. }) => {
+                self.state = state;
+                Step::Read
+            }
+        }
+    }
+
+    fn respond(&mut self, tag: String, exchange: Exchange, base64: &[u8], out: &mut Vec<u8>) -> Step {
+        let Some(message) = sasl::decode(base64) else {
+            return self.wrong(&tag, &bad("Invalid base64."), out);
+        };
+        match exchange {
+            Exchange::Plain => self.ask(tag, Mechanism::Plain, sasl::plain(&message), out),
+            Exchange::LoginUser => {
+                let user = sasl::user_name(message.expose());
+                self.challenge(tag, Exchange::LoginPassword { user }, out)
+            }
+            Exchange::LoginPassword { user } => {
+                let credentials = user.zip(sasl::password(message.expose()));
+                self.ask(tag, Mechanism::Login, credentials, out)
+            }
+        }
+    }
+
+    /// Credentials that no user can have are refused like wrong ones, and nobody is asked.
+    fn ask(
+        &mut self,
+        tag: String,
+        mechanism: Mechanism,
+        credentials: Option<(String, Secret)>,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        self.state = State::Asked { tag };
+        match credentials {
+            Some((user, password)) => Step::Ask(Ask::Login(Credentials { mechanism, user, password })),
+            None => self.answer(&Answer::Refused(Refusal::BadCredentials), out),
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
+        let State::Asked { tag } = std::mem::replace(&mut self.state, State::Command) else {
+            return Step::Read;
+        };
+        let counts = match answer {
+            Answer::Welcome(welcome) => {
+                self.welcome(&tag, welcome, out);
+                return Step::Through;
+            }
+            Answer::Refused(refusal) => {
+                let (code, text) = words(*refusal);
+                out.extend_from_slice(format!("{tag} NO {code} {text}\r\n").as_bytes());
+                matches!(refusal, Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired)
+            }
+            Answer::Passed(text) => {
+                out.extend_from_slice(format!("{tag} NO {text}\r\n").as_bytes());
+                !["[LIMIT]", "[INUSE]"].iter().any(|code| text.starts_with(code))
+            }
+        };
+        self.carry.auth_errors += u32::from(counts);
+        if reached(self.carry.auth_errors, self.setup.max_auth_errors) {
+            return self.bye(Refusal::Misbehaved, "Too many failed log-ins.", out);
+        }
+        Step::Read
+    }
+
+    /// The back end's OK under the client's tag. Its capabilities must reach the client, and every other
+    /// response code must survive: only one code fits on the line.
+    fn welcome(&self, tag: &str, welcome: &Welcome, out: &mut Vec<u8>) {
+        let code = response_code(welcome.status.strip_prefix(b"OK ").unwrap_or_default());
+        let announces = code.is_some_and(|code| capability_list(code).is_some());
+        let list = welcome.capabilities.as_deref();
+        if let Some(list) = list.filter(|_| self.carry.asked_capabilities || (code.is_some() && !announces)) {
+            out.extend_from_slice(format!("* CAPABILITY {list}\r\n").as_bytes());
+        }
+        out.extend_from_slice(&welcome.untagged);
+        out.extend_from_slice(tag.as_bytes());
+        match list {
+            Some(list) if code.is_none() => {
+                out.extend_from_slice(format!(" OK [CAPABILITY {list}]").as_bytes());
+                out.extend_from_slice(welcome.status.strip_prefix(b"OK").unwrap_or_default());
+            }
+            _ => {
+                out.push(b' ');
+                out.extend_from_slice(&welcome.status);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Passwords are refused before the secret is sent, where it isn't sent already.
+    fn refuse_in_clear(&mut self, tag: &str, out: &mut Vec<u8>) -> Step {
+        self.wrong(tag, &no("[PRIVACYREQUIRED] Passwords are only taken under TLS."), out)
+    }
+
+    /// One reply for one wrong command, and the end after too many.
+    fn wrong(&mut self, tag: &str, wrong: &Wrong, out: &mut Vec<u8>) -> Step {
+        out.extend_from_slice(format!("{tag} {} {}\r\n", wrong.status, wrong.text).as_bytes());
+        self.carry.errors += 1;
+        if reached(self.carry.errors, self.setup.max_errors) {
+            return self.bye(Refusal::Misbehaved, words(Refusal::Misbehaved).1, out);
+        }
+        Step::Read
+    }
+
+    fn bye(&mut self, refusal: Refusal, text: &str, out: &mut Vec<u8>) -> Step {
+        let code = words(refusal).0;
+        out.extend_from_slice(format!("* BYE {code} {text}\r\n").as_bytes());
+        Step::Close(Outcome::Refused(refusal))
+    }
+
+    /// What is true on this connection at this moment. IMAP4rev2 is not claimed: the back end may not have it.
+    fn capabilities(&self) -> String {
+        let mut list = String::from("IMAP4rev1 SASL-IR LITERAL-");
+        if self.setup.id {
+            list.push_str(" ID");
+        }
+        if self.setup.tls == ClientTls::Offered {
+            list.push_str(" STARTTLS");
+        }
+        if self.setup.passwords {
+            for mechanism in &self.setup.mechanisms {
+                list.push_str(" AUTH=");
+                list.push_str(mechanism.name());
+            }
+        } else {
+            list.push_str(" LOGINDISABLED");
+        }
+        list
+    }
+}
+
+impl crate::protocols::Front for Front {
+    fn step(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Step {
+        match event {
+            // The greeting belongs to the bare connection; after STARTTLS the client speaks first.
+            Event::Start => {
+                let FrontSetup { name, greeting, .. } = &self.setup;
+                out.extend_from_slice(
+                    format!("* OK [CAPABILITY {}] {name} {greeting}\r\n", self.capabilities()).as_bytes(),
+                );
+                Step::Read
+            }
+            Event::Input(bytes) => {
+                self.framer.push(bytes);
+                self.run(out)
+            }
+            Event::Answer(answer) => match self.answer(&answer, out) {
+                Step::Read => self.run(out),
+                step => step,
+            },
+            Event::Close(refusal) => self.bye(refusal, words(refusal).1, out),
+        }
+    }
+
+    fn carry(&self) -> Carry {
+        self.carry
+    }
+
+    fn client_id(&self) -> &[(String, String)] {
+        &self.id
+    }
+
+    fn take_rest(&mut self) -> Vec<u8> {
+        self.framer.take_rest()
+    }
+}
+
+fn reached(count: u32, max: Option<NonZeroU32>) -> bool {
+    max.is_some_and(|max| count >= max.get())
+}

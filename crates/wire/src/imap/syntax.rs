@@ -1,0 +1,230 @@
+//! The pieces of IMAP's grammar that are needed before log-in (RFC 9051, section 9).
+
+use crate::limits::{ID_KEY_BYTES_MAX, ID_PAIRS_MAX, ID_VALUE_BYTES_MAX, TAG_BYTES_MAX};
+
+/// A cursor over a framed command or response, whose literals stand in it as they came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Nothing may follow.
+    pub(super) fn end(self) -> Option<()> {
+        self.rest.is_empty().then_some(())
+    }
+
+    /// Exactly these bytes.
+    pub(super) fn expect(&mut self, bytes: &[u8]) -> Option<()> {
+        self.rest = self.rest.strip_prefix(bytes)?;
+        Some(())
+    }
+
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(count);
+        self.rest = rest;
+        taken
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
+        let count = self.rest.iter().position(|&b| !wanted(b)).unwrap_or(self.rest.len());
+        self.take(count)
+    }
+
+    /// `tag = 1*<any ASTRING-CHAR except "+">`, of bounded length since it is echoed.
+    pub(super) fn tag(&mut self) -> Option<&'a str> {
+        let tag = self.take_while(|b| is_astring_char(b) && b != b'+');
+        let sound = !tag.is_empty() && tag.len() <= TAG_BYTES_MAX;
+        sound.then(|| std::str::from_utf8(tag).ok()).flatten()
+    }
+
+    /// A command's or mechanism's name: letters, digits, `-` and `_`.
+    pub(super) fn word(&mut self) -> Option<String> {
+        let word = self.take_while(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        std::str::from_utf8(word).ok().filter(|w| !w.is_empty()).map(str::to_ascii_uppercase)
+    }
+
+    /// `astring = 1*ASTRING-CHAR / string`.
+    pub(super) fn astring(&mut self) -> Option<Vec<u8>> {
+        match self.rest.first()? {
+            b'"' | b'{' => self.string(),
+            _ => {
+                let atom = self.take_while(is_astring_char);
+                (!atom.is_empty()).then(|| atom.to_vec())
+            }
+        }
+    }
+
+    /// `string = quoted / literal`.
+    pub(super) fn string(&mut self) -> Option<Vec<u8>> {
+        match self.rest.first()? {
+            b'"' => self.quoted(),
+            b'{' => self.literal(),
+            _ => None,
+        }
+    }
+
+    /// Only `"` and `\` may be escaped. Bytes beyond ASCII are taken as they are (UTF-8 in RFC 9051).
+    fn quoted(&mut self) -> Option<Vec<u8>> {
+        self.expect(b"\"")?;
+        let mut text = Vec::new();
+        loop {
+            let (&byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            match byte {
+                b'"' => return Some(text),
+                b'\\' => {
+                    let (&escaped, rest) = self.rest.split_first()?;
+                    self.rest = rest;
+                    matches!(escaped, b'"' | b'\\').then(|| text.push(escaped))?;
+                }
+                0 | b'\r' | b'\n' => return None,
+                _ => text.push(byte),
+            }
+        }
+    }
+
+    /// The framer saw to it that the body is there; a command in which it isn't, or holds NUL, is malformed.
+    fn literal(&mut self) -> Option<Vec<u8>> {
+        self.expect(b"{")?;
+        let digits = self.take_while(|b| b.is_ascii_digit());
+        let size: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        if self.rest.first() == Some(&b'+') {
+            self.take(1);
+        }
+        self.expect(b"}\r\n")?;
+        (size <= self.rest.len()).then_some(())?;
+        let body = self.take(size);
+        (!body.contains(&0)).then(|| body.to_vec())
+    }
+
+    /// `id-params-list = "(" [string SP nstring *(SP string SP nstring)] ")" / nil`, within RFC 2971's bounds.
+    pub(super) fn id_parameters(&mut self) -> Option<Vec<(String, String)>> {
+        if self.rest.len() >= 3 && self.rest[..3].eq_ignore_ascii_case(b"NIL") {
+            self.take(3);
+            return Some(Vec::new());
+        }
+        self.expect(b"(")?;
+        let mut pairs = Vec::new();
+        if self.expect(b")").is_some() {
+            return Some(pairs);
+        }
+        loop {
+            (pairs.len() < ID_PAIRS_MAX).then_some(())?;
+            let key = self.id_text(ID_KEY_BYTES_MAX)?;
+            self.expect(b" ")?;
+            if self.rest.len() >= 3 && self.rest[..3].eq_ignore_ascii_case(b"NIL") {
+                self.take(3);
+            } else {
+                pairs.push((key, self.id_text(ID_VALUE_BYTES_MAX)?));
+            }
+            if self.expect(b")").is_some() {
+                return Some(pairs);
+            }
+            self.expect(b" ")?;
+        }
+    }
+
+    /// A key or value of ID. It reaches the back end and its logs, so control characters end it.
+    fn id_text(&mut self, bytes_max: usize) -> Option<String> {
+        let text = String::from_utf8(self.string()?).ok()?;
+        (text.len() <= bytes_max && !text.chars().any(char::is_control)).then_some(text)
+    }
+}
+
+/// `ASTRING-CHAR`: any character but those that have a meaning in the grammar.
+fn is_astring_char(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\')
+}
+
+/// Appends `text` as a quoted string. The caller knows that it holds no CR, LF or NUL.
+pub(super) fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for &byte in text {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+}
+
+/// Appends ID's argument. The texts hold no CR, LF or NUL: the parser refuses them, and our own have none.
+pub(super) fn push_id(pairs: &[(String, String)], out: &mut Vec<u8>) {
+    out.push(b'(');
+    for (n, (key, value)) in pairs.iter().enumerate() {
+        if n > 0 {
+            out.push(b' ');
+        }
+        push_quoted(key.as_bytes(), out);
+        out.push(b' ');
+        push_quoted(value.as_bytes(), out);
+    }
+    out.push(b')');
+}
+
+/// The content of a leading response code: `[CODE args] text` gives `CODE args`.
+pub(super) fn response_code(text: &[u8]) -> Option<&[u8]> {
+    let inner = text.strip_prefix(b"[")?;
+    let end = inner.iter().position(|&b| b == b']')?;
+    Some(&inner[..end])
+}
+
+/// The capability list in a CAPABILITY response code or response, `CAPABILITY a b c`.
+pub(super) fn capability_list(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (word, list) = text.split_once(' ')?;
+    let sound = word.eq_ignore_ascii_case("CAPABILITY") && !list.chars().any(char::is_control);
+    sound.then(|| list.trim().to_owned())
+}
+
+/// Text from a peer as it may stand in a log or be passed on: one line, printable, of bounded length.
+pub(super) fn printable(text: &[u8], bytes_max: usize) -> String {
+    let text = String::from_utf8_lossy(&text[..text.len().min(bytes_max)]);
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn astring(text: &str) -> Option<(Vec<u8>, &str)> {
+        let mut cursor = Cursor::new(text.as_bytes());
+        let value = cursor.astring()?;
+        Some((value, std::str::from_utf8(cursor.rest()).expect("the rest of a str, cut behind ASCII")))
+    }
+
+    #[test]
+    fn every_form_of_astring() {
+        assert_eq!(astring("user] x"), Some((b"user]".to_vec(), " x")));
+        assert_eq!(astring(r#""a\"b\\c" x"#), Some((br#"a"b\c"#.to_vec(), " x")));
+        assert_eq!(astring("{3}\r\na\r\n x"), Some((b"a\r\n".to_vec(), " x")));
+        assert_eq!(astring("{3+}\r\nabc"), Some((b"abc".to_vec(), "")));
+        assert_eq!(astring("\"\""), Some((Vec::new(), "")));
+        for bad in ["", "\"a", r#""a\b""#, "{3}\r\nab", "{}", "{-1}", "{3}abc", "{99999999999999999999}\r\n", "(a", "*"]
+        {
+            assert_eq!(astring(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn id_is_bounded() {
+        let parse = |text: &str| Cursor::new(text.as_bytes()).id_parameters();
+        assert_eq!(parse("NIL"), Some(vec![]));
+        assert_eq!(parse("()"), Some(vec![]));
+        assert_eq!(parse("(\"name\" {4+}\r\nmutt \"x\" nil)"), Some(vec![("name".to_owned(), "mutt".to_owned())]));
+        let pairs = |n: usize| format!("({})", vec!["\"k\" \"v\""; n].join(" "));
+        assert!(parse(&pairs(30)).is_some());
+        assert!(parse(&pairs(31)).is_none());
+        assert!(parse(&format!("(\"k\" \"{}\")", "v".repeat(1025))).is_none());
+        assert!(parse("(\"k\" {2}\r\n\r\n)").is_none());
+    }
+}

@@ -1,0 +1,26 @@
+//! The mail protocols as Gatepost speaks them before a log-in: grammar and words, nothing else.
+//!
+//! Nothing here opens a socket, reads a clock, writes a log or knows the configuration. Each protocol
+//! is a pair of state machines ([`Front`] towards the client, [`Back`] towards the mail server) that
+//! take bytes and events and give back bytes and a [`Step`]. That makes every conversation a value
+//! that a test can replay whole, a byte at a time, and cut at every point.
+
+mod frame;
+pub mod imap;
+pub mod limits;
+mod protocols;
+pub mod proxy_header;
+pub mod sasl;
+mod secret;
+
+pub use protocols::{
+    Answer, Ask, Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Credentials, Event,
+    Front, FrontSetup, Mechanism, Outcome, PROTOCOLS, Protocol, Refusal, Step, Welcome,
+};
+pub use secret::{Secret, WipedBuffer};
+
+/// The framers, open to the fuzz targets and to nobody else.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::frame::{Announced, Frame, Framer};
+}

@@ -1,0 +1,32 @@
+//! Every bound on what a peer can make us keep before it has logged in. Units come last in each name.
+
+/// Longest line of a command, without its literals. OAuth tokens of the large providers reach 4 KiB.
+pub const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Longest command with its literals, and so the most that one unauthenticated client can make us hold.
+pub const COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// Largest literal taken. LITERAL- promises 4,096 for the non-synchronising form (RFC 7888, section 5).
+pub const LITERAL_BYTES_MAX: u64 = 4096;
+/// A refused non-synchronising literal is read and thrown away up to this size; beyond it the session ends.
+pub const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+/// Longest IMAP tag that is echoed.
+pub const TAG_BYTES_MAX: usize = 64;
+/// Longest user name.
+pub const USER_BYTES_MAX: usize = 512;
+/// Longest password.
+pub const PASSWORD_BYTES_MAX: usize = 4096;
+/// Most pairs in one ID command, and in all of a session's merged (RFC 2971, section 3.3).
+pub const ID_PAIRS_MAX: usize = 30;
+/// Longest field name in ID (RFC 2971, section 3.3).
+pub const ID_KEY_BYTES_MAX: usize = 30;
+/// Longest value in ID (RFC 2971, section 3.3).
+pub const ID_VALUE_BYTES_MAX: usize = 1024;
+/// Longest line that a back end may send while it is logged in to.
+pub const BACK_LINE_BYTES_MAX: usize = 64 * 1024;
+/// All that a back end may send until it has answered the log-in.
+pub const BACK_TALK_BYTES_MAX: usize = 256 * 1024;
+/// Longest text of a back end's refusal that is passed on to a client.
+pub const PASSED_TEXT_BYTES_MAX: usize = 512;
+/// Longest PROXY header of version 1 with its line end (the protocol's own figure).
+pub const PROXY_V1_BYTES_MAX: usize = 107;
+/// Longest PROXY header of version 2 that is taken; the length field could announce 65,551.
+pub const PROXY_V2_BYTES_MAX: usize = 16 + 2048;

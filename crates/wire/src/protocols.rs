@@ -1,0 +1,319 @@
+//! What every protocol has in common: the events and steps of its two state machines, the refusals it
+//! must have words for, and the table in which it is one row.
+
+use std::num::NonZeroU32;
+
+use crate::imap;
+use crate::secret::Secret;
+
+/// A protocol Gatepost speaks: one row of [`PROTOCOLS`].
+#[derive(Debug)]
+pub struct Protocol {
+    /// Its name in the configuration, in logs and in metric labels.
+    pub name: &'static str,
+    /// What a person calls it.
+    pub title: &'static str,
+    /// The port of its clear and STARTTLS listeners, and of back ends unless set.
+    pub port: u16,
+    /// The port of its implicit TLS listener, and of back ends with implicit TLS unless set.
+    pub tls_port: u16,
+    /// Its identifier in TLS' application-layer protocol negotiation (RFC 7301 registry).
+    pub alpn: &'static [u8],
+    /// Builds the state machine towards a client.
+    pub front: fn(FrontSetup) -> Box<dyn Front>,
+    /// Builds the state machine towards a back end.
+    pub back: fn(BackSetup) -> Box<dyn Back>,
+    /// What a client in clear is told when it is turned away before any conversation.
+    pub turned_away: fn(Refusal) -> &'static [u8],
+}
+
+/// Every protocol. Listeners, configuration sections, metric labels and fuzz targets follow from it.
+pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL];
+
+/// The state machine towards a client, from the greeting to the log-in.
+pub trait Front: Send {
+    /// Takes one event, appends what is to be sent to `out` and says what to do next. What is in `out`
+    /// goes to the client before the step is carried out.
+    fn step(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Step;
+
+    /// The few facts that outlive STARTTLS.
+    fn carry(&self) -> Carry;
+
+    /// What the client said of itself and may be told to the back end (IMAP's ID).
+    fn client_id(&self) -> &[(String, String)];
+
+    /// What the client sent behind its log-in: it belongs to the back end.
+    fn take_rest(&mut self) -> Vec<u8>;
+}
+
+/// What happens to a [`Front`].
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The connection stands (and TLS with it, if [`FrontSetup::tls`] says so).
+    Start,
+    /// The client sent this.
+    Input(&'a [u8]),
+    /// The question of [`Step::Ask`] is answered.
+    Answer(Answer),
+    /// The session must end, and the client be told.
+    Close(Refusal),
+}
+
+/// What a [`Front`] wants done.
+#[derive(Debug)]
+pub enum Step {
+    /// More input.
+    Read,
+    /// Throw away all that was received, begin TLS, and build a new front.
+    StartTls,
+    /// Find out whether this is right; the answer comes by [`Event::Answer`].
+    Ask(Ask),
+    /// The log-in is done and the client told: relay from here on.
+    Through,
+    /// The session is over.
+    Close(Outcome),
+}
+
+/// A question that only the outside can answer.
+#[derive(Debug)]
+pub enum Ask {
+    /// May this user in?
+    Login(Credentials),
+}
+
+/// What a client offered as proof of who it is.
+#[derive(Debug)]
+pub struct Credentials {
+    /// How it was offered.
+    pub mechanism: Mechanism,
+    /// The name, as the client wrote it.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// How credentials are offered. Each is also a setting, but for the bare command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// SASL PLAIN (RFC 4616).
+    Plain,
+    /// SASL LOGIN.
+    Login,
+    /// The protocol's own command (IMAP's LOGIN), allowed wherever passwords are.
+    Command,
+}
+
+impl Mechanism {
+    /// The SASL mechanisms, as they are named in the configuration and on the wire.
+    pub const SASL: [Self; 2] = [Self::Plain, Self::Login];
+
+    /// Its name on the wire, in logs and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// The answer to [`Ask::Login`].
+#[derive(Debug)]
+pub enum Answer {
+    /// The back end took the log-in.
+    Welcome(Welcome),
+    /// It is refused, in this protocol's own words.
+    Refused(Refusal),
+    /// The back end refused it in words that the client should see (a quota, a maintenance notice):
+    /// its status text without the tag, free of control characters.
+    Passed(String),
+}
+
+/// What the back end said when it took the log-in.
+#[derive(Debug, Default)]
+pub struct Welcome {
+    /// Whole lines that came before its OK and are the client's to see.
+    pub untagged: Vec<u8>,
+    /// The text of its OK line, without tag and line end.
+    pub status: Vec<u8>,
+    /// Its capabilities after log-in, where the protocol has them.
+    pub capabilities: Option<String>,
+}
+
+/// Why a client can't have what it wants. The enum is closed: a new reason doesn't compile until every
+/// protocol has words for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Wrong password or unknown user, which no client may tell apart.
+    BadCredentials,
+    /// The account is disabled; only said after the right password.
+    Disabled,
+    /// The account or its password has expired; only said after the right password.
+    Expired,
+    /// Passwords are only taken under TLS.
+    TlsRequired,
+    /// A limit on connections is reached.
+    TooMany,
+    /// An access rule forbids this address.
+    Forbidden,
+    /// A directory or back end is out of reach: never the user's fault.
+    Unavailable,
+    /// Gatepost is stopping.
+    ShuttingDown,
+    /// The log-in took longer than allowed.
+    TimedOut,
+    /// The client broke the protocol, or the limits on errors.
+    Misbehaved,
+}
+
+/// How a conversation before log-in ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client said goodbye.
+    LoggedOut,
+    /// It was told this.
+    Refused(Refusal),
+}
+
+/// TLS towards a client, as far as its front must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientTls {
+    /// Not to be had on this listener.
+    Never,
+    /// STARTTLS is offered.
+    Offered,
+    /// It is up.
+    Up,
+}
+
+/// What outlives STARTTLS, and nothing else does: counts that a client must not be able to reset, and
+/// one fact about how it reads answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Carry {
+    /// Wrong commands so far.
+    pub errors: u32,
+    /// Failed log-ins so far.
+    pub auth_errors: u32,
+    /// It asked for the capabilities, and so may not read them out of response codes.
+    pub asked_capabilities: bool,
+}
+
+/// What a [`Front`] must know to begin.
+#[derive(Debug, Clone)]
+pub struct FrontSetup {
+    /// This node's name, said in the greeting.
+    pub name: String,
+    /// The text of the greeting.
+    pub greeting: String,
+    /// TLS towards this client.
+    pub tls: ClientTls,
+    /// Whether passwords are taken now, on this connection.
+    pub passwords: bool,
+    /// SASL mechanisms offered, in order.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether questions about identity (IMAP's ID) are answered.
+    pub id: bool,
+    /// Wrong commands after which the session ends; `None`: no limit.
+    pub max_errors: Option<NonZeroU32>,
+    /// Failed log-ins after which the session ends; `None`: no limit.
+    pub max_auth_errors: Option<NonZeroU32>,
+    /// What was kept from before STARTTLS.
+    pub carry: Carry,
+}
+
+/// The state machine towards a back end, from its greeting to its answer to the log-in.
+pub trait Back: Send {
+    /// Takes one event, appends what is to be sent to `out` and says what to do next.
+    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep;
+
+    /// What the back end sent behind its answer: it belongs to the client.
+    fn take_rest(&mut self) -> Vec<u8>;
+}
+
+/// What happens to a [`Back`].
+#[derive(Debug)]
+pub enum BackEvent<'a> {
+    /// The back end sent this.
+    Input(&'a [u8]),
+    /// The TLS that [`BackStep::StartTls`] asked for is up.
+    TlsUp,
+}
+
+/// What a [`Back`] wants done.
+#[derive(Debug)]
+pub enum BackStep {
+    /// More input.
+    Read,
+    /// Begin TLS, then send [`BackEvent::TlsUp`].
+    StartTls,
+    /// Logged in.
+    Done(Welcome),
+    /// The back end refuses this user: wrong credentials.
+    BadCredentials,
+    /// The back end refuses this user in words of its own, to be passed on.
+    Passed(String),
+    /// The back end can't serve now, or not at all.
+    Fault(BackFault),
+}
+
+/// What is wrong with a back end, whose administrator is told; its clients see an outage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackFault {
+    /// Its first line is no greeting of this protocol, or turns us away. The text is what it said.
+    Greeting(String),
+    /// It greeted with our own greeting: the map leads back to Gatepost.
+    Loop,
+    /// STARTTLS is required here and it offers none, or refused it.
+    NoStartTls,
+    /// It sent data behind its answer to STARTTLS, which an attacker could have placed there.
+    TrailingBytes,
+    /// It offers no way to log in that can be used here.
+    NoMechanism,
+    /// It says that it can't serve at the moment. The text is what it said.
+    Unavailable(String),
+    /// It broke the protocol. The text says how.
+    Protocol(&'static str),
+    /// It ended the conversation. The text is what it said.
+    Bye(String),
+}
+
+impl std::fmt::Display for BackFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Greeting(text) => write!(f, "its greeting is not one that can be used: {text:?}"),
+            Self::Loop => f.write_str(
+                "it greets with our own name and greeting: the map leads back to Gatepost, or two Gateposts have the same `name`",
+            ),
+            Self::NoStartTls => f.write_str("TLS is required, but it offers no STARTTLS or refused it"),
+            Self::TrailingBytes => f.write_str("it sent data behind its answer to STARTTLS"),
+            Self::NoMechanism => f.write_str("it offers no way to log in that can be used (AUTH=PLAIN or LOGIN)"),
+            Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),
+            Self::Protocol(what) => write!(f, "it broke the protocol: {what}"),
+            Self::Bye(text) => write!(f, "it ended the conversation: {text:?}"),
+        }
+    }
+}
+
+/// As whom to log in at a back end.
+#[derive(Debug)]
+pub struct BackLogin {
+    /// Whose mail is wanted.
+    pub user: String,
+    /// The master's name, where its password is used in the user's stead.
+    pub master: Option<String>,
+    /// The user's password, or the master's.
+    pub password: Secret,
+}
+
+/// What a [`Back`] must know to begin.
+#[derive(Debug)]
+pub struct BackSetup {
+    /// STARTTLS is required.
+    pub starttls: bool,
+    /// As whom to log in.
+    pub login: BackLogin,
+    /// What to announce of the client (IMAP's ID); empty: nothing.
+    pub id: Vec<(String, String)>,
+    /// Our own greeting's text, by which a loop is seen.
+    pub own_greeting: String,
+}

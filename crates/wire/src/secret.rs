@@ -1,0 +1,117 @@
+//! Bytes that must not be printed and are wiped when they go.
+
+use std::fmt;
+
+use zeroize::{Zeroize, Zeroizing};
+
+/// A password, token or key. It can't be printed, compared or cloned by accident, and is wiped on drop.
+#[derive(Default)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the bytes over; the caller keeps no copy.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes themselves. Every use of this name is a place to look at in a review.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether there is nothing in it: an empty password never reaches a directory.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A second copy, for the one place that needs two: a log-in tried at a further host.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// A growing buffer for bytes that may hold a password: what it leaves behind when it grows, shrinks
+/// or goes is wiped, where a plain `Vec` would leave copies in freed memory.
+#[derive(Default)]
+pub struct WipedBuffer(Zeroizing<Vec<u8>>);
+
+impl WipedBuffer {
+    /// Appends `bytes`.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        let needed = self.0.len() + bytes.len();
+        if needed > self.0.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Throws away the first `count` bytes. An emptied buffer also gives its memory back.
+    pub fn discard(&mut self, count: usize) {
+        if count >= self.0.len() {
+            self.0 = Zeroizing::default();
+            return;
+        }
+        let kept = self.0.len() - count;
+        self.0.copy_within(count.., 0);
+        self.0[kept..].zeroize();
+        self.0.truncate(kept);
+    }
+
+    /// The content.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How many bytes it holds.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives the content away, unwiped: the next owner forwards it.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut *self.0)
+    }
+}
+
+impl fmt::Debug for WipedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_prints_nothing_of_itself() {
+        assert_eq!(format!("{:?}", Secret::new(b"hunter2".to_vec())), "[secret]");
+    }
+
+    #[test]
+    fn a_wiped_buffer_keeps_order_over_growth_and_discards() {
+        let mut buffer = WipedBuffer::default();
+        for n in 0..=255_u8 {
+            buffer.extend(&[n; 3]);
+        }
+        buffer.discard(3 * 200 + 1);
+        assert_eq!(&buffer.bytes()[..5], [200, 200, 201, 201, 201]);
+        assert_eq!(buffer.len(), 3 * 56 - 1);
+        buffer.discard(usize::MAX);
+        assert!(buffer.is_empty());
+    }
+}
