@@ -1,0 +1,40 @@
+//! Installing what is missing from Debian's packages.
+
+use std::process::{Command, Stdio};
+
+use crate::{Result, context};
+
+/// Sees to it that `packages` are installed. Says what it installs before it does; with `may_install`
+/// false, says what is missing instead.
+pub fn ensure_packages(packages: &[&str], may_install: bool) -> Result<()> {
+    let missing: Vec<_> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !may_install {
+        return Err(format!("these packages are missing: {list}"));
+    }
+    println!("Installing from Debian's packages: {list}");
+    let is_root = rustix::process::geteuid().is_root();
+    run_apt(is_root, &["update", "-qq"])?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(&missing);
+    run_apt(is_root, &arguments)
+}
+
+fn is_installed(package: &str) -> bool {
+    let status =
+        Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).stderr(Stdio::null()).output();
+    status.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// RUNLEVEL=1 keeps the packages' own services from being started: only ours, on loopback, should run.
+fn run_apt(is_root: bool, arguments: &[&str]) -> Result<()> {
+    let mut words = if is_root { vec![] } else { vec!["sudo"] };
+    words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]);
+    words.extend(arguments);
+    let status = Command::new(words[0]).args(&words[1..]).stdout(Stdio::null()).status();
+    let status = context(status, words.join(" "))?;
+    if status.success() { Ok(()) } else { Err(format!("{} failed: {status}", words.join(" "))) }
+}

@@ -1,0 +1,64 @@
+//! Throw-away certificates.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use crate::{Result, context};
+
+/// An authority of our own.
+#[derive(Debug)]
+pub struct Authority {
+    /// Its certificate, PEM.
+    pub certificate: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    folder: PathBuf,
+}
+
+/// A certificate and its key as files, PEM.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// The certificate.
+    pub chain: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// Makes an authority whose files live in `folder`.
+    pub fn create(folder: &Path) -> Result<Self> {
+        let mut parameters = context(CertificateParams::new(Vec::new()), "authority")?;
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        parameters.distinguished_name.push(DnType::CommonName, "Gatepost lab");
+        let key = context(KeyPair::generate(), "authority")?;
+        let certificate = context(parameters.self_signed(&key), "authority")?;
+        let path = folder.join("ca.pem");
+        context(std::fs::write(&path, certificate.pem()), path.display())?;
+        Ok(Self { certificate: path, issuer: Issuer::new(parameters, key), folder: folder.to_owned() })
+    }
+
+    /// Issues a certificate for `names`, host names or addresses, in files named `file`.
+    pub fn issue(&self, file: &str, names: &[&str]) -> Result<Certificate> {
+        self.issue_until(file, names, SystemTime::now() + Duration::from_secs(365 * 86_400))
+    }
+
+    /// As [`Authority::issue`], ending at `end`.
+    pub fn issue_until(&self, file: &str, names: &[&str], end: SystemTime) -> Result<Certificate> {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut parameters = context(CertificateParams::new(names), file)?;
+        parameters.distinguished_name.push(DnType::CommonName, file);
+        parameters.not_before = (end.min(SystemTime::now()) - Duration::from_secs(86_400)).into();
+        parameters.not_after = end.into();
+        let key = context(KeyPair::generate(), file)?;
+        let certificate = context(parameters.signed_by(&key, &self.issuer), file)?;
+        let paths = Certificate {
+            chain: self.folder.join(format!("{file}.pem")),
+            key: self.folder.join(format!("{file}.key")),
+        };
+        context(std::fs::write(&paths.chain, certificate.pem()), file)?;
+        context(std::fs::write(&paths.key, key.serialize_pem()), file)?;
+        Ok(paths)
+    }
+}

@@ -1,0 +1,180 @@
+//! Dovecot as a back end: one IMAP server in one folder, run by an ordinary user.
+
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::certificates::Certificate;
+use crate::process::{NOBODY, Process, wait_for_port};
+use crate::{Result, context, free_ports};
+
+/// The master log-in of every Dovecot here.
+pub const MASTER: &str = "gatepost";
+/// Its password.
+pub const MASTER_PASSWORD: &str = "master of all";
+
+/// A user of a Dovecot.
+#[derive(Debug, Clone, Copy)]
+pub struct Mailbox<'a> {
+    /// The log-in name.
+    pub user: &'a str,
+    /// The password.
+    pub password: &'a str,
+}
+
+/// A running Dovecot. Dropped, it ends.
+#[derive(Debug)]
+pub struct Dovecot {
+    folder: PathBuf,
+    process: Option<Process>,
+    /// IMAP with STARTTLS.
+    pub imap: u16,
+    /// IMAP with implicit TLS.
+    pub imaps: u16,
+    /// IMAP behind the PROXY protocol.
+    pub haproxy: u16,
+}
+
+impl Dovecot {
+    /// Starts one in `folder` for these users.
+    pub fn start(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>]) -> Result<Self> {
+        let [imap, imaps, haproxy] = free_ports()?;
+        Self::start_on(folder, certificate, users, [imap, imaps, haproxy])
+    }
+
+    /// As [`Dovecot::start`], on these ports.
+    pub fn start_on(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>], ports: [u16; 3]) -> Result<Self> {
+        let [imap, imaps, haproxy] = ports;
+        context(std::fs::create_dir_all(folder.join("mail")), folder.display())?;
+        context(std::fs::copy(&certificate.chain, folder.join("cert.pem")), "certificate")?;
+        context(std::fs::copy(&certificate.key, folder.join("key.pem")), "key")?;
+        let lines = |users: &[Mailbox<'_>]| {
+            users.iter().map(|u| format!("{}:{{PLAIN}}{}::::::\n", u.user, u.password)).collect::<String>()
+        };
+        write(folder, "users", &lines(users))?;
+        write(folder, "masters", &lines(&[Mailbox { user: MASTER, password: MASTER_PASSWORD }]))?;
+        let mut dovecot = Self { folder: folder.to_owned(), process: None, imap, imaps, haproxy };
+        write(folder, "dovecot.conf", &dovecot.configuration()?)?;
+        give_away(folder)?;
+        dovecot.resume()?;
+        Ok(dovecot)
+    }
+
+    /// Starts it again after [`Dovecot::kill`].
+    pub fn resume(&mut self) -> Result<()> {
+        // A fresh folder each time: Dovecot waits for what an earlier one left behind.
+        let run = self.folder.join("run");
+        let _ = std::fs::remove_dir_all(&run);
+        context(std::fs::create_dir_all(&run), run.display())?;
+        give_away(&run)?;
+        let configuration = self.folder.join("dovecot.conf");
+        let arguments = ["-F", "-c", &configuration.display().to_string()];
+        let output = self.folder.join("output");
+        self.process = Some(Process::start(Path::new("/usr/sbin/dovecot"), &arguments, &output, true)?);
+        let log = self.folder.join("dovecot.log");
+        wait_for_port(self.imap, Duration::from_secs(15))
+            .map_err(|error| format!("{error}; {}", std::fs::read_to_string(&log).unwrap_or_default()))
+    }
+
+    /// Ends it at once, with all its sessions.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal_group(Signal::KILL)?;
+            process.wait(Duration::from_secs(5))?;
+        }
+        Ok(())
+    }
+
+    /// Stops it where it stands: connections are taken by the kernel, and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::STOP))
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::CONT))
+    }
+
+    /// Puts messages into a user's INBOX, straight into the folder.
+    pub fn seed(&self, user: &str, messages: impl IntoIterator<Item = String>) -> Result<()> {
+        let home = self.folder.join("mail").join(user);
+        let maildir = home.join("Maildir");
+        for name in ["cur", "new", "tmp"] {
+            context(std::fs::create_dir_all(maildir.join(name)), maildir.display())?;
+        }
+        for (n, message) in messages.into_iter().enumerate() {
+            let path = maildir.join("cur").join(format!("{}.M{n}P1.lab:2,", 1_700_000_000 + n));
+            context(std::fs::write(&path, message), path.display())?;
+        }
+        give_away(&home)
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("dovecot.log")).unwrap_or_default()
+    }
+
+    fn configuration(&self) -> Result<String> {
+        let (user, group) = identity()?;
+        let folder = self.folder.display();
+        let Self { imap, imaps, haproxy, .. } = self;
+        Ok(format!(
+            "base_dir = {folder}/run\nstate_dir = {folder}/run\nlog_path = {folder}/dovecot.log\n\
+             login_log_format_elements = user=<%u> method=%m rip=%r rport=%b %c session=<%{{session}}>\n\
+             default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\nfirst_valid_uid = 1\n\
+             protocols = imap\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
+             ssl = yes\nssl_cert = <{folder}/cert.pem\nssl_key = <{folder}/key.pem\nssl_min_protocol = TLSv1.2\n\
+             disable_plaintext_auth = no\nauth_mechanisms = plain login\nauth_failure_delay = 0\n\
+             login_trusted_networks = 127.0.0.0/8\nhaproxy_trusted_networks = 127.0.0.0/8\n\
+             passdb {{\n driver = passwd-file\n args = scheme=PLAIN username_format=%u {folder}/masters\n master = yes\n result_success = continue\n}}\n\
+             passdb {{\n driver = passwd-file\n args = scheme=PLAIN username_format=%u {folder}/users\n}}\n\
+             userdb {{\n driver = static\n args = uid={user} gid={group} home={folder}/mail/%u\n}}\n\
+             mail_location = maildir:~/Maildir\nmail_fsync = never\nmail_max_userip_connections = 100000\nmail_plugins = zlib\n\
+             protocol imap {{\n mail_plugins = zlib imap_zlib\n}}\n\
+             namespace inbox {{\n inbox = yes\n separator = /\n}}\n\
+             default_process_limit = 4000\ndefault_client_limit = 20000\ndefault_vsz_limit = 0\n\
+             service imap-login {{\n chroot =\n service_count = 0\n process_min_avail = 1\n process_limit = 2\n client_limit = 8000\n\
+             inet_listener imap {{\n address = 127.0.0.1\n port = {imap}\n }}\n\
+             inet_listener imaps {{\n address = 127.0.0.1\n port = {imaps}\n ssl = yes\n }}\n\
+             inet_listener imap_haproxy {{\n address = 127.0.0.1\n port = {haproxy}\n haproxy = yes\n }}\n}}\n\
+             service imap {{\n process_limit = 4000\n client_limit = 100\n service_count = 0\n}}\n\
+             service anvil {{\n unix_listener anvil-auth-penalty {{\n mode = 0\n }}\n chroot =\n client_limit = 20000\n}}\n\
+             service auth {{\n client_limit = 20000\n}}\n\
+             service stats {{\n chroot =\n client_limit = 20000\n}}\n\
+             service imap-hibernate {{\n chroot =\n}}\n"
+        ))
+    }
+}
+
+/// The user and group that Dovecot runs as: ourselves, or nobody.
+fn identity() -> Result<(String, String)> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(("nobody".into(), "nogroup".into()));
+    }
+    let ask = |flag| {
+        let output = context(std::process::Command::new("id").arg(flag).output(), "id")?;
+        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    Ok((ask("-un")?, ask("-gn")?))
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    context(std::fs::write(&path, text), path.display())
+}
+
+/// Gives a folder and all in it to the user that servers run as.
+fn give_away(path: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    context(chown(path, Some(NOBODY), Some(NOBODY)), path.display())?;
+    if path.is_dir() {
+        for entry in context(std::fs::read_dir(path), path.display())? {
+            give_away(&context(entry, path.display())?.path())?;
+        }
+    }
+    Ok(())
+}

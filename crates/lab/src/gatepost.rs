@@ -1,0 +1,126 @@
+//! Gatepost itself, as it would run anywhere: the real binary and a configuration file.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::process::Process;
+use crate::{Result, context};
+
+/// A running Gatepost. Dropped, it ends.
+#[derive(Debug)]
+pub struct Gatepost {
+    binary: PathBuf,
+    folder: PathBuf,
+    process: Process,
+}
+
+impl Gatepost {
+    /// Starts `binary` with this configuration in `folder`, and waits until it is ready.
+    pub fn start(binary: &Path, folder: &Path, configuration: &str) -> Result<Self> {
+        Self::start_with_limit(binary, folder, configuration, None)
+    }
+
+    /// As [`Gatepost::start`], with at most so many open files.
+    pub fn start_with_limit(binary: &Path, folder: &Path, configuration: &str, files_max: Option<u32>) -> Result<Self> {
+        let path = folder.join("gatepost.toml");
+        context(std::fs::write(&path, configuration), path.display())?;
+        let arguments = ["serve", "--config", &path.display().to_string()];
+        let process = Process::start_with_limit(binary, &arguments, &folder.join("gatepost.log"), false, files_max)?;
+        let mut gatepost = Self { binary: binary.to_owned(), folder: folder.to_owned(), process };
+        gatepost.wait_until_ready()?;
+        Ok(gatepost)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.log().contains(" is ready") {
+            if let Some(status) = self.process.ended() {
+                return Err(format!("gatepost ended with {status}:\n{}", self.log()));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("gatepost is not ready after 20 seconds:\n{}", self.log()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// All that it has logged to standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("gatepost.log")).unwrap_or_default()
+    }
+
+    /// Waits until its log holds `text`; gives the line.
+    pub fn wait_for_log(&self, text: &str) -> Result<String> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("the log never said {text:?}:\n{log}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Changes its configuration and has it reload; gives what it says about that.
+    pub fn reload(&self, configuration: &str) -> Result<String> {
+        let path = self.folder.join("gatepost.toml");
+        context(std::fs::write(&path, configuration), path.display())?;
+        let answers =
+            |log: &str| log.lines().filter(|line| line.contains("reload")).map(str::to_owned).collect::<Vec<_>>();
+        let before = answers(&self.log()).len();
+        self.process.signal(Signal::HUP)?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(answer) = answers(&self.log()).get(before) {
+                return Ok(answer.clone());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("no word of the reload:\n{}", self.log()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        self.process.wait(patience)
+    }
+
+    /// Runs a command of the same binary with the same configuration.
+    pub fn command(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--config").arg(self.folder.join("gatepost.toml"));
+        context(command.output(), self.binary.display())
+    }
+
+    /// Its resident memory, in KiB.
+    pub fn memory_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = context(std::fs::read_to_string(&path), &path)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        context(line.trim().trim_end_matches(" kB").parse(), path)
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.pid());
+        Ok(context(std::fs::read_dir(&path), &path)?.count())
+    }
+}

@@ -1,0 +1,29 @@
+//! Real servers on loopback, in temporary folders, for the demonstration, the tests and the benchmarks.
+//!
+//! Everything started here is ended by its process id when its value is dropped, and by the kernel
+//! should the program that started it die first.
+
+mod apt;
+mod certificates;
+mod dovecot;
+mod gatepost;
+mod ports;
+mod process;
+
+pub use apt::ensure_packages;
+pub use certificates::{Authority, Certificate};
+pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox};
+pub use gatepost::Gatepost;
+pub use ports::{free_port, free_ports};
+pub use process::{Process, wait_for_port};
+
+/// What goes wrong here ends a test or the demonstration: a text for the person who started it.
+pub type Result<T> = std::result::Result<T, String>;
+
+/// Adds to an error what was being done.
+pub(crate) fn context<T, E: std::fmt::Display>(
+    result: std::result::Result<T, E>,
+    what: impl std::fmt::Display,
+) -> Result<T> {
+    result.map_err(|error| format!("{what}: {error}"))
+}

@@ -1,0 +1,116 @@
+//! Child processes that don't outlive the value that stands for them.
+
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::{Result, context};
+
+/// The user that servers run as when we are root: servers of mail want to be somebody ordinary.
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// A running child with all its own children.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+}
+
+impl Process {
+    /// Starts `program` in a process group of its own. As root with `drop_root`, it runs as nobody.
+    /// The kernel ends it should this process die.
+    pub fn start(program: &Path, arguments: &[&str], output: &Path, drop_root: bool) -> Result<Self> {
+        Self::start_with_limit(program, arguments, output, drop_root, None)
+    }
+
+    /// As [`Process::start`], with at most so many open files.
+    pub fn start_with_limit(
+        program: &Path,
+        arguments: &[&str],
+        output: &Path,
+        drop_root: bool,
+        files_max: Option<u32>,
+    ) -> Result<Self> {
+        let name = program.display().to_string();
+        let file = context(std::fs::File::create(output), output.display())?;
+        let errors = context(file.try_clone(), output.display())?;
+        let mut command = Command::new("setpriv");
+        command.arg("--pdeathsig=KILL");
+        if drop_root && rustix::process::geteuid().is_root() {
+            command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
+        }
+        if let Some(files_max) = files_max {
+            command.arg("prlimit").arg(format!("--nofile={files_max}:{files_max}"));
+        }
+        command.arg(program).args(arguments).stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0);
+        let child = context(command.spawn(), &name)?;
+        Ok(Self { child, name })
+    }
+
+    /// Its process id, which is also that of its group.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        context(kill_process(self.raw_pid()?, signal), &self.name)
+    }
+
+    /// Sends a signal to it and all its children.
+    pub fn signal_group(&self, signal: Signal) -> Result<()> {
+        context(kill_process_group(self.raw_pid()?, signal), &self.name)
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(format!("{} did not end within {patience:?}", self.name))
+    }
+
+    fn raw_pid(&self) -> Result<Pid> {
+        i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| format!("{} has no process id", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.signal_group(Signal::TERM);
+        if self.wait(Duration::from_secs(3)).is_err() {
+            let _ = self.signal_group(Signal::KILL);
+            let _ = self.wait(Duration::from_secs(3));
+        }
+        // Children of a master that is gone.
+        let _ = self.signal_group(Signal::KILL);
+    }
+}
+
+/// Waits until somebody accepts connections on a port of 127.0.0.1.
+pub fn wait_for_port(port: u16, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() > deadline {
+            return Err(format!("nothing listens on 127.0.0.1:{port} after {patience:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
