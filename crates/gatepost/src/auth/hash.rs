@@ -1,0 +1,141 @@
+//! Password hashes as directories keep them: `{SCHEME}hash`, Dovecot's notation.
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use gatepost_wire::Secret;
+use sha_crypt::ShaCrypt;
+use sha1::Sha1;
+use sha2::{Sha256, Sha512};
+use subtle::ConstantTimeEq as _;
+
+/// A hash that can't be checked: the administrator's business, never the user's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    UnknownScheme,
+    Malformed,
+    /// Gatepost is going down.
+    Stopped,
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::UnknownScheme => "its password has a scheme that is not supported",
+            Self::Malformed => "its password hash is malformed",
+            Self::Stopped => "the check was interrupted",
+        })
+    }
+}
+
+/// Makes a hash to keep: Argon2id.
+pub(crate) fn make(password: &Secret) -> Result<String, Unusable> {
+    let hash = Argon2::default().hash_password(password.expose()).map_err(|_| Unusable::Stopped)?;
+    Ok(format!("{{ARGON2ID}}{hash}"))
+}
+
+/// A hash of what nobody knows, at the cost of those that [`make`] makes.
+pub(super) fn nobody() -> &'static str {
+    "{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$Z2F0ZXBvc3Qtbm9ib2R5IQ$Jr7y7tYVnXhPFKNqkNRgP+O0WhxcE3dJHfKQ0yZHLbI"
+}
+
+/// Whether `password` is the one that `stored` was made of.
+pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> {
+    let (scheme, hash) = match stored.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+        Some((scheme, hash)) => (scheme.to_ascii_uppercase(), hash),
+        // Without a scheme, only the self-describing forms are taken: what else it is would be a guess.
+        None if stored.starts_with('$') => ("CRYPT".to_owned(), stored),
+        None => return Err(Unusable::UnknownScheme),
+    };
+    let password = password.expose();
+    match scheme.as_str() {
+        "PLAIN" | "CLEAR" | "CLEARTEXT" => Ok(same(hash.as_bytes(), password)),
+        "ARGON2ID" | "ARGON2I" | "ARGON2" => argon2(hash, password),
+        "SHA512-CRYPT" | "SHA256-CRYPT" | "BLF-CRYPT" | "CRYPT" => crypt(hash, password),
+        "SSHA" => salted::<Sha1>(hash, password),
+        "SSHA256" => salted::<Sha256>(hash, password),
+        "SSHA512" => salted::<Sha512>(hash, password),
+        "SHA256" => salted::<Sha256>(hash, password),
+        "SHA512" => salted::<Sha512>(hash, password),
+        _ => Err(Unusable::UnknownScheme),
+    }
+}
+
+/// A hash in crypt(3)'s modular form names its own algorithm.
+fn crypt(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
+    if hash.starts_with("$argon2") {
+        argon2(hash, password)
+    } else if hash.starts_with("$5$") || hash.starts_with("$6$") {
+        // Whether it is malformed or doesn't match is one answer of this library.
+        Ok(ShaCrypt::default().verify_password(password, hash).is_ok())
+    } else if hash.starts_with("$2") {
+        bcrypt::verify(password, hash).map_err(|_| Unusable::Malformed)
+    } else {
+        Err(Unusable::UnknownScheme)
+    }
+}
+
+fn argon2(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
+    let hash = PasswordHash::new(hash).map_err(|_| Unusable::Malformed)?;
+    Ok(Argon2::default().verify_password(password, &hash).is_ok())
+}
+
+/// Base64 of the digest of password and salt, followed by the salt, which may be empty.
+fn salted<D: sha2::Digest>(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
+    let bytes = STANDARD.decode(hash).map_err(|_| Unusable::Malformed)?;
+    let (digest, salt) = bytes.split_at_checked(<D as sha2::Digest>::output_size()).ok_or(Unusable::Malformed)?;
+    let expected = D::new().chain_update(password).chain_update(salt).finalize();
+    Ok(same(&expected, digest))
+}
+
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(stored: &str, password: &str) -> Result<bool, Unusable> {
+        verify(stored, &Secret::new(password.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn hashes_of_other_programs_are_understood() {
+        // Made by `doveadm pw -s SCHEME -p secret`.
+        for stored in [
+            "{PLAIN}secret",
+            "{SHA512-CRYPT}$6$3hG40srmhHj2m4.g$A9/kWp46qrT9J54XJ8l0ZiMGZC0hFrUfAPeISyV77rS52VFN6yDJrAzvKlj48fv85P95bVUck7Zs94T3sVzc80",
+            "{CRYPT}$5$/7e4R47VPJi2INnE$huXibkIYX2ocf3dqRCnpvOv12na39zKiNE/lRsCQiM.",
+            "$5$/7e4R47VPJi2INnE$huXibkIYX2ocf3dqRCnpvOv12na39zKiNE/lRsCQiM.",
+            "{BLF-CRYPT}$2y$05$cXnK2w/m0VWOFopnIDfOAeHU9B1PnV13H7zGbKqw/WcnKYii40Hfe",
+            "{SSHA}O9TyzEN9oWiQ/ZGknVFdVHGPf1Y4twRb",
+            "{SSHA256}zZ9q8CRio54cekbyhUXyh3IHZka2TCJNxQ2bhEiU45gz02ya",
+            "{SSHA512}tc2ydM9sThv7DuaIekt9QIJPU68DXvlThcMnZO8vzZFak24EiLUltHyZNt0QPl051X02WpSdcgwrHZQVvzdnUzhj5/c=",
+            "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$kunq5nWinlvrZQbL8+GDiQ$X4tkmSE3R/HRXECJSrOO2H09+9KsEfgGp0i5d3VC2RM",
+            "{ARGON2I}$argon2i$v=19$m=32768,t=4,p=1$rxg++/4t0F8al6BvqIx6Ug$SjqsTuVGkq8JvDupcoJJrbzvjKYUUb266Gr95qNBVAo",
+            "{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=",
+            "{SHA512}vSsar3708Jvp9Szi2NWZZ02Bqp1qRCFpbcTZPdBhnWgs5WtNZKnvCXdhztmeD2cmW192CF5bDufKRpayrW/isg==",
+        ] {
+            assert_eq!(check(stored, "secret"), Ok(true), "{stored}");
+            assert_eq!(check(stored, "Secret"), Ok(false), "{stored}");
+        }
+    }
+
+    #[test]
+    fn our_own_hash_and_nobodys() {
+        let stored = make(&Secret::new(b"s3cret".to_vec())).expect("a hash");
+        assert_eq!(check(&stored, "s3cret"), Ok(true));
+        assert_eq!(check(&stored, "other"), Ok(false));
+        assert_eq!(check(nobody(), "other"), Ok(false));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_not_a_wrong_password() {
+        for bad in ["secret", "{NTLM}00", "{SSHA}%%", "{SSHA}YQ==", "{ARGON2ID}x", "{CRYPT}$1$abc$def", ""] {
+            assert!(check(bad, "secret").is_err(), "{bad}");
+        }
+    }
+}

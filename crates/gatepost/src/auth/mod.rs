@@ -1,0 +1,74 @@
+//! Checking passwords at the proxy.
+
+pub(crate) mod hash;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gatepost_wire::Secret;
+use tokio::sync::Semaphore;
+
+/// Checks hashes on threads of their own, few at a time: each Argon2 takes 19 MiB and a core for a
+/// while, and log-ins that wait cost less than a machine without memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Checker {
+    runtime: tokio::runtime::Handle,
+    permits: Arc<Semaphore>,
+}
+
+impl Checker {
+    /// A checker that works on `runtime`'s blocking threads.
+    pub(crate) fn new(runtime: tokio::runtime::Handle) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { runtime, permits: Arc::new(Semaphore::new(cores)) }
+    }
+
+    /// Whether `password` is the one that `stored` was made of. Without `stored`, takes as long as with
+    /// one and says no: nobody learns from the clock which users exist. An error says what is wrong
+    /// with the hash, never what it is.
+    pub(crate) async fn check(&self, stored: Option<String>, password: Secret) -> Result<bool, hash::Unusable> {
+        // Neither the semaphore nor the runtime closes while anyone can ask.
+        let Ok(_permit) = Arc::clone(&self.permits).acquire_owned().await else { return Err(hash::Unusable::Stopped) };
+        let work = move || match stored {
+            Some(stored) => hash::verify(&stored, &password),
+            None => hash::verify(hash::nobody(), &password).map(|_| false),
+        };
+        self.runtime.spawn_blocking(work).await.unwrap_or(Err(hash::Unusable::Stopped))
+    }
+}
+
+/// How long back ends took lately to refuse wrong passwords, so that a refusal that needs no back end
+/// (nobody knows the user) can take as long.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    recent: Mutex<Recent>,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    samples: [Option<Duration>; 16],
+    next: usize,
+}
+
+/// Dovecot's delay after a failure, until a back end has shown its own.
+const PACE_DEFAULT: Duration = Duration::from_secs(2);
+
+impl Pace {
+    /// A back end took this long to refuse.
+    pub(crate) fn record(&self, took: Duration) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = recent.next;
+        recent.samples[next] = Some(took);
+        recent.next = (next + 1) % recent.samples.len();
+    }
+
+    /// How long the next refusal should take: as long as one of the latest, by chance.
+    pub(crate) fn sample(&self) -> Duration {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: Vec<_> = recent.samples.iter().flatten().collect();
+        let mut random = [0; 1];
+        // Without randomness the first serves as well.
+        let _ = getrandom::fill(&mut random);
+        known.get(usize::from(random[0]) % known.len().max(1)).map_or(PACE_DEFAULT, |&&took| took)
+    }
+}

@@ -1,0 +1,324 @@
+//! Connecting to a back end and logging in there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use gatepost_wire::{BackEvent, BackFault, BackLogin, BackSetup, BackStep, Protocol, Secret, Welcome, proxy_header};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Backend, Lease, ServiceLink};
+use crate::config::{Announce, TlsMode};
+use crate::net::stream::{Stream, TlsFacts};
+use crate::net::{socket, tls};
+
+/// Addresses tried of one host name.
+const ADDRESSES_MAX: usize = 4;
+/// Rounds over all hosts while they say that they can't serve at the moment.
+const ROUNDS_MAX: u32 = 3;
+/// The pause before each further round.
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a log-in at a back end is for.
+pub(crate) struct Purpose<'a> {
+    pub(crate) protocol: &'static Protocol,
+    pub(crate) user: &'a str,
+    pub(crate) password: &'a Secret,
+    pub(crate) client: Client<'a>,
+    /// Our own greeting, and where we listen: a back end that has either is no back end.
+    pub(crate) own_greeting: &'a str,
+    pub(crate) own_listeners: &'a [SocketAddr],
+    /// When the client's patience is over.
+    pub(crate) deadline: Instant,
+}
+
+/// The client, as it is announced.
+pub(crate) struct Client<'a> {
+    pub(crate) address: SocketAddr,
+    /// Where it connected to.
+    pub(crate) local: SocketAddr,
+    pub(crate) session: &'a str,
+    /// What it said of itself.
+    pub(crate) id: &'a [(String, String)],
+}
+
+/// A connection that is logged in.
+pub(crate) struct Connected {
+    pub(crate) stream: Stream,
+    pub(crate) lease: Lease,
+    pub(crate) welcome: Welcome,
+    /// What the back end sent behind its answer.
+    pub(crate) rest: Vec<u8>,
+    pub(crate) host: SocketAddr,
+    pub(crate) tls: Option<TlsFacts>,
+    /// Until the greeting, and from there to the answer.
+    pub(crate) connect_took: Duration,
+    pub(crate) login_took: Duration,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The back end doesn't take these credentials.
+    BadCredentials,
+    /// It refuses in words of its own.
+    Passed(String),
+    /// It has as many connections as it may.
+    Limit(u32),
+    /// No host could serve. The text says for each why.
+    Unavailable(String),
+}
+
+/// How one attempt went wrong.
+enum Attempt {
+    /// The log-in is answered, by a no: no other host would say otherwise.
+    Final(Failure),
+    /// This host is out of order: the next one.
+    Down(String),
+    /// This host asks for patience: the next one, and perhaps again later.
+    Busy(String),
+    /// Trying further makes it worse.
+    Loop(String),
+}
+
+impl Backend {
+    /// Logs in as the user of `purpose`, at the first host that serves.
+    pub(crate) async fn log_in(&self, purpose: &Purpose<'_>) -> Result<Connected, Failure> {
+        let service = purpose.protocol.name;
+        let Some(link) = self.link(service) else {
+            return Err(Failure::Unavailable(format!("it has no settings for {service}")));
+        };
+        let max = link.settings.max_connections;
+        let mut lease = Some(self.state.lease(max).ok_or(Failure::Limit(max.unwrap_or(0)))?);
+        let deadline = purpose.deadline.min(Instant::now() + link.settings.login_timeout);
+        let mut reasons = Vec::new();
+        for round in 0..ROUNDS_MAX {
+            let mut busy = false;
+            for host in self.in_order() {
+                match self.try_host(host, link, purpose, deadline, &mut lease).await {
+                    Ok(connected) => {
+                        self.state.mark_up(host);
+                        return Ok(connected);
+                    }
+                    Err(Attempt::Final(failure)) => {
+                        self.state.mark_up(host);
+                        return Err(failure);
+                    }
+                    Err(Attempt::Loop(reason)) => return Err(Failure::Unavailable(format!("{host}: {reason}"))),
+                    Err(Attempt::Down(reason)) => {
+                        self.state.mark_down(host);
+                        reasons.push(format!("{host}: {reason}"));
+                    }
+                    Err(Attempt::Busy(reason)) => {
+                        busy = true;
+                        reasons.push(format!("{host}: {reason}"));
+                    }
+                }
+                if Instant::now() >= deadline {
+                    return Err(Failure::Unavailable(reasons.join("; ")));
+                }
+            }
+            if !busy || round + 1 == ROUNDS_MAX || Instant::now() + ROUND_PAUSE >= deadline {
+                break;
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+        Err(Failure::Unavailable(reasons.join("; ")))
+    }
+
+    async fn try_host(
+        &self,
+        host: &str,
+        link: &ServiceLink,
+        purpose: &Purpose<'_>,
+        deadline: Instant,
+        lease: &mut Option<Lease>,
+    ) -> Result<Connected, Attempt> {
+        let started = Instant::now();
+        let connect_deadline = deadline.min(started + link.settings.connect_timeout);
+        let too_slow = |_| Attempt::Down(format!("no greeting within {}", seconds(started.elapsed())));
+        let mut stream = timeout_at(connect_deadline, self.connect(host, link, purpose)).await.map_err(too_slow)??;
+        let host_address = stream.tcp().peer_addr().map_err(|error| Attempt::Down(error.to_string()))?;
+
+        let mut back = (purpose.protocol.back)(self.setup(link, purpose));
+        let (mut input, mut out) = (Vec::new(), Vec::new());
+        let mut greeted = None;
+        let mut event = None;
+        loop {
+            let step = match event.take() {
+                Some(event) => back.step(event, &mut out),
+                None => {
+                    input.clear();
+                    let until = if greeted.is_some() { deadline } else { connect_deadline };
+                    let read = timeout_at(until, stream.read(&mut input)).await.map_err(|_| match greeted {
+                        Some(at) => {
+                            Attempt::Down(format!("no answer to the log-in within {}", seconds(Instant::now() - at)))
+                        }
+                        None => too_slow_to_greet(started),
+                    })?;
+                    match read {
+                        Ok(0) => return Err(Attempt::Down("it closed the connection".into())),
+                        Err(error) => return Err(Attempt::Down(format!("the connection broke: {error}"))),
+                        Ok(_) => {}
+                    }
+                    back.step(BackEvent::Input(&input), &mut out)
+                }
+            };
+            let write = timeout_at(deadline, stream.write_all(&out)).await;
+            wipe(&mut out);
+            match write {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(Attempt::Down(format!("the connection broke: {error}"))),
+                Err(_) => return Err(Attempt::Down("it does not read what is sent to it".into())),
+            }
+            match step {
+                BackStep::Read => {
+                    // A STARTTLS that is asked for is still part of connecting.
+                    if stream.tls_facts().is_some() || link.settings.tls == TlsMode::None {
+                        greeted.get_or_insert_with(Instant::now);
+                    }
+                }
+                BackStep::StartTls => {
+                    let name = purpose_name(host)?;
+                    let config = link.tls.clone().ok_or_else(|| Attempt::Down("TLS is not set up".into()))?;
+                    let secured = timeout_at(connect_deadline, stream.connect_tls(config, name)).await;
+                    secured.map_err(|_| too_slow_to_greet(started))?.map_err(|error| tls_failed(&error))?;
+                    event = Some(BackEvent::TlsUp);
+                }
+                BackStep::Done(welcome) => {
+                    let greeted = greeted.unwrap_or(started);
+                    // The only place that takes it, and the loop ends here.
+                    let lease = lease.take().ok_or_else(|| Attempt::Down("its connection is not counted".into()))?;
+                    return Ok(Connected {
+                        tls: stream.tls_facts(),
+                        lease,
+                        welcome,
+                        rest: back.take_rest(),
+                        host: host_address,
+                        connect_took: greeted - started,
+                        login_took: greeted.elapsed(),
+                        stream,
+                    });
+                }
+                BackStep::BadCredentials if self.master.is_some() => {
+                    return Err(Attempt::Down("it refuses the master log-in of this back end".into()));
+                }
+                BackStep::BadCredentials => return Err(Attempt::Final(Failure::BadCredentials)),
+                BackStep::Passed(text) => return Err(Attempt::Final(Failure::Passed(text))),
+                BackStep::Fault(fault @ BackFault::Unavailable(_)) => return Err(Attempt::Busy(fault.to_string())),
+                BackStep::Fault(fault @ BackFault::Loop) => return Err(Attempt::Loop(fault.to_string())),
+                BackStep::Fault(fault) => return Err(Attempt::Down(fault.to_string())),
+            }
+        }
+    }
+
+    /// A connection to the host, with implicit TLS where that is set.
+    async fn connect(&self, host: &str, link: &ServiceLink, purpose: &Purpose<'_>) -> Result<Stream, Attempt> {
+        let settings = &link.settings;
+        let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, settings.port)],
+            Err(_) => {
+                let found = tokio::net::lookup_host((host, settings.port)).await;
+                found
+                    .map_err(|error| Attempt::Down(format!("its name can't be looked up: {error}")))?
+                    .take(ADDRESSES_MAX)
+                    .collect()
+            }
+        };
+        let mut reason = "its name has no address".to_owned();
+        for address in addresses {
+            if purpose.own_listeners.contains(&address) {
+                return Err(Attempt::Loop(format!(
+                    "{address} is one of our own listeners: the map leads back to Gatepost"
+                )));
+            }
+            let tcp = match socket::connect(address, self.source(settings, address)).await {
+                Ok(tcp) => tcp,
+                Err(error) => {
+                    reason = format!("{address}: {error}");
+                    continue;
+                }
+            };
+            if leads_to_ourselves(&tcp, purpose.own_listeners) {
+                return Err(Attempt::Loop(format!(
+                    "{address} is one of our own listeners: the map leads back to Gatepost"
+                )));
+            }
+            let mut stream = Stream::new(tcp);
+            if settings.announce == Announce::ProxyV2 {
+                let header = proxy_header::write_v2(purpose.client.address, purpose.client.local);
+                stream
+                    .write_all(&header)
+                    .await
+                    .map_err(|error| Attempt::Down(format!("the connection broke: {error}")))?;
+            }
+            if settings.tls == TlsMode::Implicit {
+                let name = purpose_name(host)?;
+                let config = link.tls.clone().ok_or_else(|| Attempt::Down("TLS is not set up".into()))?;
+                stream.connect_tls(config, name).await.map_err(|error| tls_failed(&error))?;
+            }
+            return Ok(stream);
+        }
+        Err(Attempt::Down(reason))
+    }
+
+    fn setup(&self, link: &ServiceLink, purpose: &Purpose<'_>) -> BackSetup {
+        let (master, password) = match &self.master {
+            Some(master) => (Some(master.name.clone()), master.password.duplicate()),
+            None => (None, purpose.password.duplicate()),
+        };
+        BackSetup {
+            starttls: link.settings.tls == TlsMode::StartTls,
+            login: BackLogin { user: purpose.user.to_owned(), master, password },
+            id: announcement(link.settings.announce, &purpose.client),
+            own_greeting: purpose.own_greeting.to_owned(),
+        }
+    }
+}
+
+/// What ID tells the back end: the client's own words, then what only the proxy can know. Dovecot takes
+/// the `x-` fields from the networks in its `login_trusted_networks`.
+fn announcement(announce: Announce, client: &Client<'_>) -> Vec<(String, String)> {
+    if announce == Announce::Nothing {
+        return Vec::new();
+    }
+    let mut pairs = client.id.to_vec();
+    if announce == Announce::Id {
+        let fields = [
+            ("x-originating-ip", client.address.ip().to_canonical().to_string()),
+            ("x-originating-port", client.address.port().to_string()),
+            ("x-connected-ip", client.local.ip().to_canonical().to_string()),
+            ("x-connected-port", client.local.port().to_string()),
+        ];
+        pairs.extend(fields.map(|(key, value)| (key.to_owned(), value)));
+    }
+    pairs.push(("x-session-id".to_owned(), client.session.to_owned()));
+    pairs
+}
+
+/// A listener on all addresses is met by connecting to any of our own.
+fn leads_to_ourselves(tcp: &tokio::net::TcpStream, own_listeners: &[SocketAddr]) -> bool {
+    let (Ok(peer), Ok(local)) = (tcp.peer_addr(), tcp.local_addr()) else { return false };
+    let everywhere = |own: &&SocketAddr| own.ip().is_unspecified() && own.port() == peer.port();
+    peer.ip() == local.ip() && own_listeners.iter().any(|own| everywhere(&own))
+}
+
+fn purpose_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>, Attempt> {
+    tls::server_name(host).ok_or_else(|| Attempt::Down("its name can't stand in a certificate".into()))
+}
+
+fn tls_failed(error: &std::io::Error) -> Attempt {
+    Attempt::Down(format!("TLS failed: {error}"))
+}
+
+fn too_slow_to_greet(started: Instant) -> Attempt {
+    Attempt::Down(format!("no greeting within {}", seconds(started.elapsed())))
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1}s", duration.as_secs_f64())
+}
+
+fn wipe(out: &mut Vec<u8>) {
+    use zeroize::Zeroize as _;
+    out.zeroize();
+}

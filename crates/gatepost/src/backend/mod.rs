@@ -1,0 +1,280 @@
+//! Back ends: which there are, how they are doing, and how many connections each has.
+
+mod log_in;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gatepost_wire::Secret;
+use rustls::ClientConfig;
+
+use crate::config::{self, Link, Problem, TlsVersion};
+use crate::net::tls;
+
+pub(crate) use log_in::{Client, Connected, Failure, Purpose};
+
+/// A host that failed is tried last for this long. Short: a server that returns is used again within two seconds.
+const DOWN_TIME: Duration = Duration::from_millis(1500);
+/// Hosts that only directories name, remembered at once.
+const NAMED_HOSTS_MAX: usize = 10_000;
+
+/// All back ends of the configuration, and the hosts that directories name beside them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Backends {
+    named: HashMap<String, Arc<Backend>>,
+    links: Vec<(&'static str, ServiceLink)>,
+    hosts: Arc<Mutex<HashMap<(String, Option<u16>), Arc<Backend>>>>,
+    states: Arc<States>,
+}
+
+/// A mail server, or several that hold the same mail.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) name: Arc<str>,
+    hosts: Vec<String>,
+    master: Option<Master>,
+    links: Vec<(&'static str, ServiceLink)>,
+    state: Arc<State>,
+}
+
+/// A log-in that may act for every user.
+#[derive(Debug)]
+struct Master {
+    name: String,
+    password: Secret,
+}
+
+/// How one service talks to a back end, with what that needs.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceLink {
+    pub(crate) settings: Link,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// What is known of running back ends, by name; outlives reloads.
+#[derive(Debug, Default)]
+pub(crate) struct States(Mutex<HashMap<String, Arc<State>>>);
+
+/// What is known of one running back end.
+#[derive(Debug, Default)]
+struct State {
+    connections: AtomicU32,
+    next_source: AtomicUsize,
+    /// When each host may be tried in its turn again, in milliseconds of [`uptime`]; by position.
+    down_until: Mutex<HashMap<String, Arc<AtomicU64>>>,
+}
+
+/// A connection to a back end, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<State>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Milliseconds since the program's first use of this clock.
+fn uptime() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+impl State {
+    /// Takes a connection unless there are `max` already.
+    fn lease(self: &Arc<Self>, max: Option<u32>) -> Option<Lease> {
+        let take = |held: u32| max.is_none_or(|max| held < max).then_some(held + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(Lease(Arc::clone(self)))
+    }
+
+    fn clock(&self, host: &str) -> Arc<AtomicU64> {
+        let mut clocks = self.down_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clock) = clocks.get(host) {
+            return Arc::clone(clock);
+        }
+        Arc::clone(clocks.entry(host.to_owned()).or_default())
+    }
+
+    fn mark_down(&self, host: &str) {
+        self.clock(host).store(uptime() + DOWN_TIME.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn mark_up(&self, host: &str) {
+        self.clock(host).store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the host should be tried in its turn. One that was down and whose time is over is tried by
+    /// one log-in; to the others it stays down until that one knows better.
+    fn is_up(&self, host: &str) -> bool {
+        let clock = self.clock(host);
+        let until = clock.load(Ordering::Relaxed);
+        if until == 0 {
+            return true;
+        }
+        let now = uptime();
+        now >= until
+            && clock
+                .compare_exchange(until, now + DOWN_TIME.as_millis() as u64, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
+impl Backends {
+    /// Prepares all back ends of `settings`: reads secrets and authorities.
+    pub(crate) fn open(
+        settings: &config::Config,
+        states: &Arc<States>,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<Self, config::Problems> {
+        let mut problems = Vec::new();
+        let mut named = HashMap::new();
+        let min = settings.tls.min_version;
+        let mut open_all = |links: &[(&'static str, Link)]| {
+            let open = |(service, link): &(&'static str, Link)| match ServiceLink::open(link, min) {
+                Ok(link) => Some((*service, link)),
+                Err(problem) => {
+                    problems.push(problem);
+                    None
+                }
+            };
+            links.iter().filter_map(open).collect::<Vec<_>>()
+        };
+        let defaults: Vec<_> =
+            settings.services.iter().map(|service| (service.protocol.name, service.link.clone())).collect();
+        let links = open_all(&defaults);
+        let opened: Vec<_> = settings.backends.iter().map(|backend| open_all(&backend.links)).collect();
+        for (backend, links) in settings.backends.iter().zip(opened) {
+            let master = match backend.login.as_ref().map(|login| read_master(login, warnings)).transpose() {
+                Ok(master) => master,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
+            let opened = Backend {
+                name: backend.name.as_str().into(),
+                hosts: backend.hosts.clone(),
+                master,
+                links,
+                state: states.of(&backend.name),
+            };
+            named.insert(backend.name.clone(), Arc::new(opened));
+        }
+        problems.dedup();
+        let backends = Self { named, links, hosts: Arc::default(), states: Arc::clone(states) };
+        config::Problems::check(problems, backends)
+    }
+
+    /// The back end of the configuration with this name.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Backend>> {
+        self.named.get(name).map(Arc::clone)
+    }
+
+    /// A host that a directory names; `map.hosts` allows it.
+    pub(crate) fn host(&self, host: &str, port: Option<u16>) -> Arc<Backend> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() >= NAMED_HOSTS_MAX {
+            hosts.clear();
+        }
+        let make = || {
+            let mut links = self.links.clone();
+            if let Some(port) = port {
+                links.iter_mut().for_each(|(_, link)| link.settings.port = port);
+            }
+            let name = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            let state = self.states.of(&name);
+            Arc::new(Backend { name: name.into(), hosts: vec![host.to_owned()], master: None, links, state })
+        };
+        Arc::clone(hosts.entry((host.to_owned(), port)).or_insert_with(make))
+    }
+}
+
+impl Backend {
+    /// Its hosts, as configured.
+    pub(crate) fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// The master's name, where one logs in for the users.
+    pub(crate) fn master(&self) -> Option<&str> {
+        self.master.as_ref().map(|master| master.name.as_str())
+    }
+
+    /// How a service talks to it.
+    pub(crate) fn link(&self, service: &str) -> Option<&ServiceLink> {
+        self.links.iter().find(|(name, _)| *name == service).map(|(_, link)| link)
+    }
+
+    /// The hosts in the order in which they should be tried: those that are down last.
+    fn in_order(&self) -> Vec<&str> {
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        for host in &self.hosts {
+            // With a single host there is no choice, and asking it is the fastest way to know.
+            let target = if self.hosts.len() == 1 || self.state.is_up(host) { &mut up } else { &mut down };
+            target.push(host.as_str());
+        }
+        up.append(&mut down);
+        up
+    }
+
+    /// The local address for the next connection to an address of this family.
+    fn source(&self, link: &Link, target: SocketAddr) -> Option<IpAddr> {
+        let fitting: Vec<_> =
+            link.source_addresses.iter().filter(|source| source.is_ipv4() == target.is_ipv4()).collect();
+        let turn = self.state.next_source.fetch_add(1, Ordering::Relaxed);
+        fitting.get(turn.checked_rem(fitting.len())?).map(|&&source| source)
+    }
+}
+
+impl ServiceLink {
+    fn open(link: &Link, min: TlsVersion) -> Result<Self, Problem> {
+        let needs_tls = link.tls != config::TlsMode::None;
+        let tls = needs_tls.then(|| tls::client_config(link, min)).transpose()?;
+        Ok(Self { settings: link.clone(), tls })
+    }
+}
+
+impl States {
+    fn of(&self, name: &str) -> Arc<State> {
+        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(states.entry(name.to_owned()).or_default())
+    }
+}
+
+fn read_master(login: &config::MasterLogin, warnings: &mut Vec<Problem>) -> Result<Master, Problem> {
+    let password = crate::secret_file::read(&login.password_file, warnings)?;
+    Ok(Master { name: login.master.clone(), password })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_exact_and_come_back() {
+        let state = Arc::new(State::default());
+        let held: Vec<_> = (0..3).filter_map(|_| state.lease(Some(2))).collect();
+        assert_eq!(held.len(), 2);
+        drop(held);
+        assert_eq!(state.connections.load(Ordering::Relaxed), 0);
+        assert!(state.lease(None).is_some());
+    }
+
+    #[test]
+    fn a_host_that_failed_is_tried_by_one_once_its_time_is_over() {
+        let state = State::default();
+        assert!(state.is_up("a"));
+        state.mark_down("a");
+        assert!(!state.is_up("a"));
+        state.clock("a").store(1, Ordering::Relaxed);
+        while uptime() < 1 {}
+        assert!(state.is_up("a"), "one tries");
+        assert!(!state.is_up("a"), "the others wait for what it finds");
+        state.mark_up("a");
+        assert!(state.is_up("a") && state.is_up("a"));
+    }
+}

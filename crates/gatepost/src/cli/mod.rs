@@ -1,0 +1,186 @@
+//! The command line: what can be asked of Gatepost, and how it answers.
+
+mod explain;
+mod user;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use serde_json::json;
+
+use crate::config::{self, Loaded, Problem, Problems};
+use crate::control::{self, Source};
+
+/// Where the configuration is looked for.
+const CONFIG_PATHS: [&str; 2] = ["/etc/gatepost/gatepost.toml", "gatepost.toml"];
+
+/// The mail front end: stands between mail clients and an organisation's mail servers.
+#[derive(Debug, Parser)]
+#[command(name = "gatepost", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration file [default: /etc/gatepost/gatepost.toml, then ./gatepost.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server. SIGHUP reloads, SIGTERM stops in good order.
+    Serve {
+        /// Front this one IMAP server without any file, on 127.0.0.1:1143
+        #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "config")]
+        to: Option<String>,
+    },
+    /// Check the configuration and all that it names, without starting
+    Check {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every step that a user's log-in would take
+    Explain {
+        /// The user's name, as a client would give it
+        user: String,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Keep the users of the embedded directory
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Every setting there is, with its type and default
+    Reference,
+    /// The settings in force, as a configuration file with the defaults marked
+    Effective,
+}
+
+/// Something did not work; what is printed.
+pub(crate) enum Failure {
+    Problems(Problems),
+    /// Everything is said already.
+    Silent,
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Problems(problems)
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problems(Problems::one(problem))
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match carry_out(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Silent) => ExitCode::FAILURE,
+        Err(Failure::Problems(problems)) => {
+            for problem in problems.into_vec() {
+                eprintln!("gatepost: {problem}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(cli: Cli) -> Result<(), Failure> {
+    let path = || cli.config.clone().unwrap_or_else(default_path);
+    match cli.command {
+        Command::Serve { to: Some(to) } => {
+            let text = config::single_backend(&to);
+            eprintln!("gatepost: fronting {to} on 127.0.0.1:1143, in clear and for this machine alone");
+            Ok(control::run(Source::Text(text))?)
+        }
+        Command::Serve { to: None } => Ok(control::run(Source::File(path()))?),
+        Command::Check { json } => check(&path(), json),
+        Command::Explain { user, json } => explain::explain(&path(), &user, json),
+        Command::Config(ConfigCommand::Reference) => {
+            print!("{}", config::reference());
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Effective) => {
+            print!("{}", config::load(&path())?.effective.trim_start_matches('\n'));
+            Ok(())
+        }
+        Command::User(command) => user::run(command, &path()),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "gatepost", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { folder } => {
+            let failed = |error| Problem::file(&folder, format!("can't be written to: {error}"));
+            std::fs::create_dir_all(&folder).map_err(failed)?;
+            Ok(clap_mangen::generate_to(Cli::command(), &folder).map_err(failed)?)
+        }
+    }
+}
+
+fn default_path() -> PathBuf {
+    let [system, local] = CONFIG_PATHS.map(Path::new);
+    if !system.exists() && local.exists() { local.into() } else { system.into() }
+}
+
+/// Reads the file and opens everything in it, but listens nowhere.
+fn check(path: &Path, json: bool) -> Result<(), Failure> {
+    let result = in_runtime(|| {
+        let Loaded { config, mut warnings, .. } = config::load(path)?;
+        let log = crate::log::Logger::start(&config.log)?;
+        crate::world::World::build(config, &log, &std::sync::Arc::default(), &mut warnings)?;
+        Ok::<_, Problems>(warnings)
+    });
+    let (problems, warnings) = match result {
+        Ok(warnings) => (Vec::new(), warnings),
+        Err(problems) => (problems.into_vec(), Vec::new()),
+    };
+    let texts = |list: &[Problem]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if json {
+        println!(
+            "{}",
+            json!({ "check": { "ok": problems.is_empty(), "problems": texts(&problems), "warnings": texts(&warnings) } })
+        );
+    } else {
+        texts(&problems).iter().for_each(|problem| eprintln!("gatepost: {problem}"));
+        texts(&warnings).iter().for_each(|warning| eprintln!("gatepost: warning: {warning}"));
+        if problems.is_empty() {
+            println!("{}: the configuration is sound", path.display());
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::Silent) }
+}
+
+/// Runs `work` where directories can be opened.
+fn in_runtime<T>(work: impl FnOnce() -> T) -> T {
+    block_on(async { work() })
+}
+
+/// Runs `work` to its end on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime needs nothing but memory and a file descriptor").block_on(work)
+}

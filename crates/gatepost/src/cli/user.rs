@@ -1,0 +1,226 @@
+//! `gatepost user`: keeps the embedded directory. Works on the file; no server need run.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use gatepost_wire::{Secret, sasl};
+use serde_json::json;
+
+use super::Failure;
+use crate::auth::hash;
+use crate::config::{self, Config, DirectoryKind, Loaded, Map, Problem};
+use crate::directory::passwd_file;
+use crate::directory::sqlite::{Account, Sqlite};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Add a user
+    Add {
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change a user: what is left out stays as it is
+    Set {
+        #[command(flatten)]
+        settings: Settings,
+        /// Refuse the user's log-ins
+        #[arg(long, conflicts_with = "enable")]
+        disable: bool,
+        /// Take the user's log-ins again
+        #[arg(long)]
+        enable: bool,
+    },
+    /// List all users
+    List {
+        #[command(flatten)]
+        directory: DirectoryName,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a user
+    Remove {
+        /// The user's name
+        name: String,
+        #[command(flatten)]
+        directory: DirectoryName,
+    },
+    /// Add all users of a file in Dovecot's passwd-file format, with the hashes as they are
+    Import {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        directory: DirectoryName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Settings {
+    /// The user's name
+    name: String,
+    /// The back end that holds the user's mail [default: the map's]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// A file whose first line is the password
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    directory: DirectoryName,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DirectoryName {
+    /// The directory [default: the only SQLite one]
+    #[arg(long, value_name = "NAME")]
+    directory: Option<String>,
+}
+
+pub(super) fn run(command: UserCommand, path: &Path) -> Result<(), Failure> {
+    let Loaded { config, .. } = config::load(path)?;
+    super::block_on(carry_out(command, &config))
+}
+
+async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure> {
+    match command {
+        UserCommand::Add { settings } => {
+            let (name, password, directory) = settings.prepare(config).await?;
+            if !directory.add(&name, password.as_deref(), settings.backend.as_deref()).await.map_err(fault)? {
+                return Err(
+                    Problem::of(name, "there is such a user already: change it with `gatepost user set`").into()
+                );
+            }
+            directory.close().await;
+            println!("{name}: added");
+        }
+        UserCommand::Set { settings, disable, enable } => {
+            let (name, password, directory) = settings.prepare(config).await?;
+            let disabled = (disable || enable).then_some(disable);
+            let done = directory
+                .set(&name, password.as_deref(), settings.backend.as_deref(), disabled)
+                .await
+                .map_err(fault)?;
+            directory.close().await;
+            if !done {
+                return Err(unknown(name));
+            }
+            println!("{name}: changed");
+        }
+        UserCommand::Remove { name, directory } => {
+            let directory = directory.open(config).await?;
+            let name = full_name(&name, &config.map)?;
+            let done = directory.remove(&name).await.map_err(fault)?;
+            directory.close().await;
+            if !done {
+                return Err(unknown(name));
+            }
+            println!("{name}: removed");
+        }
+        UserCommand::List { directory, json } => {
+            let directory = directory.open(config).await?;
+            let accounts = directory.list().await.map_err(fault)?;
+            directory.close().await;
+            print_list(&accounts, json);
+        }
+        UserCommand::Import { file, directory } => import(&file, &directory, config).await?,
+    }
+    Ok(())
+}
+
+async fn import(file: &Path, directory: &DirectoryName, config: &Config) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| Problem::file(file, format!("can't be read: {error}")))?;
+    let users = passwd_file::parse(&text).map_err(|fault| Problem::file(file, fault.0))?;
+    let directory = directory.open(config).await?;
+    let (mut added, mut known) = (0, 0);
+    for (name, entry) in users {
+        let name = full_name(&name, &config.map)?;
+        if directory.add(&name, entry.password.as_deref(), entry.place.as_deref()).await.map_err(fault)? {
+            added += 1;
+            if entry.disabled {
+                directory.set(&name, None, None, Some(true)).await.map_err(fault)?;
+            }
+        } else {
+            known += 1;
+        }
+    }
+    directory.close().await;
+    println!("{added} users added, {known} were there already and are as they were");
+    Ok(())
+}
+
+impl Settings {
+    /// The name in full, the password's hash, and the directory.
+    async fn prepare(&self, config: &Config) -> Result<(String, Option<String>, Sqlite), Failure> {
+        if let Some(backend) =
+            self.backend.as_ref().filter(|name| !config.backends.iter().any(|backend| backend.name == **name))
+        {
+            return Err(
+                Problem::of("--backend", format!("there is no [backend.{backend}] in the configuration")).into()
+            );
+        }
+        let name = full_name(&self.name, &config.map)?;
+        let mut warnings = Vec::new();
+        let password: Option<Secret> =
+            self.password_file.as_ref().map(|path| crate::secret_file::read(path, &mut warnings)).transpose()?;
+        warnings.iter().for_each(|warning| eprintln!("gatepost: warning: {warning}"));
+        let password = password.map(|password| hash::make(&password)).transpose();
+        let password = password.map_err(|error| Problem::of("--password-file", error.to_string()))?;
+        Ok((name, password, self.directory.open(config).await?))
+    }
+}
+
+impl DirectoryName {
+    async fn open(&self, config: &Config) -> Result<Sqlite, Failure> {
+        let embedded = config.directories.iter().filter_map(|directory| match &directory.kind {
+            DirectoryKind::Sqlite { path } => Some((directory.name.as_str(), path)),
+            DirectoryKind::PasswdFile { .. } => None,
+        });
+        let fitting: Vec<_> =
+            embedded.filter(|(name, _)| self.directory.as_deref().is_none_or(|wanted| wanted == *name)).collect();
+        let problem = match (&fitting[..], &self.directory) {
+            ([(_, path)], _) => return Ok(Sqlite::create(path).await.map_err(fault)?),
+            ([], Some(name)) => {
+                Problem::of("--directory", format!("there is no [directory.{name}] of type sql in the configuration"))
+            }
+            ([], None) => Problem::of("gatepost user", "the configuration has no directory of type sql"),
+            _ => Problem::of("--directory", "the configuration has several directories of type sql: name one"),
+        };
+        Err(problem.into())
+    }
+}
+
+/// The name under which log-ins will look the user up.
+fn full_name(name: &str, map: &Map) -> Result<String, Failure> {
+    let sound = sasl::user_name(name.as_bytes());
+    let sound = sound.ok_or_else(|| {
+        Problem::of("NAME", "a user name is not empty, of at most 512 bytes and without control characters")
+    })?;
+    Ok(crate::map::canonical(&sound, map.fold_case, map.domain.as_deref()))
+}
+
+fn print_list(accounts: &[Account], json: bool) {
+    if json {
+        let list: Vec<_> = accounts
+            .iter()
+            .map(|account| {
+                json!({ "name": account.name, "backend": account.place, "disabled": account.disabled, "password": account.has_password })
+            })
+            .collect();
+        println!("{}", json!({ "users": list }));
+        return;
+    }
+    let width = accounts.iter().map(|account| account.name.chars().count()).max().unwrap_or(0);
+    for account in accounts {
+        let place = account.place.as_deref().unwrap_or("(the default)");
+        let password = if account.has_password { "" } else { "  no password" };
+        let disabled = if account.disabled { "  disabled" } else { "" };
+        println!("{:<width$}  {place}{password}{disabled}", account.name);
+    }
+}
+
+fn unknown(name: String) -> Failure {
+    Problem::of(name, "there is no such user: `gatepost user list` shows all").into()
+}
+
+fn fault(fault: crate::directory::Fault) -> Problem {
+    Problem::of("directory", fault.0)
+}

@@ -1,0 +1,333 @@
+//! The configuration: the file as written becomes the settings as meant, once, with every error found.
+//!
+//! `settings` holds one definition of each setting, from which the reader, `config reference` and
+//! `config effective` follow. Here belong the settings' types and what they mean together; opening the
+//! files they name is the business of those who use them.
+
+mod build;
+mod reader;
+mod settings;
+mod values;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gatepost_wire::{Mechanism, Protocol};
+
+pub(crate) use build::is_host;
+pub(crate) use reader::{Problem, Problems, Warning};
+pub(crate) use settings::reference;
+pub(crate) use values::{HostPattern, Network};
+
+/// All settings of one Gatepost, as meant.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) drain: Duration,
+    pub(crate) threads: Threads,
+    pub(crate) log: Log,
+    pub(crate) tls: Tls,
+    pub(crate) access: Vec<AccessRule>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) map: Map,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) directories: Vec<Directory>,
+}
+
+/// Bounds on connection-handling threads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Threads {
+    pub(crate) min: usize,
+    /// Already resolved: never 0.
+    pub(crate) max: usize,
+}
+
+/// How much is logged where.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    pub(crate) level: Level,
+    pub(crate) rules: Vec<LogRule>,
+}
+
+/// A record's weight, lightest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Critical,
+    Error,
+    Warning,
+    Info,
+    Protocol,
+}
+
+/// Sends records of one service, or of all, to one place.
+#[derive(Debug, Clone)]
+pub(crate) struct LogRule {
+    /// `None`: every service.
+    pub(crate) service: Option<String>,
+    pub(crate) level: Level,
+    pub(crate) target: LogTarget,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum LogTarget {
+    Stderr,
+    File { path: PathBuf, rotate: Rotate },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// When a log file is put aside, and how many are kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rotate {
+    pub(crate) size: Option<u64>,
+    pub(crate) every: Option<Period>,
+    /// `None`: all are kept.
+    pub(crate) keep: Option<NonZeroU32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Period {
+    Hour,
+    Day,
+    Week,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) min_version: TlsVersion,
+    pub(crate) certificates: Vec<CertificateFiles>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct CertificateFiles {
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Lets a set of addresses in, or keeps them out.
+#[derive(Debug, Clone)]
+pub(crate) struct AccessRule {
+    /// Where it stands in the file, for logs.
+    pub(crate) name: String,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) allow: bool,
+    /// The lowest number wins.
+    pub(crate) priority: i64,
+    pub(crate) limits: Limits,
+}
+
+/// Flow control. `None`: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) connections: Option<u32>,
+    pub(crate) connections_per_ip: Option<u32>,
+    pub(crate) new_connections: Option<u32>,
+    pub(crate) new_connections_per_ip: Option<u32>,
+    pub(crate) interval: Duration,
+}
+
+impl Limits {
+    /// Nothing is limited.
+    pub(crate) const NONE: Self = Self {
+        connections: None,
+        connections_per_ip: None,
+        new_connections: None,
+        new_connections_per_ip: None,
+        interval: Duration::from_secs(60),
+    };
+}
+
+/// One service: a protocol and how it is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) protocol: &'static Protocol,
+    pub(crate) authenticate: Authenticate,
+    pub(crate) mechanisms: Vec<Mechanism>,
+    pub(crate) plaintext: Plaintext,
+    pub(crate) greeting: String,
+    pub(crate) id: bool,
+    pub(crate) max_errors: Option<NonZeroU32>,
+    pub(crate) max_auth_errors: Option<NonZeroU32>,
+    pub(crate) login_timeout: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) access: Vec<AccessRule>,
+    pub(crate) listeners: Vec<Listener>,
+    /// How to talk to hosts that only a directory names.
+    pub(crate) link: Link,
+}
+
+/// Who checks passwords first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Authenticate {
+    /// The back end alone.
+    Backend,
+    /// Gatepost, against this directory, and then the back end.
+    Proxy { directory: String },
+}
+
+/// Where passwords may cross the wire in clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plaintext {
+    Tls,
+    Loopback,
+    Always,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsMode {
+    None,
+    StartTls,
+    Implicit,
+}
+
+/// An address that is listened on.
+#[derive(Debug, Clone)]
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: TlsMode,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) access: Vec<AccessRule>,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    pub(crate) certificate: Option<CertificateFiles>,
+}
+
+/// From whom the PROXY protocol is taken.
+#[derive(Debug, Clone)]
+pub(crate) struct ProxyProtocol {
+    pub(crate) from: Vec<Network>,
+    /// A listed sender without a header is turned away.
+    pub(crate) required: bool,
+}
+
+/// Which user's mail is where.
+#[derive(Debug, Clone)]
+pub(crate) struct Map {
+    pub(crate) directories: Vec<String>,
+    pub(crate) default: Option<String>,
+    pub(crate) domain: Option<String>,
+    pub(crate) fold_case: bool,
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) cache: Cache,
+}
+
+/// How long the map's answers are remembered. Zero: not at all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cache {
+    pub(crate) found: Duration,
+    pub(crate) missing: Duration,
+    pub(crate) stale: Duration,
+}
+
+/// A mail server, or several that hold the same mail.
+#[derive(Debug, Clone)]
+pub(crate) struct Backend {
+    pub(crate) name: String,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) login: Option<MasterLogin>,
+    /// One for each configured service, by the protocol's name.
+    pub(crate) links: Vec<(&'static str, Link)>,
+}
+
+/// A log-in that may act for every user.
+#[derive(Debug, Clone)]
+pub(crate) struct MasterLogin {
+    pub(crate) master: String,
+    pub(crate) password_file: PathBuf,
+}
+
+/// How one service talks to one back end.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) port: u16,
+    pub(crate) tls: TlsMode,
+    pub(crate) verify: bool,
+    pub(crate) ca: Option<PathBuf>,
+    /// SHA-256 of certificates that are taken whatever else is wrong with them.
+    pub(crate) pins: Vec<[u8; 32]>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) login_timeout: Duration,
+    pub(crate) max_connections: Option<u32>,
+    pub(crate) source_addresses: Vec<IpAddr>,
+    pub(crate) announce: Announce,
+}
+
+/// How a back end learns the client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announce {
+    Nothing,
+    Id,
+    ProxyV2,
+}
+
+/// A source of accounts and places.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    pub(crate) name: String,
+    pub(crate) kind: DirectoryKind,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum DirectoryKind {
+    /// The embedded SQLite file.
+    Sqlite { path: PathBuf },
+    /// Dovecot's passwd-file.
+    PasswdFile { path: PathBuf },
+}
+
+/// A configuration with what was noticed while reading it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<Warning>,
+    /// Every setting in force, as TOML, with those that are defaults marked.
+    pub(crate) effective: String,
+}
+
+/// Reads and checks the file at `path`.
+pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "; name one with --config, or try `gatepost serve --to HOST`",
+            _ => "",
+        };
+        Problems::one(Problem::file(path, format!("can't be read: {error}{hint}")))
+    })?;
+    parse(path, &text)
+}
+
+/// Reads and checks `text`, which stands in the file at `path`.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Loaded, Problems> {
+    build::build(path, text)
+}
+
+/// The configuration of `gatepost serve --to HOST[:PORT]`, as a file would say it.
+pub(crate) fn single_backend(to: &str) -> String {
+    let (host, port) = match to.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
+        _ => (to, "143"),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let (tls, verify) = if port == "993" { ("implicit", true) } else { ("none", false) };
+    let quoted = format!("{host:?}");
+    format!(
+        "[imap]\nplaintext = \"loopback\"\n[[imap.listener]]\naddress = \"127.0.0.1:1143\"\ntls = \"none\"\n\
+         [imap.backend]\ntls = \"{tls}\"\nverify = {verify}\n\
+         [map]\ndefault = \"server\"\n[backend.server]\nhost = {quoted}\nimap = {{ port = {port} }}\n"
+    )
+}

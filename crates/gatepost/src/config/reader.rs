@@ -1,0 +1,364 @@
+//! Reads TOML with positions, collects every problem, and records what is in force.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::settings::Section;
+
+/// Something that keeps Gatepost from starting, or a reload from being taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// The file, with line and column where they are known.
+    place: String,
+    message: String,
+}
+
+impl Problem {
+    /// A problem with a whole file.
+    pub(crate) fn file(path: &Path, message: impl Into<String>) -> Self {
+        Self { place: path.display().to_string(), message: message.into() }
+    }
+
+    /// A problem with something that has a name of its own, such as a listener.
+    pub(crate) fn of(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { place: place.into(), message: message.into() }
+    }
+}
+
+/// Something that works, but that an administrator should know of.
+pub(crate) type Warning = Problem;
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// One problem or more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(crate) fn one(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+
+    /// `Ok(value)` where there are none.
+    pub(crate) fn check<T>(problems: Vec<Problem>, value: T) -> Result<T, Self> {
+        if problems.is_empty() { Ok(value) } else { Err(Self(problems)) }
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (n, problem) in self.0.iter().enumerate() {
+            let line_end = if n == 0 { "" } else { "\n" };
+            write!(f, "{line_end}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A type that a setting can have.
+pub(crate) trait Value: Sized {
+    /// What it looks like, in the reference and in errors: `a duration such as "90s"`.
+    const EXPECTED: &'static str;
+
+    /// Reads it; `None` where the value doesn't look like [`Value::EXPECTED`].
+    fn read(value: &DeValue<'_>) -> Option<Self>;
+
+    /// Writes it as TOML.
+    fn show(&self) -> String;
+}
+
+/// One setting: its only definition.
+#[derive(Debug)]
+pub(crate) struct Key<T> {
+    pub(super) name: &'static str,
+    /// As it would be written in the file.
+    pub(super) default: Option<&'static str>,
+    kind: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T> Key<T> {
+    pub(super) const fn new(name: &'static str, default: Option<&'static str>) -> Self {
+        Self { name, default, kind: std::marker::PhantomData }
+    }
+}
+
+/// What is gathered while a file is read.
+pub(super) struct Context<'a> {
+    path: &'a Path,
+    text: &'a str,
+    /// With their offsets in the file, by which they are put in order.
+    problems: RefCell<Vec<(usize, Problem)>>,
+    warnings: RefCell<Vec<Warning>>,
+    effective: RefCell<String>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
+        Self { path, text, problems: RefCell::default(), warnings: RefCell::default(), effective: RefCell::default() }
+    }
+
+    /// A relative path in the file is relative to the file's folder.
+    pub(super) fn resolve(&self, path: &Path) -> PathBuf {
+        self.path.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+    }
+
+    pub(super) fn problem(&self, at: &Range<usize>, message: impl Into<String>) {
+        let problem = Problem { place: self.place(at), message: message.into() };
+        self.problems.borrow_mut().push((at.start, problem));
+    }
+
+    pub(super) fn warning(&self, at: &Range<usize>, message: impl Into<String>) {
+        self.warnings.borrow_mut().push(Problem { place: self.place(at), message: message.into() });
+    }
+
+    fn place(&self, at: &Range<usize>) -> String {
+        let before = &self.text[..at.start.min(self.text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("{}:{line}:{column}", self.path.display())
+    }
+
+    pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<Warning>, String), Problems> {
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_key(|(offset, _)| *offset);
+        problems.dedup();
+        Problems::check(problems.into_iter().map(|(_, problem)| problem).collect(), ())?;
+        Ok((value, self.warnings.into_inner(), self.effective.into_inner()))
+    }
+}
+
+/// A table of the file, read by the definitions of its section.
+pub(super) struct Table<'a> {
+    pub(super) context: &'a Context<'a>,
+    path: String,
+    at: Range<usize>,
+    entries: Option<&'a DeTable<'a>>,
+}
+
+impl<'a> Table<'a> {
+    /// The file itself.
+    pub(super) fn root(context: &'a Context<'a>, entries: &'a DeTable<'a>, section: &Section) -> Self {
+        let table = Self { context, path: String::new(), at: 0..0, entries: Some(entries) };
+        table.check_names(section);
+        table
+    }
+
+    /// Where it stands in the file.
+    pub(super) fn at(&self) -> &Range<usize> {
+        &self.at
+    }
+
+    /// Whether it stands in the file, rather than being all defaults.
+    pub(super) fn is_written(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    /// The dotted name, `imap.listener`.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn problem(&self, message: impl Into<String>) {
+        self.context.problem(&self.at, format!("[{}] {}", self.path, message.into()));
+    }
+
+    /// A problem with one setting, at its place if it is written.
+    pub(super) fn problem_with<T>(&self, key: &Key<T>, message: impl std::fmt::Display) {
+        let at = self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span);
+        self.context.problem(&at, format!("{}: {message}", self.full(key.name)));
+    }
+
+    pub(super) fn warn_of<T>(&self, key: &Key<T>, message: impl std::fmt::Display) {
+        let at = self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span);
+        self.context.warning(&at, format!("{}: {message}", self.full(key.name)));
+    }
+
+    /// The setting as written, else its default, else `None`. A value that makes no sense is a problem
+    /// and reads as if it were left out.
+    pub(super) fn get<T: Value>(&self, key: &Key<T>) -> Option<T> {
+        let written = self.entry(key.name).and_then(|entry| {
+            let value = T::read(entry.get_ref());
+            if value.is_none() {
+                let found = shown(entry.get_ref());
+                self.problem_with(key, format_args!("expected {}, found {found}", T::EXPECTED));
+            }
+            value
+        });
+        let is_default = written.is_none();
+        let value = written.or_else(|| {
+            let default = key.default?;
+            let parsed = DeValue::parse(default).ok();
+            let value = parsed.and_then(|parsed| T::read(parsed.get_ref()));
+            debug_assert!(value.is_some(), "the default of {} does not parse", key.name);
+            value
+        });
+        self.record(key.name, value.as_ref().map(Value::show), is_default);
+        value
+    }
+
+    /// As [`Table::get`], with a default that depends on something else.
+    pub(super) fn get_or<T: Value>(&self, key: &Key<T>, default: T) -> T {
+        let before = self.context.effective.borrow().len();
+        if let Some(value) = self.get(key) {
+            return value;
+        }
+        self.context.effective.borrow_mut().truncate(before);
+        self.record(key.name, Some(default.show()), true);
+        default
+    }
+
+    /// The setting as written here, else as written in `parent`, else its default.
+    pub(super) fn inherit<T: Value>(&self, parent: &Table<'_>, key: &Key<T>) -> Option<T> {
+        let written = self.entry(key.name).is_some();
+        let inherited = parent.entry(key.name).filter(|_| !written).and_then(|entry| T::read(entry.get_ref()));
+        let Some(value) = inherited else { return self.get(key) };
+        self.record(key.name, Some(value.show()), false);
+        Some(value)
+    }
+
+    /// As [`Table::get`], for a setting that has no default and can't be left out.
+    pub(super) fn require<T: Value>(&self, key: &Key<T>) -> Option<T> {
+        if self.entry(key.name).is_none() {
+            self.problem(format!("needs `{}`, {}", key.name, T::EXPECTED));
+            return None;
+        }
+        self.get(key)
+    }
+
+    /// The subtable `name`. One that is left out is read as an empty one.
+    pub(super) fn table(&self, name: &str, section: &Section) -> Table<'a> {
+        let entry = self.entry(name);
+        let entries = entry.and_then(|entry| self.expect_table(name, entry));
+        let at = entry.map_or_else(|| self.at.clone(), Spanned::span);
+        let table = Table { context: self.context, path: self.full(name), at, entries };
+        table.check_names(section);
+        table.head("[", "]");
+        table
+    }
+
+    /// The subtable `name`, if it is written.
+    pub(super) fn optional_table(&self, name: &str, section: &Section) -> Option<Table<'a>> {
+        self.entry(name).map(|_| self.table(name, section))
+    }
+
+    /// The array of tables `name`.
+    pub(super) fn tables(&self, name: &str, section: &Section) -> Vec<Table<'a>> {
+        let Some(entry) = self.entry(name) else { return Vec::new() };
+        let DeValue::Array(items) = entry.get_ref() else {
+            let message = format!("{}: expected a list of tables, [[{}]]", self.full(name), self.full(name));
+            self.context.problem(&entry.span(), message);
+            return Vec::new();
+        };
+        let open = |item: &'a Spanned<DeValue<'a>>| {
+            let entries = self.expect_table(name, item)?;
+            let table = Table { context: self.context, path: self.full(name), at: item.span(), entries: Some(entries) };
+            table.check_names(section);
+            Some(table)
+        };
+        items.iter().filter_map(open).collect()
+    }
+
+    /// The subtables of `name`, whose names the administrator chose, in the file's order.
+    pub(super) fn named_tables(&self, name: &str, section: &Section) -> Vec<(String, Table<'a>)> {
+        let Some(entry) = self.entry(name) else { return Vec::new() };
+        let Some(entries) = self.expect_table(name, entry) else { return Vec::new() };
+        let parent = Table { context: self.context, path: self.full(name), at: entry.span(), entries: Some(entries) };
+        let mut named: Vec<_> = entries.iter().collect();
+        named.sort_by_key(|(key, _)| key.span().start);
+        let open = |key: &Spanned<std::borrow::Cow<'a, str>>| {
+            let known = key.get_ref().to_string();
+            let sound =
+                !known.is_empty() && known.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+            if !sound {
+                parent
+                    .context
+                    .problem(&key.span(), format!("[{}] a name is letters, digits, `-`, `_` and `.`", parent.path));
+            }
+            sound.then(|| (known.clone(), parent.table(&known, section)))
+        };
+        named.into_iter().filter_map(|(key, _)| open(key)).collect()
+    }
+
+    /// Writes the head of an array's table into the effective configuration.
+    pub(super) fn head(&self, open: &str, close: &str) {
+        let mut effective = self.context.effective.borrow_mut();
+        let _ = writeln!(effective, "\n{open}{}{close}", self.path);
+    }
+
+    fn record(&self, name: &str, shown: Option<String>, is_default: bool) {
+        let mark = if is_default { "  # default" } else { "" };
+        let mut effective = self.context.effective.borrow_mut();
+        let _ = match shown {
+            Some(shown) => writeln!(effective, "{name} = {shown}{mark}"),
+            None => writeln!(effective, "# {name} is not set"),
+        };
+    }
+
+    fn entry(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.entries?.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn expect_table(&self, name: &str, entry: &'a Spanned<DeValue<'a>>) -> Option<&'a DeTable<'a>> {
+        if let DeValue::Table(entries) = entry.get_ref() {
+            return Some(entries);
+        }
+        let found = shown(entry.get_ref());
+        self.context.problem(&entry.span(), format!("{}: expected a table, found {found}", self.full(name)));
+        None
+    }
+
+    /// Refuses names that the section doesn't have, and by another message those of later versions.
+    fn check_names(&self, section: &Section) {
+        for (key, _) in self.entries.into_iter().flat_map(DeTable::iter) {
+            let name: &str = key.get_ref();
+            let full = self.full(name);
+            if section.is_later(name) {
+                self.context.problem(&key.span(), format!("{full}: not in this version of Gatepost"));
+            } else if !section.is_known(name) {
+                let hint = section.nearest(name).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                self.context.problem(&key.span(), format!("{full}: unknown setting{hint}"));
+            }
+        }
+    }
+}
+
+/// A value as an error shows it.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(truth) => truth.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(items) => {
+            format!("[{}]", items.iter().map(|item| shown(item.get_ref())).collect::<Vec<_>>().join(", "))
+        }
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// Parses the file's syntax; every syntax error becomes a problem.
+pub(super) fn parse_syntax<'a>(context: &Context<'_>, text: &'a str) -> Spanned<DeTable<'a>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        context.problem(&error.span().unwrap_or(0..0), error.message().to_owned());
+    }
+    table
+}

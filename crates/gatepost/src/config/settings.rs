@@ -1,0 +1,277 @@
+//! Every setting, defined once: its name, type, default and meaning.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::{Key, Value};
+use super::values::{
+    AnnounceBy, AuthenticateAt, DirectoryType, HostPattern, LogTo, MechanismName, Network, Pin, Port, Size,
+};
+use super::{Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
+
+/// A table of the file.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// How it is opened in the file; `NAME` is the administrator's choice.
+    pub(super) head: &'static str,
+    pub(super) help: &'static str,
+    pub(super) keys: &'static [Described],
+    /// Tables that may stand in it.
+    pub(super) tables: &'static [&'static str],
+    /// A further section whose settings may stand here too.
+    pub(super) includes: Option<&'static Section>,
+    /// Names of the contract that this version refuses.
+    pub(super) later: &'static [&'static str],
+}
+
+/// A setting without its type, for the reference.
+#[derive(Debug)]
+pub(super) struct Described {
+    name: &'static str,
+    expected: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+}
+
+impl Section {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        let included = self.includes.map(|section| section.keys).unwrap_or_default();
+        self.keys.iter().chain(included).map(|key| key.name).chain(self.tables.iter().copied())
+    }
+
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.names().any(|known| known == name)
+    }
+
+    pub(super) fn is_later(&self, name: &str) -> bool {
+        self.later.contains(&name)
+    }
+
+    /// The name that was probably meant.
+    pub(super) fn nearest(&self, name: &str) -> Option<&'static str> {
+        let distance = |known: &str| {
+            let shared = known.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
+            known.len().max(name.len()) - shared
+        };
+        self.names().min_by_key(|known| distance(known)).filter(|known| distance(known) * 2 <= known.len())
+    }
+}
+
+macro_rules! default {
+    () => {
+        None
+    };
+    ($default:literal) => {
+        Some($default)
+    };
+}
+
+/// Defines a section: its keys as typed constants, and its description for the reference.
+macro_rules! section {
+    ($module:ident, $head:literal, $help:literal,
+     tables $tables:expr, later $later:expr, includes $includes:expr;
+     $($key:ident: $type:ty = $name:literal $(or $default:literal)?, $doc:literal;)*) => {
+        pub(super) mod $module {
+            #[allow(unused_imports, reason = "each section uses a few of the types")]
+            use super::*;
+
+            $(pub(in crate::config) const $key: Key<$type> = Key::new($name, default!($($default)?));)*
+
+            pub(in crate::config) static SECTION: Section = Section {
+                head: $head,
+                help: $help,
+                keys: &[$(Described {
+                    name: $name,
+                    expected: <$type as Value>::EXPECTED,
+                    default: default!($($default)?),
+                    help: $doc,
+                },)*],
+                tables: $tables,
+                includes: $includes,
+                later: $later,
+            };
+        }
+    };
+}
+
+section! { root, "", "Settings of the whole program.",
+    tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory"],
+    later &["pop3", "sieve", "submission", "smtp", "webmail", "defence", "cluster", "admin"], includes None;
+    NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
+    STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps; this version keeps nothing there. A relative path, here and in every other setting, is relative to this file's folder.";
+    DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
+}
+
+section! { threads, "[threads]", "Connection-handling threads, adapted to the load.",
+    tables &[], later &[], includes None;
+    MIN: u32 = "min" or "1", "Threads that are always there.";
+    MAX: u32 = "max" or "0", "Threads at most; 0: one for each core.";
+}
+
+section! { log, "[log]", "Logging.",
+    tables &["rule"], later &[], includes None;
+    LEVEL: Level = "level" or "\"info\"", "The lightest records that are kept, where a rule doesn't say otherwise.";
+}
+
+section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule, everything goes to standard error.",
+    tables &["rotate"], later &[], includes None;
+    SERVICE: String = "service" or "\"*\"", "imap, directory, or * for all.";
+    LEVEL: Level = "level", "The lightest records that go there. Default: log.level.";
+    TO: LogTo = "to" or "\"stderr\"", "Where: stderr or file.";
+    PATH: PathBuf = "path", "The file, where `to` is file.";
+    FORMAT: LogFormat = "format" or "\"text\"", "One line of text, or one JSON object, for each record.";
+}
+
+section! { rotate, "[log.rule.rotate]", "When the file is put aside under a name with the time, and a new one begun.",
+    tables &[], later &[], includes None;
+    SIZE: Size = "size", "Before it grows beyond this.";
+    EVERY: Period = "every", "When an hour, day or week (UTC) ends.";
+    KEEP: u32 = "keep" or "0", "How many old files are kept; 0: all.";
+}
+
+section! { tls, "[tls]", "TLS towards clients.",
+    tables &["certificate"], later &[], includes None;
+    MIN_VERSION: TlsVersion = "min_version" or "\"1.2\"", "The oldest version of TLS that is spoken, towards back ends too.";
+}
+
+section! { certificate, "[[tls.certificate]]", "A certificate, chosen by the name that the client asks for; the first serves clients that ask for none.",
+    tables &[], later &[], includes None;
+    CHAIN: PathBuf = "chain", "The certificate and its intermediates, PEM.";
+    KEY: PathBuf = "key", "Its private key, PEM.";
+}
+
+section! { access, "[[access]]", "Who may connect. The most specific level with a matching rule decides: listener, service, all. Without a match: allowed.",
+    tables &["limits"], later &[], includes None;
+    ALLOW: Vec<Network> = "allow", "Networks, ranges or addresses that are let in.";
+    DENY: Vec<Network> = "deny", "Those that are kept out. A rule has `allow` or `deny`.";
+    PRIORITY: i64 = "priority" or "100", "The lowest number wins; at equal priority deny, then the longest prefix.";
+}
+
+section! { limits, "[imap.limits]", "Flow control; a connection must fit all limits that apply to it. The same table may stand in a listener and in an access rule.",
+    tables &[], later &[], includes None;
+    CONNECTIONS: u32 = "connections", "At once.";
+    CONNECTIONS_PER_IP: u32 = "connections_per_ip", "At once from one address (IPv6: one /64).";
+    NEW_CONNECTIONS: u32 = "new_connections", "New ones within `interval`.";
+    NEW_CONNECTIONS_PER_IP: u32 = "new_connections_per_ip", "New ones within `interval` from one address.";
+    INTERVAL: Duration = "interval" or "\"1m\"", "The interval of the two settings above.";
+}
+
+section! { service, "[imap]", "The IMAP service. It runs if this section stands in the file.",
+    tables &["limits", "access", "listener", "backend"], later &[], includes None;
+    AUTHENTICATE: AuthenticateAt = "authenticate" or "\"backend\"", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
+    DIRECTORY: String = "directory", "The directory that checks passwords where `authenticate` is proxy.";
+    MECHANISMS: Vec<MechanismName> = "mechanisms" or "[\"PLAIN\", \"LOGIN\"]", "SASL mechanisms offered.";
+    PLAINTEXT: Plaintext = "plaintext" or "\"tls\"", "Where passwords are taken: under TLS only, loopback (also from 127.0.0.0/8 and ::1 in clear), or always.";
+    GREETING: String = "greeting" or "\"Gatepost ready.\"", "The greeting's text, behind the name.";
+    ID: bool = "id" or "true", "Answer the ID command.";
+    MAX_ERRORS: u32 = "max_errors" or "10", "Wrong commands in one session, then BYE; 0: no limit.";
+    MAX_AUTH_ERRORS: u32 = "max_auth_errors" or "3", "Failed log-ins in one session, then BYE; 0: no limit, which is warned of.";
+    LOGIN_TIMEOUT: Duration = "login_timeout" or "\"1m\"", "From the connection to the log-in, whatever arrives.";
+    IDLE_TIMEOUT: Duration = "idle_timeout" or "\"35m\"", "After log-in, without a byte either way; at least 30m (RFC 9051).";
+}
+
+section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 with STARTTLS and, with a certificate, 127.0.0.1:993 with implicit TLS.",
+    tables &["limits", "access", "proxy_protocol", "certificate"], later &[], includes None;
+    ADDRESS: SocketAddr = "address", "Address and port.";
+    TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls or implicit.";
+    IDLE_TIMEOUT: Duration = "idle_timeout", "Default: the service's.";
+}
+
+section! { proxy_protocol, "[imap.listener.proxy_protocol]", "Load balancers that announce the client by the PROXY protocol, version 1 or 2.",
+    tables &[], later &[], includes None;
+    FROM: Vec<Network> = "from", "The only senders whose header is believed.";
+    REQUIRED: bool = "required" or "true", "Turn away a listed sender that sends no header.";
+}
+
+section! { link, "[imap.backend]", "How this service talks to back ends. Each back end may set the same in its own `imap` table.",
+    tables &[], later &[], includes None;
+    TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls (required, not tried) or implicit.";
+    VERIFY: bool = "verify" or "true", "Check the back end's certificate: its chain, its name and its time.";
+    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
+    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
+    CONNECT_TIMEOUT: Duration = "connect_timeout" or "\"5s\"", "Name, connection, TLS and greeting of one host.";
+    LOGIN_TIMEOUT: Duration = "login_timeout" or "\"30s\"", "The whole log-in, over all hosts.";
+    MAX_CONNECTIONS: u32 = "max_connections", "Connections at once to each back end.";
+    SOURCE_ADDRESS: Vec<IpAddr> = "source_address", "Local addresses to connect from, in turn.";
+    ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (ID), none, id or proxy-v2.";
+}
+
+section! { map, "[map]", "Which back end holds whose mail.",
+    tables &["cache"], later &[], includes None;
+    DIRECTORIES: Vec<String> = "directories" or "[]", "Directories asked in turn; the first that knows the user answers.";
+    DEFAULT: String = "default", "The back end of users that none knows. Left out: they are refused.";
+    DOMAIN: String = "domain", "Completes a bare user name, for look-ups, logs and the back-end log-in alike.";
+    FOLD_CASE: bool = "fold_case" or "true", "User names are taken in lower case throughout.";
+    HOSTS: Vec<HostPattern> = "hosts" or "[]", "Hosts that a directory may name beside the back ends of this file.";
+}
+
+section! { cache, "[map.cache]", "How long answers of the map are remembered. A reload forgets them all.",
+    tables &[], later &[], includes None;
+    FOUND: Duration = "found" or "\"0s\"", "A user's place.";
+    MISSING: Duration = "missing" or "\"0s\"", "That a user is unknown.";
+    STALE: Duration = "stale" or "\"0s\"", "A place, while every directory is down.";
+}
+
+section! { backend, "[backend.NAME]", "A mail server, or several that hold the same mail.",
+    tables &["imap", "login"], later &["pop3", "sieve", "submission", "smtp", "webmail"], includes None;
+    HOST: Vec<String> = "host", "A name or address, or several: tried in order, those that are down last.";
+}
+
+section! { backend_service, "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:",
+    tables &[], later &[], includes Some(&link::SECTION);
+    PORT: Port = "port", "Default: 143, with implicit TLS 993.";
+}
+
+section! { login, "[backend.NAME.login]", "A master log-in (SASL PLAIN, with the user as authorisation identity) in the stead of the user's own.",
+    tables &[], later &[], includes None;
+    MASTER: String = "master", "Its name.";
+    PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is its password.";
+}
+
+section! { directory, "[directory.NAME]", "A directory of accounts and where their mail lives.",
+    tables &[], later &["urls", "tls", "base", "filter", "bind", "verify", "fields", "timeout", "issuer", "audience", "introspection"], includes None;
+    TYPE: DirectoryType = "type", "sql (the embedded SQLite file) or passwd-file (Dovecot's format).";
+    URL: String = "url", "sqlite:///path/to/file.db, for sql. Keep it with `gatepost user`.";
+    PATH: PathBuf = "path", "The file, for passwd-file. It is read again when it changes.";
+}
+
+/// All sections, in the order of the reference.
+static SECTIONS: &[&Section] = &[
+    &root::SECTION,
+    &threads::SECTION,
+    &log::SECTION,
+    &log_rule::SECTION,
+    &rotate::SECTION,
+    &tls::SECTION,
+    &certificate::SECTION,
+    &access::SECTION,
+    &service::SECTION,
+    &limits::SECTION,
+    &listener::SECTION,
+    &proxy_protocol::SECTION,
+    &link::SECTION,
+    &map::SECTION,
+    &cache::SECTION,
+    &backend::SECTION,
+    &backend_service::SECTION,
+    &login::SECTION,
+    &directory::SECTION,
+];
+
+/// The reference of all settings, as a commented configuration file.
+pub(crate) fn reference() -> String {
+    let mut text = String::from("# Every setting of gatepost.toml, with its type and default.\n");
+    for section in SECTIONS {
+        let _ = writeln!(text, "\n# {}", section.help);
+        if !section.head.is_empty() {
+            let _ = writeln!(text, "{}", section.head);
+        }
+        for key in section.keys {
+            let default = key.default.map_or_else(|| "(no default)".to_owned(), str::to_owned);
+            let _ = writeln!(text, "#{} = {default}\n#    {} Takes {}.", key.name, key.help, key.expected);
+        }
+    }
+    text
+}

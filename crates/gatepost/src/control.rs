@@ -1,0 +1,326 @@
+//! The control plane: starts everything, accepts connections, reloads, and stops in good order.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::auth::{Checker, Pace};
+use crate::backend::States;
+use crate::config::{self, Level, Loaded, Problem, Problems};
+use crate::ledger::Ledger;
+use crate::log::Logger;
+use crate::net::socket;
+use crate::service::{Arrival, Shared};
+use crate::worker::Workers;
+use crate::world::World;
+
+/// File descriptors that are not sessions': the log, directories, runtimes, name look-ups.
+const RESERVED_FILES: u64 = 32;
+/// Those of each worker's runtime.
+const FILES_PER_WORKER: u64 = 6;
+/// Those of each session: the client's and the back end's.
+const FILES_PER_SESSION: u64 = 2;
+/// How long accepting pauses when the system has no file descriptor or memory for a connection.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// How often a shortage is said.
+const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How often sessions are told to end while Gatepost stops.
+const DRAIN_STEP: Duration = Duration::from_millis(500);
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    File(PathBuf),
+    /// A text of our own making, for `serve --to`.
+    Text(String),
+}
+
+impl Source {
+    /// Reads and checks it.
+    pub(crate) fn load(&self) -> Result<Loaded, Problems> {
+        match self {
+            Self::File(path) => config::load(path),
+            Self::Text(text) => config::parse(std::path::Path::new("./serve --to"), text),
+        }
+    }
+}
+
+struct Server {
+    source: Source,
+    world: ArcSwap<World>,
+    workers: Arc<Workers>,
+    shared: Arc<Shared>,
+    states: Arc<States>,
+    permits: Arc<Semaphore>,
+}
+
+/// Runs Gatepost until it is told to stop.
+pub(crate) fn run(source: Source) -> Result<(), Problems> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("control-blocking")
+        .build()
+        .map_err(|error| Problems::one(Problem::of("gatepost", format!("can't start: {error}"))))?;
+    let result = runtime.block_on(serve(source));
+    // Directories may still be busy; nobody waits for them any more.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(source: Source) -> Result<(), Problems> {
+    let Loaded { config, mut warnings, .. } = source.load()?;
+    let log = Logger::start(&config.log)?;
+    let states = Arc::default();
+    let mut problems = Vec::new();
+    let built = World::build(config.clone(), &log, &states, &mut warnings)
+        .map_err(|found| problems.append(&mut found.into_vec()));
+    let addresses: Vec<_> =
+        config.services.iter().flat_map(|service| &service.listeners).map(|listener| listener.address).collect();
+    let sockets = bind(&addresses, &mut problems);
+    let permits = session_permits(&config).map_err(|problem| problems.push(problem));
+    let world =
+        Problems::check(problems, ()).and(built.map_err(|()| Problems::one(Problem::of("gatepost", "can't start"))))?;
+
+    for warning in &warnings {
+        log.record(Level::Warning, "server", warning.to_string()).write();
+    }
+    let (stop, stopping) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        log: log.clone(),
+        ledger: Arc::new(Ledger::default()),
+        checker: Checker::new(tokio::runtime::Handle::current()),
+        pace: Pace::default(),
+        control: tokio::runtime::Handle::current(),
+        stopping,
+    });
+    let cannot_start =
+        |error: io::Error| Problems::one(Problem::of("gatepost", format!("can't start its threads: {error}")));
+    let workers = Workers::start(config.threads, Arc::clone(&shared)).map_err(cannot_start)?;
+    let server = Arc::new(Server {
+        source,
+        world: ArcSwap::from_pointee(world),
+        workers,
+        shared,
+        states,
+        permits: Arc::new(Semaphore::new(permits.unwrap_or(1))),
+    });
+    let mut acceptors = HashMap::new();
+    for (address, socket) in sockets {
+        acceptors.insert(address, server.accept_on(address, socket).map_err(cannot_start)?);
+    }
+    log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
+        .with("name", config.name.as_str())
+        .with("listeners", acceptors.len() as u64)
+        .with("sessions_max", server.permits.available_permits() as u64)
+        .write();
+    server.control(&mut acceptors).await.map_err(cannot_start)?;
+    let _ = stop.send(true);
+    acceptors.into_values().for_each(|acceptor| acceptor.abort());
+    server.drain().await;
+    log.record(Level::Info, "server", "Gatepost has stopped").write();
+    log.flush();
+    Ok(())
+}
+
+/// Listens on every address; each that can't be had is a problem of its own, with what to do about it.
+fn bind(addresses: &[SocketAddr], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, std::net::TcpListener)> {
+    let mut sockets = Vec::new();
+    for &address in addresses {
+        match socket::listen(address) {
+            Ok(socket) => sockets.push((address, socket)),
+            Err(error) => {
+                let message = match error.kind() {
+                    io::ErrorKind::AddrInUse => "is in use by another program (`ss -ltnp` names it)".to_owned(),
+                    io::ErrorKind::PermissionDenied => {
+                        "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE".to_owned()
+                    }
+                    io::ErrorKind::AddrNotAvailable => "is no address of this machine".to_owned(),
+                    _ => format!("can't be listened on: {error}"),
+                };
+                problems.push(Problem::of(format!("listener {address}"), message));
+            }
+        }
+    }
+    sockets
+}
+
+/// As many sessions as the process has file descriptors for. Taken before a connection is accepted, so
+/// that a flood waits in the kernel's backlog instead of failing half-way.
+fn session_permits(config: &config::Config) -> Result<usize, Problem> {
+    let limit = getrlimit(Resource::Nofile);
+    // The hard limit is what the administrator allows; the soft one is for programs that use select(2).
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let listeners = config.services.iter().map(|service| service.listeners.len() as u64).sum::<u64>();
+    let reserved = RESERVED_FILES + listeners + FILES_PER_WORKER * config.threads.max as u64;
+    let files = files.unwrap_or(1 << 20);
+    match files.saturating_sub(reserved) / FILES_PER_SESSION {
+        0 => Err(Problem::of(
+            "gatepost",
+            format!("the limit of {files} open files leaves none for sessions: raise it (`ulimit -n`)"),
+        )),
+        sessions => Ok(usize::try_from(sessions).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)),
+    }
+}
+
+impl Server {
+    /// Follows signals until one says stop.
+    async fn control(self: &Arc<Self>, acceptors: &mut HashMap<SocketAddr, JoinHandle<()>>) -> io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => self.reload(acceptors).await,
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = seconds.tick() => self.workers.look(),
+            }
+        }
+    }
+
+    /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
+    async fn reload(self: &Arc<Self>, acceptors: &mut HashMap<SocketAddr, JoinHandle<()>>) {
+        let log = &self.shared.log;
+        match self.try_reload(acceptors).await {
+            Ok(warnings) => {
+                for warning in warnings {
+                    log.record(Level::Warning, "server", warning.to_string()).write();
+                }
+                log.record(Level::Info, "server", "the configuration was reloaded").write();
+            }
+            Err(problems) => {
+                for problem in problems.into_vec() {
+                    log.record(Level::Error, "server", "the reload failed, nothing was changed")
+                        .with("problem", problem.to_string())
+                        .write();
+                }
+            }
+        }
+    }
+
+    async fn try_reload(
+        self: &Arc<Self>,
+        acceptors: &mut HashMap<SocketAddr, JoinHandle<()>>,
+    ) -> Result<Vec<Problem>, Problems> {
+        let failed = |error: String| Problems::one(Problem::of("reload", error));
+        let (source, log, states) = (self.source.clone(), self.shared.log.clone(), Arc::clone(&self.states));
+        // Reading files takes time that accepting connections should not wait for.
+        let build = move || {
+            let Loaded { config, mut warnings, .. } = source.load()?;
+            let prepared = Logger::prepare(&config.log)?;
+            let world = World::build(config, &log, &states, &mut warnings)?;
+            Ok((world, prepared, warnings))
+        };
+        let (world, prepared, warnings) =
+            tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
+
+        let mut problems = Vec::new();
+        let new: Vec<_> =
+            world.addresses().iter().copied().filter(|address| !acceptors.contains_key(address)).collect();
+        let sockets = bind(&new, &mut problems);
+        Problems::check(problems, ())?;
+        // From here on nothing can fail but for want of memory or threads.
+        self.workers.set_bounds(world.config.threads).map_err(|error| failed(error.to_string()))?;
+        self.shared.log.switch(prepared);
+        let world = Arc::new(world);
+        self.world.store(Arc::clone(&world));
+        acceptors.retain(|address, acceptor| {
+            let stays = world.addresses().contains(address);
+            if !stays {
+                acceptor.abort();
+            }
+            stays
+        });
+        for (address, socket) in sockets {
+            acceptors.insert(address, self.accept_on(address, socket).map_err(|error| failed(error.to_string()))?);
+        }
+        Ok(warnings)
+    }
+
+    fn accept_on(self: &Arc<Self>, address: SocketAddr, socket: std::net::TcpListener) -> io::Result<JoinHandle<()>> {
+        let socket = TcpListener::from_std(socket)?;
+        Ok(tokio::spawn(Arc::clone(self).accept(address, socket)))
+    }
+
+    /// Accepts connections on one socket: first room for a session, then the connection.
+    async fn accept(self: Arc<Self>, address: SocketAddr, socket: TcpListener) {
+        let mut said = None;
+        loop {
+            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
+            let (tcp, peer) = match socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // A client that left already is nobody's business.
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        self.say_shortage(address, &error, &mut said);
+                        tokio::time::sleep(SHORTAGE_PAUSE).await;
+                    }
+                    continue;
+                }
+            };
+            if let Some(snapshot) = self.world.load().snapshot(address) {
+                // Sessions live on their worker's runtime, not on this one.
+                if let Ok(tcp) = tcp.into_std() {
+                    self.workers.dispatch(Arrival { tcp, peer, snapshot, permit });
+                }
+            }
+        }
+    }
+
+    fn say_shortage(&self, address: SocketAddr, error: &io::Error, said: &mut Option<Instant>) {
+        if said.is_none_or(|at| at.elapsed() >= SHORTAGE_LOG_INTERVAL) {
+            *said = Some(Instant::now());
+            self.shared
+                .log
+                .record(Level::Critical, "server", "connections can't be accepted")
+                .with("listener", address.to_string())
+                .with("error", error.to_string())
+                .write();
+        }
+    }
+
+    /// Ends all sessions within the drain time: quiet ones first and spread over it, the rest at its end.
+    /// A second signal cuts it short.
+    async fn drain(&self) {
+        let time = self.world.load().config.drain;
+        let deadline = Instant::now() + time;
+        self.shared
+            .log
+            .record(Level::Info, "server", "Gatepost is stopping")
+            .with("sessions", self.workers.sessions() as u64)
+            .with("seconds", time.as_secs())
+            .write();
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        while self.workers.sessions() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let steps = (left.as_millis() / DRAIN_STEP.as_millis()).saturating_sub(1);
+            let is_last = steps == 0;
+            let share = self.workers.sessions().div_ceil(usize::try_from(steps).unwrap_or(usize::MAX).max(1));
+            self.workers.drain(if is_last { usize::MAX } else { share }, is_last);
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_STEP.min(left)) => {}
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+    }
+}

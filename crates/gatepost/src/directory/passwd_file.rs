@@ -1,0 +1,165 @@
+//! Dovecot's passwd-file: `user:{SCHEME}hash:uid:gid:gecos:home:shell:extra fields`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Directory, Entry, Fault, Finding};
+use crate::config::{Network, Problem};
+
+/// How often the file is asked whether it has changed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A passwd-file, read again when it changes.
+#[derive(Debug)]
+pub(crate) struct PasswdFile {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    users: Arc<HashMap<String, Entry>>,
+    stamp: Stamp,
+    checked: Instant,
+}
+
+/// What tells one state of the file from the next.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    inode: u64,
+    size: u64,
+}
+
+impl PasswdFile {
+    /// Reads the file, which must be there.
+    pub(crate) fn open(path: &Path) -> Result<Self, Problem> {
+        let (users, stamp) = read(path).map_err(|fault| Problem::file(path, fault.0))?;
+        let state = Mutex::new(State { users, stamp, checked: Instant::now() });
+        Ok(Self { path: path.to_owned(), state })
+    }
+
+    /// The users as the file has them now. While a changed file can't be read, the old ones hold.
+    fn users(&self) -> Arc<HashMap<String, Entry>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.checked.elapsed() >= CHECK_INTERVAL {
+            state.checked = Instant::now();
+            if stamp(&self.path).is_ok_and(|stamp| stamp != state.stamp)
+                && let Ok((users, stamp)) = read(&self.path)
+            {
+                state.users = users;
+                state.stamp = stamp;
+            }
+        }
+        Arc::clone(&state.users)
+    }
+}
+
+impl Directory for PasswdFile {
+    fn find<'a>(&'a self, user: &'a str) -> Finding<'a> {
+        Box::pin(async move { Ok(self.users().get(user).cloned()) })
+    }
+}
+
+fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path)?;
+    Ok(Stamp { modified: metadata.modified()?, inode: metadata.ino(), size: metadata.len() })
+}
+
+fn read(path: &Path) -> Result<(Arc<HashMap<String, Entry>>, Stamp), Fault> {
+    let fault = |error: std::io::Error| Fault(format!("can't be read: {error}"));
+    let stamp = stamp(path).map_err(fault)?;
+    let text = std::fs::read_to_string(path).map_err(fault)?;
+    Ok((Arc::new(parse(&text)?), stamp))
+}
+
+/// Reads all lines. A line that makes no sense spoils the file: half a file of users would be an outage
+/// that looks like wrong passwords.
+pub(crate) fn parse(text: &str) -> Result<HashMap<String, Entry>, Fault> {
+    let mut users = HashMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_end();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let fault = |what: &str| Fault(format!("line {}: {what}", number + 1));
+        let (user, entry) = parse_line(line).map_err(|what| fault(&what))?;
+        if users.insert(user.clone(), entry).is_some() {
+            return Err(fault(&format!("a second entry for {user:?}")));
+        }
+    }
+    Ok(users)
+}
+
+fn parse_line(line: &str) -> Result<(String, Entry), String> {
+    let mut fields = line.splitn(8, ':');
+    let user = fields.next().filter(|user| !user.is_empty()).ok_or("no user name")?;
+    let password = fields.next().filter(|password| !password.is_empty()).map(str::to_owned);
+    let mut entry = Entry { password, ..Entry::default() };
+    for field in fields.nth(5).unwrap_or_default().split_ascii_whitespace() {
+        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        match key {
+            "host" => entry.place = Some(value.to_owned()),
+            "port" => entry.port = Some(value.parse().map_err(|_| format!("port={value} is no port"))?),
+            "nologin" => entry.disabled = true,
+            "allow_nets" => {
+                let networks =
+                    value.split(',').map(|text| Network::parse(text).ok_or_else(|| format!("{text:?} is no network")));
+                entry.networks = networks.collect::<Result<_, _>>()?;
+            }
+            // Fields for Dovecot's own use.
+            _ => {}
+        }
+    }
+    Ok((user.to_owned(), entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dovecots_lines() {
+        let users = parse(
+            "# people\nkim:{PLAIN}secret\n\nlee@example.org:{SSHA}x:1000:1000:Lee:/home/lee:/bin/sh:host=store-b port=1143 allow_nets=10.0.0.0/8,::1 userdb_mail=x\nmax:::::::nologin\n",
+        )
+        .expect("a sound file");
+        assert_eq!(users["kim"].password.as_deref(), Some("{PLAIN}secret"));
+        let lee = &users["lee@example.org"];
+        assert_eq!((lee.place.as_deref(), lee.port, lee.networks.len()), (Some("store-b"), Some(1143), 2));
+        assert!(users["max"].disabled && users["max"].password.is_none());
+    }
+
+    #[test]
+    fn a_senseless_line_is_named() {
+        for (text, line) in [("kim:x\n:y\n", "line 2"), ("kim:x\nkim:y\n", "line 2"), ("kim:x::::::port=a\n", "line 1")]
+        {
+            let fault = parse(text).expect_err("a fault");
+            assert!(fault.0.starts_with(line), "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_read_again_and_a_broken_one_is_not_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("users");
+        std::fs::write(&path, "kim:{PLAIN}a\n").expect("a file");
+        let directory = PasswdFile::open(&path).expect("a directory");
+        let due = || {
+            directory.state.lock().expect("a lock").checked =
+                Instant::now().checked_sub(CHECK_INTERVAL).expect("a past")
+        };
+        std::fs::write(&path, "kim:{PLAIN}bcd\n").expect("a file");
+        due();
+        assert_eq!(
+            directory.find("kim").await.expect("an answer").expect("kim").password.as_deref(),
+            Some("{PLAIN}bcd")
+        );
+        std::fs::write(&path, ":broken line\n").expect("a file");
+        due();
+        assert!(directory.find("kim").await.expect("an answer").is_some());
+    }
+}

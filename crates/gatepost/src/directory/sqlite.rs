@@ -1,0 +1,189 @@
+//! The embedded directory: a SQLite file, kept by `gatepost user`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
+
+use super::{Directory, Entry, Fault, Finding};
+use crate::config::Problem;
+
+/// Connections for look-ups; SQLite reads on as many threads.
+const POOL_CONNECTIONS_MAX: u32 = 4;
+/// How long a look-up waits for a connection or a writer.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Steps from one version of the schema to the next; the file's `user_version` says how many were taken.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE users (
+        name     TEXT PRIMARY KEY NOT NULL,
+        password TEXT,
+        place    TEXT,
+        disabled INTEGER NOT NULL DEFAULT 0,
+        changed  INTEGER NOT NULL DEFAULT (unixepoch())
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The embedded directory.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    path: PathBuf,
+    pool: SqlitePool,
+}
+
+/// An account as `gatepost user list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) place: Option<String>,
+    pub(crate) disabled: bool,
+    pub(crate) has_password: bool,
+}
+
+impl Sqlite {
+    /// Opens a file that exists. It is first read when it is first asked.
+    pub(crate) fn open(path: &Path) -> Result<Self, Problem> {
+        if !path.exists() {
+            return Err(Problem::file(
+                path,
+                "there is no such directory of users yet: make it with `gatepost user add`",
+            ));
+        }
+        Ok(Self::with(path, false))
+    }
+
+    /// Opens a file, or makes it, readable by its owner alone.
+    pub(crate) async fn create(path: &Path) -> Result<Self, Fault> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let made = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        made.map_err(|error| Fault(format!("{}: can't be opened: {error}", path.display())))?;
+        let directory = Self::with(path, true);
+        directory.migrate().await.map_err(|error| directory.fault(&error))?;
+        Ok(directory)
+    }
+
+    fn with(path: &Path, create: bool) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(create)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(POOL_CONNECTIONS_MAX)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_lazy_with(options);
+        Self { path: path.to_owned(), pool }
+    }
+
+    async fn migrate(&self) -> sqlx::Result<()> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *transaction).await?.try_get(0)?;
+        for (step, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0)) {
+            sqlx::raw_sql(*migration).execute(&mut *transaction).await?;
+            let version = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", step + 1));
+            sqlx::raw_sql(version).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
+    /// Adds an account; false: there is one of that name.
+    pub(crate) async fn add(&self, name: &str, password: Option<&str>, place: Option<&str>) -> Result<bool, Fault> {
+        let query = "INSERT INTO users (name, password, place) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+        let result = sqlx::query(query).bind(name).bind(password).bind(place).execute(&self.pool).await;
+        result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
+    }
+
+    /// Changes what is given of an account; false: there is none of that name.
+    pub(crate) async fn set(
+        &self,
+        name: &str,
+        password: Option<&str>,
+        place: Option<&str>,
+        disabled: Option<bool>,
+    ) -> Result<bool, Fault> {
+        let query = "UPDATE users SET password = coalesce(?2, password), place = coalesce(?3, place),
+                     disabled = coalesce(?4, disabled), changed = unixepoch() WHERE name = ?1";
+        let result = sqlx::query(query).bind(name).bind(password).bind(place).bind(disabled).execute(&self.pool).await;
+        result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
+    }
+
+    /// Removes an account; false: there is none of that name.
+    pub(crate) async fn remove(&self, name: &str) -> Result<bool, Fault> {
+        let result = sqlx::query("DELETE FROM users WHERE name = ?").bind(name).execute(&self.pool).await;
+        result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
+    }
+
+    /// All accounts, by name.
+    pub(crate) async fn list(&self) -> Result<Vec<Account>, Fault> {
+        let query = "SELECT name, place, disabled, password IS NOT NULL FROM users ORDER BY name";
+        let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(|error| self.fault(&error))?;
+        let read = |row: &SqliteRow| {
+            Ok(Account {
+                name: row.try_get(0)?,
+                place: row.try_get(1)?,
+                disabled: row.try_get(2)?,
+                has_password: row.try_get(3)?,
+            })
+        };
+        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| self.fault(&error))
+    }
+
+    /// Finishes all writing.
+    pub(crate) async fn close(self) {
+        self.pool.close().await;
+    }
+
+    fn fault(&self, error: &sqlx::Error) -> Fault {
+        Fault(format!("{}: {error}", self.path.display()))
+    }
+}
+
+impl Directory for Sqlite {
+    fn find<'a>(&'a self, user: &'a str) -> Finding<'a> {
+        Box::pin(async move {
+            let query = "SELECT place, password, disabled FROM users WHERE name = ?";
+            let row =
+                sqlx::query(query).bind(user).fetch_optional(&self.pool).await.map_err(|error| self.fault(&error))?;
+            let read = |row: SqliteRow| {
+                Ok(Entry {
+                    place: row.try_get(0)?,
+                    password: row.try_get(1)?,
+                    disabled: row.try_get(2)?,
+                    ..Entry::default()
+                })
+            };
+            row.map(read).transpose().map_err(|error: sqlx::Error| self.fault(&error))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accounts_come_change_and_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("people.db");
+        assert!(Sqlite::open(&path).is_err());
+        let directory = Sqlite::create(&path).await.expect("a directory");
+        assert_eq!(directory.add("kim", Some("{PLAIN}a"), Some("store-a")).await, Ok(true));
+        assert_eq!(directory.add("kim", None, None).await, Ok(false));
+        assert_eq!(directory.set("kim", None, Some("store-b"), Some(true)).await, Ok(true));
+        assert_eq!(directory.set("lee", None, None, None).await, Ok(false));
+        let kim = directory.find("kim").await.expect("an answer").expect("kim");
+        assert_eq!(
+            (kim.place.as_deref(), kim.password.as_deref(), kim.disabled),
+            (Some("store-b"), Some("{PLAIN}a"), true)
+        );
+        for name in ["Kim", "kim'--", "%", "k_m", "kim\0"] {
+            assert_eq!(directory.find(name).await, Ok(None), "{name}");
+        }
+        assert_eq!(directory.list().await.expect("a list").len(), 1);
+        assert_eq!(directory.remove("kim").await, Ok(true));
+        assert_eq!(directory.remove("kim").await, Ok(false));
+        drop(directory);
+        Sqlite::create(&path).await.expect("the same file again");
+    }
+}

@@ -1,0 +1,130 @@
+//! How a record looks: one line of text, or one JSON object.
+//!
+//! The text of a failed log-in follows Dovecot's, so that the filters that administrators already run
+//! against guessing find the address in it.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::{Field, Record};
+use crate::config::Level;
+
+const fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Critical => "Critical",
+        Level::Error => "Error",
+        Level::Warning => "Warning",
+        Level::Info => "Info",
+        Level::Protocol => "Protocol",
+    }
+}
+
+pub(super) fn text(record: &Record) -> String {
+    let mut line = format!(
+        "{} gatepost {}: {}: {}",
+        humantime::format_rfc3339_millis(record.time),
+        record.service,
+        level_name(record.level),
+        OneLine(&record.message),
+    );
+    for (n, (key, field)) in record.fields.iter().enumerate() {
+        let separator = if n == 0 { ": " } else { ", " };
+        let _ = match field {
+            Field::Text(text) if text.contains([' ', ',', '=', '"']) => {
+                write!(line, "{separator}{key}=\"{}\"", OneLine(&text.replace('"', "'")))
+            }
+            Field::Text(text) => write!(line, "{separator}{key}={}", OneLine(text)),
+            Field::Name(name) => write!(line, "{separator}{key}=<{}>", Escaped(name)),
+            Field::Number(number) => write!(line, "{separator}{key}={number}"),
+            Field::Address(address) => write!(line, "{separator}{key}={address}"),
+        };
+    }
+    line.push('\n');
+    line
+}
+
+pub(super) fn json(record: &Record) -> String {
+    let mut object = Map::new();
+    object.insert("time".into(), humantime::format_rfc3339_millis(record.time).to_string().into());
+    object.insert("level".into(), level_name(record.level).to_lowercase().into());
+    object.insert("service".into(), record.service.into());
+    object.insert("message".into(), record.message.as_str().into());
+    for (key, field) in &record.fields {
+        let value = match field {
+            Field::Text(text) | Field::Name(text) => Value::from(text.as_str()),
+            Field::Number(number) => json!(number),
+            Field::Address(address) => Value::from(address.to_string()),
+        };
+        object.insert((*key).into(), value);
+    }
+    let mut line = Value::Object(object).to_string();
+    line.push('\n');
+    line
+}
+
+/// Text with control characters, line ends and escapes among them, made visible.
+struct OneLine<'a>(&'a str);
+
+impl std::fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.chars().try_for_each(|c| if is_unsafe(c) { escape(c, f) } else { f.write_char(c) })
+    }
+}
+
+/// As [`OneLine`], and nothing in it can end the `<>` it stands in or look like a further field.
+struct Escaped<'a>(&'a str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let marks = ['<', '>', '"', '\'', ',', ' ', '\\'];
+        self.0.chars().try_for_each(|c| if is_unsafe(c) || marks.contains(&c) { escape(c, f) } else { f.write_char(c) })
+    }
+}
+
+/// Control characters, and those that make text on a terminal run backwards.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escape(c: char, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\\u{{{:x}}}", c as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(user: &str) -> Record {
+        Record {
+            time: std::time::UNIX_EPOCH,
+            level: Level::Info,
+            service: "imap-login",
+            message: "Aborted login (auth failed, 1 attempts in 0 secs)".into(),
+            fields: vec![
+                ("user", Field::Name(user.into())),
+                ("method", "PLAIN".into()),
+                ("rip", Field::Address([192, 0, 2, 7].into())),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_failed_log_in_reads_like_dovecots() {
+        assert_eq!(
+            text(&record("kim")),
+            "1970-01-01T00:00:00.000Z gatepost imap-login: Info: Aborted login (auth failed, 1 attempts in 0 secs): \
+             user=<kim>, method=PLAIN, rip=192.0.2.7\n"
+        );
+    }
+
+    #[test]
+    fn a_name_stays_in_its_place_and_line() {
+        let line = text(&record("x>, rip=10.0.0.1\r\n\u{1b}[2J\u{202e}<script>"));
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(!line.contains(['\u{1b}', '\r', '\u{202e}']));
+        assert_eq!(line.matches(", rip=").count(), 1);
+        let parsed: Value = serde_json::from_str(&json(&record("a\"\r\nb"))).expect("JSON");
+        assert_eq!(parsed["user"], "a\"\r\nb");
+    }
+}

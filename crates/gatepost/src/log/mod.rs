@@ -1,0 +1,203 @@
+//! Records of what happens, to where the rules send them.
+//!
+//! Who logs hands a record over and goes on: a thread of its own formats and writes. The queue between
+//! is bounded; what doesn't fit is counted and said, never waited for.
+
+mod format;
+mod sink;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use crate::config::{self, Level};
+use sink::Sink;
+
+/// Records that may wait to be written.
+const QUEUE_RECORDS_MAX: usize = 16 * 1024;
+/// How often the writer looks after its files when nothing comes.
+const TICK: Duration = Duration::from_secs(5);
+
+/// One thing that happened.
+#[derive(Debug)]
+pub(crate) struct Record {
+    time: SystemTime,
+    level: Level,
+    /// The service's name, or `server` or `directory`.
+    service: &'static str,
+    message: String,
+    fields: Vec<(&'static str, Field)>,
+}
+
+/// A field's value.
+#[derive(Debug)]
+pub(crate) enum Field {
+    Text(String),
+    /// A name that a client gave: shown in `<>`, with what could break out of them escaped.
+    Name(String),
+    Number(u64),
+    Address(IpAddr),
+}
+
+impl From<u64> for Field {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<IpAddr> for Field {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<&str> for Field {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Field {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+enum Message {
+    Record(Record),
+    Sinks(Vec<Sink>),
+    /// All before it is written when the answer comes.
+    Flush(SyncSender<()>),
+}
+
+/// Takes records; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Logger {
+    queue: SyncSender<Message>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The lightest level that any sink wants, as a number.
+    level: AtomicU8,
+    lost: AtomicU64,
+}
+
+impl Logger {
+    /// Opens the places that `settings` name and starts the writer.
+    pub(crate) fn start(settings: &config::Log) -> Result<Self, config::Problems> {
+        let sinks = sink::open(settings)?;
+        let (queue, incoming) = sync_channel(QUEUE_RECORDS_MAX);
+        let shared = Arc::new(Shared { level: AtomicU8::new(lightest(&sinks)), lost: AtomicU64::new(0) });
+        let logger = Self { queue, shared: Arc::clone(&shared) };
+        std::thread::Builder::new().name("log".into()).spawn(move || write_all(&incoming, sinks, &shared)).map_err(
+            |error| config::Problems::one(config::Problem::of("log", format!("can't start its thread: {error}"))),
+        )?;
+        Ok(logger)
+    }
+
+    /// Opens the places that new settings name, without taking them into use yet.
+    pub(crate) fn prepare(settings: &config::Log) -> Result<Prepared, config::Problems> {
+        sink::open(settings).map(Prepared)
+    }
+
+    /// Takes prepared places into use.
+    pub(crate) fn switch(&self, prepared: Prepared) {
+        self.shared.level.store(lightest(&prepared.0), Ordering::Relaxed);
+        // A full queue only delays this; the writer is alive for as long as the program.
+        let _ = self.queue.send(Message::Sinks(prepared.0));
+    }
+
+    /// Whether anyone wants records of this level.
+    pub(crate) fn wants(&self, level: Level) -> bool {
+        level as u8 <= self.shared.level.load(Ordering::Relaxed)
+    }
+
+    /// Begins a record.
+    pub(crate) fn record(&self, level: Level, service: &'static str, message: impl Into<String>) -> Draft<'_> {
+        let record = self.wants(level).then(|| Record {
+            time: SystemTime::now(),
+            level,
+            service,
+            message: message.into(),
+            fields: Vec::new(),
+        });
+        Draft { logger: self, record }
+    }
+
+    /// Waits until everything handed over so far is written, or for a second.
+    pub(crate) fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.queue.send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Opened places, not yet in use.
+pub(crate) struct Prepared(Vec<Sink>);
+
+/// A record being filled in.
+pub(crate) struct Draft<'a> {
+    logger: &'a Logger,
+    /// `None` where nobody wants it.
+    record: Option<Record>,
+}
+
+impl Draft<'_> {
+    /// Adds a field.
+    pub(crate) fn with(mut self, key: &'static str, value: impl Into<Field>) -> Self {
+        if let Some(record) = &mut self.record {
+            record.fields.push((key, value.into()));
+        }
+        self
+    }
+
+    /// Adds a field, if there is a value.
+    pub(crate) fn with_some(self, key: &'static str, value: Option<impl Into<Field>>) -> Self {
+        match value {
+            Some(value) => self.with(key, value),
+            None => self,
+        }
+    }
+
+    /// Hands it over.
+    pub(crate) fn write(self) {
+        let Some(record) = self.record else { return };
+        if self.logger.queue.try_send(Message::Record(record)).is_err() {
+            self.logger.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn lightest(sinks: &[Sink]) -> u8 {
+    sinks.iter().map(|sink| sink.level() as u8).max().unwrap_or(0)
+}
+
+/// The writer's whole life.
+fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared) {
+    loop {
+        match incoming.recv_timeout(TICK) {
+            Ok(Message::Record(record)) => sinks.iter_mut().for_each(|sink| sink.write(&record)),
+            Ok(Message::Sinks(new)) => sinks = new,
+            Ok(Message::Flush(done)) => {
+                let _ = done.try_send(());
+            }
+            Err(RecvTimeoutError::Timeout) => sinks.iter_mut().for_each(Sink::tick),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let lost = shared.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let record = Record {
+                time: SystemTime::now(),
+                level: Level::Error,
+                service: "server",
+                message: "records were lost: the log can't be written fast enough".into(),
+                fields: vec![("lost", Field::Number(lost))],
+            };
+            sinks.iter_mut().for_each(|sink| sink.write(&record));
+        }
+    }
+}

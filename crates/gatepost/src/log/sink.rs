@@ -1,0 +1,232 @@
+//! The places where records end up: standard error and files with rotation.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Record, format};
+use crate::config::{self, Level, LogFormat, LogRule, LogTarget, Period, Problem, Problems, Rotate};
+
+/// A place and what goes there.
+pub(super) struct Sink {
+    service: Option<String>,
+    level: Level,
+    format: LogFormat,
+    target: Target,
+}
+
+enum Target {
+    Stderr,
+    File(RotatingFile),
+}
+
+/// Opens all places; every failure is a problem of its own.
+pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
+    let everything =
+        [LogRule { service: None, level: settings.level, target: LogTarget::Stderr, format: LogFormat::Text }];
+    let rules = if settings.rules.is_empty() { &everything[..] } else { &settings.rules };
+    let mut problems = Vec::new();
+    let mut sinks = Vec::new();
+    for rule in rules {
+        let target = match &rule.target {
+            LogTarget::Stderr => Target::Stderr,
+            LogTarget::File { path, rotate } => match RotatingFile::open(path, *rotate) {
+                Ok(file) => Target::File(file),
+                Err(error) => {
+                    problems.push(Problem::file(path, format!("can't be opened for the log: {error}")));
+                    continue;
+                }
+            },
+        };
+        sinks.push(Sink { service: rule.service.clone(), level: rule.level, format: rule.format, target });
+    }
+    Problems::check(problems, sinks)
+}
+
+impl Sink {
+    pub(super) const fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(super) fn write(&mut self, record: &Record) {
+        // `imap-login` is imap's.
+        let service = record.service.split('-').next().unwrap_or_default();
+        if record.level > self.level || self.service.as_ref().is_some_and(|wanted| wanted != service) {
+            return;
+        }
+        let line = match self.format {
+            LogFormat::Text => format::text(record),
+            LogFormat::Json => format::json(record),
+        };
+        match &mut self.target {
+            Target::Stderr => {
+                let _ = std::io::stderr().lock().write_all(line.as_bytes());
+            }
+            Target::File(file) => file.write(line.as_bytes(), SystemTime::now()),
+        }
+    }
+
+    /// Called now and then: a file whose period has ended is put aside even if nothing is written.
+    pub(super) fn tick(&mut self) {
+        if let Target::File(file) = &mut self.target {
+            file.write(&[], SystemTime::now());
+        }
+    }
+}
+
+/// A log file that is put aside when it is full or its time is over.
+struct RotatingFile {
+    path: PathBuf,
+    rotate: Rotate,
+    file: File,
+    size: u64,
+    /// The number of the period in which it was begun.
+    period: u64,
+    /// When a failure to write was last said, so that a full disk doesn't flood standard error.
+    complained: Option<SystemTime>,
+}
+
+impl RotatingFile {
+    fn open(path: &Path, rotate: Rotate) -> std::io::Result<Self> {
+        let file = append_to(path)?;
+        let metadata = file.metadata()?;
+        let begun = if metadata.len() == 0 { SystemTime::now() } else { metadata.modified()? };
+        Ok(Self {
+            path: path.to_owned(),
+            rotate,
+            size: metadata.len(),
+            period: period_of(rotate.every, begun),
+            file,
+            complained: None,
+        })
+    }
+
+    fn write(&mut self, line: &[u8], now: SystemTime) {
+        let period = period_of(self.rotate.every, now);
+        let full = self.rotate.size.is_some_and(|max| self.size > 0 && self.size + line.len() as u64 > max);
+        let result = if full || (period != self.period && self.size > 0) { self.put_aside(now) } else { self.follow() };
+        self.period = period;
+        let result = result.and_then(|()| self.file.write_all(line));
+        match result {
+            Ok(()) => self.size += line.len() as u64,
+            Err(error) => self.complain(&error, now),
+        }
+    }
+
+    /// Somebody else (logrotate) may have moved the file away: then a new one is begun.
+    fn follow(&mut self) -> std::io::Result<()> {
+        if !self.path.exists() {
+            self.file = append_to(&self.path)?;
+            self.size = 0;
+        }
+        Ok(())
+    }
+
+    fn put_aside(&mut self, now: SystemTime) -> std::io::Result<()> {
+        let time = humantime::format_rfc3339_millis(now).to_string().replace([':', '-'], "");
+        std::fs::rename(&self.path, self.old_name(&time))?;
+        self.file = append_to(&self.path)?;
+        self.size = 0;
+        self.remove_oldest()
+    }
+
+    /// `everything.log` becomes `everything.log.20261123T224102.123Z`, which sorts by age.
+    fn old_name(&self, time: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{time}"));
+        name.into()
+    }
+
+    fn remove_oldest(&self) -> std::io::Result<()> {
+        let Some(keep) = self.rotate.keep else { return Ok(()) };
+        let prefix = self.old_name("").file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_ours = |name: &str| {
+            name.strip_prefix(&prefix)
+                .is_some_and(|time| time.ends_with('Z') && time.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        let mut old: Vec<PathBuf> = std::fs::read_dir(folder)?
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_name().to_str().is_some_and(is_ours))
+            .map(|entry| entry.path())
+            .collect();
+        old.sort();
+        let excess = old.len().saturating_sub(keep.get() as usize);
+        old[..excess].iter().try_for_each(std::fs::remove_file)
+    }
+
+    fn complain(&mut self, error: &std::io::Error, now: SystemTime) {
+        let recently = |last: SystemTime| now.duration_since(last).is_ok_and(|since| since < Duration::from_secs(60));
+        if !self.complained.is_some_and(recently) {
+            self.complained = Some(now);
+            let _ = writeln!(std::io::stderr(), "gatepost: {}: can't write the log: {error}", self.path.display());
+        }
+    }
+}
+
+fn append_to(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// The number of the period that holds `time`; always 0 where time plays no role.
+fn period_of(every: Option<Period>, time: SystemTime) -> u64 {
+    let hours = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
+    match every {
+        None => 0,
+        Some(Period::Hour) => hours,
+        Some(Period::Day) => hours / 24,
+        // The epoch was a Thursday; weeks begin on Monday.
+        Some(Period::Week) => (hours / 24 + 3) / 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn files(folder: &Path) -> Vec<String> {
+        let read = |entry: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(entry.expect("an entry").path()).expect("a file")
+        };
+        let mut contents: Vec<_> = std::fs::read_dir(folder).expect("a folder").map(read).collect();
+        contents.sort();
+        contents
+    }
+
+    #[test]
+    fn a_full_file_is_put_aside_and_the_oldest_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rotate = Rotate { size: Some(4), every: None, keep: NonZeroU32::new(2) };
+        let mut file = RotatingFile::open(&folder.path().join("log"), rotate).expect("a file");
+        let start = SystemTime::now();
+        for (n, line) in ["aa\n", "bb\n", "cc\n", "dd\n"].iter().enumerate() {
+            file.write(line.as_bytes(), start + Duration::from_millis(n as u64));
+        }
+        assert_eq!(files(folder.path()), ["bb\n", "cc\n", "dd\n"]);
+    }
+
+    #[test]
+    fn a_day_that_ends_begins_a_new_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rotate = Rotate { size: None, every: Some(Period::Day), keep: None };
+        let mut file = RotatingFile::open(&folder.path().join("log"), rotate).expect("a file");
+        let now = SystemTime::now();
+        file.write(b"a\n", now);
+        file.write(b"b\n", now + Duration::from_secs(86_400));
+        assert_eq!(files(folder.path()), ["a\n", "b\n"]);
+    }
+
+    #[test]
+    fn a_file_moved_away_is_begun_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut file = RotatingFile::open(&path, Rotate::default()).expect("a file");
+        file.write(b"a\n", SystemTime::now());
+        std::fs::rename(&path, folder.path().join("log.1")).expect("a move");
+        file.write(b"b\n", SystemTime::now());
+        assert_eq!(files(folder.path()), ["a\n", "b\n"]);
+    }
+}

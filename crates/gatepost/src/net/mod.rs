@@ -1,0 +1,5 @@
+//! Sockets and TLS. Knows nothing of mail: here belong bytes, addresses and certificates.
+
+pub(crate) mod socket;
+pub(crate) mod stream;
+pub(crate) mod tls;

@@ -1,0 +1,533 @@
+//! A connection in clear or under TLS, made to cost little while nothing is said on it.
+//!
+//! TLS runs on rustls' unbuffered interface: between two reads a session keeps no buffer at all, but
+//! for the rest of a record that came in part and bytes that the peer's socket did not take yet. All
+//! other bytes pass through [`Scratch`], of which each thread has one.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+/// How much is read from a socket at a time.
+const READ_BYTES: usize = 64 * 1024;
+/// The largest TLS record with its header: what may lie before the bytes just read (RFC 8446, section 5.2).
+const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 2048;
+/// A peer's handshake messages may come to this much before it has proved anything.
+const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
+
+/// A thread's buffers, through which the bytes of all its sessions pass.
+pub(crate) struct Scratch {
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+}
+
+/// Bytes on their way from a socket.
+pub(crate) struct Incoming {
+    /// As they were read.
+    received: Box<[u8]>,
+    /// As they were meant.
+    plain: Vec<u8>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let received = vec![0; RECORD_BYTES_MAX + READ_BYTES].into();
+        Self { incoming: Incoming { received, plain: Vec::new() }, outgoing: Outgoing::default() }
+    }
+
+    /// Lends the thread's buffers to `work`, which must not wait.
+    pub(crate) fn with<T>(work: impl FnOnce(&mut Self) -> T) -> T {
+        thread_local! {
+            static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+        }
+        SCRATCH.with_borrow_mut(work)
+    }
+}
+
+/// Bytes on their way to a socket. Grown once, and never cleared between uses.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Outgoing {
+    /// Room for `count` more bytes.
+    fn room(&mut self, count: usize) -> &mut [u8] {
+        if self.bytes.len() < self.filled + count {
+            self.bytes.resize(self.filled + count, 0);
+        }
+        &mut self.bytes[self.filled..]
+    }
+
+    fn filled(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+}
+
+/// What reading gave.
+pub(crate) enum Received<'a> {
+    Bytes(&'a [u8]),
+    /// The peer says no more, cleanly or not.
+    End,
+}
+
+/// A TCP connection, in clear or under TLS.
+pub(crate) struct Stream {
+    tcp: TcpStream,
+    tls: Option<Box<Tls>>,
+    /// Bytes that the peer's socket did not take yet.
+    unsent: Vec<u8>,
+    /// How many of them went since.
+    unsent_gone: usize,
+    write: WriteSide,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WriteSide {
+    Open,
+    /// Closes when everything is sent.
+    Closing,
+    Closed,
+}
+
+struct Tls {
+    side: Side,
+    /// The beginning of a record whose rest hasn't come.
+    partial: Vec<u8>,
+    /// Data that came along with the end of the handshake.
+    early: Vec<u8>,
+    ended: bool,
+}
+
+#[expect(clippy::large_enum_variant, reason = "always boxed, and never moved between variants")]
+enum Side {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// What lets one function serve both sides of TLS.
+trait Records {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Records for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+impl Records for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+/// How far TLS has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Handshaking,
+    Open,
+    Ended,
+}
+
+/// TLS is done with this many of the bytes it was given, and stands there.
+struct Processed {
+    used: usize,
+    progress: Progress,
+}
+
+/// Lets TLS work off `incoming`: plaintext goes to `plain`, what TLS itself must send to `outgoing`.
+fn process<C: Records>(
+    tls: &mut C,
+    incoming: &mut [u8],
+    plain: &mut Vec<u8>,
+    outgoing: &mut Outgoing,
+) -> io::Result<Processed> {
+    let mut used = 0;
+    let mut ended = false;
+    loop {
+        let UnbufferedStatus { mut discard, state } = tls.process(&mut incoming[used..]);
+        let progress = match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record.map_err(tls_error)?;
+                    discard += record.discard;
+                    plain.extend_from_slice(record.payload);
+                }
+                None
+            }
+            Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                encode(outgoing, |room| message.encode(room))?;
+                None
+            }
+            Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                transmit.done();
+                None
+            }
+            Ok(ConnectionState::PeerClosed) => {
+                ended = true;
+                None
+            }
+            Ok(ConnectionState::BlockedHandshake) => Some(Progress::Handshaking),
+            Ok(ConnectionState::WriteTraffic(_)) => Some(if ended { Progress::Ended } else { Progress::Open }),
+            Ok(ConnectionState::Closed) => Some(Progress::Ended),
+            Ok(_) => return Err(io::Error::other("TLS took a turn that was never allowed")),
+            Err(error) => {
+                // The peer is told why, by the alert that waits behind the error.
+                if let Ok(ConnectionState::EncodeTlsData(mut alert)) = tls.process(&mut []).state {
+                    encode(outgoing, |room| alert.encode(room))?;
+                }
+                return Err(tls_error(error));
+            }
+        };
+        used += discard;
+        if let Some(progress) = progress {
+            return Ok(Processed { used, progress });
+        }
+    }
+}
+
+/// Has rustls encode into `outgoing`, with as much room as it says it needs.
+fn encode(outgoing: &mut Outgoing, mut write: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> io::Result<()> {
+    let mut needed = 1024;
+    loop {
+        match write(outgoing.room(needed)) {
+            Ok(written) => {
+                outgoing.filled += written;
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(size)) => needed = size.required_size,
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+/// What to do once TLS may send application data.
+enum Sending<'a> {
+    Data(&'a [u8]),
+    Close,
+}
+
+/// Encrypts into `outgoing`.
+fn encrypt<C: Records>(tls: &mut C, sending: &Sending<'_>, outgoing: &mut Outgoing) -> io::Result<()> {
+    loop {
+        match tls.process(&mut []).state.map_err(tls_error)? {
+            ConnectionState::EncodeTlsData(mut message) => encode(outgoing, |room| message.encode(room))?,
+            ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+            ConnectionState::WriteTraffic(mut traffic) => {
+                // A record holds 16 KiB and adds at most 22 bytes and 5 of a header, with some to spare.
+                let mut needed = match sending {
+                    Sending::Data(plain) => plain.len() + (plain.len() / (16 * 1024) + 1) * 64,
+                    Sending::Close => 64,
+                };
+                loop {
+                    let room = outgoing.room(needed);
+                    let result = match sending {
+                        Sending::Data(plain) => traffic.encrypt(plain, room),
+                        Sending::Close => traffic.queue_close_notify(room),
+                    };
+                    match result {
+                        Ok(written) => {
+                            outgoing.filled += written;
+                            return Ok(());
+                        }
+                        Err(EncryptError::InsufficientSize(size)) => needed = size.required_size,
+                        Err(error) => return Err(io::Error::other(error)),
+                    }
+                }
+            }
+            // Both sides have closed: there is nobody to send to.
+            ConnectionState::Closed => return Ok(()),
+            ConnectionState::PeerClosed => {}
+            _ => return Err(io::Error::other("TLS is not ready to send")),
+        }
+    }
+}
+
+fn tls_error(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The TLS in use on a connection, for the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TlsFacts {
+    pub(crate) version: &'static str,
+    pub(crate) cipher: &'static str,
+}
+
+impl Stream {
+    /// A connection in clear.
+    pub(crate) fn new(tcp: TcpStream) -> Self {
+        Self { tcp, tls: None, unsent: Vec::new(), unsent_gone: 0, write: WriteSide::Open }
+    }
+
+    /// The socket, for its addresses and options.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Ends TLS for a client that connected to us.
+    pub(crate) async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let side = Side::Server(UnbufferedServerConnection::new(config).map_err(tls_error)?);
+        self.handshake(side).await
+    }
+
+    /// Begins TLS with a server that we connected to.
+    pub(crate) async fn connect_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
+        let side = Side::Client(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
+        self.handshake(side).await
+    }
+
+    async fn handshake(&mut self, side: Side) -> io::Result<()> {
+        self.tls = Some(Box::new(Tls { side, partial: Vec::new(), early: Vec::new(), ended: false }));
+        let mut total = 0;
+        // A client speaks first: let it write before anything is read.
+        let mut progress = Scratch::with(|scratch| self.decrypt(0, &mut scratch.incoming, &mut scratch.outgoing))?;
+        loop {
+            self.flush().await?;
+            if progress != Progress::Handshaking {
+                return Ok(());
+            }
+            self.tcp.readable().await?;
+            let count = Scratch::with(|Scratch { incoming, outgoing }| {
+                let count = match self.read_raw(incoming) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                    Err(error) => return Err(error),
+                };
+                progress = self.decrypt(count, incoming, outgoing)?;
+                if let Some(tls) = &mut self.tls {
+                    tls.early.append(&mut incoming.plain);
+                }
+                Ok(count)
+            });
+            let count = match count {
+                Ok(count) => count,
+                Err(error) => {
+                    // The alert, as far as the socket takes it at once.
+                    let _ = self.try_flush();
+                    return Err(error);
+                }
+            };
+            total += count;
+            if total > HANDSHAKE_BYTES_MAX && progress == Progress::Handshaking {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS handshake is too large"));
+            }
+        }
+    }
+
+    /// Version and cipher, once TLS is up.
+    pub(crate) fn tls_facts(&self) -> Option<TlsFacts> {
+        let (version, suite) = match &self.tls.as_ref()?.side {
+            Side::Server(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
+            Side::Client(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
+        };
+        let version = match version? {
+            ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            _ => "TLS",
+        };
+        Some(TlsFacts { version, cipher: suite?.suite().as_str().unwrap_or("unknown") })
+    }
+
+    /// Appends what the peer sent next to `into`; 0: it says no more.
+    pub(crate) async fn read(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            Scratch::with(|Scratch { incoming, outgoing }| match ready!(self.poll_receive(cx, incoming, outgoing))? {
+                Received::Bytes(bytes) => {
+                    into.extend_from_slice(bytes);
+                    Poll::Ready(Ok(bytes.len()))
+                }
+                Received::End => Poll::Ready(Ok(0)),
+            })
+        })
+        .await
+    }
+
+    /// Sends all of `bytes`.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !bytes.is_empty() {
+            Scratch::with(|scratch| self.send(bytes, &mut scratch.outgoing))?;
+        }
+        self.flush().await
+    }
+
+    /// Sends what waits to be sent.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Says goodbye as far as the socket takes it at once: TLS' closing alert and the end of the stream.
+    pub(crate) fn close(&mut self) {
+        let _ = Scratch::with(|scratch| self.close_write(&mut scratch.outgoing));
+    }
+
+    /// Reads once, without waiting longer than the context allows. The bytes lie in `incoming`.
+    pub(crate) fn poll_receive<'s>(
+        &mut self,
+        cx: &mut Context<'_>,
+        incoming: &'s mut Incoming,
+        outgoing: &mut Outgoing,
+    ) -> Poll<io::Result<Received<'s>>> {
+        if let Some(tls) = &mut self.tls
+            && !tls.early.is_empty()
+        {
+            incoming.plain.clear();
+            incoming.plain.append(&mut tls.early);
+            tls.early = Vec::new();
+            return Poll::Ready(Ok(Received::Bytes(&incoming.plain)));
+        }
+        loop {
+            if self.tls.as_ref().is_some_and(|tls| tls.ended) {
+                return Poll::Ready(Ok(Received::End));
+            }
+            ready!(self.tcp.poll_read_ready(cx))?;
+            let count = match self.read_raw(incoming) {
+                Ok(0) => return Poll::Ready(Ok(Received::End)),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            if self.tls.is_none() {
+                return Poll::Ready(Ok(Received::Bytes(&incoming.received[..count])));
+            }
+            let result = self.decrypt(count, incoming, outgoing);
+            self.try_flush()?;
+            result?;
+            // A record may hold no data: a ticket, a key update.
+            if !incoming.plain.is_empty() {
+                return Poll::Ready(Ok(Received::Bytes(&incoming.plain)));
+            }
+        }
+    }
+
+    /// Sends `bytes`; what the socket does not take is kept. Ask [`Stream::poll_flush`] before the next.
+    pub(crate) fn send(&mut self, bytes: &[u8], outgoing: &mut Outgoing) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return self.push(bytes) };
+        outgoing.filled = 0;
+        match &mut tls.side {
+            Side::Server(tls) => encrypt(tls, &Sending::Data(bytes), outgoing)?,
+            Side::Client(tls) => encrypt(tls, &Sending::Data(bytes), outgoing)?,
+        }
+        self.push(outgoing.filled())
+    }
+
+    /// Ends our side of the conversation once everything is sent.
+    pub(crate) fn close_write(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
+        if self.write != WriteSide::Open {
+            return Ok(());
+        }
+        self.write = WriteSide::Closing;
+        if let Some(tls) = &mut self.tls {
+            outgoing.filled = 0;
+            match &mut tls.side {
+                Side::Server(tls) => encrypt(tls, &Sending::Close, outgoing)?,
+                Side::Client(tls) => encrypt(tls, &Sending::Close, outgoing)?,
+            }
+            self.push(outgoing.filled())?;
+        }
+        self.try_flush()
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Sends what waits to be sent, then closes the write side if that was asked for.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.try_flush()?;
+            if self.unsent.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.tcp.poll_write_ready(cx))?;
+        }
+    }
+
+    fn try_flush(&mut self) -> io::Result<()> {
+        while self.unsent_gone < self.unsent.len() {
+            match self.tcp.try_write(&self.unsent[self.unsent_gone..]) {
+                Ok(count) => self.unsent_gone += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(self.give_up_writing(error)),
+            }
+        }
+        self.unsent = Vec::new();
+        self.unsent_gone = 0;
+        if self.write == WriteSide::Closing {
+            self.write = WriteSide::Closed;
+            SockRef::from(&self.tcp).shutdown(Shutdown::Write)?;
+        }
+        Ok(())
+    }
+
+    /// The peer takes no more: what waits for it never goes.
+    fn give_up_writing(&mut self, error: io::Error) -> io::Error {
+        self.unsent = Vec::new();
+        self.unsent_gone = 0;
+        self.write = WriteSide::Closed;
+        error
+    }
+
+    /// Writes to the socket, behind what waits already, and keeps the rest.
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        while self.unsent.is_empty() && sent < bytes.len() {
+            match self.tcp.try_write(&bytes[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(self.give_up_writing(error)),
+            }
+        }
+        self.unsent.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    /// Reads from the socket into `incoming`, leaving room for a partial record before it.
+    fn read_raw(&self, incoming: &mut Incoming) -> io::Result<usize> {
+        let start = self.tls.as_ref().map_or(0, |tls| tls.partial.len());
+        let room = incoming.received.get_mut(start..start + READ_BYTES).ok_or(io::ErrorKind::InvalidData)?;
+        self.tcp.try_read(room)
+    }
+
+    /// Decrypts the partial record and the `count` bytes read behind it; plaintext lies in `incoming.plain`.
+    fn decrypt(&mut self, count: usize, incoming: &mut Incoming, outgoing: &mut Outgoing) -> io::Result<Progress> {
+        let Some(tls) = &mut self.tls else { return Ok(Progress::Open) };
+        let before = tls.partial.len();
+        incoming.received[..before].copy_from_slice(&tls.partial);
+        incoming.plain.clear();
+        outgoing.filled = 0;
+        let Incoming { received, plain } = incoming;
+        let bytes = &mut received[..before + count];
+        let result = match &mut tls.side {
+            Side::Server(side) => process(side, bytes, plain, outgoing),
+            Side::Client(side) => process(side, bytes, plain, outgoing),
+        };
+        let outcome = result.map(|Processed { used, progress }| {
+            tls.partial = bytes[used..].to_vec();
+            tls.ended |= progress == Progress::Ended;
+            progress
+        });
+        self.push(outgoing.filled())?;
+        outcome
+    }
+}

@@ -1,0 +1,305 @@
+//! Certificates, keys and what is trusted: from files to rustls' configurations.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
+use sha2::{Digest as _, Sha256};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::config::{CertificateFiles, Link, Problem, TlsVersion};
+
+/// A certificate that ends within this time is warned of.
+const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+
+/// The one crypto provider, passed explicitly wherever one is needed.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::LazyLock<Arc<CryptoProvider>> =
+        std::sync::LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+static FROM_TLS12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+static FROM_TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+
+const fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    match min {
+        TlsVersion::Tls12 => &FROM_TLS12,
+        TlsVersion::Tls13 => &FROM_TLS13,
+    }
+}
+
+/// A certificate read from its files, with what must be known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificate {
+    key: Arc<CertifiedKey>,
+    /// The DNS names it is for, in lower case; wildcards with their `*`.
+    names: Vec<String>,
+    expires: SystemTime,
+}
+
+impl Certificate {
+    /// Reads a chain and its key; a key that isn't the certificate's is an error.
+    pub(crate) fn load(files: &CertificateFiles) -> Result<Self, Problem> {
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.chain)
+            .and_then(Iterator::collect)
+            .map_err(|error| Problem::file(&files.chain, format!("can't be read as certificates in PEM: {error}")))?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| Problem::file(&files.chain, "holds no certificate (-----BEGIN CERTIFICATE-----)"))?;
+        let (names, expires) = read_leaf(leaf)
+            .map_err(|error| Problem::file(&files.chain, format!("holds a broken certificate: {error}")))?;
+        let key = PrivateKeyDer::from_pem_file(&files.key)
+            .map_err(|error| Problem::file(&files.key, format!("can't be read as a private key in PEM: {error}")))?;
+        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                Problem::file(&files.key, format!("is not the key of the certificate in {}", files.chain.display()))
+            }
+            error => Problem::file(&files.key, format!("can't be used as a key: {error}")),
+        })?;
+        Ok(Self { key: Arc::new(key), names, expires })
+    }
+
+    /// What an administrator should know about its time, if anything.
+    pub(crate) fn expiry_warning(&self, files: &CertificateFiles, now: SystemTime) -> Option<Problem> {
+        let message = match self.expires.duration_since(now) {
+            Err(_) => "this certificate has expired: clients will refuse it".to_owned(),
+            Ok(left) if left < EXPIRY_WARNING => {
+                format!("this certificate expires in {} days", left.as_secs() / 86_400)
+            }
+            Ok(_) => return None,
+        };
+        Some(Problem::file(&files.chain, message))
+    }
+}
+
+fn read_leaf(der: &CertificateDer<'_>) -> Result<(Vec<String>, SystemTime), String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    let names = certificate.subject_alternative_name().map_err(|error| error.to_string())?;
+    let names = names.iter().flat_map(|extension| &extension.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    let names = names.collect();
+    let expires = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    Ok((names, UNIX_EPOCH + Duration::from_secs(expires)))
+}
+
+/// Chooses a certificate by the name that the client asks for.
+#[derive(Debug)]
+struct ByName {
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By the part behind `*`, with its dot.
+    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    fallback: Arc<CertifiedKey>,
+}
+
+impl ByName {
+    fn new(certificates: &[Certificate]) -> Option<Self> {
+        let fallback = Arc::clone(&certificates.first()?.key);
+        let mut resolver = Self { exact: HashMap::new(), wildcard: HashMap::new(), fallback };
+        for certificate in certificates {
+            for name in &certificate.names {
+                let (map, name) = match name.strip_prefix('*') {
+                    Some(suffix) => (&mut resolver.wildcard, suffix),
+                    None => (&mut resolver.exact, name.as_str()),
+                };
+                // The first in the file wins, as it does without a name.
+                map.entry(name.to_owned()).or_insert_with(|| Arc::clone(&certificate.key));
+            }
+        }
+        Some(resolver)
+    }
+
+    fn choose(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
+        let found = name.map(str::to_ascii_lowercase).and_then(|name| {
+            let suffix = name.find('.').map(|dot| &name[dot..]);
+            self.exact.get(&name).or_else(|| self.wildcard.get(suffix?))
+        });
+        found.unwrap_or(&self.fallback)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(self.choose(client_hello.server_name())))
+    }
+}
+
+/// How TLS is spoken towards clients; `None` without a certificate.
+pub(crate) fn server_config(
+    certificates: &[Certificate],
+    min: TlsVersion,
+    alpn: &[u8],
+) -> Result<Option<Arc<ServerConfig>>, Problem> {
+    let Some(resolver) = ByName::new(certificates) else { return Ok(None) };
+    let fault = |error: rustls::Error| Problem::of("tls", error.to_string());
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(min))
+        .map_err(fault)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    // Tickets keep nothing here for sessions that may never come back, and one is enough for a client
+    // that opens connections one after another.
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(fault)?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 1;
+    Ok(Some(Arc::new(config)))
+}
+
+/// How TLS is spoken towards a back end.
+pub(crate) fn client_config(link: &Link, min: TlsVersion) -> Result<Arc<ClientConfig>, Problem> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions(min))
+        .map_err(|error| Problem::of("tls", error.to_string()))?;
+    let builder = builder.dangerous();
+    let config = if !link.pins.is_empty() {
+        let known = KnownCertificates { provider, pins: link.pins.clone() };
+        builder.with_custom_certificate_verifier(Arc::new(known))
+    } else if !link.verify {
+        builder.with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
+    } else {
+        let roots = match &link.ca {
+            Some(path) => roots_from(path)?,
+            None => system_roots()?,
+        };
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| Problem::of("tls", format!("no authority to check back ends against: {error}")))?;
+        builder.with_custom_certificate_verifier(verifier)
+    };
+    Ok(Arc::new(config.with_no_client_auth()))
+}
+
+fn roots_from(path: &Path) -> Result<RootCertStore, Problem> {
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| Problem::file(path, format!("can't be read as certificates in PEM: {error}")))?;
+    for certificate in certificates {
+        roots
+            .add(certificate)
+            .map_err(|error| Problem::file(path, format!("holds an authority that can't be used: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(Problem::file(path, "holds no certificate (-----BEGIN CERTIFICATE-----)"));
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> Result<RootCertStore, Problem> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let message = "the system has no certificate authorities: install ca-certificates, or set `ca`, `pin_sha256` or verify = false";
+        return Err(Problem::of("back-end TLS", message));
+    }
+    Ok(roots)
+}
+
+/// The name that a back end's certificate must carry.
+pub(crate) fn server_name(host: &str) -> Option<ServerName<'static>> {
+    match host.parse::<IpAddr>() {
+        Ok(address) => Some(ServerName::IpAddress(address.into())),
+        Err(_) => ServerName::try_from(host.to_owned()).ok(),
+    }
+}
+
+/// Takes exactly the pinned certificates.
+#[derive(Debug)]
+struct KnownCertificates {
+    provider: Arc<CryptoProvider>,
+    pins: Vec<[u8; 32]>,
+}
+
+/// Takes any certificate: only where the administrator says so.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl KnownCertificates {
+    fn judge(&self, certificate: &CertificateDer<'_>) -> Result<ServerCertVerified, rustls::Error> {
+        let digest: [u8; 32] = Sha256::digest(certificate).into();
+        if self.pins.contains(&digest) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::General("the certificate is none of those pinned".into()))
+    }
+}
+
+impl AnyCertificate {
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "has the shape of its sibling")]
+    fn judge(&self, _: &CertificateDer<'_>) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+}
+
+/// Both judge the certificate alone; that the peer has its key is always checked.
+macro_rules! verifier {
+    ($type:ty) => {
+        impl ServerCertVerifier for $type {
+            fn verify_server_cert(
+                &self,
+                certificate: &CertificateDer<'_>,
+                _: &[CertificateDer<'_>],
+                _: &ServerName<'_>,
+                _: &[u8],
+                _: UnixTime,
+            ) -> Result<ServerCertVerified, rustls::Error> {
+                self.judge(certificate)
+            }
+
+            fn verify_tls12_signature(
+                &self,
+                message: &[u8],
+                certificate: &CertificateDer<'_>,
+                signature: &DigitallySignedStruct,
+            ) -> Result<HandshakeSignatureValid, rustls::Error> {
+                verify_tls12_signature(
+                    message,
+                    certificate,
+                    signature,
+                    &self.provider.signature_verification_algorithms,
+                )
+            }
+
+            fn verify_tls13_signature(
+                &self,
+                message: &[u8],
+                certificate: &CertificateDer<'_>,
+                signature: &DigitallySignedStruct,
+            ) -> Result<HandshakeSignatureValid, rustls::Error> {
+                verify_tls13_signature(
+                    message,
+                    certificate,
+                    signature,
+                    &self.provider.signature_verification_algorithms,
+                )
+            }
+
+            fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+                self.provider.signature_verification_algorithms.supported_schemes()
+            }
+        }
+    };
+}
+
+verifier!(KnownCertificates);
+verifier!(AnyCertificate);

@@ -1,0 +1,117 @@
+//! May this connection be served? Access rules first, then flow control; the slots it takes are its own.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::access::Rules;
+use crate::config::{AccessRule, Limits};
+use crate::ledger::{Exceeded, Ledger, Scope, Slots};
+
+/// The access rules of one level: global, of a service, or of a listener.
+#[derive(Debug, Default)]
+pub(crate) struct Level {
+    rules: Rules,
+    verdicts: Vec<Verdict>,
+}
+
+/// What a rule says about those it is about.
+#[derive(Debug)]
+struct Verdict {
+    allow: bool,
+    /// Its name, under which its limits are counted.
+    scope: Scope,
+}
+
+/// Why a connection is turned away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// This rule denies it.
+    Denied { rule: Arc<str> },
+    /// This limit is reached.
+    Limited(Exceeded),
+}
+
+impl Level {
+    /// Compiles the rules of a level.
+    pub(crate) fn new(rules: &[AccessRule]) -> Self {
+        let verdict = |rule: &AccessRule| Verdict {
+            allow: rule.allow,
+            scope: Scope { name: rule.name.as_str().into(), limits: rule.limits },
+        };
+        Self { rules: Rules::new(rules), verdicts: rules.iter().map(verdict).collect() }
+    }
+}
+
+/// Admits a connection from `address` and takes its slots, or says why not.
+///
+/// The first of `levels` with a matching rule decides; the most specific comes first. No match: allowed.
+pub(crate) fn admit(
+    levels: &[&Level],
+    scopes: &[&Scope],
+    ledger: &Arc<Ledger>,
+    address: IpAddr,
+    now: Instant,
+) -> Result<Slots, TurnedAway> {
+    let deciding =
+        levels.iter().find_map(|level| level.rules.deciding(address).and_then(|rule| level.verdicts.get(rule)));
+    let limited = match deciding {
+        Some(Verdict { allow: false, scope }) => return Err(TurnedAway::Denied { rule: Arc::clone(&scope.name) }),
+        Some(Verdict { allow: true, scope }) => Some(scope).filter(|scope| scope.limits != Limits::NONE),
+        None => None,
+    };
+    ledger.take(scopes.iter().copied().chain(limited), address, now).map_err(TurnedAway::Limited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Network;
+
+    fn level(rules: &[(&str, bool, Limits)]) -> Level {
+        let rule = |(n, (network, allow, limits)): (usize, &(&str, bool, Limits))| AccessRule {
+            name: format!("rule {n} {network}"),
+            networks: vec![Network::parse(network).expect("a network")],
+            allow: *allow,
+            priority: 1,
+            limits: *limits,
+        };
+        Level::new(&rules.iter().enumerate().map(rule).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_most_specific_level_with_a_match_decides() {
+        let ledger = Arc::default();
+        let listener = level(&[("10.1.0.0/16", true, Limits::NONE)]);
+        let service = level(&[("10.0.0.0/8", false, Limits::NONE), ("192.0.2.0/24", true, Limits::NONE)]);
+        let global = level(&[("192.0.0.0/8", false, Limits::NONE)]);
+        let admits = |address: &str| {
+            let address = address.parse().expect("an address");
+            admit(&[&listener, &service, &global], &[], &ledger, address, Instant::now()).is_ok()
+        };
+        assert!(admits("10.1.0.1"), "the listener overrides the service");
+        assert!(!admits("10.2.0.1"), "the service denies");
+        assert!(admits("192.0.2.1"), "the service overrides all");
+        assert!(!admits("192.0.3.1"), "all are denied");
+        assert!(admits("203.0.113.1"), "nothing matches");
+    }
+
+    #[test]
+    fn a_rules_limits_hold_for_the_whole_and_for_each_address() {
+        let ledger: Arc<Ledger> = Arc::default();
+        let limits = Limits { connections: Some(3), connections_per_ip: Some(2), ..Limits::NONE };
+        let service = level(&[("10.0.0.0/8", true, limits)]);
+        let take = |n: u8| admit(&[&service], &[], &ledger, IpAddr::from([10, 0, 0, n]), Instant::now());
+        let held = [take(1), take(1)];
+        let limit = |result: Result<Slots, TurnedAway>| match result {
+            Err(TurnedAway::Limited(exceeded)) => exceeded.limit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(limit(take(1)), "connections_per_ip");
+        let third = take(2).expect("the third");
+        assert_eq!(limit(take(3)), "connections");
+        drop(held);
+        assert!(take(3).is_ok());
+        drop(third);
+    }
+}

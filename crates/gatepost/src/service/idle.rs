@@ -1,0 +1,241 @@
+//! Idle time-outs and orderly ends, at the price of one number and one waker a session.
+//!
+//! Each worker thread has a wheel whose slots are seconds. A session stands in the slot of its deadline
+//! and writes down when it last saw a byte; only when its slot comes up is that looked at, and the
+//! session moved on to its new deadline or told to end. A busy session costs no timer at all.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+/// Seconds a wheel reaches ahead. A deadline further away is looked at on the way, again and again.
+const SLOTS: u32 = 512;
+/// A session that said nothing for this long may be told to go between two commands.
+const QUIET_SECONDS: u32 = 1;
+
+/// Why a session must end though both peers would go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing was said for too long.
+    Idle,
+    /// Gatepost is stopping; the client may be told if it is between two lines.
+    Drained,
+}
+
+/// A session's own end of its [`Pulse`]: the wheel forgets the session when it goes.
+#[derive(Debug)]
+pub(crate) struct Heart(Arc<Pulse>);
+
+/// One session's sign of life.
+#[derive(Debug)]
+struct Pulse {
+    /// The wheel's second at which a byte was last seen.
+    last: AtomicU32,
+    timeout_seconds: AtomicU32,
+    verdict: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+const OPEN: u8 = 0;
+const IDLE: u8 = 1;
+const DRAINED: u8 = 2;
+const GONE: u8 = 3;
+
+impl Heart {
+    /// A byte passed.
+    pub(crate) fn beat(&self) {
+        self.0.last.store(Wheel::now(), Ordering::Relaxed);
+    }
+
+    /// Sets another time-out, which counts from the last byte.
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        self.0.timeout_seconds.store(seconds(timeout), Ordering::Relaxed);
+        // It may stand in a slot that is too late. Standing in two is harmless.
+        Wheel::with(|wheel| wheel.place(Arc::clone(&self.0)));
+    }
+
+    /// Whether the session must end. The waker is woken when that changes.
+    pub(crate) fn verdict(&self, waker: &Waker) -> Option<Verdict> {
+        let mut kept = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+        match self.0.verdict.load(Ordering::Relaxed) {
+            IDLE => Some(Verdict::Idle),
+            DRAINED => Some(Verdict::Drained),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.0.verdict.store(GONE, Ordering::Relaxed);
+        *self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Pulse {
+    fn end(&self, verdict: Verdict) {
+        let number = match verdict {
+            Verdict::Idle => IDLE,
+            Verdict::Drained => DRAINED,
+        };
+        self.verdict.store(number, Ordering::Relaxed);
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    fn deadline(&self) -> u32 {
+        self.last.load(Ordering::Relaxed).saturating_add(self.timeout_seconds.load(Ordering::Relaxed))
+    }
+}
+
+/// A time-out in the wheel's whole seconds; part of one counts as one.
+fn seconds(timeout: Duration) -> u32 {
+    let whole = u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX / 2);
+    whole.saturating_add(u32::from(timeout.subsec_nanos() > 0)).max(1)
+}
+
+/// A worker thread's sessions by their deadlines.
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    now: u32,
+    slots: Vec<Vec<Arc<Pulse>>>,
+}
+
+impl Wheel {
+    fn new() -> Self {
+        Self { now: 0, slots: (0..SLOTS).map(|_| Vec::new()).collect() }
+    }
+
+    /// Lends the thread's wheel to `work`.
+    fn with<T>(work: impl FnOnce(&mut Self) -> T) -> T {
+        thread_local! {
+            static WHEEL: RefCell<Wheel> = RefCell::new(Wheel::new());
+        }
+        WHEEL.with_borrow_mut(work)
+    }
+
+    fn now() -> u32 {
+        Self::with(|wheel| wheel.now)
+    }
+
+    /// A new session on this thread.
+    pub(crate) fn enter(timeout: Duration) -> Heart {
+        Self::with(|wheel| {
+            let pulse = Arc::new(Pulse {
+                last: AtomicU32::new(wheel.now),
+                timeout_seconds: AtomicU32::new(seconds(timeout)),
+                verdict: AtomicU8::new(OPEN),
+                waker: Mutex::new(None),
+            });
+            wheel.place(Arc::clone(&pulse));
+            Heart(pulse)
+        })
+    }
+
+    /// One second has passed on this thread.
+    pub(crate) fn tick() {
+        Self::with(Self::advance);
+    }
+
+    /// Tells at most `count` quiet sessions of this thread to end; the busy ones too where `all` is set.
+    pub(crate) fn drain(count: usize, all: bool) {
+        Self::with(|wheel| {
+            let now = wheel.now;
+            let pulses = wheel.slots.iter().flatten();
+            let ready = pulses.filter(|pulse| {
+                let quiet = now.saturating_sub(pulse.last.load(Ordering::Relaxed)) >= QUIET_SECONDS;
+                pulse.verdict.load(Ordering::Relaxed) == OPEN && (quiet || all)
+            });
+            ready.take(count).for_each(|pulse| pulse.end(Verdict::Drained));
+        });
+    }
+
+    fn advance(&mut self) {
+        self.now += 1;
+        let due = std::mem::take(&mut self.slots[(self.now % SLOTS) as usize]);
+        for pulse in due {
+            if pulse.verdict.load(Ordering::Relaxed) != OPEN {
+                continue;
+            }
+            if pulse.deadline() <= self.now {
+                pulse.end(Verdict::Idle);
+            } else {
+                self.place(pulse);
+            }
+        }
+    }
+
+    fn place(&mut self, pulse: Arc<Pulse>) {
+        let ahead = pulse.deadline().saturating_sub(self.now).clamp(1, SLOTS - 1);
+        self.slots[((self.now + ahead) % SLOTS) as usize].push(pulse);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_over(pulse: &Heart) -> bool {
+        pulse.verdict(Waker::noop()).is_some()
+    }
+
+    #[test]
+    fn a_silent_session_ends_and_a_busy_one_does_not() {
+        let silent = Wheel::enter(Duration::from_secs(2000));
+        let busy = Wheel::enter(Duration::from_secs(2000));
+        for second in 1..2000 {
+            Wheel::tick();
+            if second % 500 == 0 {
+                busy.beat();
+            }
+        }
+        assert!(!is_over(&silent));
+        Wheel::tick();
+        assert_eq!(silent.verdict(Waker::noop()), Some(Verdict::Idle));
+        for _ in 0..1499 {
+            Wheel::tick();
+        }
+        assert!(!is_over(&busy));
+        Wheel::tick();
+        assert!(is_over(&busy));
+    }
+
+    #[test]
+    fn a_shorter_time_out_takes_effect_at_once() {
+        let pulse = Wheel::enter(Duration::from_secs(2100));
+        Wheel::tick();
+        pulse.beat();
+        pulse.set_timeout(Duration::from_secs(3));
+        Wheel::tick();
+        Wheel::tick();
+        assert!(!is_over(&pulse));
+        Wheel::tick();
+        assert!(is_over(&pulse));
+    }
+
+    #[test]
+    fn a_drain_takes_quiet_sessions_first() {
+        let quiet = Wheel::enter(Duration::from_secs(2100));
+        let busy = Wheel::enter(Duration::from_secs(2100));
+        Wheel::tick();
+        Wheel::tick();
+        busy.beat();
+        Wheel::drain(usize::MAX, false);
+        assert!(is_over(&quiet) && !is_over(&busy));
+        Wheel::drain(usize::MAX, true);
+        assert!(is_over(&busy));
+    }
+
+    #[test]
+    fn sessions_that_ended_leave_the_wheel() {
+        drop(Wheel::enter(Duration::from_secs(1)));
+        Wheel::tick();
+        assert_eq!(Wheel::with(|wheel| wheel.slots.iter().map(Vec::len).sum::<usize>()), 0);
+    }
+}

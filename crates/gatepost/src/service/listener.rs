@@ -1,0 +1,78 @@
+//! Services and listeners as sessions need them: settings, compiled rules, TLS.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use gatepost_wire::{Carry, ClientTls, FrontSetup};
+use rustls::ServerConfig;
+
+use super::admit::Level;
+use crate::config::{self, Plaintext, TlsMode};
+use crate::directory::Directory;
+use crate::ledger::Scope;
+
+/// A service, ready to serve.
+pub(crate) struct Service {
+    pub(crate) settings: config::Service,
+    /// This node's name.
+    pub(crate) node: String,
+    pub(crate) level: Level,
+    pub(crate) scope: Scope,
+    /// Who checks passwords at the proxy; `None`: the back end alone does.
+    pub(crate) checks: Option<Arc<dyn Directory>>,
+}
+
+/// A listener, ready to serve.
+pub(crate) struct Listener {
+    pub(crate) service: Arc<Service>,
+    pub(crate) settings: config::Listener,
+    pub(crate) level: Level,
+    pub(crate) scope: Scope,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+}
+
+impl Service {
+    /// Its name in logs.
+    pub(crate) fn name(&self) -> &'static str {
+        self.settings.protocol.name
+    }
+
+    /// The greeting's text, which also shows a loop.
+    pub(crate) fn greeting(&self) -> String {
+        format!("{} {}", self.node, self.settings.greeting)
+    }
+}
+
+impl Listener {
+    /// Whether a header of the PROXY protocol may or must come from this sender.
+    pub(crate) fn takes_proxy_header(&self, sender: IpAddr) -> Option<bool> {
+        let proxy = self.settings.proxy_protocol.as_ref()?;
+        proxy.from.iter().any(|network| network.contains(sender)).then_some(proxy.required)
+    }
+
+    /// What a front must know for a client at `client`, now that TLS is up or not.
+    pub(crate) fn front(&self, client: SocketAddr, secured: bool, carry: Carry) -> FrontSetup {
+        let settings = &self.service.settings;
+        let tls = match (secured, self.settings.tls) {
+            (true, _) => ClientTls::Up,
+            (false, TlsMode::StartTls) if self.tls.is_some() => ClientTls::Offered,
+            (false, _) => ClientTls::Never,
+        };
+        let passwords = match settings.plaintext {
+            Plaintext::Tls => secured,
+            Plaintext::Loopback => secured || client.ip().to_canonical().is_loopback(),
+            Plaintext::Always => true,
+        };
+        FrontSetup {
+            name: self.service.node.clone(),
+            greeting: settings.greeting.clone(),
+            tls,
+            passwords,
+            mechanisms: settings.mechanisms.clone(),
+            id: settings.id,
+            max_errors: settings.max_errors,
+            max_auth_errors: settings.max_auth_errors,
+            carry,
+        }
+    }
+}

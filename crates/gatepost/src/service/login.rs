@@ -1,0 +1,338 @@
+//! The conversation with the client until it is logged in, and what its questions set in motion.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_wire::{Answer, Ask, Credentials, Event, Front, Outcome, Refusal, Step};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::idle::Wheel;
+use super::relay::Relay;
+use super::{Established, Session};
+use crate::auth::hash::Unusable;
+use crate::backend::{Backend, Client, Connected, Failure, Purpose};
+use crate::config::Level;
+use crate::directory::Entry;
+use crate::ledger::Slots;
+use crate::map::{Found, NoPlace, admits};
+use crate::net::stream::Scratch;
+use crate::story::Ended;
+
+/// A refusal that takes its time still comes this long before the client's time is over.
+const ANSWER_MARGIN: Duration = Duration::from_millis(200);
+
+/// What the client sent behind its log-in, and what it is told when Gatepost stops.
+pub(super) struct Farewell {
+    client_rest: Vec<u8>,
+    text: &'static [u8],
+}
+
+/// The user is in, as far as Gatepost can say.
+struct Account {
+    user: String,
+    backend: Arc<Backend>,
+}
+
+/// The user is not in.
+enum Denied {
+    /// The user's fault, or nobody's: one answer.
+    Refused(Refusal),
+    /// The back end's own words.
+    Passed(String),
+    /// Something is out of order; the text is for the log.
+    Fault(Refusal, String),
+}
+
+impl Session {
+    /// Talks with the client until a back end has taken its log-in.
+    pub(super) async fn log_in(&mut self) -> Result<(Connected, Farewell), Ended> {
+        let mut front = self.new_front();
+        let mut out = Vec::new();
+        let mut connected = None;
+        let mut step = front.step(Event::Start, &mut out);
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            step = front.step(Event::Input(&early), &mut out);
+        }
+        loop {
+            self.send(&mut out).await?;
+            step = match step {
+                Step::Read => match self.receive().await? {
+                    Received::Bytes(bytes) => front.step(Event::Input(bytes.expose()), &mut out),
+                    Received::Nothing(refusal) => front.step(Event::Close(refusal), &mut out),
+                },
+                Step::StartTls => {
+                    self.secure().await?;
+                    front = self.secured_front(front.as_ref());
+                    Step::Read
+                }
+                Step::Ask(Ask::Login(credentials)) => {
+                    let id = front.client_id().to_vec();
+                    let answer = match self.answer(credentials, &id).await {
+                        Ok((welcome, back)) => {
+                            connected = Some(back);
+                            Answer::Welcome(welcome)
+                        }
+                        Err(Denied::Refused(refusal) | Denied::Fault(refusal, _)) => Answer::Refused(refusal),
+                        Err(Denied::Passed(text)) => Answer::Passed(text),
+                    };
+                    front.step(Event::Answer(answer), &mut out)
+                }
+                Step::Through => {
+                    let text = (self.snapshot.listener.service.settings.protocol.turned_away)(Refusal::ShuttingDown);
+                    let farewell = Farewell { client_rest: front.take_rest(), text };
+                    // A front is only through after a welcome.
+                    return connected.map(|back| (back, farewell)).ok_or(Ended::Gone("no back end".into()));
+                }
+                Step::Close(outcome) => {
+                    return Err(match outcome {
+                        Outcome::LoggedOut => Ended::LoggedOut,
+                        Outcome::Refused(refusal) => Ended::Refused(refusal),
+                    });
+                }
+            };
+        }
+    }
+
+    fn new_front(&self) -> Box<dyn Front> {
+        let setup = self.snapshot.listener.front(
+            self.address,
+            self.client.tls_facts().is_some(),
+            gatepost_wire::Carry::default(),
+        );
+        (self.snapshot.listener.service.settings.protocol.front)(setup)
+    }
+
+    /// A new front for the conversation under TLS: of the one in clear, nothing but counts remains.
+    fn secured_front(&self, old: &dyn Front) -> Box<dyn Front> {
+        let setup = self.snapshot.listener.front(self.address, true, old.carry());
+        (self.snapshot.listener.service.settings.protocol.front)(setup)
+    }
+
+    async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Ended> {
+        let sent = timeout_at(self.deadline, self.client.write_all(out)).await;
+        out.clear();
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
+            Err(_) => Err(Ended::Refused(Refusal::TimedOut)),
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Received, Ended> {
+        let mut stopping = self.shared.stopping.clone();
+        let mut bytes = Vec::new();
+        let read = tokio::select! {
+            read = timeout_at(self.deadline, self.client.read(&mut bytes)) => read,
+            _ = stopping.wait_for(|stopping| *stopping) => return Ok(Received::Nothing(Refusal::ShuttingDown)),
+        };
+        match read {
+            Ok(Ok(0)) => Err(Ended::Gone("closed by the client".into())),
+            Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
+            Ok(Ok(_)) => Ok(Received::Bytes(gatepost_wire::Secret::new(bytes))),
+            Err(_) => Ok(Received::Nothing(Refusal::TimedOut)),
+        }
+    }
+
+    /// Answers a log-in: who is it, where is the mail, and does the back end agree?
+    async fn answer(
+        &mut self,
+        credentials: Credentials,
+        id: &[(String, String)],
+    ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
+        let asked = Instant::now();
+        self.story.attempts += 1;
+        self.story.mechanism = Some(credentials.mechanism.name());
+        self.story.user = Some(self.snapshot.map.canonical(&credentials.user));
+        let result = match timeout_at(self.deadline, self.resolve(&credentials, asked)).await {
+            Ok(Ok(account)) => self.connect(account, &credentials, id, asked).await,
+            Ok(Err(denied)) => Err(denied),
+            Err(_) => Err(Denied::Fault(Refusal::Unavailable, "the directories took too long".into())),
+        };
+        if let Err(denied) = &result {
+            self.tell(denied);
+        }
+        result
+    }
+
+    /// Checks the password where that is Gatepost's to do, and finds the back end.
+    async fn resolve(&mut self, credentials: &Credentials, asked: Instant) -> Result<Account, Denied> {
+        let user = self.story.user.clone().unwrap_or_default();
+        let mut is_checked = false;
+        if let Some(directory) = self.snapshot.listener.service.checks.clone() {
+            let started = Instant::now();
+            let name = user.clone();
+            let found = self.on_control(async move { directory.find(&name).await }).await;
+            let entry = found.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault.0))?;
+            self.check(entry.as_ref(), credentials).await?;
+            self.story.took.auth = Some(started.elapsed());
+            is_checked = true;
+        }
+
+        let started = Instant::now();
+        let map = Arc::clone(&self.snapshot.map);
+        let name = user.clone();
+        let found = self.on_control(async move { map.find(&name).await }).await;
+        let found = found
+            .map_err(|fault| Denied::Fault(Refusal::Unavailable, format!("{}: {}", fault.directory, fault.fault)))?;
+        self.story.took.map = Some(started.elapsed());
+        let backend = match self.snapshot.map.choose(&found) {
+            Ok(backend) => backend,
+            Err(NoPlace::Unknown) => {
+                // As long as a back end would take to say no.
+                tokio::time::sleep_until((asked + self.shared.pace.sample()).min(self.deadline - ANSWER_MARGIN)).await;
+                return Err(Denied::Refused(Refusal::BadCredentials));
+            }
+            Err(NoPlace::Refused(text)) => return Err(Denied::Fault(Refusal::Unavailable, text)),
+        };
+        let entry = match &found {
+            Found::Account { entry, .. } => Some(entry),
+            Found::Nobody => None,
+        };
+        // Checked here too: who may not in, and who would get in by a master log-in that asks no password.
+        if let Some(entry) = entry.filter(|entry| is_restricted(entry, self.address.ip()) || backend.master().is_some())
+        {
+            match (is_checked, &entry.password) {
+                (true, _) => permitted(entry, self.address.ip())?,
+                (false, Some(_)) => self.check(Some(entry), credentials).await?,
+                (false, None) => return Err(Denied::Refused(Refusal::BadCredentials)),
+            }
+        } else if backend.master().is_some() && !is_checked {
+            let text = format!("{} has a master log-in, and no directory can check this user's password", backend.name);
+            return Err(Denied::Fault(Refusal::Unavailable, text));
+        }
+        Ok(Account { user, backend })
+    }
+
+    /// Checks a password against a directory's entry. What an account may not do is said only to who
+    /// knows its password.
+    async fn check(&self, entry: Option<&Entry>, credentials: &Credentials) -> Result<(), Denied> {
+        let stored = entry.and_then(|entry| entry.password.clone());
+        match self.shared.checker.check(stored, credentials.password.duplicate()).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Denied::Refused(Refusal::BadCredentials)),
+            Err(unusable @ (Unusable::Malformed | Unusable::UnknownScheme | Unusable::Stopped)) => {
+                return Err(Denied::Fault(
+                    Refusal::Unavailable,
+                    format!("the directory's entry can't be used: {unusable}"),
+                ));
+            }
+        }
+        entry.map_or(Ok(()), |entry| permitted(entry, self.address.ip()))
+    }
+
+    /// Logs in at the back end.
+    async fn connect(
+        &mut self,
+        account: Account,
+        credentials: &Credentials,
+        id: &[(String, String)],
+        asked: Instant,
+    ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
+        let Account { user, backend } = account;
+        self.story.backend = Some(Arc::clone(&backend.name));
+        let greeting = self.snapshot.listener.service.greeting();
+        let purpose = Purpose {
+            protocol: self.snapshot.listener.service.settings.protocol,
+            user: &user,
+            password: &credentials.password,
+            client: Client { address: self.address, local: self.local, session: &self.story.session, id },
+            own_greeting: &greeting,
+            own_listeners: &self.snapshot.own_listeners,
+            deadline: self.deadline,
+        };
+        match backend.log_in(&purpose).await {
+            Ok(mut connected) => {
+                self.story.host = Some(connected.host);
+                self.story.backend_tls = connected.tls;
+                self.story.took.connect = Some(connected.connect_took);
+                self.story.took.backend_login = Some(connected.login_took);
+                Ok((std::mem::take(&mut connected.welcome), connected))
+            }
+            Err(Failure::BadCredentials) => {
+                self.shared.pace.record(asked.elapsed());
+                Err(Denied::Refused(Refusal::BadCredentials))
+            }
+            Err(Failure::Passed(text)) => Err(Denied::Passed(text)),
+            Err(Failure::Limit(max)) => {
+                Err(Denied::Fault(Refusal::TooMany, format!("the back end has max_connections, {max}")))
+            }
+            Err(Failure::Unavailable(reason)) => Err(Denied::Fault(Refusal::Unavailable, reason)),
+        }
+    }
+
+    /// Runs what may talk to directories on the control plane.
+    async fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.shared.control.spawn(work).await {
+            Ok(value) => value,
+            // The control plane ends only with the program, and this session with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Logs a failed log-in at once, in the words that filters against guessing know.
+    fn tell(&self, denied: &Denied) {
+        let log = &self.shared.log;
+        match denied {
+            Denied::Refused(_) | Denied::Passed(_) => self.story.tell_failure(log),
+            Denied::Fault(refusal, text) => {
+                let level = if *refusal == Refusal::TooMany { Level::Warning } else { Level::Error };
+                self.story.tell_fault(log, level, text);
+            }
+        }
+    }
+
+    /// From here on bytes only pass: what was read too early goes first, and secrets are gone.
+    pub(super) fn hand_over(
+        self,
+        connected: Connected,
+        farewell: Farewell,
+        held: (Slots, OwnedSemaphorePermit),
+    ) -> Option<Established> {
+        let Self { mut client, mut story, shared, snapshot, .. } = self;
+        let Connected { stream: mut server, lease, rest, .. } = connected;
+        let sent = (farewell.client_rest.len() as u64, rest.len() as u64);
+        let moved = Scratch::with(|scratch| {
+            if !farewell.client_rest.is_empty() {
+                server.send(&farewell.client_rest, &mut scratch.outgoing)?;
+            }
+            if !rest.is_empty() {
+                client.send(&rest, &mut scratch.outgoing)?;
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        story.logged_in();
+        if let Err(error) = moved {
+            story.finish(&shared.log, &Ended::Gone(error.to_string()));
+            return None;
+        }
+        let heart = Wheel::enter(snapshot.listener.settings.idle_timeout);
+        let relay = Relay::new(client, server, heart, sent, farewell.text);
+        let (slots, permit) = held;
+        Some(Established { relay, story, _held: (slots, lease, permit) })
+    }
+}
+
+fn is_restricted(entry: &Entry, client: IpAddr) -> bool {
+    entry.disabled || !admits(entry, client)
+}
+
+/// Whether an account, whose password is right, may be used from `client`.
+fn permitted(entry: &Entry, client: IpAddr) -> Result<(), Denied> {
+    if entry.disabled {
+        return Err(Denied::Refused(Refusal::Disabled));
+    }
+    if !admits(entry, client) {
+        return Err(Denied::Refused(Refusal::BadCredentials));
+    }
+    Ok(())
+}
+
+/// What came from the client.
+enum Received {
+    Bytes(gatepost_wire::Secret),
+    /// Nothing will: tell it why, and end.
+    Nothing(Refusal),
+}

@@ -1,0 +1,246 @@
+//! A session, from the accepted socket to its last byte.
+//!
+//! [`serve`] is the whole way. What is needed only until the log-in lives in one boxed future that is
+//! dropped there; what stays is the [`relay`], which is small.
+
+mod access;
+pub(crate) mod admit;
+pub(crate) mod idle;
+pub(crate) mod listener;
+mod login;
+mod relay;
+
+/// How a relay ended, for the story.
+pub(crate) mod relayed {
+    pub(crate) use super::relay::Outcome;
+}
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_wire::{Refusal, proxy_header};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::auth::{Checker, Pace};
+use crate::config::{Level, TlsMode};
+use crate::ledger::{Ledger, Slots};
+use crate::log::Logger;
+use crate::map::Map;
+use crate::net::socket;
+use crate::net::stream::Stream;
+use crate::story::{Ended, Story};
+use admit::{TurnedAway, admit};
+use listener::Listener;
+use relay::Relay;
+
+/// What was said last may still be on its way when a connection is closed under unread input; the peer's
+/// kernel would throw it away. So much is read, and for so long, before that.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// What sessions share with one another and with the control plane; outlives reloads.
+pub(crate) struct Shared {
+    pub(crate) log: Logger,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) checker: Checker,
+    pub(crate) pace: Pace,
+    /// Directories are asked on the control plane's runtime.
+    pub(crate) control: tokio::runtime::Handle,
+    /// True once Gatepost is stopping.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// The settings in force when a connection came.
+pub(crate) struct Snapshot {
+    pub(crate) listener: Arc<Listener>,
+    /// The global access rules.
+    pub(crate) level: Arc<admit::Level>,
+    pub(crate) map: Arc<Map>,
+    /// Every address that is listened on.
+    pub(crate) own_listeners: Arc<[SocketAddr]>,
+}
+
+/// A connection as it was accepted.
+pub(crate) struct Arrival {
+    pub(crate) tcp: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) snapshot: Snapshot,
+    /// A share of the process' file descriptors, held for the session's whole life.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// A session on its way to the log-in.
+struct Session {
+    shared: Arc<Shared>,
+    snapshot: Snapshot,
+    client: Stream,
+    /// The client's real address.
+    address: SocketAddr,
+    /// Where it connected to.
+    local: SocketAddr,
+    deadline: Instant,
+    /// Bytes that came before they were asked for, behind a PROXY header.
+    early: Vec<u8>,
+    story: Box<Story>,
+}
+
+/// A session that is logged in: all that stays.
+struct Established {
+    relay: Relay,
+    story: Box<Story>,
+    _held: (Slots, crate::backend::Lease, OwnedSemaphorePermit),
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(arrival: Arrival, shared: Arc<Shared>) {
+    let log = shared.log.clone();
+    if let Some(mut established) = Box::pin(establish(arrival, shared)).await {
+        let outcome = (&mut established.relay).await;
+        established.story.finish(&log, &Ended::Relayed(outcome));
+    }
+}
+
+/// From the socket to the log-in: arrive, admit, secure, log in.
+async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established> {
+    let (mut session, permit) = arrive(arrival, shared).await?;
+    let slots = match session.admit() {
+        Ok(slots) => slots,
+        Err(turned_away) => {
+            session.turn_away(&turned_away);
+            return None;
+        }
+    };
+    if session.snapshot.listener.settings.tls == TlsMode::Implicit
+        && let Err(ended) = session.secure().await
+    {
+        session.story.finish(&session.shared.log, &ended);
+        return None;
+    }
+    match session.log_in().await {
+        Ok((connected, farewell)) => session.hand_over(connected, farewell, (slots, permit)),
+        Err(ended) => {
+            session.linger().await;
+            session.story.finish(&session.shared.log, &ended);
+            None
+        }
+    }
+}
+
+/// Prepares the socket and reads the PROXY header where one may come. `None`: the peer is gone or lied.
+async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, OwnedSemaphorePermit)> {
+    let Arrival { tcp, peer, snapshot, permit } = arrival;
+    let started = Instant::now();
+    let service = &snapshot.listener.service;
+    let tcp = TcpStream::from_std(tcp).ok()?;
+    socket::prepare(&tcp).ok()?;
+    let local = tcp.local_addr().ok()?;
+    let deadline = started + service.settings.login_timeout;
+    let story = Box::new(Story::new(service.name(), &snapshot.listener.scope.name, peer));
+    let client = Stream::new(tcp);
+    let mut session = Session { shared, snapshot, client, address: peer, local, deadline, early: Vec::new(), story };
+    if let Some(required) = session.snapshot.listener.takes_proxy_header(peer.ip())
+        && let Err(reason) = session.read_proxy_header(required).await
+    {
+        let log = &session.shared.log;
+        log.record(Level::Warning, session.story.service, "a PROXY header was refused")
+            .with("listener", &*session.snapshot.listener.scope.name)
+            .with("sender", peer.to_string())
+            .with("reason", reason)
+            .write();
+        return None;
+    }
+    Some((session, permit))
+}
+
+impl Session {
+    async fn read_proxy_header(&mut self, required: bool) -> Result<(), &'static str> {
+        let mut bytes = Vec::new();
+        loop {
+            match proxy_header::parse(&bytes) {
+                proxy_header::Parsed::Header { length, client } => {
+                    self.early = bytes.split_off(length);
+                    if let Some(client) = client {
+                        self.address = client;
+                        self.story.client = client;
+                    }
+                    return Ok(());
+                }
+                proxy_header::Parsed::Malformed(how) => return Err(how),
+                proxy_header::Parsed::Absent if required => return Err("there is none"),
+                proxy_header::Parsed::Absent => {
+                    self.early = bytes;
+                    return Ok(());
+                }
+                proxy_header::Parsed::Partial => {}
+            }
+            // Where a header is not required, a client that waits for our greeting would wait for ever.
+            let patience =
+                if required { self.deadline } else { self.deadline.min(Instant::now() + Duration::from_millis(250)) };
+            match timeout_at(patience, self.client.read(&mut bytes)).await {
+                Ok(Ok(0)) => return Err("the connection was closed within it"),
+                Ok(Err(_)) => return Err("the connection broke within it"),
+                Ok(Ok(_)) => {}
+                Err(_) if required => return Err("none came in time"),
+                Err(_) if bytes.is_empty() => return Ok(()),
+                Err(_) => return Err("it never ended"),
+            }
+        }
+    }
+
+    fn admit(&self) -> Result<Slots, TurnedAway> {
+        let listener = &self.snapshot.listener;
+        let levels = [&listener.level, &listener.service.level, &self.snapshot.level];
+        let scopes = [&listener.scope, &listener.service.scope];
+        admit(&levels, &scopes, &self.shared.ledger, self.address.ip(), std::time::Instant::now())
+    }
+
+    /// Says so in clear where the client could read it; a client of implicit TLS just sees the end.
+    fn turn_away(&mut self, turned_away: &TurnedAway) {
+        let (refusal, text) = match turned_away {
+            TurnedAway::Denied { rule } => (Refusal::Forbidden, format!("denied by {rule}")),
+            TurnedAway::Limited(limit) => {
+                (Refusal::TooMany, format!("{} {} of {}", limit.limit, limit.max, limit.scope))
+            }
+        };
+        let listener = &self.snapshot.listener;
+        if listener.settings.tls != TlsMode::Implicit {
+            let _ = self.client.tcp().try_write((listener.service.settings.protocol.turned_away)(refusal));
+        }
+        self.client.close();
+        self.story.finish(&self.shared.log, &Ended::TurnedAway(text));
+    }
+
+    /// Ends TLS. Whatever came in clear before is not looked at.
+    async fn secure(&mut self) -> Result<(), Ended> {
+        let Some(config) = self.snapshot.listener.tls.clone() else {
+            return Err(Ended::TlsFailed("there is no certificate".into()));
+        };
+        let started = Instant::now();
+        match timeout_at(self.deadline, self.client.accept_tls(config)).await {
+            Ok(Ok(())) => {
+                self.story.tls = self.client.tls_facts();
+                self.story.took.tls = Some(started.elapsed());
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Ended::TlsFailed(error.to_string())),
+            Err(_) => Err(Ended::TlsFailed("the handshake took too long".into())),
+        }
+    }
+
+    /// Sees to it that the last words arrive: ends our side, then reads what the client still sends.
+    async fn linger(&mut self) {
+        self.client.close();
+        let deadline = Instant::now() + LINGER_TIME;
+        let (mut bytes, mut total) = (Vec::new(), 0);
+        while total < LINGER_BYTES_MAX {
+            match timeout_at(deadline, self.client.read(&mut bytes)).await {
+                Ok(Ok(count)) if count > 0 => total += count,
+                _ => return,
+            }
+            bytes.clear();
+        }
+    }
+}

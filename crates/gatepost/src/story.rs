@@ -1,0 +1,182 @@
+//! A session's story: everything worth knowing of it, gathered on its way and written as one record.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gatepost_wire::Refusal;
+
+use crate::config::Level;
+use crate::log::{Draft, Field, Logger};
+use crate::net::stream::TlsFacts;
+use crate::service::relayed;
+
+/// See the module's documentation.
+pub(crate) struct Story {
+    /// Names the session, here and in the back end's log.
+    pub(crate) session: String,
+    pub(crate) service: &'static str,
+    pub(crate) listener: Arc<str>,
+    pub(crate) client: SocketAddr,
+    pub(crate) user: Option<String>,
+    pub(crate) mechanism: Option<&'static str>,
+    pub(crate) attempts: u32,
+    pub(crate) backend: Option<Arc<str>>,
+    pub(crate) host: Option<SocketAddr>,
+    pub(crate) tls: Option<TlsFacts>,
+    pub(crate) backend_tls: Option<TlsFacts>,
+    pub(crate) took: Took,
+    started: Instant,
+    is_logged_in: bool,
+}
+
+/// How long each stage took; `None`: it was not reached.
+#[derive(Debug, Default)]
+pub(crate) struct Took {
+    pub(crate) tls: Option<Duration>,
+    pub(crate) auth: Option<Duration>,
+    pub(crate) map: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
+    pub(crate) backend_login: Option<Duration>,
+}
+
+/// How a session ended.
+pub(crate) enum Ended {
+    /// It was not admitted.
+    TurnedAway(String),
+    /// TLS did not come up.
+    TlsFailed(String),
+    /// The client said goodbye before it was logged in.
+    LoggedOut,
+    /// It was told this, and that was the end.
+    Refused(Refusal),
+    /// The client left.
+    Gone(String),
+    /// It was logged in, and this is how the relay ended.
+    Relayed(relayed::Outcome),
+}
+
+impl Story {
+    /// A story begins.
+    pub(crate) fn new(service: &'static str, listener: &Arc<str>, client: SocketAddr) -> Self {
+        Self {
+            session: session_id(),
+            service,
+            listener: Arc::clone(listener),
+            client,
+            user: None,
+            mechanism: None,
+            attempts: 0,
+            backend: None,
+            host: None,
+            tls: None,
+            backend_tls: None,
+            took: Took::default(),
+            started: Instant::now(),
+            is_logged_in: false,
+        }
+    }
+
+    /// The log-in succeeded.
+    pub(crate) fn logged_in(&mut self) {
+        self.is_logged_in = true;
+    }
+
+    /// A log-in failed by the user's fault: said at once, for those who watch for guessing.
+    pub(crate) fn tell_failure(&self, log: &Logger) {
+        let seconds = self.started.elapsed().as_secs();
+        let message = format!("Aborted login (auth failed, {} attempts in {seconds} secs)", self.attempts);
+        let service = login_name(self.service);
+        let record = log
+            .record(Level::Info, service, message)
+            .with_some("user", self.user.clone().map(Field::Name))
+            .with_some("method", self.mechanism)
+            .with("rip", self.client.ip().to_canonical());
+        let record = if self.tls.is_some() { record.with("tls", "yes") } else { record };
+        record.with("session", Field::Name(self.session.clone())).write();
+    }
+
+    /// A log-in failed by no fault of the user's.
+    pub(crate) fn tell_fault(&self, log: &Logger, level: Level, text: &str) {
+        log.record(level, self.service, "a log-in could not be served")
+            .with_some("user", self.user.clone().map(Field::Name))
+            .with("rip", self.client.ip().to_canonical())
+            .with_some("backend", self.backend.as_deref())
+            .with("fault", text)
+            .with("session", Field::Name(self.session.clone()))
+            .write();
+    }
+
+    /// The session is over: its one record.
+    pub(crate) fn finish(&self, log: &Logger, ended: &Ended) {
+        let (result, reason) = self.result(ended);
+        let record = log
+            .record(Level::Info, self.service, "session ended")
+            .with("session", Field::Name(self.session.clone()))
+            .with("listener", &*self.listener)
+            .with("rip", self.client.ip().to_canonical())
+            .with("rport", u64::from(self.client.port()))
+            .with_some("user", self.user.clone().map(Field::Name))
+            .with_some("method", self.mechanism)
+            .with_some("backend", self.backend.as_deref())
+            .with_some("host", self.host.map(|host| host.to_string()))
+            .with("result", result)
+            .with("reason", reason);
+        let record = with_tls(record, ["tls", "cipher"], self.tls);
+        let mut record = with_tls(record, ["backend_tls", "backend_cipher"], self.backend_tls);
+        if let Ended::Relayed(outcome) = ended {
+            record = record.with("bytes_up", outcome.bytes_up).with("bytes_down", outcome.bytes_down);
+        }
+        let stages = [
+            ("ms_tls", self.took.tls),
+            ("ms_auth", self.took.auth),
+            ("ms_map", self.took.map),
+            ("ms_connect", self.took.connect),
+            ("ms_backend_login", self.took.backend_login),
+            ("ms_total", Some(self.started.elapsed())),
+        ];
+        for (name, took) in stages {
+            record = record.with_some(name, took.map(|took| took.as_millis() as u64));
+        }
+        record.write();
+    }
+
+    fn result(&self, ended: &Ended) -> (&'static str, String) {
+        let before = if self.attempts > 0 { "failed" } else { "no-login" };
+        match ended {
+            Ended::TurnedAway(why) => ("turned-away", why.clone()),
+            Ended::TlsFailed(why) => ("tls-failed", why.clone()),
+            Ended::LoggedOut => (before, "the client logged out".into()),
+            Ended::Refused(refusal) => (before, format!("{refusal:?}")),
+            Ended::Gone(why) => (if self.is_logged_in { "logged-in" } else { before }, why.clone()),
+            Ended::Relayed(outcome) => ("logged-in", outcome.end.to_string()),
+        }
+    }
+}
+
+fn with_tls<'a>(record: Draft<'a>, keys: [&'static str; 2], facts: Option<TlsFacts>) -> Draft<'a> {
+    match facts {
+        Some(facts) => record.with(keys[0], facts.version).with(keys[1], facts.cipher),
+        None => record,
+    }
+}
+
+/// The name under which Dovecot logs log-ins of this service.
+fn login_name(service: &str) -> &'static str {
+    match service {
+        "imap" => "imap-login",
+        "pop3" => "pop3-login",
+        "sieve" => "managesieve-login",
+        "submission" => "submission-login",
+        _ => "login",
+    }
+}
+
+/// A name that no two sessions share, on any node: 80 random bits.
+fn session_id() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut random = [0; 16];
+    // Without randomness sessions would share a name; nothing else depends on it.
+    let _ = getrandom::fill(&mut random);
+    random.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+}

@@ -1,0 +1,235 @@
+//! Worker threads: each runs its sessions on a runtime of its own, and no session ever moves.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::RuntimeMetrics;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::config::{Level, Threads};
+use crate::service::idle::Wheel;
+use crate::service::{Arrival, Shared, serve};
+
+/// Above this part of its time at work, on average over all, a further worker is started …
+const BUSY_HIGH: f64 = 0.75;
+/// … and below this part, were there one fewer, one is retired.
+const BUSY_LOW: f64 = 0.4;
+/// How many looks in a row, a second apart, must agree before one is started …
+const LOOKS_TO_GROW: u32 = 2;
+/// … or retired.
+const LOOKS_TO_SHRINK: u32 = 30;
+
+/// All workers.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+struct State {
+    threads: Threads,
+    workers: Vec<Arc<Worker>>,
+    next_id: u32,
+    /// Looks in a row that spoke for more workers, or for fewer.
+    high: u32,
+    low: u32,
+    looked: Instant,
+}
+
+/// One worker as others see it. Its thread ends when all handles to its queue are gone and its last
+/// session has ended.
+struct Worker {
+    id: u32,
+    orders: UnboundedSender<Order>,
+    sessions: Arc<AtomicUsize>,
+    retiring: AtomicBool,
+    metrics: RuntimeMetrics,
+    /// Its time at work until the last look.
+    busy: Mutex<Duration>,
+}
+
+enum Order {
+    Serve(Box<Arrival>),
+    Drain { count: usize, all: bool },
+}
+
+/// Counts a session until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Workers {
+    /// Starts the smallest number of workers.
+    pub(crate) fn start(threads: Threads, shared: Arc<Shared>) -> std::io::Result<Arc<Self>> {
+        let state = State { threads, workers: Vec::new(), next_id: 0, high: 0, low: 0, looked: Instant::now() };
+        let workers = Arc::new(Self { shared, state: Mutex::new(state) });
+        workers.set_bounds(threads)?;
+        Ok(workers)
+    }
+
+    /// Takes new bounds into use at once.
+    pub(crate) fn set_bounds(&self, threads: Threads) -> std::io::Result<()> {
+        let mut state = self.lock();
+        state.threads = threads;
+        while state.active() < threads.min {
+            self.grow(&mut state)?;
+        }
+        while state.active() > threads.max {
+            self.shrink(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Hands a connection to the worker with the fewest sessions.
+    pub(crate) fn dispatch(&self, arrival: Arrival) {
+        let state = self.lock();
+        let active = state.workers.iter().filter(|worker| !worker.retiring.load(Ordering::Relaxed));
+        if let Some(worker) = active.min_by_key(|worker| worker.sessions.load(Ordering::Relaxed)) {
+            worker.sessions.fetch_add(1, Ordering::Relaxed);
+            if worker.orders.send(Order::Serve(Box::new(arrival))).is_err() {
+                worker.sessions.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Sessions of all workers.
+    pub(crate) fn sessions(&self) -> usize {
+        self.lock().workers.iter().map(|worker| worker.sessions.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Tells some sessions to end: the quiet ones, or any.
+    pub(crate) fn drain(&self, count: usize, all: bool) {
+        let state = self.lock();
+        let share = count.div_ceil(state.workers.len().max(1));
+        for worker in &state.workers {
+            let _ = worker.orders.send(Order::Drain { count: share, all });
+        }
+    }
+
+    /// Looks how busy the workers are, and adds or retires one where that has lasted. Called once a second.
+    pub(crate) fn look(&self) {
+        let mut state = self.lock();
+        state.workers.retain(|worker| !worker.is_done());
+        let passed = state.looked.elapsed();
+        state.looked = Instant::now();
+        let active = state.active();
+        let busy: f64 = state.workers.iter().map(|worker| worker.busy_ratio(passed)).sum();
+        state.high = if busy / active as f64 > BUSY_HIGH { state.high + 1 } else { 0 };
+        let spare = active > 1 && busy / (active - 1) as f64 <= BUSY_LOW;
+        state.low = if spare { state.low + 1 } else { 0 };
+        if state.high >= LOOKS_TO_GROW && active < state.threads.max {
+            state.high = 0;
+            if let Err(error) = self.grow(&mut state) {
+                self.shared
+                    .log
+                    .record(Level::Error, "server", "a worker can't be started")
+                    .with("error", error.to_string())
+                    .write();
+            }
+        } else if state.low >= LOOKS_TO_SHRINK && active > state.threads.min {
+            state.low = 0;
+            self.shrink(&mut state);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that is retiring goes on, else a new one starts.
+    fn grow(&self, state: &mut State) -> std::io::Result<()> {
+        if let Some(worker) = state.workers.iter().find(|worker| worker.retiring.load(Ordering::Relaxed)) {
+            worker.retiring.store(false, Ordering::Relaxed);
+        } else {
+            let worker = Worker::start(state.next_id, Arc::clone(&self.shared))?;
+            state.next_id += 1;
+            state.workers.push(Arc::new(worker));
+        }
+        self.say(state, "a worker was added");
+        Ok(())
+    }
+
+    /// The one with the fewest sessions gets no more; it ends with the last of them.
+    fn shrink(&self, state: &mut State) {
+        let active = state.workers.iter().filter(|worker| !worker.retiring.load(Ordering::Relaxed));
+        if let Some(worker) = active.min_by_key(|worker| worker.sessions.load(Ordering::Relaxed)) {
+            worker.retiring.store(true, Ordering::Relaxed);
+        }
+        self.say(state, "a worker retires");
+    }
+
+    fn say(&self, state: &State, what: &str) {
+        let log = &self.shared.log;
+        let names = state.workers.iter().map(|worker| worker.id.to_string()).collect::<Vec<_>>();
+        log.record(Level::Info, "server", what)
+            .with("workers", state.active() as u64)
+            .with("ids", names.join("+"))
+            .write();
+    }
+}
+
+impl State {
+    fn active(&self) -> usize {
+        self.workers.iter().filter(|worker| !worker.retiring.load(Ordering::Relaxed)).count()
+    }
+}
+
+impl Worker {
+    fn start(id: u32, shared: Arc<Shared>) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+        let metrics = runtime.metrics();
+        let (orders, incoming) = unbounded_channel();
+        let sessions = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sessions);
+        std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || runtime.block_on(work(incoming, count, shared)))?;
+        Ok(Self { id, orders, sessions, retiring: AtomicBool::new(false), metrics, busy: Mutex::default() })
+    }
+
+    fn is_done(&self) -> bool {
+        self.retiring.load(Ordering::Relaxed) && self.sessions.load(Ordering::Relaxed) == 0
+    }
+
+    /// The part of the time `passed` since the last look that it was at work.
+    fn busy_ratio(&self, passed: Duration) -> f64 {
+        let total = self.metrics.worker_total_busy_duration(0);
+        let mut before = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let worked = total.saturating_sub(*before);
+        *before = total;
+        (worked.as_secs_f64() / passed.as_secs_f64().max(0.001)).min(1.0)
+    }
+}
+
+/// A worker thread's whole life.
+async fn work(mut orders: UnboundedReceiver<Order>, sessions: Arc<AtomicUsize>, shared: Arc<Shared>) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        // Without sessions there is no time to keep, and the thread sleeps.
+        let is_needed = sessions.load(Ordering::Relaxed) > 0;
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Serve(arrival)) => {
+                    let counted = Counted(Arc::clone(&sessions));
+                    let shared = Arc::clone(&shared);
+                    tokio::spawn(async move {
+                        let _counted = counted;
+                        serve(*arrival, shared).await;
+                    });
+                }
+                Some(Order::Drain { count, all }) => Wheel::drain(count, all),
+                None => break,
+            },
+            _ = seconds.tick(), if is_needed => Wheel::tick(),
+        }
+    }
+    while sessions.load(Ordering::Relaxed) > 0 {
+        seconds.tick().await;
+        Wheel::tick();
+    }
+}

@@ -1,0 +1,141 @@
+//! The world as the configuration describes it: built whole, then put in the place of the old one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::backend::{Backends, States};
+use crate::config::{self, Authenticate, CertificateFiles, Config, Problem, Problems, TlsMode};
+use crate::directory::{self, Directory};
+use crate::ledger::Scope;
+use crate::log::Logger;
+use crate::map::Map;
+use crate::net::tls::{self, Certificate};
+use crate::service::Snapshot;
+use crate::service::admit::Level;
+use crate::service::listener::{Listener, Service};
+
+/// See the module's documentation. Sessions keep what they need of it; a new world doesn't touch them.
+pub(crate) struct World {
+    pub(crate) config: Config,
+    listeners: Vec<Arc<Listener>>,
+    level: Arc<Level>,
+    pub(crate) map: Arc<Map>,
+    own_listeners: Arc<[SocketAddr]>,
+}
+
+impl World {
+    /// Opens and reads everything that `config` names; every problem is found. Must run within the
+    /// control plane's runtime, which the directories use.
+    pub(crate) fn build(
+        config: Config,
+        log: &Logger,
+        states: &Arc<States>,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let directories = open_directories(&config, &mut problems);
+        let backends = Backends::open(&config, states, warnings).unwrap_or_else(|found| {
+            problems.append(&mut found.into_vec());
+            Backends::default()
+        });
+        let listeners = build_listeners(&config, &directories, &mut problems, warnings);
+        let chosen =
+            config.map.directories.iter().filter_map(|name| directories.iter().find(|(known, _)| known == name));
+        let map = Map::new(&config.map, chosen.cloned().collect(), backends, log.clone());
+        let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
+        let level = Arc::new(Level::new(&config.access));
+        warnings.dedup();
+        problems.dedup();
+        Problems::check(problems, Self { config, listeners, level, map: Arc::new(map), own_listeners })
+    }
+
+    /// Every address that is listened on.
+    pub(crate) fn addresses(&self) -> &Arc<[SocketAddr]> {
+        &self.own_listeners
+    }
+
+    /// What a connection to `address` needs; `None`: nobody listens there any more.
+    pub(crate) fn snapshot(&self, address: SocketAddr) -> Option<Snapshot> {
+        let listener = self.listeners.iter().find(|listener| listener.settings.address == address)?;
+        Some(Snapshot {
+            listener: Arc::clone(listener),
+            level: Arc::clone(&self.level),
+            map: Arc::clone(&self.map),
+            own_listeners: Arc::clone(&self.own_listeners),
+        })
+    }
+}
+
+type Directories = Vec<(String, Arc<dyn Directory>)>;
+
+fn open_directories(config: &Config, problems: &mut Vec<Problem>) -> Directories {
+    let open = |settings: &config::Directory| match directory::open(settings) {
+        Ok(directory) => Some((settings.name.clone(), directory)),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
+    config.directories.iter().filter_map(open).collect()
+}
+
+fn build_listeners(
+    config: &Config,
+    directories: &Directories,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) -> Vec<Arc<Listener>> {
+    let mut load = |files: &CertificateFiles, problems: &mut Vec<Problem>| match Certificate::load(files) {
+        Ok(certificate) => {
+            warnings.extend(certificate.expiry_warning(files, SystemTime::now()));
+            Some(certificate)
+        }
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
+    let shared: Vec<_> = config.tls.certificates.iter().filter_map(|files| load(files, problems)).collect();
+    let mut listeners = Vec::new();
+    for settings in &config.services {
+        let protocol = settings.protocol;
+        let checks = match &settings.authenticate {
+            Authenticate::Proxy { directory } => {
+                directories.iter().find(|(name, _)| name == directory).map(|(_, found)| Arc::clone(found))
+            }
+            Authenticate::Backend => None,
+        };
+        let service = Arc::new(Service {
+            settings: settings.clone(),
+            node: config.name.clone(),
+            level: Level::new(&settings.access),
+            scope: Scope { name: protocol.name.into(), limits: settings.limits },
+            checks,
+        });
+        for settings in &settings.listeners {
+            let own = settings.certificate.as_ref().and_then(|files| load(files, problems));
+            let certificates = own.as_ref().map_or(&shared[..], std::slice::from_ref);
+            let tls = match settings.tls {
+                TlsMode::None => None,
+                TlsMode::StartTls | TlsMode::Implicit => {
+                    tls::server_config(certificates, config.tls.min_version, protocol.alpn).unwrap_or_else(|problem| {
+                        problems.push(problem);
+                        None
+                    })
+                }
+            };
+            listeners.push(Arc::new(Listener {
+                service: Arc::clone(&service),
+                settings: settings.clone(),
+                level: Level::new(&settings.access),
+                scope: Scope {
+                    name: format!("{} {}", protocol.name, settings.address).into(),
+                    limits: settings.limits,
+                },
+                tls,
+            }));
+        }
+    }
+    listeners
+}
