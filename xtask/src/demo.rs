@@ -1,0 +1,252 @@
+//! `cargo xtask demo`: Gatepost at work before two real Dovecot servers, on loopback.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gatepost_lab::{
+    Authority, Dovecot, Gatepost, MASTER, MASTER_PASSWORD, Mailbox, Result, ensure_packages, free_ports,
+};
+use serde_json::json;
+
+use crate::cargo;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Log in as every user over STARTTLS and implicit TLS, read a message, and end
+    #[arg(long)]
+    check: bool,
+    /// Write addresses and log-ins to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Use the ports from this one on instead of free ones
+    #[arg(long, value_name = "N")]
+    port_base: Option<u16>,
+    /// Say what is missing instead of installing it
+    #[arg(long)]
+    no_install: bool,
+}
+
+impl Options {
+    /// As `--check` alone.
+    pub(crate) const fn for_check() -> Self {
+        Self { check: true, json: None, port_base: None, no_install: false }
+    }
+}
+
+/// Who has mail, and where.
+const USERS: [(&str, &str, &str); 4] = [
+    ("anna", "anna's secret", "store-a"),
+    ("ben", "ben's secret", "store-a"),
+    ("carla", "carla's secret", "store-b"),
+    ("dmitri", "dmitri's secret", "store-b"),
+];
+
+struct Demo {
+    folder: PathBuf,
+    starttls: u16,
+    implicit: u16,
+    authority: Authority,
+    stores: [Dovecot; 2],
+    gatepost: Gatepost,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure_packages(&["dovecot-core", "dovecot-imapd", "curl"], !options.no_install)?;
+    let binary = cargo::build_gatepost(false)?;
+    let demo = start(&binary, options)?;
+    if let Some(path) = &options.json {
+        let text = format!("{:#}\n", demo.describe());
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if options.check {
+        return demo.check();
+    }
+    demo.introduce();
+    wait_for_the_end()?;
+    println!("\nStopping.");
+    Ok(())
+}
+
+fn start(binary: &Path, options: &Options) -> Result<Demo> {
+    let folder = cargo::target().join("demo");
+    let _ = std::fs::remove_dir_all(&folder);
+    let make = |name: &str| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok::<_, String>(path)
+    };
+    let certificates = make("certificates")?;
+    let ports: [u16; 8] = match options.port_base {
+        None => free_ports()?,
+        Some(base) if base <= u16::MAX - 8 => std::array::from_fn(|n| base + n as u16),
+        Some(base) => return Err(format!("--port-base {base}: eight ports must follow it")),
+    };
+    let [starttls, implicit, a @ .., _, _, _] = ports;
+    let b = [ports[5], ports[6], ports[7]];
+    let authority = Authority::create(&certificates)?;
+    let store = authority.issue("store", &["localhost", "127.0.0.1"])?;
+    let front = authority.issue("front", &["localhost", "127.0.0.1"])?;
+    let mailboxes = |name: &str| {
+        let here = USERS.iter().filter(|(_, _, store)| *store == name);
+        here.map(|&(user, password, _)| Mailbox { user, password }).collect::<Vec<_>>()
+    };
+    let stores = [
+        Dovecot::start_on(&make("store-a")?, &store, &mailboxes("store-a"), a)?,
+        Dovecot::start_on(&make("store-b")?, &store, &mailboxes("store-b"), b)?,
+    ];
+    for (user, _, store) in USERS {
+        let dovecot = &stores[usize::from(store == "store-b")];
+        dovecot.seed(user, [letter(user, store)])?;
+    }
+
+    let gate = make("gatepost")?;
+    let secret = gate.join("store-b.secret");
+    write_secret(&secret, MASTER_PASSWORD)?;
+    let configuration = format!(
+        "name = \"demo.example.org\"\n\n\
+         [[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\n\
+         [imap]\nauthenticate = \"proxy\"\ndirectory = \"people\"\n\n\
+         [[imap.listener]]\naddress = \"127.0.0.1:{starttls}\"\ntls = \"starttls\"\n\n\
+         [[imap.listener]]\naddress = \"127.0.0.1:{implicit}\"\ntls = \"implicit\"\n\n\
+         [imap.backend]\nca = {ca:?}\n\n\
+         [map]\ndirectories = [\"people\"]\n\n\
+         [directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n\n\
+         [backend.store-a]\nhost = \"127.0.0.1\"\nimap = {{ port = {a} }}\n\n\
+         [backend.store-b]\nhost = \"127.0.0.1\"\nimap = {{ port = {b}, tls = \"implicit\" }}\n\
+         login = {{ master = \"{MASTER}\", password_file = {secret:?} }}\n",
+        chain = front.chain,
+        key = front.key,
+        ca = authority.certificate,
+        a = stores[0].imap,
+        b = stores[1].imaps,
+    );
+    let path = gate.join("gatepost.toml");
+    std::fs::write(&path, &configuration).map_err(|error| format!("{}: {error}", path.display()))?;
+    for (user, password, store) in USERS {
+        let file = gate.join("password");
+        write_secret(&file, password)?;
+        let mut command = Command::new(binary);
+        command
+            .arg("--config")
+            .arg(&path)
+            .args(["user", "add", user, "--backend", store, "--password-file"])
+            .arg(&file);
+        let output = command.output().map_err(|error| format!("{}: {error}", binary.display()))?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let _ = std::fs::remove_file(&file);
+    }
+    let gatepost = Gatepost::start(binary, &gate, &configuration)?;
+    Ok(Demo { folder, starttls, implicit, authority, stores, gatepost })
+}
+
+fn letter(user: &str, store: &str) -> String {
+    format!(
+        "From: Gatepost <gatepost@example.org>\r\nTo: {user}@example.org\r\nSubject: Hello {user}\r\n\
+         Date: Mon, 23 Nov 2026 12:00:00 +0000\r\n\r\nThis mail lives on {store}.\r\n"
+    )
+}
+
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| writeln!(file, "{secret}")).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+impl Demo {
+    fn describe(&self) -> serde_json::Value {
+        let users =
+            USERS.map(|(user, password, store)| json!({ "name": user, "password": password, "backend": store }));
+        let stores = ["store-a", "store-b"].iter().zip(&self.stores);
+        let stores: Vec<_> =
+            stores.map(|(name, store)| json!({ "name": name, "imap": format!("127.0.0.1:{}", store.imap) })).collect();
+        json!({
+            "imap": format!("127.0.0.1:{}", self.starttls),
+            "imaps": format!("127.0.0.1:{}", self.implicit),
+            "ca": self.authority.certificate,
+            "config": self.folder.join("gatepost/gatepost.toml"),
+            "pid": self.gatepost.pid(),
+            "users": users,
+            "backends": stores,
+        })
+    }
+
+    fn introduce(&self) {
+        let ca = self.authority.certificate.display();
+        println!("Gatepost is running before two Dovecot servers.\n");
+        println!("  IMAP with STARTTLS    localhost:{}", self.starttls);
+        println!("  IMAP with TLS         localhost:{}", self.implicit);
+        println!("  certificate authority {ca}");
+        println!("  configuration         {}\n", self.folder.join("gatepost/gatepost.toml").display());
+        for (user, password, store) in USERS {
+            println!("  {user:<8} password {password:?}, mail on {store}");
+        }
+        let (user, password, _) = USERS[0];
+        println!(
+            "\nTry:  curl --cacert {ca} -u \"{user}:{password}\" 'imaps://localhost:{}/INBOX;MAILINDEX=1'",
+            self.implicit
+        );
+        println!("Ctrl-C ends it and leaves nothing running.");
+    }
+
+    /// Reads every user's mail over both listeners, and looks that it is the right mail.
+    fn check(&self) -> Result<()> {
+        let mut failures = 0;
+        for (user, password, store) in USERS {
+            for (how, url) in [
+                ("STARTTLS", format!("imap://localhost:{}", self.starttls)),
+                ("TLS", format!("imaps://localhost:{}", self.implicit)),
+            ] {
+                let read = self.read_mail(user, password, &url);
+                let wanted = format!("This mail lives on {store}.");
+                match read {
+                    Ok(mail) if mail.contains(&wanted) => println!("ok      {user} over {how}: {wanted}"),
+                    Ok(mail) => {
+                        failures += 1;
+                        println!("FAILED  {user} over {how}: expected {wanted:?}, read {mail:?}");
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        println!("FAILED  {user} over {how}: {error}");
+                    }
+                }
+            }
+        }
+        if failures > 0 {
+            return Err(format!("{failures} checks failed; Gatepost's log:\n{}", self.gatepost.log()));
+        }
+        println!("All {} log-ins read the right mail.", USERS.len() * 2);
+        Ok(())
+    }
+
+    fn read_mail(&self, user: &str, password: &str, url: &str) -> Result<String> {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-m", "20", "--ssl-reqd", "--cacert"]).arg(&self.authority.certificate);
+        command.args(["-u", &format!("{user}:{password}"), &format!("{url}/INBOX;MAILINDEX=1")]);
+        let output = command.output().map_err(|error| format!("curl: {error}"))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        }
+    }
+}
+
+/// Waits for Ctrl-C, or for a polite request to end.
+fn wait_for_the_end() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("can't wait for Ctrl-C: {error}"))?;
+    runtime.block_on(async {
+        let failed = |error: std::io::Error| format!("can't wait for Ctrl-C: {error}");
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
+}

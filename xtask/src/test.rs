@@ -1,0 +1,32 @@
+//! `cargo xtask test`: everything that must hold, in the order in which it fails fastest.
+
+use gatepost_lab::{Result, ensure_packages};
+
+use crate::cargo::cargo;
+
+/// What the end-to-end tests run, beside what every Debian has.
+const PACKAGES: [&str; 9] =
+    ["dovecot-core", "dovecot-imapd", "curl", "isync", "mutt", "fetchmail", "python3", "openssl", "iproute2"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Say what is missing instead of installing it
+    #[arg(long)]
+    no_install: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure_packages(&PACKAGES, !options.no_install)?;
+    step("format");
+    cargo(&["fmt", "--all", "--check"])?;
+    step("lints");
+    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    step("demonstration");
+    crate::demo::run(&crate::demo::Options::for_check())?;
+    step("tests");
+    cargo(&["test", "--workspace"])
+}
+
+fn step(name: &str) {
+    println!("==> {name}");
+}
