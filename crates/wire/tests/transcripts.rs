@@ -1,0 +1,311 @@
+//! Replays the conversations in `src/*/transcripts`: whole, a byte at a time, and cut at every point.
+//!
+//! A transcript begins with `front` or `back` and settings as `key=value`. Then, a line each:
+//! `C:` and `S:` what client and server say (`C>` and `S>` without a line end; `\r \n \0 \xNN` are
+//! bytes), `=` the step that follows, `!` what the outside answers, `~` what is left for the relay.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use gatepost_wire::{
+    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism, PROTOCOLS,
+    Refusal, Secret, Step, Welcome,
+};
+
+/// How a transcript's input is cut into pieces.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Whole,
+    Bytes,
+    /// All of it whole, but for one cut at this offset of all input.
+    At(usize),
+}
+
+/// A state machine with what it said since it was last asked.
+trait Machine {
+    fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> String;
+    fn outside(&mut self, words: &str, out: &mut Vec<u8>) -> String;
+    fn rest(&mut self) -> Vec<u8>;
+}
+
+struct Front(Box<dyn gatepost_wire::Front>, FrontSetup);
+
+impl Front {
+    fn describe(step: &Step) -> String {
+        match step {
+            Step::Read => "read".into(),
+            Step::StartTls => "starttls".into(),
+            Step::Through => "through".into(),
+            Step::Close(outcome) => format!("close {outcome:?}"),
+            Step::Ask(Ask::Login(ask)) => {
+                format!("ask {} {:?} {:?}", ask.mechanism.name(), ask.user, String::from_utf8_lossy(ask.password.expose()))
+            }
+        }
+    }
+}
+
+impl Machine for Front {
+    fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> String {
+        Self::describe(&self.0.step(Event::Input(bytes), out))
+    }
+
+    fn outside(&mut self, words: &str, out: &mut Vec<u8>) -> String {
+        let (kind, rest) = words.split_once(' ').unwrap_or((words, ""));
+        let event = match kind {
+            "start" => Event::Start,
+            "welcome" => {
+                let (status, capabilities) = rest.split_once(" | ").unwrap_or((rest, ""));
+                Event::Answer(Answer::Welcome(Welcome {
+                    untagged: Vec::new(),
+                    status: status.into(),
+                    capabilities: Some(capabilities.to_owned()).filter(|list| !list.is_empty()),
+                }))
+            }
+            "refused" => Event::Answer(Answer::Refused(refusal(rest))),
+            "passed" => Event::Answer(Answer::Passed(rest.to_owned())),
+            "close" => Event::Close(refusal(rest)),
+            "tls" => {
+                let setup = FrontSetup { tls: ClientTls::Up, passwords: true, carry: self.0.carry(), ..self.1.clone() };
+                self.0 = (PROTOCOLS[0].front)(setup);
+                return "read".into();
+            }
+            _ => panic!("! {words}"),
+        };
+        Self::describe(&self.0.step(event, out))
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        self.0.take_rest()
+    }
+}
+
+fn refusal(name: &str) -> Refusal {
+    use Refusal::{BadCredentials, Disabled, Expired, Forbidden, ShuttingDown, TimedOut, TooMany, Unavailable};
+    let all = [BadCredentials, Disabled, Expired, TooMany, Forbidden, Unavailable, ShuttingDown, TimedOut];
+    all.into_iter().find(|refusal| format!("{refusal:?}") == name).unwrap_or_else(|| panic!("no refusal {name:?}"))
+}
+
+struct Back(Box<dyn gatepost_wire::Back>);
+
+impl Back {
+    fn describe(step: BackStep) -> String {
+        match step {
+            BackStep::Read => "read".into(),
+            BackStep::StartTls => "starttls".into(),
+            BackStep::BadCredentials => "bad credentials".into(),
+            BackStep::Passed(text) => format!("passed {text}"),
+            BackStep::Fault(fault) => format!("fault {fault:?}"),
+            BackStep::Done(welcome) => format!(
+                "done {:?} | {} | {:?}",
+                String::from_utf8_lossy(&welcome.status),
+                welcome.capabilities.unwrap_or_default(),
+                String::from_utf8_lossy(&welcome.untagged)
+            ),
+        }
+    }
+}
+
+impl Machine for Back {
+    fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> String {
+        Self::describe(self.0.step(BackEvent::Input(bytes), out))
+    }
+
+    fn outside(&mut self, words: &str, out: &mut Vec<u8>) -> String {
+        assert_eq!(words, "tls");
+        Self::describe(self.0.step(BackEvent::TlsUp, out))
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        self.0.take_rest()
+    }
+}
+
+/// Builds the machine that a transcript's first line describes.
+fn machine(head: &str) -> Box<dyn Machine> {
+    let mut words = head.split(' ');
+    let kind = words.next().expect("a first word");
+    let settings: Vec<(&str, &str)> = words.map(|word| word.split_once('=').expect("key=value")).collect();
+    let get = |key: &str| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+    if kind == "back" {
+        let master = get("master").map(str::to_owned);
+        let setup = BackSetup {
+            starttls: get("starttls") == Some("yes"),
+            login: BackLogin {
+                user: text(get("user").unwrap_or("kim")),
+                master,
+                password: Secret::new(unescape(get("password").unwrap_or("secret"))),
+            },
+            id: get("id").map(|value| ("x-session-id".to_owned(), value.to_owned())).into_iter().collect(),
+            own_greeting: "mail.example.org Gatepost ready.".into(),
+        };
+        return Box::new(Back((PROTOCOLS[0].back)(setup)));
+    }
+    let number = |key, default| NonZeroU32::new(get(key).map_or(default, |n| n.parse().expect("a number")));
+    let tls = match get("tls") {
+        Some("offered") => ClientTls::Offered,
+        Some("up") => ClientTls::Up,
+        _ => ClientTls::Never,
+    };
+    let setup = FrontSetup {
+        name: "mail.example.org".into(),
+        greeting: "Gatepost ready.".into(),
+        tls,
+        passwords: get("passwords") != Some("no"),
+        mechanisms: Mechanism::SASL.into(),
+        id: get("id") != Some("no"),
+        max_errors: number("max_errors", 10),
+        max_auth_errors: number("max_auth_errors", 3),
+        carry: Carry::default(),
+    };
+    Box::new(Front((PROTOCOLS[0].front)(setup.clone()), setup))
+}
+
+fn text(escaped: &str) -> String {
+    String::from_utf8(unescape(escaped)).expect("UTF-8")
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        let (value, used) = match (byte, rest) {
+            (b'\\', [b'r', ..]) => (b'\r', 1),
+            (b'\\', [b'n', ..]) => (b'\n', 1),
+            (b'\\', [b'0', ..]) => (0, 1),
+            (b'\\', [b's', ..]) => (b' ', 1),
+            (b'\\', [b'\\', ..]) => (b'\\', 1),
+            (b'\\', [b'x', digits @ ..]) => {
+                let digits = std::str::from_utf8(&digits[..2]).expect("two digits");
+                (u8::from_str_radix(digits, 16).expect("two digits"), 3)
+            }
+            _ => (byte, 0),
+        };
+        bytes.push(value);
+        rest = &rest[used..];
+    }
+    bytes
+}
+
+/// Replays one transcript; gives the number of input bytes.
+fn replay(script: &str, cut: Cut) -> usize {
+    let mut lines = script.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).peekable();
+    let head = lines.next().expect("a first line");
+    let (hears, says) = if head.starts_with("back") { ('S', 'C') } else { ('C', 'S') };
+    let mut machine = machine(head);
+    let mut step = String::from("read");
+    let mut out = Vec::new();
+    let mut offset = 0;
+    let mut unread = VecDeque::new();
+    if says == 'S' && !script.contains("\n! tls-first") {
+        step = machine.outside("start", &mut out);
+    }
+    while let Some(line) = lines.next() {
+        let (mark, rest) = line.split_at(1);
+        let payload = |rest: &str| {
+            let mut bytes = unescape(rest[1..].strip_prefix(' ').unwrap_or(&rest[1..]));
+            if rest.starts_with(':') {
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes
+        };
+        match mark.chars().next().expect("a mark") {
+            mark if mark == hears => {
+                let mut input = payload(rest);
+                while lines.peek().is_some_and(|next| next.starts_with(hears)) {
+                    input.extend(payload(&lines.next().expect("a peeked line")[1..]));
+                }
+                let pieces: Vec<&[u8]> = match cut {
+                    Cut::Whole => vec![&input],
+                    Cut::Bytes => input.chunks(1).collect(),
+                    Cut::At(at) if at > offset && at < offset + input.len() => {
+                        let (a, b) = input.split_at(at - offset);
+                        vec![a, b]
+                    }
+                    Cut::At(_) => vec![&input],
+                };
+                offset += input.len();
+                unread.extend(pieces.into_iter().map(<[u8]>::to_vec));
+                listen(&mut *machine, &mut unread, &mut step, &mut out);
+            }
+            mark if mark == says => {
+                let expected = payload(rest);
+                let heard = out.drain(..expected.len().min(out.len())).collect::<Vec<_>>();
+                assert_eq!(String::from_utf8_lossy(&heard), String::from_utf8_lossy(&expected), "{cut:?}, at {line:?}");
+            }
+            '=' => {
+                assert_eq!(step, rest.trim_start(), "{cut:?}, at {line:?}");
+                assert!(out.is_empty(), "{cut:?}, at {line:?}: also said {:?}", String::from_utf8_lossy(&out));
+            }
+            '!' if rest.trim_start() == "tls-first" => {}
+            '!' => {
+                if rest.trim_start() == "tls" {
+                    // What came in clear and was not read is TLS' to choke on.
+                    unread.clear();
+                }
+                step = machine.outside(rest.trim_start(), &mut out);
+                listen(&mut *machine, &mut unread, &mut step, &mut out);
+            }
+            '~' => {
+                let mut left = machine.rest();
+                left.extend(unread.drain(..).flatten());
+                assert_eq!(String::from_utf8_lossy(&left), String::from_utf8_lossy(&payload(rest)), "{cut:?}, at {line:?}");
+            }
+            _ => panic!("{line:?} is no line of a transcript"),
+        }
+    }
+    assert!(out.is_empty(), "{cut:?}: also said {:?}", String::from_utf8_lossy(&out));
+    offset
+}
+
+/// Feeds what was received. While the machine waits for something else, the rest stays in the socket.
+fn listen(machine: &mut dyn Machine, unread: &mut VecDeque<Vec<u8>>, step: &mut String, out: &mut Vec<u8>) {
+    while step == "read"
+        && let Some(piece) = unread.pop_front()
+    {
+        *step = machine.input(&piece, out);
+    }
+}
+
+fn transcripts() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    for protocol in PROTOCOLS {
+        let folder = folder.join(protocol.name).join("transcripts");
+        files.extend(std::fs::read_dir(folder).expect("transcripts").map(|entry| entry.expect("an entry").path()));
+    }
+    files.sort();
+    files
+}
+
+fn replay_all(cuts: impl Fn(usize) -> Vec<Cut>) {
+    let mut replayed = 0;
+    for path in transcripts() {
+        let script = std::fs::read_to_string(&path).expect("a transcript");
+        for part in script.split("\n---\n") {
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            let length = std::panic::catch_unwind(|| replay(part, Cut::Whole)).unwrap_or_else(|_| panic!("in {name}:\n{part}"));
+            for cut in cuts(length) {
+                std::panic::catch_unwind(|| replay(part, cut)).unwrap_or_else(|_| panic!("in {name}, {cut:?}:\n{part}"));
+            }
+            replayed += 1;
+        }
+    }
+    assert!(replayed > 30, "only {replayed} conversations");
+}
+
+#[test]
+fn conversations_whole() {
+    replay_all(|_| Vec::new());
+}
+
+#[test]
+fn conversations_a_byte_at_a_time() {
+    replay_all(|_| vec![Cut::Bytes]);
+}
+
+#[test]
+fn conversations_cut_at_every_point() {
+    replay_all(|length| (1..length).map(Cut::At).collect());
+}
