@@ -1,0 +1,129 @@
+//! What tests lie on: folders, certificates, back ends and Gatepost before them.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gatepost_lab::{Authority, Certificate, Dovecot, Gatepost, Mailbox, free_ports};
+use tempfile::TempDir;
+
+use crate::talk::Talk;
+
+/// Gatepost as this test run built it.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_gatepost"))
+}
+
+/// Users of the first back end and of the second.
+pub const KIM: Mailbox<'_> = Mailbox { user: "kim", password: "kim's secret" };
+pub const LEE: Mailbox<'_> = Mailbox { user: "lee", password: "lee's secret" };
+
+/// A folder with an authority and Gatepost's listening ports.
+pub struct Bed {
+    folder: TempDir,
+    pub authority: Authority,
+    pub front: Certificate,
+    pub store: Certificate,
+    /// Clear and STARTTLS.
+    pub imap: u16,
+    /// Implicit TLS.
+    pub imaps: u16,
+}
+
+impl Bed {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("gatepost-test-").tempdir().expect("a folder");
+        // Servers that run as nobody must get in.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        let authority = Authority::create(folder.path()).expect("an authority");
+        let front = authority.issue("front", &["localhost", "127.0.0.1"]).expect("a certificate");
+        let store = authority.issue("store", &["localhost", "127.0.0.1"]).expect("a certificate");
+        let [imap, imaps] = free_ports().expect("free ports");
+        Self { folder, authority, front, store, imap, imaps }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// A Dovecot in a folder of this name.
+    pub fn dovecot(&self, name: &str, users: &[Mailbox<'_>]) -> Dovecot {
+        Dovecot::start(&self.path(name), &self.store, users).expect("a Dovecot")
+    }
+
+    /// The certificate, the [imap] section with both listeners, and then `rest`, which begins within [imap].
+    pub fn configuration(&self, rest: &str) -> String {
+        let Self { front, imap, imaps, .. } = self;
+        format!(
+            "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {:?}\nkey = {:?}\n\
+             [[imap.listener]]\naddress = \"127.0.0.1:{imap}\"\n[[imap.listener]]\naddress = \"127.0.0.1:{imaps}\"\ntls = \"implicit\"\n\
+             [imap]\n{rest}",
+            front.chain, front.key
+        )
+    }
+
+    /// As [`Bed::configuration`], with one back end for everybody, in clear, on this port.
+    pub fn one_backend(&self, imap: &str, port: u16) -> String {
+        self.configuration(&format!(
+            "{imap}\n[imap.backend]\ntls = \"none\"\n[map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {port} }}\n"
+        ))
+    }
+
+    /// Starts Gatepost.
+    pub fn gatepost(&self, configuration: &str) -> Gatepost {
+        Gatepost::start(binary(), self.folder.path(), configuration).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Why Gatepost refuses to start with this configuration.
+    pub fn refusal(&self, configuration: &str) -> String {
+        Gatepost::start(binary(), self.folder.path(), configuration).expect_err("a refusal")
+    }
+
+    /// A client in clear, greeted.
+    pub fn clear(&self) -> Talk {
+        Talk::clear(self.imap).greeted()
+    }
+
+    /// A client under implicit TLS, greeted.
+    pub fn secure(&self) -> Talk {
+        Talk::secure(self.imaps, &self.authority.certificate).greeted()
+    }
+
+    /// A logged-in client under TLS.
+    pub fn logged_in(&self, user: Mailbox<'_>) -> Talk {
+        let mut talk = self.secure();
+        talk.log_in(user);
+        talk
+    }
+}
+
+/// A back end that says what the test wants: each connection gets `script`, in a thread of its own.
+pub fn back_end(script: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let script = std::sync::Arc::new(script);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
+            let script = std::sync::Arc::clone(&script);
+            std::thread::spawn(move || script(stream));
+        }
+    });
+    port
+}
+
+/// Says the words and reads for as long as the other side talks; gives what it said.
+pub fn say_and_listen(mut stream: TcpStream, words: &[u8]) -> Vec<u8> {
+    let _ = stream.write_all(words);
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard);
+    heard
+}

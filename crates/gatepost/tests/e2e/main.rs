@@ -1,0 +1,17 @@
+//! Gatepost end to end: the real binary between real clients and real Dovecot servers, on loopback.
+//!
+//! Each test makes its own bed: a folder, an authority, the servers it needs. Servers that misbehave,
+//! which Dovecot doesn't, are threads of the test.
+
+mod abuse;
+mod access;
+mod auth;
+mod bed;
+mod clients;
+mod command_line;
+mod faults;
+mod operation;
+mod proxy_header;
+mod relay;
+mod talk;
+mod tls;
