@@ -23,6 +23,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    // What is accepted inherits these, at no cost for each connection.
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG_CONNECTIONS)?;
     Ok(socket.into())
@@ -30,11 +32,11 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Sets what both legs of a session need. Nagle's algorithm together with delayed acknowledgements
 /// would hold small answers back for 40 ms.
-pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Connects to `address`, from `source` if one is given.
@@ -46,6 +48,6 @@ pub(crate) async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(address).await?;
-    prepare(&stream)?;
+    prepare(&SockRef::from(&stream))?;
     Ok(stream)
 }

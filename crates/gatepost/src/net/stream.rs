@@ -191,8 +191,8 @@ fn process<C: Records>(
             Ok(_) => return Err(io::Error::other("TLS took a turn that was never allowed")),
             Err(error) => {
                 // The peer is told why, by the alert that waits behind the error.
-                if let Ok(ConnectionState::EncodeTlsData(mut alert)) = tls.process(&mut []).state {
-                    encode(outgoing, |room| alert.encode(room))?;
+                while let Ok(ConnectionState::EncodeTlsData(mut message)) = tls.process(&mut []).state {
+                    encode(outgoing, |room| message.encode(room))?;
                 }
                 return Err(tls_error(error));
             }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::{Refusal, proxy_header};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
@@ -29,7 +30,6 @@ use crate::config::{Level, TlsMode};
 use crate::ledger::{Ledger, Slots};
 use crate::log::Logger;
 use crate::map::Map;
-use crate::net::socket;
 use crate::net::stream::Stream;
 use crate::story::{Ended, Story};
 use admit::{TurnedAway, admit};
@@ -129,13 +129,12 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
     }
 }
 
-/// Prepares the socket and reads the PROXY header where one may come. `None`: the peer is gone or lied.
+/// Reads the PROXY header where one may come. `None`: the peer is gone or lied.
 async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, OwnedSemaphorePermit)> {
     let Arrival { tcp, peer, snapshot, permit } = arrival;
     let started = Instant::now();
     let service = &snapshot.listener.service;
     let tcp = TcpStream::from_std(tcp).ok()?;
-    socket::prepare(&tcp).ok()?;
     let local = tcp.local_addr().ok()?;
     let deadline = started + service.settings.login_timeout;
     let story = Box::new(Story::new(service.name(), &snapshot.listener.scope.name, peer));
@@ -207,7 +206,9 @@ impl Session {
         };
         let listener = &self.snapshot.listener;
         if listener.settings.tls != TlsMode::Implicit {
-            let _ = self.client.tcp().try_write((listener.service.settings.protocol.turned_away)(refusal));
+            // Past tokio, which has not yet seen that a socket this new can be written to.
+            let words = (listener.service.settings.protocol.turned_away)(refusal);
+            let _ = SockRef::from(self.client.tcp()).send(words);
         }
         self.client.close();
         self.story.finish(&self.shared.log, &Ended::TurnedAway(text));

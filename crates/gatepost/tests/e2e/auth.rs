@@ -1,1 +1,210 @@
-//! x
+//! Log-ins: at the back end, at the proxy, as a master; and what must not get in.
+
+use std::time::{Duration, Instant};
+
+use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, Mailbox};
+
+use crate::bed::{Bed, KIM, LEE};
+
+/// Gatepost checks passwords against a SQLite directory that `gatepost user` fills, then logs in with
+/// the user's password or as the master.
+struct AtProxy {
+    bed: Bed,
+    store: Dovecot,
+    gatepost: Gatepost,
+}
+
+impl AtProxy {
+    fn new(store_users: &[Mailbox<'_>], login: &str) -> Self {
+        let bed = Bed::new();
+        let store = bed.dovecot("store", store_users);
+        let configuration = bed.configuration(&format!(
+            "authenticate = \"proxy\"\ndirectory = \"people\"\n[imap.backend]\ntls = \"none\"\n\
+             [map]\ndirectories = [\"people\"]\n[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n\
+             [backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {} }}\n{login}",
+            store.imap
+        ));
+        bed.write("master.secret", &format!("{MASTER_PASSWORD}\r\nnot this\n"));
+        bed.write("gatepost.toml", &configuration);
+        for user in [KIM, LEE] {
+            user_command(&bed, &["add", user.user, "--backend", "store"], Some(user.password));
+        }
+        let gatepost = bed.gatepost(&configuration);
+        Self { bed, store, gatepost }
+    }
+}
+
+fn user_command(bed: &Bed, arguments: &[&str], password: Option<&str>) -> String {
+    let mut command = std::process::Command::new(crate::bed::binary());
+    command.arg("--config").arg(bed.path("gatepost.toml")).arg("user").args(arguments);
+    if let Some(password) = password {
+        command.arg("--password-file").arg(bed.write("password", &format!("{password}\n")));
+    }
+    let output = command.output().expect("gatepost");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_proxy_checks_first_and_the_back_end_second() {
+    let setup = AtProxy::new(&[KIM], "");
+    let mut talk = setup.bed.secure();
+    let wrong = talk.verdict("LOGIN kim wrong");
+    assert_eq!(wrong, "NO [AUTHENTICATIONFAILED] Authentication failed.");
+    assert!(!setup.store.log().contains("kim"), "the back end was not even asked");
+    assert_eq!(talk.verdict("LOGIN nobody wrong"), wrong);
+    talk.log_in(KIM);
+    // The proxy knows lee, the back end does not.
+    assert_eq!(setup.bed.secure().try_log_in(LEE), wrong);
+}
+
+#[test]
+fn a_master_logs_in_for_users_whose_passwords_it_does_not_need() {
+    let login = format!("login = {{ master = \"{MASTER}\", password_file = \"master.secret\" }}\n");
+    let at_store = Mailbox { user: "kim", password: "another at the store" };
+    let setup = AtProxy::new(&[at_store], &login);
+    let mut talk = setup.bed.secure();
+    talk.log_in(KIM);
+    talk.command("LOGOUT");
+    assert!(setup.store.log().contains("user=<kim>"), "{}", setup.store.log());
+    assert!(setup.bed.secure().try_log_in(at_store).starts_with("NO [AUTHENTICATIONFAILED]"));
+    let warning = setup.gatepost.wait_for_log("master.secret").expect("a warning");
+    assert!(warning.contains("can be read by everyone"), "{warning}");
+}
+
+#[test]
+fn a_master_never_stands_in_for_a_password_that_nobody_checked() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM, LEE]);
+    bed.write("master.secret", MASTER_PASSWORD);
+    bed.write("users", "kim:{PLAIN}kim's secret\nlee:\n");
+    let gatepost = bed.gatepost(&bed.configuration(&format!(
+        "[imap.backend]\ntls = \"none\"\n[map]\ndefault = \"store\"\ndirectories = [\"people\"]\n\
+         [directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n[backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {} }}\n\
+         login = {{ master = \"{MASTER}\", password_file = \"master.secret\" }}\n",
+        store.imap
+    )));
+    let mut talk = bed.secure();
+    assert!(talk.verdict("LOGIN kim wrong").starts_with("NO [AUTHENTICATIONFAILED]"));
+    assert!(talk.verdict("LOGIN lee wrong").starts_with("NO [AUTHENTICATIONFAILED]"), "no password to check against");
+    assert!(bed.secure().verdict("LOGIN max wrong").starts_with("NO [UNAVAILABLE]"), "nobody knows max");
+    gatepost.wait_for_log("no directory can check this user's password").expect("the reason");
+    talk.log_in(KIM);
+}
+
+#[test]
+fn accounts_are_disabled_enabled_and_removed_while_it_runs() {
+    let setup = AtProxy::new(&[KIM, LEE], "");
+    let bed = &setup.bed;
+    user_command(bed, &["set", "kim", "--disable"], None);
+    let mut talk = bed.secure();
+    assert_eq!(talk.verdict("LOGIN kim wrong"), "NO [AUTHENTICATIONFAILED] Authentication failed.", "only the right password learns it");
+    assert_eq!(talk.try_log_in(KIM), "NO [CONTACTADMIN] This account is disabled.");
+    user_command(bed, &["set", "kim", "--enable"], None);
+    talk.log_in(KIM);
+    user_command(bed, &["set", "lee"], Some("a new one"));
+    assert!(bed.secure().try_log_in(LEE).starts_with("NO [AUTHENTICATIONFAILED]"), "the old password ended at once");
+    user_command(bed, &["remove", "kim"], None);
+    assert!(bed.secure().try_log_in(KIM).starts_with("NO [AUTHENTICATIONFAILED]"));
+    let list = user_command(bed, &["list", "--json"], None);
+    assert_eq!(list.trim(), r#"{"users":[{"backend":"store","disabled":false,"name":"lee","password":true}]}"#);
+}
+
+#[test]
+fn a_passwd_file_of_dovecots_serves_as_it_is() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM, LEE]);
+    let users = "kim:{SSHA}AAAA::::::nologin\nlee:{PLAIN}lee's secret:1000:1000::/home/lee::host=store allow_nets=127.0.0.0/30\n";
+    bed.write("users", users);
+    let _gatepost = bed.gatepost(&bed.configuration(&format!(
+        "plaintext = \"always\"\nauthenticate = \"proxy\"\ndirectory = \"people\"\n[imap.backend]\ntls = \"none\"\n[map]\ndirectories = [\"people\"]\n\
+         [directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n[backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {} }}\n",
+        store.imap
+    )));
+    assert!(bed.clear().try_log_in(LEE).starts_with("OK"));
+    let mut elsewhere = crate::talk::Talk::clear_from([127, 0, 0, 9].into(), bed.imap).greeted();
+    assert!(elsewhere.try_log_in(LEE).starts_with("NO [AUTHENTICATIONFAILED]"), "outside allow_nets");
+    assert!(bed.clear().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "a broken hash is not the user's fault");
+    bed.write("users", &users.replace("{SSHA}AAAA::::::nologin", "{PLAIN}kim's secret::::::host=store"));
+    std::thread::sleep(Duration::from_millis(1100));
+    assert!(bed.clear().try_log_in(KIM).starts_with("OK"), "the changed file is read again");
+}
+
+#[test]
+fn strange_names_are_never_expanded_and_match_nobody() {
+    let setup = AtProxy::new(&[KIM, LEE], "");
+    for name in ["%u", "${user}", "*)(uid=*", "k%m", "k_m", "kim'--", "kim\\\\", "kim,dc=x", "../kim", "kim*gatepost", "<script>", "kim\u{202e}"] {
+        let mut fresh = setup.bed.secure();
+        assert_eq!(fresh.verdict(&format!("LOGIN \"{name}\" \"kim's secret\"")), "NO [AUTHENTICATIONFAILED] Authentication failed.", "{name}");
+    }
+    // Bytes that no name may have: refused before any directory sees them.
+    for literal in [&b"k\xffm"[..], b"kim\r\n", b"kim\x1b[2J"] {
+        let mut fresh = setup.bed.secure();
+        fresh.send([format!("x LOGIN {{{}+}}\r\n", literal.len()).as_bytes(), literal, b" secret\r\n"].concat());
+        assert_eq!(fresh.answer("x").pop().expect("an answer"), "x NO [AUTHENTICATIONFAILED] Authentication failed.");
+    }
+    assert!(setup.bed.secure().verdict("LOGIN KIM \"kim's secret\"").starts_with("OK"), "names are folded to lower case");
+    let log = setup.gatepost.wait_for_log("user=<\\u{3c}script\\u{3e}>").expect("an escaped name");
+    assert!(log.contains("Aborted login (auth failed, 1 attempts in"), "{log}");
+    assert!(!setup.gatepost.log().contains(['\u{1b}', '\u{202e}']), "nothing raw reaches the log");
+}
+
+#[test]
+fn unknown_users_and_wrong_passwords_look_and_feel_the_same() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    bed.write("users", "kim:::::::host=store\n");
+    let _gatepost = bed.gatepost(&bed.configuration(&format!(
+        "max_auth_errors = 0\n[imap.backend]\ntls = \"none\"\n[map]\ndirectories = [\"people\"]\n[directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
+         [backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {} }}\n",
+        store.imap
+    )));
+    let mut talk = bed.secure();
+    let mut time = |name: &str| {
+        let started = Instant::now();
+        assert_eq!(talk.verdict(&format!("LOGIN {name} wrong")), "NO [AUTHENTICATIONFAILED] Authentication failed.");
+        started.elapsed()
+    };
+    // Dovecot takes its time to refuse; so must whoever never asks it.
+    let known: Vec<_> = (0..4).map(|_| time("kim")).collect();
+    let unknown: Vec<_> = (0..4).map(|_| time("nobody")).collect();
+    let (fastest, slowest) = (known.iter().min().expect("times"), known.iter().max().expect("times"));
+    assert!(unknown.iter().all(|took| took >= &(*fastest / 2) && took <= &(*slowest * 2)), "known {known:?}, unknown {unknown:?}");
+}
+
+#[test]
+fn a_second_user_on_the_same_connection_is_never_the_first() {
+    let setup = AtProxy::new(&[KIM, LEE], "");
+    let mut talk = setup.bed.secure();
+    assert!(talk.verdict("LOGIN kim \"lee's secret\"").starts_with("NO"));
+    talk.send("p AUTHENTICATE PLAIN\r\n");
+    assert_eq!(talk.line(), "+ ");
+    talk.send("*\r\n");
+    assert!(talk.answer("p").pop().expect("an answer").starts_with("p BAD"));
+    talk.log_in(LEE);
+    talk.command("LOGOUT");
+    drop(talk);
+    let line = setup.gatepost.wait_for_log("result=logged-in").expect("a record");
+    assert!(line.contains("user=<lee>"), "{line}");
+}
+
+#[test]
+fn the_map_completes_and_refuses() {
+    let bed = Bed::new();
+    let full = Mailbox { user: "kim@example.org", password: KIM.password };
+    let store = bed.dovecot("store", &[full]);
+    bed.write("users", "kim@example.org:::::::host=store\nlost@example.org:::::::host=10.1.2.3\nloop@example.org:::::::host=evil.example.org\n");
+    let gatepost = bed.gatepost(&bed.configuration(&format!(
+        "[imap.backend]\ntls = \"none\"\n[map]\ndirectories = [\"people\"]\ndomain = \"example.org\"\nhosts = [\"10.9.0.0/16\"]\n\
+         [directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n[backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {} }}\n",
+        store.imap
+    )));
+    bed.secure().log_in(KIM);
+    bed.secure().log_in(Mailbox { user: "Kim@Example.ORG", ..KIM });
+    assert!(bed.secure().verdict("LOGIN stranger x").starts_with("NO [AUTHENTICATIONFAILED]"));
+    for name in ["lost", "loop"] {
+        assert!(bed.secure().verdict(&format!("LOGIN {name} x")).starts_with("NO [UNAVAILABLE]"));
+    }
+    let line = gatepost.wait_for_log("`map.hosts` does not allow").expect("the reason");
+    assert!(line.contains("10.1.2.3"), "{line}");
+}

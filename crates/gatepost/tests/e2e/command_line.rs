@@ -1,1 +1,164 @@
-//! x
+//! The commands that work from the file, and a start that is refused with all its reasons.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use gatepost_lab::Process;
+use rustix::process::Signal;
+
+use crate::bed::{Bed, KIM, binary};
+use crate::talk::Talk;
+
+fn gatepost(bed: &Bed, arguments: &[&str]) -> Output {
+    Command::new(binary()).arg("--config").arg(bed.path("gatepost.toml")).args(arguments).output().expect("gatepost")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_start_is_refused_with_all_its_reasons_at_once() {
+    let bed = Bed::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let taken = taken.local_addr().expect("an address");
+    let other = bed.authority.issue("other", &["localhost"]).expect("a certificate");
+    let configuration = format!(
+        "[[tls.certificate]]\nchain = {:?}\nkey = {:?}\n[[tls.certificate]]\nchain = \"missing.pem\"\nkey = \"missing.key\"\n\
+         [imap]\n[[imap.listener]]\naddress = \"{taken}\"\n[[imap.listener]]\naddress = \"192.0.2.1:143\"\n\
+         [imap.backend]\nca = \"nowhere.pem\"\n[map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\n",
+        bed.front.chain, other.key
+    );
+    let refusal = bed.refusal(&configuration);
+    for reason in ["is in use by another program", "is no address of this machine", "missing.pem: can't be read", "is not the key of the certificate", "nowhere.pem: can't be read"] {
+        assert_eq!(refusal.matches(reason).count(), 1, "{reason}: {refusal}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_learns_how_to_get_a_low_port() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let path = bed.write("gatepost.toml", &bed.one_backend("", 9).replace(&format!("127.0.0.1:{}", bed.imap), "127.0.0.1:143"));
+    let key_must_be_readable = |path: &std::path::Path| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("permissions");
+    [&bed.front.key, &path].map(|path| key_must_be_readable(path));
+    let output = bed.path("output");
+    let mut process = Process::start(binary(), &["serve", "--config", &path.display().to_string()], &output, true).expect("a start");
+    let status = process.wait(std::time::Duration::from_secs(20)).expect("an end");
+    let text = std::fs::read_to_string(output).expect("a file");
+    // Some systems let everybody have low ports.
+    if status.code() == Some(1) {
+        assert!(text.contains("ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"), "{text}");
+    }
+}
+
+#[test]
+fn errors_name_file_line_and_column_all_at_once() {
+    let bed = Bed::new();
+    bed.write(
+        "gatepost.toml",
+        "nmae = \"x\"\n[imap]\nlogin_timeout = \"5 minutes\"\nidle_timeout = \"5m\"\nmechanisms = [\"PLAIN\", \"XOAUTH2\"]\n[[imap.listener]]\naddress = \"143\"\n\
+         [pop3]\n[defence]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\npop3 = { port = 110 }\n[directory.d]\ntype = \"ldap\"\n",
+    );
+    let output = gatepost(&bed, &["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = said(&output);
+    for complaint in [
+        "gatepost.toml:1:1: nmae: unknown setting; did you mean `name`?",
+        "gatepost.toml:3:17: imap.login_timeout: expected a duration such as \"90s\", \"5m\" or \"1h\", found \"5 minutes\"",
+        "gatepost.toml:4:16: imap.idle_timeout: is at least 30m",
+        "gatepost.toml:5:14: imap.mechanisms: XOAUTH2: not in this version of Gatepost",
+        "gatepost.toml:7:11: imap.listener.address: expected an address and port",
+        "gatepost.toml:8:2: pop3: not in this version of Gatepost",
+        "gatepost.toml:9:2: defence: not in this version of Gatepost",
+        "gatepost.toml:11:11: map.default: there is no [backend.nobody]",
+        "gatepost.toml:13:8: backend.a.host: expected a host name or address without a port, found \"a b\"",
+        "gatepost.toml:14:1: backend.a.pop3: not in this version of Gatepost",
+        "gatepost.toml:16:8: directory.d.type: ldap, http and oauth2 are not in this version of Gatepost",
+    ] {
+        assert!(text.contains(complaint), "{complaint}\nis not in\n{text}");
+    }
+}
+
+#[test]
+fn check_explain_and_config_need_no_server() {
+    let bed = Bed::new();
+    bed.write("users", "kim:{PLAIN}x::::::host=store-b\nmax:{PLAIN}x::::::nologin\nlost:::::::host=nowhere\n");
+    let configuration = bed.configuration(
+        "max_auth_errors = 0\n[imap.backend]\ntls = \"none\"\nconnect_timeout = \"3s\"\n[map]\ndirectories = [\"people\"]\n[directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
+         [backend.store-a]\nhost = \"127.0.0.1\"\n[backend.store-b]\nhost = [\"10.0.0.1\", \"10.0.0.2\"]\nimap = { port = 1143, tls = \"implicit\", verify = false }\n",
+    );
+    bed.write("gatepost.toml", &configuration);
+    let check = gatepost(&bed, &["check"]);
+    assert!(check.status.success(), "{}", said(&check));
+    assert!(said(&check).contains("0: one connection may guess passwords without end"), "{}", said(&check));
+    let json: serde_json::Value = serde_json::from_slice(&gatepost(&bed, &["check", "--json"]).stdout).expect("JSON");
+    assert_eq!(json["check"]["ok"], true);
+
+    let explain = gatepost(&bed, &["explain", "KIM"]);
+    let text = said(&explain);
+    assert!(explain.status.success(), "{text}");
+    for step in ["\"KIM\" is looked up, logged and logged in as \"kim\"", "people knows the user: at \"store-b\"", "to 10.0.0.1, then 10.0.0.2, port 1143, with implicit TLS"] {
+        assert!(text.contains(step), "{step}: {text}");
+    }
+    for user in ["max", "lost", "nobody"] {
+        assert_eq!(gatepost(&bed, &["explain", user]).status.code(), Some(1), "{user}");
+    }
+    let reference = said(&gatepost(&bed, &["config", "reference"]));
+    assert!(reference.contains("[[imap.listener]]") && reference.contains("#max_auth_errors = 3"), "{reference}");
+
+    // What is in force is itself a configuration, and the same one.
+    let effective = said(&gatepost(&bed, &["config", "effective"]));
+    assert!(effective.contains("login_timeout = \"1m\"  # default") && effective.contains("connect_timeout = \"3s\"\n"), "{effective}");
+    bed.write("gatepost.toml", &effective);
+    let again = said(&gatepost(&bed, &["config", "effective"]));
+    let plain = |text: &str| text.replace("  # default", "").replace(bed.path("").to_str().unwrap_or_default(), "");
+    assert_eq!(plain(&again), plain(&effective));
+    assert_eq!(gatepost(&bed, &["frobnicate"]).status.code(), Some(2), "wrong usage");
+}
+
+#[test]
+fn users_are_kept_without_a_server() {
+    let bed = Bed::new();
+    bed.write("gatepost.toml", &bed.configuration("[map]\ndirectories = [\"people\"]\ndomain = \"example.org\"\n[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n[backend.store]\nhost = \"127.0.0.1\"\n"));
+    let missing = gatepost(&bed, &["check"]);
+    assert!(said(&missing).contains("make it with `gatepost user add`"), "{}", said(&missing));
+    let password = bed.write("password", "secret\n").display().to_string();
+    assert!(gatepost(&bed, &["user", "add", "Kim", "--backend", "store", "--password-file", &password]).status.success());
+    for (arguments, complaint) in [
+        (&["user", "add", "kim"][..], "there is such a user already"),
+        (&["user", "add", "lee", "--backend", "elsewhere"], "there is no [backend.elsewhere]"),
+        (&["user", "set", "lee", "--disable"], "there is no such user"),
+        (&["user", "remove", "lee"], "there is no such user"),
+        (&["user", "list", "--directory", "other"], "there is no [directory.other] of type sql"),
+        (&["user", "add", "lee", "--password-file", "/nonexistent"], "/nonexistent: can't be read"),
+    ] {
+        let output = gatepost(&bed, arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(complaint), "{}", said(&output));
+    }
+    let old = bed.write("old", "lee:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=::::::host=store\nkim:{PLAIN}x\n").display().to_string();
+    let imported = said(&gatepost(&bed, &["user", "import", &old]));
+    assert!(imported.contains("1 users added, 1 were there already"), "{imported}");
+    let list = said(&gatepost(&bed, &["user", "list"]));
+    assert_eq!(list, "kim@example.org  store\nlee@example.org  store\n");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(bed.path("people.db")).expect("a file").permissions());
+    assert_eq!(mode & 0o777, 0o600, "hashes are for the owner's eyes");
+}
+
+#[test]
+fn one_existing_server_is_fronted_without_any_file() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let output = bed.path("output");
+    let to = format!("127.0.0.1:{}", store.imap);
+    let mut process = Process::start(binary(), &["serve", "--to", &to], &output, false).expect("a start");
+    if let Err(error) = gatepost_lab::wait_for_port(1143, std::time::Duration::from_secs(20)) {
+        panic!("{error}: {}", std::fs::read_to_string(output).unwrap_or_default());
+    }
+    Talk::clear(1143).greeted().log_in(KIM);
+    process.signal(Signal::TERM).expect("a signal");
+    assert!(process.wait(std::time::Duration::from_secs(40)).expect("an end").success());
+}

@@ -1,1 +1,245 @@
-//! x
+//! A running Gatepost: reloads, stops, threads, logs.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use gatepost_lab::free_port;
+use rustix::process::Signal;
+
+use crate::bed::{Bed, KIM, back_end};
+use crate::talk::Talk;
+
+#[test]
+fn reloads_during_a_thousand_log_ins_disturb_none() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let configuration = bed.one_backend("plaintext = \"always\"", store.imap);
+    let gatepost = bed.gatepost(&configuration);
+    let mut witness = bed.logged_in(KIM);
+    let (done, logins) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let log_in = || {
+            while logins.fetch_add(1, Ordering::SeqCst) < 1000 {
+                let mut talk = bed.clear();
+                talk.log_in(KIM);
+                assert!(talk.verdict("NOOP").starts_with("OK"));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(log_in)).collect();
+        let reloads = scope.spawn(|| {
+            let mut count = 0;
+            while !done.load(Ordering::SeqCst) {
+                let answer = gatepost.reload(&configuration.replace("Gatepost ready.", &format!("Ready {count}."))).expect("an answer");
+                assert!(answer.contains("was reloaded"), "{answer}");
+                count += 1;
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            count
+        });
+        threads.into_iter().for_each(|thread| thread.join().expect("a thread"));
+        done.store(true, Ordering::SeqCst);
+        assert!(reloads.join().expect("a thread") > 2);
+    });
+    assert!(witness.verdict("NOOP").starts_with("OK"));
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_where() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let good = bed.one_backend("", store.imap);
+    let gatepost = bed.gatepost(&good);
+    for (bad, complaint) in [
+        (good.replace("[map]", "[map]\nfoo = 1"), "map.foo: unknown setting"),
+        (good.replace("tls = \"none\"", "tls = none"), "gatepost.toml:"),
+        (good.replace(&format!("127.0.0.1:{}", bed.imap), &format!("127.0.0.1:{}", store.imap)), "is in use by another program"),
+        (String::new(), "no service"),
+    ] {
+        let answer = gatepost.reload(&bad).expect("an answer");
+        assert!(answer.contains("nothing was changed"), "{answer}");
+        gatepost.wait_for_log(complaint).expect(complaint);
+        bed.logged_in(KIM);
+    }
+}
+
+#[test]
+fn a_reload_moves_listeners_and_changes_limits_under_living_sessions() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let before = bed.one_backend("plaintext = \"always\"", store.imap);
+    let gatepost = bed.gatepost(&before);
+    let mut talk = bed.clear();
+    talk.log_in(KIM);
+    let port = free_port().expect("a port");
+    let after = before.replace(&format!("127.0.0.1:{}", bed.imap), &format!("127.0.0.1:{port}")).replace("[map]", "[imap.limits]\nconnections = 2\n[map]");
+    let answer = gatepost.reload(&after).expect("an answer");
+    assert!(answer.contains("was reloaded"), "{answer}");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", bed.imap)).is_err(), "the old address is gone");
+    assert!(talk.verdict("NOOP").starts_with("OK"), "its session is not");
+    let _second = Talk::clear(port).greeted();
+    assert!(Talk::clear(port).line().starts_with("* BYE [LIMIT]"), "the session from before counts");
+}
+
+#[test]
+fn a_stop_says_goodbye_and_ends_by_its_deadline() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let mut gatepost = bed.gatepost(&bed.one_backend("", store.imap));
+    let mut idle: Vec<_> = (0..40).map(|_| bed.logged_in(KIM)).collect();
+    for talk in &mut idle {
+        talk.command("SELECT INBOX");
+        talk.send("i IDLE\r\n");
+        assert!(talk.line().starts_with("+ "));
+    }
+    let mut waiting = bed.clear();
+    std::thread::sleep(Duration::from_millis(2200));
+    let started = Instant::now();
+    gatepost.signal(Signal::TERM).expect("a signal");
+    assert_eq!(waiting.line(), "* BYE [UNAVAILABLE] The server is shutting down.");
+    for talk in &mut idle {
+        assert_eq!(talk.line(), "* BYE [UNAVAILABLE] The server is shutting down.");
+        assert_eq!(talk.line(), "");
+    }
+    let status = gatepost.wait(Duration::from_secs(6)).expect("an end");
+    assert!(status.success(), "{status}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(gatepost.log().contains("Gatepost has stopped"));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_sessions_that_never_rest() {
+    let bed = Bed::new();
+    let port = back_end(|mut stream| {
+        use std::io::{Read as _, Write as _};
+        let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"L OK [CAPABILITY IMAP4rev1] in\r\n");
+        while stream.write_all(b"* half a li").is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let mut gatepost = bed.gatepost(&bed.one_backend("", port));
+    let mut busy = bed.logged_in(KIM);
+    gatepost.signal(Signal::TERM).expect("a signal");
+    let status = gatepost.wait(Duration::from_secs(6)).expect("an end");
+    assert!(status.success(), "{status}");
+    assert!(!busy.rest().contains("BYE"), "nothing is put into the middle of a line");
+}
+
+#[test]
+fn threads_come_with_the_work_and_go_with_it() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let configuration = bed.one_backend("plaintext = \"always\"", store.imap).replace("[map]", "[threads]\nmin = 1\nmax = 2\n[map]");
+    let gatepost = bed.gatepost(&configuration);
+    assert_eq!(workers(&gatepost), 1);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // TLS handshakes are the hardest work there is.
+                while !stop.load(Ordering::SeqCst) {
+                    drop(Talk::secure(bed.imaps, &bed.authority.certificate));
+                }
+            });
+        }
+        let grown = gatepost.wait_for_log("workers=2");
+        stop.store(true, Ordering::SeqCst);
+        grown.expect("a second worker");
+    });
+    // Live: fewer at once by a reload, and the last of its sessions ends the thread.
+    let answer = gatepost.reload(&configuration.replace("max = 2", "max = 1")).expect("an answer");
+    assert!(answer.contains("was reloaded"), "{answer}");
+    gatepost.wait_for_log("a worker retires").expect("a record");
+    let started = Instant::now();
+    while workers(&gatepost) > 1 {
+        assert!(started.elapsed() < Duration::from_secs(20), "the thread stays");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bed.logged_in(KIM);
+}
+
+fn workers(gatepost: &gatepost_lab::Gatepost) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", gatepost.pid())).expect("threads").flatten();
+    tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker-"))).count()
+}
+
+#[test]
+fn log_rules_send_what_they_name_where_they_say() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let rules = "[[log.rule]]\n[[log.rule]]\nservice = \"imap\"\nto = \"file\"\npath = \"imap.json\"\nformat = \"json\"\nrotate = { size = \"1KiB\", keep = 2 }\n\
+                 [[log.rule]]\nlevel = \"error\"\nto = \"file\"\npath = \"errors.log\"\n[map]";
+    let gatepost = bed.gatepost(&bed.one_backend("", store.imap).replace("[map]", rules));
+    for _ in 0..8 {
+        bed.logged_in(KIM).command("LOGOUT");
+    }
+    bed.secure().verdict("LOGIN kim wrong");
+    gatepost.wait_for_log("auth failed").expect("a record");
+    std::thread::sleep(Duration::from_millis(200));
+    let files: Vec<_> = std::fs::read_dir(bed.path("")).expect("a folder").flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name.starts_with("imap.json")).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    let mut services = Vec::new();
+    for name in files {
+        for line in std::fs::read_to_string(bed.path(&name)).expect("a file").lines() {
+            let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            services.push(record["service"].as_str().expect("a service").to_owned());
+            assert!(record["time"].is_string() && record["level"].is_string() && record["message"].is_string(), "{line}");
+        }
+    }
+    assert!(services.iter().all(|service| service.starts_with("imap")), "{services:?}");
+    assert_eq!(std::fs::read_to_string(bed.path("errors.log")).expect("a file"), "");
+}
+
+#[test]
+fn no_password_is_ever_written_down_or_kept() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let configuration = bed.one_backend("plaintext = \"always\"", store.imap).replace("[map]", "[log]\nlevel = \"protocol\"\n[map]");
+    let gatepost = bed.gatepost(&configuration);
+    let mut sessions = Vec::new();
+    for secure in [false, true] {
+        let mut talk = if secure { bed.secure() } else { bed.clear() };
+        talk.verdict("LOGIN kim \"wr0ng-passw0rd-1\"");
+        talk.send("a AUTHENTICATE PLAIN\r\nAGtpbQB3cjBuZy1wYXNzdzByZC0x\r\n");
+        talk.answer("a");
+        talk.log_in(KIM);
+        sessions.push(talk);
+    }
+    gatepost.wait_for_log("auth failed").expect("a record");
+    let secrets = [&b"wr0ng-passw0rd-1"[..], b"AGtpbQB3cjBuZy1wYXNzdzByZC0x", KIM.password.as_bytes(), b"AGtpbQBraW0ncyBzZWNyZXQ="];
+    let log = gatepost.log().into_bytes();
+    for secret in secrets {
+        let text = String::from_utf8_lossy(secret).into_owned();
+        assert!(!holds(&log, secret), "{text} is in the log");
+    }
+    // What a core dump would hold: with the sessions alive, their secrets are gone.
+    std::thread::sleep(Duration::from_millis(200));
+    let memory = memory(gatepost.pid());
+    for secret in secrets {
+        let text = String::from_utf8_lossy(secret).into_owned();
+        assert!(!holds(&memory, secret), "{text} is in memory");
+    }
+}
+
+fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// All that a process has written to memory of its own.
+fn memory(pid: u32) -> Vec<u8> {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+    let file = std::fs::File::open(format!("/proc/{pid}/mem")).expect("memory");
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw-p ") || line.contains(" rw-s ")) {
+        let (start, end) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let number = |text| u64::from_str_radix(text, 16).expect("a number");
+        let mut bytes = vec![0; (number(end) - number(start)) as usize];
+        if file.read_exact_at(&mut bytes, number(start)).is_ok() {
+            all.extend(bytes);
+        }
+    }
+    all
+}
