@@ -196,10 +196,9 @@ impl Framer {
 
     /// Removes `count` bytes at `at`.
     fn cut(&mut self, at: usize, count: usize) {
-        let kept = self.buffer.bytes()[at + count..].to_vec();
         let mut shorter = WipedBuffer::default();
         shorter.extend(&self.buffer.bytes()[..at]);
-        shorter.extend(&kept);
+        shorter.extend(&self.buffer.bytes()[at + count..]);
         self.buffer = shorter;
     }
 }

@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroize as _;
 
 use crate::limits::{PASSWORD_BYTES_MAX, USER_BYTES_MAX};
 use crate::secret::Secret;
@@ -16,11 +15,6 @@ pub fn decode(text: &[u8]) -> Option<Secret> {
         return Some(Secret::default());
     }
     STANDARD.decode(text).ok().map(Secret::new)
-}
-
-/// Encodes a message to base64.
-pub fn encode(message: &[u8]) -> String {
-    STANDARD.encode(message)
 }
 
 /// The user name and password of a PLAIN message.
@@ -62,11 +56,9 @@ pub fn password(bytes: &[u8]) -> Option<Secret> {
     sound.then(|| Secret::new(bytes.to_vec()))
 }
 
-/// Appends a secret message to `out` in base64 and wipes what it used on the way.
-pub fn encode_into(message: &Secret, out: &mut Vec<u8>) {
-    let mut text = encode(message.expose());
-    out.extend_from_slice(text.as_bytes());
-    text.zeroize();
+/// A secret message in base64, which is no less secret.
+pub fn encode_secret(message: &Secret) -> Secret {
+    Secret::new(STANDARD.encode(message.expose()).into_bytes())
 }
 
 #[cfg(test)]

@@ -39,7 +39,12 @@ impl Front {
             Step::Through => "through".into(),
             Step::Close(outcome) => format!("close {outcome:?}"),
             Step::Ask(Ask::Login(ask)) => {
-                format!("ask {} {:?} {:?}", ask.mechanism.name(), ask.user, String::from_utf8_lossy(ask.password.expose()))
+                format!(
+                    "ask {} {:?} {:?}",
+                    ask.mechanism.name(),
+                    ask.user,
+                    String::from_utf8_lossy(ask.password.expose())
+                )
             }
         }
     }
@@ -250,7 +255,11 @@ fn replay(script: &str, cut: Cut) -> usize {
             '~' => {
                 let mut left = machine.rest();
                 left.extend(unread.drain(..).flatten());
-                assert_eq!(String::from_utf8_lossy(&left), String::from_utf8_lossy(&payload(rest)), "{cut:?}, at {line:?}");
+                assert_eq!(
+                    String::from_utf8_lossy(&left),
+                    String::from_utf8_lossy(&payload(rest)),
+                    "{cut:?}, at {line:?}"
+                );
             }
             _ => panic!("{line:?} is no line of a transcript"),
         }
@@ -285,9 +294,11 @@ fn replay_all(cuts: impl Fn(usize) -> Vec<Cut>) {
         let script = std::fs::read_to_string(&path).expect("a transcript");
         for part in script.split("\n---\n") {
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            let length = std::panic::catch_unwind(|| replay(part, Cut::Whole)).unwrap_or_else(|_| panic!("in {name}:\n{part}"));
+            let length =
+                std::panic::catch_unwind(|| replay(part, Cut::Whole)).unwrap_or_else(|_| panic!("in {name}:\n{part}"));
             for cut in cuts(length) {
-                std::panic::catch_unwind(|| replay(part, cut)).unwrap_or_else(|_| panic!("in {name}, {cut:?}:\n{part}"));
+                std::panic::catch_unwind(|| replay(part, cut))
+                    .unwrap_or_else(|_| panic!("in {name}, {cut:?}:\n{part}"));
             }
             replayed += 1;
         }

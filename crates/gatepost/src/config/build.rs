@@ -332,8 +332,9 @@ fn read_listener(
     table.head("[[", "]]");
     let address = table.require(&key::ADDRESS);
     let tls = table.get(&key::TLS)?;
-    let idle_timeout = table.get_or(&key::IDLE_TIMEOUT, idle_timeout);
-    if idle_timeout < IDLE_TIMEOUT_MIN {
+    let service_timeout = idle_timeout;
+    let idle_timeout = table.get_or(&key::IDLE_TIMEOUT, service_timeout);
+    if idle_timeout < IDLE_TIMEOUT_MIN && idle_timeout != service_timeout {
         table.problem_with(&key::IDLE_TIMEOUT, "is at least 30m (RFC 9051, section 5.4)");
     }
     let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;

@@ -1,6 +1,6 @@
 //! Reads TOML with positions, collects every problem, and records what is in force.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,14 @@ pub(super) struct Context<'a> {
     /// With their offsets in the file, by which they are put in order.
     problems: RefCell<Vec<(usize, Problem)>>,
     warnings: RefCell<Vec<Warning>>,
-    effective: RefCell<String>,
+    /// The settings in force, a table each, in the order in which tables are read.
+    effective: RefCell<Vec<Block>>,
+}
+
+/// One table of the effective configuration.
+struct Block {
+    head: String,
+    lines: String,
 }
 
 impl<'a> Context<'a> {
@@ -136,7 +143,8 @@ impl<'a> Context<'a> {
         problems.sort_by_key(|(offset, _)| *offset);
         problems.dedup();
         Problems::check(problems.into_iter().map(|(_, problem)| problem).collect(), ())?;
-        Ok((value, self.warnings.into_inner(), self.effective.into_inner()))
+        let blocks = self.effective.into_inner().into_iter().map(|block| format!("{}{}", block.head, block.lines));
+        Ok((value, self.warnings.into_inner(), blocks.collect()))
     }
 }
 
@@ -146,13 +154,16 @@ pub(super) struct Table<'a> {
     path: String,
     at: Range<usize>,
     entries: Option<&'a DeTable<'a>>,
+    /// Which block of the effective configuration is this table's, once its head is written.
+    block: Cell<usize>,
 }
 
 impl<'a> Table<'a> {
     /// The file itself.
     pub(super) fn root(context: &'a Context<'a>, entries: &'a DeTable<'a>, section: &Section) -> Self {
-        let table = Self { context, path: String::new(), at: 0..0, entries: Some(entries) };
+        let table = Self { context, path: String::new(), at: 0..0, entries: Some(entries), block: Cell::default() };
         table.check_names(section);
+        table.begin(String::new());
         table
     }
 
@@ -189,14 +200,7 @@ impl<'a> Table<'a> {
     /// The setting as written, else its default, else `None`. A value that makes no sense is a problem
     /// and reads as if it were left out.
     pub(super) fn get<T: Value>(&self, key: &Key<T>) -> Option<T> {
-        let written = self.entry(key.name).and_then(|entry| {
-            let value = T::read(entry.get_ref());
-            if value.is_none() {
-                let found = shown(entry.get_ref());
-                self.problem_with(key, format_args!("expected {}, found {found}", T::EXPECTED));
-            }
-            value
-        });
+        let written = self.written(key);
         let is_default = written.is_none();
         let value = written.or_else(|| {
             let default = key.default?;
@@ -209,15 +213,24 @@ impl<'a> Table<'a> {
         value
     }
 
+    /// The setting as written, if it is and makes sense.
+    fn written<T: Value>(&self, key: &Key<T>) -> Option<T> {
+        let entry = self.entry(key.name)?;
+        let value = T::read(entry.get_ref());
+        if value.is_none() {
+            let found = shown(entry.get_ref());
+            self.problem_with(key, format_args!("expected {}, found {found}", T::EXPECTED));
+        }
+        value
+    }
+
     /// As [`Table::get`], with a default that depends on something else.
     pub(super) fn get_or<T: Value>(&self, key: &Key<T>, default: T) -> T {
-        let before = self.context.effective.borrow().len();
-        if let Some(value) = self.get(key) {
-            return value;
-        }
-        self.context.effective.borrow_mut().truncate(before);
-        self.record(key.name, Some(default.show()), true);
-        default
+        let written = self.written(key);
+        let is_default = written.is_none();
+        let value = written.unwrap_or(default);
+        self.record(key.name, Some(value.show()), is_default);
+        value
     }
 
     /// The setting as written here, else as written in `parent`, else its default.
@@ -243,7 +256,7 @@ impl<'a> Table<'a> {
         let entry = self.entry(name);
         let entries = entry.and_then(|entry| self.expect_table(name, entry));
         let at = entry.map_or_else(|| self.at.clone(), Spanned::span);
-        let table = Table { context: self.context, path: self.full(name), at, entries };
+        let table = Table { context: self.context, path: self.full(name), at, entries, block: Cell::default() };
         table.check_names(section);
         table.head("[", "]");
         table
@@ -264,7 +277,8 @@ impl<'a> Table<'a> {
         };
         let open = |item: &'a Spanned<DeValue<'a>>| {
             let entries = self.expect_table(name, item)?;
-            let table = Table { context: self.context, path: self.full(name), at: item.span(), entries: Some(entries) };
+            let (path, at) = (self.full(name), item.span());
+            let table = Table { context: self.context, path, at, entries: Some(entries), block: Cell::default() };
             table.check_names(section);
             Some(table)
         };
@@ -275,7 +289,8 @@ impl<'a> Table<'a> {
     pub(super) fn named_tables(&self, name: &str, section: &Section) -> Vec<(String, Table<'a>)> {
         let Some(entry) = self.entry(name) else { return Vec::new() };
         let Some(entries) = self.expect_table(name, entry) else { return Vec::new() };
-        let parent = Table { context: self.context, path: self.full(name), at: entry.span(), entries: Some(entries) };
+        let (path, at) = (self.full(name), entry.span());
+        let parent = Table { context: self.context, path, at, entries: Some(entries), block: Cell::default() };
         let mut named: Vec<_> = entries.iter().collect();
         named.sort_by_key(|(key, _)| key.span().start);
         let open = |key: &Spanned<std::borrow::Cow<'a, str>>| {
@@ -292,18 +307,24 @@ impl<'a> Table<'a> {
         named.into_iter().filter_map(|(key, _)| open(key)).collect()
     }
 
-    /// Writes the head of an array's table into the effective configuration.
+    /// Begins this table in the effective configuration.
     pub(super) fn head(&self, open: &str, close: &str) {
+        self.begin(format!("\n{open}{}{close}\n", self.path));
+    }
+
+    fn begin(&self, head: String) {
         let mut effective = self.context.effective.borrow_mut();
-        let _ = writeln!(effective, "\n{open}{}{close}", self.path);
+        self.block.set(effective.len());
+        effective.push(Block { head, lines: String::new() });
     }
 
     fn record(&self, name: &str, shown: Option<String>, is_default: bool) {
         let mark = if is_default { "  # default" } else { "" };
         let mut effective = self.context.effective.borrow_mut();
+        let Some(block) = effective.get_mut(self.block.get()) else { return };
         let _ = match shown {
-            Some(shown) => writeln!(effective, "{name} = {shown}{mark}"),
-            None => writeln!(effective, "# {name} is not set"),
+            Some(shown) => writeln!(block.lines, "{name} = {shown}{mark}"),
+            None => writeln!(block.lines, "# {name} is not set"),
         };
     }
 

@@ -51,12 +51,24 @@ impl Section {
 
     /// The name that was probably meant.
     pub(super) fn nearest(&self, name: &str) -> Option<&'static str> {
-        let distance = |known: &str| {
-            let shared = known.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
-            known.len().max(name.len()) - shared
-        };
-        self.names().min_by_key(|known| distance(known)).filter(|known| distance(known) * 2 <= known.len())
+        self.names().min_by_key(|known| edits(known, name)).filter(|known| edits(known, name) <= 2)
     }
+}
+
+/// How many letters must be changed, added or removed to make `b` of `a`.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, &to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
 }
 
 macro_rules! default {

@@ -17,6 +17,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use zeroize::Zeroize as _;
 
 /// How much is read from a socket at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -348,15 +349,21 @@ impl Stream {
         Some(TlsFacts { version, cipher: suite?.suite().as_str().unwrap_or("unknown") })
     }
 
-    /// Appends what the peer sent next to `into`; 0: it says no more.
+    /// Appends what the peer sent next to `into`; 0: it says no more. For the time before the log-in:
+    /// what may be a password is wiped from the thread's buffers.
     pub(crate) async fn read(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
-            Scratch::with(|Scratch { incoming, outgoing }| match ready!(self.poll_receive(cx, incoming, outgoing))? {
-                Received::Bytes(bytes) => {
-                    into.extend_from_slice(bytes);
-                    Poll::Ready(Ok(bytes.len()))
-                }
-                Received::End => Poll::Ready(Ok(0)),
+            Scratch::with(|Scratch { incoming, outgoing }| {
+                let count = match ready!(self.poll_receive(cx, incoming, outgoing))? {
+                    Received::Bytes(bytes) => {
+                        into.extend_from_slice(bytes);
+                        bytes.len()
+                    }
+                    Received::End => 0,
+                };
+                incoming.received[..count].zeroize();
+                incoming.plain.zeroize();
+                Poll::Ready(Ok(count))
             })
         })
         .await
@@ -471,6 +478,7 @@ impl Stream {
                 Err(error) => return Err(self.give_up_writing(error)),
             }
         }
+        self.unsent.zeroize();
         self.unsent = Vec::new();
         self.unsent_gone = 0;
         if self.write == WriteSide::Closing {

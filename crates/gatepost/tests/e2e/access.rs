@@ -18,7 +18,10 @@ fn the_most_specific_level_with_a_rule_decides() {
     let rules = "[[imap.access]]\nallow = [\"127.0.0.4\"]\npriority = 1\n[[imap.access]]\ndeny = [\"127.0.0.0-127.0.0.9\"]\npriority = 5\n\
                  [[access]]\ndeny = [\"127.0.0.20\", \"127.0.0.4\"]\n";
     let gatepost = bed.gatepost(&bed.one_backend("", NOWHERE).replace("[map]", &format!("{rules}[map]")));
-    assert!(from(&bed, 4).line().starts_with("* OK"), "the service's rule overrides the global one, and its lower number wins");
+    assert!(
+        from(&bed, 4).line().starts_with("* OK"),
+        "the service's rule overrides the global one, and its lower number wins"
+    );
     assert!(from(&bed, 10).line().starts_with("* OK"), "nothing matches");
     for denied in [5, 20] {
         assert_eq!(from(&bed, denied).rest(), "* BYE [CONTACTADMIN] Access from your address is not allowed.\r\n");
@@ -53,7 +56,10 @@ fn limits_at_once_refuse_in_clear_before_tls_and_slots_come_back() {
     for round in 0..10 {
         let mut talk = eventually_greeted(&bed);
         if round % 2 == 0 {
-            let mut secure = { talk.command("STARTTLS"); talk.upgrade(&bed.authority.certificate) };
+            let mut secure = {
+                talk.command("STARTTLS");
+                talk.upgrade(&bed.authority.certificate)
+            };
             secure.log_in(KIM);
         }
     }
@@ -77,10 +83,14 @@ fn limits_are_exact_under_concurrent_connects() {
     let limits = "[imap.limits]\nconnections = 37\n[threads]\nmin = 2\nmax = 2\n";
     let _gatepost = bed.gatepost(&bed.one_backend("", NOWHERE).replace("[map]", &format!("{limits}[map]")));
     let greeted: Vec<_> = std::thread::scope(|scope| {
-        let connect = || (0..20).filter_map(|_| {
-            let mut talk = Talk::clear(bed.imap);
-            talk.line().starts_with("* OK").then_some(talk)
-        }).collect::<Vec<_>>();
+        let connect = || {
+            (0..20)
+                .filter_map(|_| {
+                    let mut talk = Talk::clear(bed.imap);
+                    talk.line().starts_with("* OK").then_some(talk)
+                })
+                .collect::<Vec<_>>()
+        };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(connect)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect()
     });
@@ -103,10 +113,17 @@ fn new_connections_are_limited_within_the_interval() {
 fn a_rules_own_limits_hold_for_those_it_lets_in() {
     let bed = Bed::new();
     let rule = "[[imap.access]]\nallow = [\"127.0.0.0/28\"]\nlimits = { connections = 4, connections_per_ip = 2 }\n";
-    let listener = bed.one_backend("", NOWHERE).replace("[imap]\n", &format!("limits = {{ connections_per_ip = 9 }}\n[imap]\n{rule}[imap]\n"));
+    let listener = bed
+        .one_backend("", NOWHERE)
+        .replace("[imap]\n", &format!("limits = {{ connections_per_ip = 9 }}\n[imap]\n{rule}[imap]\n"));
     // The rule stands in the file once, before the section it belongs to is opened again.
     let _gatepost = bed.gatepost(&listener.replacen("[imap]\n[[imap.access]]", "[[imap.access]]", 1));
-    let open = |n: u8, tries: usize| (0..tries).map(|_| from(&bed, n)).filter_map(|mut talk| talk.line().starts_with("* OK").then_some(talk)).collect::<Vec<_>>();
+    let open = |n: u8, tries: usize| {
+        (0..tries)
+            .map(|_| from(&bed, n))
+            .filter_map(|mut talk| talk.line().starts_with("* OK").then_some(talk))
+            .collect::<Vec<_>>()
+    };
     let first = open(1, 3);
     let second = open(2, 3);
     let third = open(3, 3);

@@ -98,7 +98,11 @@ fn accounts_are_disabled_enabled_and_removed_while_it_runs() {
     let bed = &setup.bed;
     user_command(bed, &["set", "kim", "--disable"], None);
     let mut talk = bed.secure();
-    assert_eq!(talk.verdict("LOGIN kim wrong"), "NO [AUTHENTICATIONFAILED] Authentication failed.", "only the right password learns it");
+    assert_eq!(
+        talk.verdict("LOGIN kim wrong"),
+        "NO [AUTHENTICATIONFAILED] Authentication failed.",
+        "only the right password learns it"
+    );
     assert_eq!(talk.try_log_in(KIM), "NO [CONTACTADMIN] This account is disabled.");
     user_command(bed, &["set", "kim", "--enable"], None);
     talk.log_in(KIM);
@@ -133,9 +137,26 @@ fn a_passwd_file_of_dovecots_serves_as_it_is() {
 #[test]
 fn strange_names_are_never_expanded_and_match_nobody() {
     let setup = AtProxy::new(&[KIM, LEE], "");
-    for name in ["%u", "${user}", "*)(uid=*", "k%m", "k_m", "kim'--", "kim\\\\", "kim,dc=x", "../kim", "kim*gatepost", "<script>", "kim\u{202e}"] {
+    for name in [
+        "%u",
+        "${user}",
+        "*)(uid=*",
+        "k%m",
+        "k_m",
+        "kim'--",
+        "kim\\\\",
+        "kim,dc=x",
+        "../kim",
+        "kim*gatepost",
+        "<script>",
+        "kim\u{202e}",
+    ] {
         let mut fresh = setup.bed.secure();
-        assert_eq!(fresh.verdict(&format!("LOGIN \"{name}\" \"kim's secret\"")), "NO [AUTHENTICATIONFAILED] Authentication failed.", "{name}");
+        assert_eq!(
+            fresh.verdict(&format!("LOGIN \"{name}\" \"kim's secret\"")),
+            "NO [AUTHENTICATIONFAILED] Authentication failed.",
+            "{name}"
+        );
     }
     // Bytes that no name may have: refused before any directory sees them.
     for literal in [&b"k\xffm"[..], b"kim\r\n", b"kim\x1b[2J"] {
@@ -143,7 +164,10 @@ fn strange_names_are_never_expanded_and_match_nobody() {
         fresh.send([format!("x LOGIN {{{}+}}\r\n", literal.len()).as_bytes(), literal, b" secret\r\n"].concat());
         assert_eq!(fresh.answer("x").pop().expect("an answer"), "x NO [AUTHENTICATIONFAILED] Authentication failed.");
     }
-    assert!(setup.bed.secure().verdict("LOGIN KIM \"kim's secret\"").starts_with("OK"), "names are folded to lower case");
+    assert!(
+        setup.bed.secure().verdict("LOGIN KIM \"kim's secret\"").starts_with("OK"),
+        "names are folded to lower case"
+    );
     let log = setup.gatepost.wait_for_log("user=<\\u{3c}script\\u{3e}>").expect("an escaped name");
     assert!(log.contains("Aborted login (auth failed, 1 attempts in"), "{log}");
     assert!(!setup.gatepost.log().contains(['\u{1b}', '\u{202e}']), "nothing raw reaches the log");
@@ -169,7 +193,10 @@ fn unknown_users_and_wrong_passwords_look_and_feel_the_same() {
     let known: Vec<_> = (0..4).map(|_| time("kim")).collect();
     let unknown: Vec<_> = (0..4).map(|_| time("nobody")).collect();
     let (fastest, slowest) = (known.iter().min().expect("times"), known.iter().max().expect("times"));
-    assert!(unknown.iter().all(|took| took >= &(*fastest / 2) && took <= &(*slowest * 2)), "known {known:?}, unknown {unknown:?}");
+    assert!(
+        unknown.iter().all(|took| took >= &(*fastest / 2) && took <= &(*slowest * 2)),
+        "known {known:?}, unknown {unknown:?}"
+    );
 }
 
 #[test]

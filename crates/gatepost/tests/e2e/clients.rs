@@ -24,7 +24,9 @@ fn two_stores(bed: &Bed) -> (Dovecot, Dovecot, Gatepost) {
 }
 
 fn letter(subject: &str) -> String {
-    format!("From: a@example.org\r\nTo: b@example.org\r\nSubject: {subject}\r\nDate: Mon, 23 Nov 2026 12:00:00 +0000\r\nMessage-ID: <{subject}@example.org>\r\n\r\nText of {subject}.\r\n")
+    format!(
+        "From: a@example.org\r\nTo: b@example.org\r\nSubject: {subject}\r\nDate: Mon, 23 Nov 2026 12:00:00 +0000\r\nMessage-ID: <{subject}@example.org>\r\n\r\nText of {subject}.\r\n"
+    )
 }
 
 fn run(command: &mut Command) -> Output {
@@ -40,7 +42,11 @@ fn succeed(command: &mut Command) -> String {
 
 fn curl(bed: &Bed, user: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new("curl");
-    command.args(["-sS", "-m", "20", "--ssl-reqd", "--cacert"]).arg(&bed.authority.certificate).args(["-u", user]).args(arguments);
+    command
+        .args(["-sS", "-m", "20", "--ssl-reqd", "--cacert"])
+        .arg(&bed.authority.certificate)
+        .args(["-u", user])
+        .args(arguments);
     run(&mut command)
 }
 
@@ -74,7 +80,8 @@ fn curl_reads_and_appends_on_both_back_ends() {
 fn the_back_end_learns_the_clients_address_and_session() {
     let bed = Bed::new();
     let (a, _b, gatepost) = two_stores(&bed);
-    let read = curl(&bed, "kim:kim's secret", &["--interface", "127.0.0.77", &format!("imaps://127.0.0.1:{}/", bed.imaps)]);
+    let read =
+        curl(&bed, "kim:kim's secret", &["--interface", "127.0.0.77", &format!("imaps://127.0.0.1:{}/", bed.imaps)]);
     assert!(read.status.success(), "{read:?}");
     let line = gatepost.wait_for_log("session ended").expect("a record");
     let session = line.split("session=<").nth(1).and_then(|rest| rest.split('>').next()).expect("a session");
@@ -117,9 +124,14 @@ fn mbsync_syncs_two_thousand_messages_both_ways() {
         std::fs::create_dir_all(&near).expect("a folder");
         let sync = || succeed(Command::new("mbsync").arg("-c").arg(&rc).arg("lab"));
         sync();
-        std::fs::write(near.join(format!("INBOX/new/1700099999.{how}.lab:2,")), letter(&format!("near-{how}"))).expect("mail");
+        std::fs::write(near.join(format!("INBOX/new/1700099999.{how}.lab:2,")), letter(&format!("near-{how}")))
+            .expect("mail");
         let mail = bed.write("mail", &letter(&format!("appended-{how}")));
-        let appended = curl(&bed, "kim:kim's secret", &["-T", &mail.display().to_string(), &format!("imaps://localhost:{}/INBOX", bed.imaps)]);
+        let appended = curl(
+            &bed,
+            "kim:kim's secret",
+            &["-T", &mail.display().to_string(), &format!("imaps://localhost:{}/INBOX", bed.imaps)],
+        );
         assert!(appended.status.success(), "{appended:?}");
         sync();
         let count = |folder: &str| std::fs::read_dir(near.join("INBOX").join(folder)).map_or(0, Iterator::count);
@@ -149,7 +161,9 @@ fn mutt_opens_the_mailbox() {
             ),
         );
         let mutt = format!("mutt -F {} -n -R -e 'push <exit>'", rc.display());
-        let output = run(Command::new("timeout").args(["40", "env", "TERM=xterm", "script", "-qec", &mutt, "/dev/null"]).stdin(std::process::Stdio::null()));
+        let output = run(Command::new("timeout")
+            .args(["40", "env", "TERM=xterm", "script", "-qec", &mutt, "/dev/null"])
+            .stdin(std::process::Stdio::null()));
         let screen = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(screen.contains("Msgs:5"), "{url}: {screen}");
     }
@@ -178,7 +192,11 @@ fn fetchmail_fetches_everything() {
         let home = bed.path("home");
         std::fs::create_dir_all(&home).expect("a folder");
         let mut command = Command::new("timeout");
-        command.args(["40", "fetchmail", "-s", "--nodetach", "-f"]).arg(&rc).env("HOME", &home).env("FETCHMAILHOME", &home);
+        command
+            .args(["40", "fetchmail", "-s", "--nodetach", "-f"])
+            .arg(&rc)
+            .env("HOME", &home)
+            .env("FETCHMAILHOME", &home);
         succeed(&mut command);
         let fetched = std::fs::read_to_string(&mbox).expect("mail");
         assert_eq!(fetched.matches("Text of f-").count(), 3, "{how}");
@@ -194,7 +212,11 @@ fn idle_delivers() {
     watcher.send("i IDLE\r\n");
     assert!(watcher.line().starts_with("+ "));
     let mail = bed.write("mail", &letter("news"));
-    let appended = curl(&bed, "kim:kim's secret", &["-T", &mail.display().to_string(), &format!("imaps://localhost:{}/INBOX", bed.imaps)]);
+    let appended = curl(
+        &bed,
+        "kim:kim's secret",
+        &["-T", &mail.display().to_string(), &format!("imaps://localhost:{}/INBOX", bed.imaps)],
+    );
     assert!(appended.status.success(), "{appended:?}");
     watcher.tcp().set_read_timeout(Some(Duration::from_secs(40))).expect("a time-out");
     let news = std::iter::repeat_with(|| watcher.line()).find(|line| line.contains("EXISTS") || line.is_empty());

@@ -30,7 +30,13 @@ fn a_start_is_refused_with_all_its_reasons_at_once() {
         bed.front.chain, other.key
     );
     let refusal = bed.refusal(&configuration);
-    for reason in ["is in use by another program", "is no address of this machine", "missing.pem: can't be read", "is not the key of the certificate", "nowhere.pem: can't be read"] {
+    for reason in [
+        "is in use by another program",
+        "is no address of this machine",
+        "missing.pem: can't be read",
+        "is not the key of the certificate",
+        "nowhere.pem: can't be read",
+    ] {
         assert_eq!(refusal.matches(reason).count(), 1, "{reason}: {refusal}");
     }
 }
@@ -41,11 +47,15 @@ fn an_ordinary_user_learns_how_to_get_a_low_port() {
         return;
     }
     let bed = Bed::new();
-    let path = bed.write("gatepost.toml", &bed.one_backend("", 9).replace(&format!("127.0.0.1:{}", bed.imap), "127.0.0.1:143"));
-    let key_must_be_readable = |path: &std::path::Path| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("permissions");
+    let path = bed
+        .write("gatepost.toml", &bed.one_backend("", 9).replace(&format!("127.0.0.1:{}", bed.imap), "127.0.0.1:143"));
+    let key_must_be_readable = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("permissions")
+    };
     [&bed.front.key, &path].map(|path| key_must_be_readable(path));
     let output = bed.path("output");
-    let mut process = Process::start(binary(), &["serve", "--config", &path.display().to_string()], &output, true).expect("a start");
+    let mut process =
+        Process::start(binary(), &["serve", "--config", &path.display().to_string()], &output, true).expect("a start");
     let status = process.wait(std::time::Duration::from_secs(20)).expect("an end");
     let text = std::fs::read_to_string(output).expect("a file");
     // Some systems let everybody have low ports.
@@ -100,7 +110,11 @@ fn check_explain_and_config_need_no_server() {
     let explain = gatepost(&bed, &["explain", "KIM"]);
     let text = said(&explain);
     assert!(explain.status.success(), "{text}");
-    for step in ["\"KIM\" is looked up, logged and logged in as \"kim\"", "people knows the user: at \"store-b\"", "to 10.0.0.1, then 10.0.0.2, port 1143, with implicit TLS"] {
+    for step in [
+        "\"KIM\" is looked up, logged and logged in as \"kim\"",
+        "people knows the user: at \"store-b\"",
+        "to 10.0.0.1, then 10.0.0.2, port 1143, with implicit TLS",
+    ] {
         assert!(text.contains(step), "{step}: {text}");
     }
     for user in ["max", "lost", "nobody"] {
@@ -111,7 +125,10 @@ fn check_explain_and_config_need_no_server() {
 
     // What is in force is itself a configuration, and the same one.
     let effective = said(&gatepost(&bed, &["config", "effective"]));
-    assert!(effective.contains("login_timeout = \"1m\"  # default") && effective.contains("connect_timeout = \"3s\"\n"), "{effective}");
+    assert!(
+        effective.contains("login_timeout = \"1m\"  # default") && effective.contains("connect_timeout = \"3s\"\n"),
+        "{effective}"
+    );
     bed.write("gatepost.toml", &effective);
     let again = said(&gatepost(&bed, &["config", "effective"]));
     let plain = |text: &str| text.replace("  # default", "").replace(bed.path("").to_str().unwrap_or_default(), "");
@@ -126,7 +143,9 @@ fn users_are_kept_without_a_server() {
     let missing = gatepost(&bed, &["check"]);
     assert!(said(&missing).contains("make it with `gatepost user add`"), "{}", said(&missing));
     let password = bed.write("password", "secret\n").display().to_string();
-    assert!(gatepost(&bed, &["user", "add", "Kim", "--backend", "store", "--password-file", &password]).status.success());
+    assert!(
+        gatepost(&bed, &["user", "add", "Kim", "--backend", "store", "--password-file", &password]).status.success()
+    );
     for (arguments, complaint) in [
         (&["user", "add", "kim"][..], "there is such a user already"),
         (&["user", "add", "lee", "--backend", "elsewhere"], "there is no [backend.elsewhere]"),
@@ -139,12 +158,17 @@ fn users_are_kept_without_a_server() {
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains(complaint), "{}", said(&output));
     }
-    let old = bed.write("old", "lee:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=::::::host=store\nkim:{PLAIN}x\n").display().to_string();
+    let old = bed
+        .write("old", "lee:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=::::::host=store\nkim:{PLAIN}x\n")
+        .display()
+        .to_string();
     let imported = said(&gatepost(&bed, &["user", "import", &old]));
     assert!(imported.contains("1 users added, 1 were there already"), "{imported}");
     let list = said(&gatepost(&bed, &["user", "list"]));
     assert_eq!(list, "kim@example.org  store\nlee@example.org  store\n");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(bed.path("people.db")).expect("a file").permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(bed.path("people.db")).expect("a file").permissions(),
+    );
     assert_eq!(mode & 0o777, 0o600, "hashes are for the owner's eyes");
 }
 

@@ -59,10 +59,16 @@ fn every_way_to_fail_is_a_temporary_failure_with_its_own_reason() {
         ("no way in", says("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED] ready\r\n"), "it offers no way to log in"),
     ] {
         let bed = Bed::new();
-        let configuration = bed.one_backend("login_timeout = \"8s\"", port).replace("[map]", "connect_timeout = \"1s\"\nlogin_timeout = \"2s\"\n[map]");
+        let configuration = bed
+            .one_backend("login_timeout = \"8s\"", port)
+            .replace("[map]", "connect_timeout = \"1s\"\nlogin_timeout = \"2s\"\n[map]");
         let gatepost = bed.gatepost(&configuration);
         let started = Instant::now();
-        assert_eq!(bed.secure().try_log_in(KIM), "NO [UNAVAILABLE] Temporarily unavailable, try again later.", "{what}");
+        assert_eq!(
+            bed.secure().try_log_in(KIM),
+            "NO [UNAVAILABLE] Temporarily unavailable, try again later.",
+            "{what}"
+        );
         assert!(started.elapsed() < Duration::from_secs(6), "{what} took {:?}", started.elapsed());
         gatepost.wait_for_log(reason).expect(what);
     }
@@ -80,7 +86,8 @@ fn hosts_are_tried_in_order_and_the_first_is_used_again_when_it_returns() {
             for mut client in listener.incoming().flatten() {
                 std::thread::spawn(move || {
                     let mut server = TcpStream::connect(("127.0.0.1", to)).expect("a back end");
-                    let (mut client_read, mut server_write) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+                    let (mut client_read, mut server_write) =
+                        (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
                     std::thread::spawn(move || std::io::copy(&mut client_read, &mut server_write));
                     let _ = std::io::copy(&mut server, &mut client);
                 });
@@ -88,7 +95,8 @@ fn hosts_are_tried_in_order_and_the_first_is_used_again_when_it_returns() {
         });
     };
     forward("127.0.0.3", store.imap);
-    let configuration = bed.one_backend("", first).replace("host = \"127.0.0.1\"", "host = [\"127.0.0.2\", \"127.0.0.3\"]");
+    let configuration =
+        bed.one_backend("", first).replace("host = \"127.0.0.1\"", "host = [\"127.0.0.2\", \"127.0.0.3\"]");
     let gatepost = bed.gatepost(&configuration);
     let ended_at = |host: &str, nth: usize| {
         let mut talk = bed.logged_in(KIM);
@@ -99,7 +107,11 @@ fn hosts_are_tried_in_order_and_the_first_is_used_again_when_it_returns() {
             assert!(started.elapsed() < Duration::from_secs(20), "no record");
             std::thread::sleep(Duration::from_millis(10));
         }
-        gatepost.log().lines().rfind(|line| line.contains("result=logged-in")).is_some_and(|line| line.contains(&format!("host={host}:")))
+        gatepost
+            .log()
+            .lines()
+            .rfind(|line| line.contains("result=logged-in"))
+            .is_some_and(|line| line.contains(&format!("host={host}:")))
     };
     assert!(ended_at("127.0.0.3", 1), "the first is down");
     forward("127.0.0.2", store.imap);
@@ -115,7 +127,11 @@ fn a_back_end_asking_for_patience_is_tried_again_within_the_deadline() {
     let port = back_end(move |mut stream| {
         let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
         let _ = stream.read(&mut [0; 1024]);
-        let answer = if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 { "NO [UNAVAILABLE] busy" } else { "OK [CAPABILITY IMAP4rev1] in" };
+        let answer = if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            "NO [UNAVAILABLE] busy"
+        } else {
+            "OK [CAPABILITY IMAP4rev1] in"
+        };
         let _ = say_and_listen(stream, format!("L {answer}\r\n").as_bytes());
     });
     let _gatepost = bed.gatepost(&bed.one_backend("", port));
@@ -163,7 +179,8 @@ fn a_client_that_leaves_while_the_back_end_connects_frees_everything() {
     let bed = Bed::new();
     let silent = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = silent.local_addr().expect("an address").port();
-    let gatepost = bed.gatepost(&bed.one_backend("plaintext = \"always\"", port).replace("[map]", "connect_timeout = \"1s\"\n[map]"));
+    let gatepost = bed
+        .gatepost(&bed.one_backend("plaintext = \"always\"", port).replace("[map]", "connect_timeout = \"1s\"\n[map]"));
     let before = gatepost.open_files().expect("files");
     for _ in 0..50 {
         let mut talk = bed.clear();
@@ -182,7 +199,9 @@ fn a_client_that_leaves_while_the_back_end_connects_frees_everything() {
 fn connections_come_from_the_source_addresses_in_turn() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
-    let configuration = bed.one_backend("", store.imap).replace("[map]", "source_address = [\"127.0.0.41\", \"127.0.0.42\"]\nannounce = \"none\"\n[map]");
+    let configuration = bed
+        .one_backend("", store.imap)
+        .replace("[map]", "source_address = [\"127.0.0.41\", \"127.0.0.42\"]\nannounce = \"none\"\n[map]");
     let _gatepost = bed.gatepost(&configuration);
     for _ in 0..4 {
         bed.logged_in(KIM).command("LOGOUT");

@@ -30,7 +30,9 @@ fn reloads_during_a_thousand_log_ins_disturb_none() {
         let reloads = scope.spawn(|| {
             let mut count = 0;
             while !done.load(Ordering::SeqCst) {
-                let answer = gatepost.reload(&configuration.replace("Gatepost ready.", &format!("Ready {count}."))).expect("an answer");
+                let answer = gatepost
+                    .reload(&configuration.replace("Gatepost ready.", &format!("Ready {count}.")))
+                    .expect("an answer");
                 assert!(answer.contains("was reloaded"), "{answer}");
                 count += 1;
                 std::thread::sleep(Duration::from_millis(500));
@@ -53,7 +55,10 @@ fn a_bad_file_changes_nothing_and_says_where() {
     for (bad, complaint) in [
         (good.replace("[map]", "[map]\nfoo = 1"), "map.foo: unknown setting"),
         (good.replace("tls = \"none\"", "tls = none"), "gatepost.toml:"),
-        (good.replace(&format!("127.0.0.1:{}", bed.imap), &format!("127.0.0.1:{}", store.imap)), "is in use by another program"),
+        (
+            good.replace(&format!("127.0.0.1:{}", bed.imap), &format!("127.0.0.1:{}", store.imap)),
+            "is in use by another program",
+        ),
         (String::new(), "no service"),
     ] {
         let answer = gatepost.reload(&bad).expect("an answer");
@@ -72,7 +77,9 @@ fn a_reload_moves_listeners_and_changes_limits_under_living_sessions() {
     let mut talk = bed.clear();
     talk.log_in(KIM);
     let port = free_port().expect("a port");
-    let after = before.replace(&format!("127.0.0.1:{}", bed.imap), &format!("127.0.0.1:{port}")).replace("[map]", "[imap.limits]\nconnections = 2\n[map]");
+    let after = before
+        .replace(&format!("127.0.0.1:{}", bed.imap), &format!("127.0.0.1:{port}"))
+        .replace("[map]", "[imap.limits]\nconnections = 2\n[map]");
     let answer = gatepost.reload(&after).expect("an answer");
     assert!(answer.contains("was reloaded"), "{answer}");
     assert!(std::net::TcpStream::connect(("127.0.0.1", bed.imap)).is_err(), "the old address is gone");
@@ -131,7 +138,8 @@ fn a_stop_does_not_wait_for_sessions_that_never_rest() {
 fn threads_come_with_the_work_and_go_with_it() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
-    let configuration = bed.one_backend("plaintext = \"always\"", store.imap).replace("[map]", "[threads]\nmin = 1\nmax = 2\n[map]");
+    let configuration =
+        bed.one_backend("plaintext = \"always\"", store.imap).replace("[map]", "[threads]\nmin = 1\nmax = 2\n[map]");
     let gatepost = bed.gatepost(&configuration);
     assert_eq!(workers(&gatepost), 1);
     let stop = AtomicBool::new(false);
@@ -162,7 +170,9 @@ fn threads_come_with_the_work_and_go_with_it() {
 
 fn workers(gatepost: &gatepost_lab::Gatepost) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", gatepost.pid())).expect("threads").flatten();
-    tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker-"))).count()
+    tasks
+        .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker-")))
+        .count()
 }
 
 #[test]
@@ -178,14 +188,22 @@ fn log_rules_send_what_they_name_where_they_say() {
     bed.secure().verdict("LOGIN kim wrong");
     gatepost.wait_for_log("auth failed").expect("a record");
     std::thread::sleep(Duration::from_millis(200));
-    let files: Vec<_> = std::fs::read_dir(bed.path("")).expect("a folder").flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name.starts_with("imap.json")).collect();
+    let files: Vec<_> = std::fs::read_dir(bed.path(""))
+        .expect("a folder")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("imap.json"))
+        .collect();
     assert_eq!(files.len(), 3, "{files:?}");
     let mut services = Vec::new();
     for name in files {
         for line in std::fs::read_to_string(bed.path(&name)).expect("a file").lines() {
             let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
             services.push(record["service"].as_str().expect("a service").to_owned());
-            assert!(record["time"].is_string() && record["level"].is_string() && record["message"].is_string(), "{line}");
+            assert!(
+                record["time"].is_string() && record["level"].is_string() && record["message"].is_string(),
+                "{line}"
+            );
         }
     }
     assert!(services.iter().all(|service| service.starts_with("imap")), "{services:?}");
@@ -196,7 +214,8 @@ fn log_rules_send_what_they_name_where_they_say() {
 fn no_password_is_ever_written_down_or_kept() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
-    let configuration = bed.one_backend("plaintext = \"always\"", store.imap).replace("[map]", "[log]\nlevel = \"protocol\"\n[map]");
+    let configuration =
+        bed.one_backend("plaintext = \"always\"", store.imap).replace("[map]", "[log]\nlevel = \"protocol\"\n[map]");
     let gatepost = bed.gatepost(&configuration);
     let mut sessions = Vec::new();
     for secure in [false, true] {
@@ -208,7 +227,12 @@ fn no_password_is_ever_written_down_or_kept() {
         sessions.push(talk);
     }
     gatepost.wait_for_log("auth failed").expect("a record");
-    let secrets = [&b"wr0ng-passw0rd-1"[..], b"AGtpbQB3cjBuZy1wYXNzdzByZC0x", KIM.password.as_bytes(), b"AGtpbQBraW0ncyBzZWNyZXQ="];
+    let secrets = [
+        &b"wr0ng-passw0rd-1"[..],
+        b"AGtpbQB3cjBuZy1wYXNzdzByZC0x",
+        KIM.password.as_bytes(),
+        b"AGtpbQBraW0ncyBzZWNyZXQ=",
+    ];
     let log = gatepost.log().into_bytes();
     for secret in secrets {
         let text = String::from_utf8_lossy(secret).into_owned();

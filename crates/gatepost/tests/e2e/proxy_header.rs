@@ -6,7 +6,10 @@ use crate::bed::{Bed, KIM};
 use crate::talk::Talk;
 
 fn with_proxy(bed: &Bed, port: u16, from: &str, required: bool) -> String {
-    let proxy = format!("address = \"127.0.0.1:{}\"\nproxy_protocol = {{ from = [\"{from}\"], required = {required} }}", bed.imap);
+    let proxy = format!(
+        "address = \"127.0.0.1:{}\"\nproxy_protocol = {{ from = [\"{from}\"], required = {required} }}",
+        bed.imap
+    );
     let configuration = bed.one_backend("plaintext = \"always\"", port);
     configuration.replace(&format!("address = \"127.0.0.1:{}\"", bed.imap), &proxy)
 }
@@ -113,7 +116,9 @@ fn where_it_is_not_required_both_kinds_are_served() {
 fn back_ends_are_told_by_proxy_v2_and_clients_cannot_speak_for_it() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
-    let configuration = bed.one_backend("plaintext = \"always\"", store.haproxy).replace("tls = \"none\"\n[map]", "tls = \"none\"\nannounce = \"proxy-v2\"\n[map]");
+    let configuration = bed
+        .one_backend("plaintext = \"always\"", store.haproxy)
+        .replace("tls = \"none\"\n[map]", "tls = \"none\"\nannounce = \"proxy-v2\"\n[map]");
     let _gatepost = bed.gatepost(&configuration);
     let mut talk = Talk::clear_from([127, 0, 0, 55].into(), bed.imap).greeted();
     talk.log_in(KIM);

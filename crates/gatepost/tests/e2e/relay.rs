@@ -53,7 +53,8 @@ fn a_gibibyte_goes_in_and_comes_back_unchanged_with_flat_memory() {
     std::thread::sleep(Duration::from_millis(500));
     peak = peak.max(gatepost.memory_kib().expect("memory"));
     let head = talk.line();
-    let size: u64 = head.rsplit('{').next().and_then(|rest| rest.trim_end_matches('}').parse().ok()).expect("a literal");
+    let size: u64 =
+        head.rsplit('{').next().and_then(|rest| rest.trim_end_matches('}').parse().ok()).expect("a literal");
     assert_eq!(size, GIB, "{head}");
     let (mut received, mut count) = (Sha256::new(), 0_u64);
     talk.bytes(size, |bytes| {

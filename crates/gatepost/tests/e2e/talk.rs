@@ -68,7 +68,10 @@ impl Talk {
     pub fn upgrade(self, authority: &Path) -> Self {
         assert!(self.channel.buffer().is_empty(), "the server said more after its OK");
         let tcp = self.tcp.try_clone().expect("a socket");
-        Self { channel: BufReader::new(Box::new(tls(tcp, "localhost", client_config(authority)).expect("TLS"))), ..self }
+        Self {
+            channel: BufReader::new(Box::new(tls(tcp, "localhost", client_config(authority)).expect("TLS"))),
+            ..self
+        }
     }
 
     /// Reads the greeting.
@@ -163,7 +166,11 @@ impl Talk {
     }
 }
 
-fn tls(mut tcp: TcpStream, name: &str, config: ClientConfig) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+fn tls(
+    mut tcp: TcpStream,
+    name: &str,
+    config: ClientConfig,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let mut connection = ClientConnection::new(Arc::new(config), name).expect("settings");
     while connection.is_handshaking() {

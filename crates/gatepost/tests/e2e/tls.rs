@@ -34,7 +34,10 @@ fn openssl_agrees() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
     let _gatepost = bed.gatepost(&bed.one_backend("", store.imap));
-    for how in [vec![format!("127.0.0.1:{}", bed.imaps)], vec![format!("127.0.0.1:{}", bed.imap), "-starttls".into(), "imap".into()]] {
+    for how in [
+        vec![format!("127.0.0.1:{}", bed.imaps)],
+        vec![format!("127.0.0.1:{}", bed.imap), "-starttls".into(), "imap".into()],
+    ] {
         for version in ["-tls1_2", "-tls1_3"] {
             let mut child = Command::new("openssl")
                 .args(["s_client", "-quiet", "-verify_return_error", "-CAfile"])
@@ -104,8 +107,12 @@ fn random_server_names_get_the_first_certificate_and_leave_no_trace() {
     let gatepost = bed.gatepost(&bed.one_backend("", 9).replacen("[[imap.listener]]", &more, 1));
     let connect = |name: &str| Talk::secure_with(bed.imaps, name, client_config(&bed.authority.certificate));
     for (name, fits) in [
-        ("localhost", true), ("imap.example.org", true), ("IMAP.example.org", true), ("a.wild.example.org", true),
-        ("a.b.wild.example.org", false), ("example.org", false),
+        ("localhost", true),
+        ("imap.example.org", true),
+        ("IMAP.example.org", true),
+        ("a.wild.example.org", true),
+        ("a.b.wild.example.org", false),
+        ("example.org", false),
     ] {
         assert_eq!(connect(name).is_ok(), fits, "{name}");
     }
@@ -143,7 +150,10 @@ fn verdict(bed: &Bed, host: &str, link: &str, port: u16) -> (String, Gatepost) {
 fn back_ends_are_verified_and_everything_fails_closed() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
-    let expired = bed.authority.issue_until("expired", &["localhost"], SystemTime::now() - Duration::from_secs(3600)).expect("a certificate");
+    let expired = bed
+        .authority
+        .issue_until("expired", &["localhost"], SystemTime::now() - Duration::from_secs(3600))
+        .expect("a certificate");
     let old = gatepost_lab::Dovecot::start(&bed.path("old"), &expired, &[KIM]).expect("a Dovecot");
     let ca = format!("ca = {:?}", bed.authority.certificate);
     let stranger = Bed::new();
@@ -156,7 +166,13 @@ fn back_ends_are_verified_and_everything_fails_closed() {
         ("implicit, verified", "localhost", format!("tls = \"implicit\"\n{ca}"), store.imaps, None),
         ("pinned", "127.0.0.1", format!("pin_sha256 = \"{pin}\""), store.imap, None),
         ("not checked", "localhost", "verify = false".into(), old.imap, None),
-        ("another pin", "127.0.0.1", format!("pin_sha256 = \"{}\"", fingerprint(&ours)), store.imap, Some("none of those pinned")),
+        (
+            "another pin",
+            "127.0.0.1",
+            format!("pin_sha256 = \"{}\"", fingerprint(&ours)),
+            store.imap,
+            Some("none of those pinned"),
+        ),
         ("an unknown authority", "localhost", strangers, store.imap, Some("invalid peer certificate")),
         ("expired", "localhost", ca.clone(), old.imap, Some("expired")),
         ("the system's authorities", "localhost", String::new(), store.imap, Some("TLS failed")),
@@ -179,7 +195,11 @@ fn back_ends_are_verified_and_everything_fails_closed() {
 }
 
 fn fingerprint(chain: &std::path::Path) -> String {
-    let output = Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(chain).output().expect("openssl");
+    let output = Command::new("openssl")
+        .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
+        .arg(chain)
+        .output()
+        .expect("openssl");
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().rsplit('=').next().unwrap_or_default().to_owned()
 }

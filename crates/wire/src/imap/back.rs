@@ -7,7 +7,7 @@ use crate::frame::{Frame, Framer};
 use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
 use crate::protocols::{BackEvent, BackFault, BackSetup, BackStep, Welcome};
 use crate::sasl;
-use crate::secret::Secret;
+use crate::secret::{Secret, WipedBuffer};
 
 /// Our tags, one for each kind of command, so that an answer says what it answers.
 const TAG_STARTTLS: &str = "S";
@@ -216,44 +216,41 @@ impl Back {
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
         let mut pieces = VecDeque::new();
-        let mut command = Vec::new();
         if offers("ID") && !self.setup.id.is_empty() {
-            command.extend_from_slice(format!("{TAG_ID} ID ").as_bytes());
-            push_id(&self.setup.id, &mut command);
-            command.extend_from_slice(b"\r\n");
+            out.extend_from_slice(format!("{TAG_ID} ID ").as_bytes());
+            push_id(&self.setup.id, out);
+            out.extend_from_slice(b"\r\n");
         }
         let login = &self.setup.login;
+        let mut line = WipedBuffer::default();
         if offers("AUTH=PLAIN") {
             let (authzid, authcid) = match &login.master {
                 Some(master) => (login.user.as_str(), master.as_str()),
                 None => ("", login.user.as_str()),
             };
-            let message = sasl::plain_message(authzid, authcid, &login.password);
-            command.extend_from_slice(format!("{TAG_LOGIN} AUTHENTICATE PLAIN").as_bytes());
-            let mut response = Vec::new();
-            sasl::encode_into(&message, &mut response);
-            response.extend_from_slice(b"\r\n");
+            let response = sasl::encode_secret(&sasl::plain_message(authzid, authcid, &login.password));
+            line.extend(format!("{TAG_LOGIN} AUTHENTICATE PLAIN").as_bytes());
             if offers("SASL-IR") {
-                command.push(b' ');
-                command.extend_from_slice(&response);
+                line.extend(b" ");
             } else {
-                command.extend_from_slice(b"\r\n");
-                pieces.push_back(Secret::new(response));
+                line.extend(b"\r\n");
+                pieces.push_back(Secret::new(line.take()));
             }
+            line.extend(response.expose());
         } else if login.master.is_none() && !offers("LOGINDISABLED") {
-            command.extend_from_slice(format!("{TAG_LOGIN} LOGIN ").as_bytes());
             let unasked = offers("LITERAL+") || offers("LITERAL-");
-            let mut line = command;
+            line.extend(format!("{TAG_LOGIN} LOGIN ").as_bytes());
             push_astring(login.user.as_bytes(), unasked, &mut line, &mut pieces);
-            line.push(b' ');
+            line.extend(b" ");
             push_astring(login.password.expose(), unasked, &mut line, &mut pieces);
-            line.extend_from_slice(b"\r\n");
-            pieces.push_back(Secret::new(line));
-            command = pieces.pop_front().map(|first| first.expose().to_vec()).unwrap_or_default();
         } else {
             return self.fault(BackFault::NoMechanism);
         }
-        out.extend_from_slice(&command);
+        line.extend(b"\r\n");
+        pieces.push_back(Secret::new(line.take()));
+        if let Some(first) = pieces.pop_front() {
+            out.extend_from_slice(first.expose());
+        }
         self.capabilities = None;
         self.state = State::Login { pieces, untagged: Vec::new() };
         BackStep::Read
@@ -287,18 +284,20 @@ impl crate::protocols::Back for Back {
 
 /// Appends an astring to the line: quoted where it can be, else a literal. A literal that the back end
 /// must first agree to ends the line, and the rest of the command becomes a further piece.
-fn push_astring(text: &[u8], unasked: bool, line: &mut Vec<u8>, pieces: &mut VecDeque<Secret>) {
+fn push_astring(text: &[u8], unasked: bool, line: &mut WipedBuffer, pieces: &mut VecDeque<Secret>) {
     if text.iter().all(|&b| b.is_ascii() && !b.is_ascii_control()) {
-        push_quoted(text, line);
+        let mut quoted = Vec::with_capacity(text.len() * 2 + 2);
+        push_quoted(text, &mut quoted);
+        line.extend(Secret::new(quoted).expose());
         return;
     }
     // LITERAL- ends at 4,096 bytes, and longer passwords don't come this far.
     let sign = if unasked { "+" } else { "" };
-    line.extend_from_slice(format!("{{{}{sign}}}\r\n", text.len()).as_bytes());
+    line.extend(format!("{{{}{sign}}}\r\n", text.len()).as_bytes());
     if !unasked {
-        pieces.push_back(Secret::new(std::mem::take(line)));
+        pieces.push_back(Secret::new(line.take()));
     }
-    line.extend_from_slice(text);
+    line.extend(text);
 }
 
 fn parse(line: &[u8]) -> Option<Response<'_>> {

@@ -75,7 +75,8 @@ impl<'a> Cursor<'a> {
     /// Only `"` and `\` may be escaped. Bytes beyond ASCII are taken as they are (UTF-8 in RFC 9051).
     fn quoted(&mut self) -> Option<Vec<u8>> {
         self.expect(b"\"")?;
-        let mut text = Vec::new();
+        // Never grown, so that no copy of a password is left behind unwiped.
+        let mut text = Vec::with_capacity(self.rest.len());
         loop {
             let (&byte, rest) = self.rest.split_first()?;
             self.rest = rest;
