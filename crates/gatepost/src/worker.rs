@@ -118,8 +118,8 @@ impl Workers {
         state.looked = Instant::now();
         let active = state.active();
         let busy: f64 = state.workers.iter().map(|worker| worker.busy_ratio(passed)).sum();
-        state.high = if busy / active as f64 > BUSY_HIGH { state.high + 1 } else { 0 };
-        let spare = active > 1 && busy / (active - 1) as f64 <= BUSY_LOW;
+        state.high = if busy > BUSY_HIGH * count(active) { state.high + 1 } else { 0 };
+        let spare = active > 1 && busy <= BUSY_LOW * count(active - 1);
         state.low = if spare { state.low + 1 } else { 0 };
         if state.high >= LOOKS_TO_GROW && active < state.threads.max {
             state.high = 0;
@@ -203,6 +203,11 @@ impl Worker {
         *before = total;
         (worked.as_secs_f64() / passed.as_secs_f64().max(0.001)).min(1.0)
     }
+}
+
+/// So many threads, to reckon with.
+fn count(threads: usize) -> f64 {
+    f64::from(u32::try_from(threads).unwrap_or(u32::MAX))
 }
 
 /// A worker thread's whole life.

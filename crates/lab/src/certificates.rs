@@ -41,7 +41,7 @@ impl Authority {
 
     /// Issues a certificate for `names`, host names or addresses, in files named `file`.
     pub fn issue(&self, file: &str, names: &[&str]) -> Result<Certificate> {
-        self.issue_until(file, names, SystemTime::now() + Duration::from_secs(365 * 86_400))
+        self.issue_until(file, names, SystemTime::now() + Duration::from_hours(8760))
     }
 
     /// As [`Authority::issue`], ending at `end`.
@@ -49,7 +49,7 @@ impl Authority {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut parameters = context(CertificateParams::new(names), file)?;
         parameters.distinguished_name.push(DnType::CommonName, file);
-        parameters.not_before = (end.min(SystemTime::now()) - Duration::from_secs(86_400)).into();
+        parameters.not_before = (end.min(SystemTime::now()) - Duration::from_hours(24)).into();
         parameters.not_after = end.into();
         let key = context(KeyPair::generate(), file)?;
         let certificate = context(parameters.signed_by(&key, &self.issuer), file)?;

@@ -7,7 +7,7 @@
 use crate::limits::{COMMAND_BYTES_MAX, DRAIN_BYTES_MAX};
 use crate::secret::WipedBuffer;
 
-/// What [`Framer::next`] found.
+/// What [`Framer::next_frame`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A whole command; read it with [`Framer::command`], then call [`Framer::finish`].
@@ -80,7 +80,7 @@ impl Framer {
     }
 
     /// The next frame, or `None` when more bytes are needed.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             match self.state {
                 State::Whole => return Some(Frame::Command),
@@ -231,7 +231,7 @@ mod tests {
         let mut seen = Vec::new();
         for piece in input.chunks(step) {
             framer.push(piece);
-            while let Some(frame) = framer.next() {
+            while let Some(frame) = framer.next_frame() {
                 match frame {
                     Frame::Command => {
                         let mark = if framer.is_broken() { "!" } else { "" };

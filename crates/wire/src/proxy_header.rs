@@ -1,4 +1,4 @@
-//! The PROXY protocol's header, versions 1 and 2 (HAProxy's proxy-protocol.txt), by which a load
+//! The PROXY protocol's header, versions 1 and 2 (`HAProxy`'s proxy-protocol.txt), by which a load
 //! balancer says whose connection it hands on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -80,20 +80,21 @@ fn parse_v1(bytes: &[u8]) -> Parsed {
             Parsed::Malformed("a header of version 1 without an end")
         };
     };
-    match v1_client(&window[..end]) {
-        Some(client) => Parsed::Header { length: end + 2, client },
+    let line = &window[..end];
+    if line == b"PROXY UNKNOWN" || line.starts_with(b"PROXY UNKNOWN ") {
+        return Parsed::Header { length: end + 2, client: None };
+    }
+    match v1_client(line) {
+        Some(client) => Parsed::Header { length: end + 2, client: Some(client) },
         None => Parsed::Malformed("a header of version 1 that makes no sense"),
     }
 }
 
-/// `PROXY TCP4|TCP6 source destination source-port destination-port`, or `PROXY UNKNOWN …`.
-fn v1_client(line: &[u8]) -> Option<Option<SocketAddr>> {
+/// `PROXY TCP4|TCP6 source destination source-port destination-port`.
+fn v1_client(line: &[u8]) -> Option<SocketAddr> {
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     (words.next()? == "PROXY").then_some(())?;
     let family = words.next()?;
-    if family == "UNKNOWN" {
-        return Some(None);
-    }
     let source: IpAddr = words.next()?.parse().ok()?;
     let destination: IpAddr = words.next()?.parse().ok()?;
     let port: u16 = words.next()?.parse().ok()?;
@@ -103,7 +104,7 @@ fn v1_client(line: &[u8]) -> Option<Option<SocketAddr>> {
         "TCP6" => source.is_ipv6() && destination.is_ipv6(),
         _ => false,
     };
-    (agrees && words.next().is_none()).then_some(Some(SocketAddr::new(source, port)))
+    (agrees && words.next().is_none()).then_some(SocketAddr::new(source, port))
 }
 
 fn parse_v2(bytes: &[u8]) -> Parsed {
@@ -158,21 +159,21 @@ fn tlvs_are_whole(mut tlvs: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn client(text: &str) -> Option<SocketAddr> {
-        Some(text.parse().expect("an address"))
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
     }
 
     #[test]
     fn version_1() {
         let header = b"PROXY TCP4 192.0.2.1 192.0.2.9 5000 143\r\na NOOP\r\n";
-        assert_eq!(parse(header), Parsed::Header { length: 41, client: client("192.0.2.1:5000") });
+        assert_eq!(parse(header), Parsed::Header { length: 41, client: Some(address("192.0.2.1:5000")) });
         for length in 0..41 {
             assert_eq!(parse(&header[..length]), Parsed::Partial, "{length}");
         }
         assert_eq!(parse(b"PROXY UNKNOWN\r\n"), Parsed::Header { length: 15, client: None });
         assert_eq!(
             parse(b"PROXY TCP6 2001:db8::1 ::1 5000 143\r\n"),
-            Parsed::Header { length: 37, client: client("[2001:db8::1]:5000") }
+            Parsed::Header { length: 37, client: Some(address("[2001:db8::1]:5000")) }
         );
         for bad in [
             "PROXY TCP4 192.0.2.1 192.0.2.9 5000\r\n",
@@ -192,7 +193,7 @@ mod tests {
     fn version_2_round_trip_and_cuts() {
         for (from, to) in [("192.0.2.1:5000", "192.0.2.9:143"), ("[2001:db8::1]:5000", "[::1]:993")] {
             let header = write_v2(from.parse().expect("an address"), to.parse().expect("an address"));
-            assert_eq!(parse(&header), Parsed::Header { length: header.len(), client: client(from) });
+            assert_eq!(parse(&header), Parsed::Header { length: header.len(), client: Some(address(from)) });
             for length in 0..header.len() {
                 assert_eq!(parse(&header[..length]), Parsed::Partial, "{length}");
             }

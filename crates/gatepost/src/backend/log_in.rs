@@ -144,24 +144,23 @@ impl Backend {
         let mut greeted = None;
         let mut event = None;
         loop {
-            let step = match event.take() {
-                Some(event) => back.step(event, &mut out),
-                None => {
-                    input.clear();
-                    let until = if greeted.is_some() { deadline } else { connect_deadline };
-                    let read = timeout_at(until, stream.read(&mut input)).await.map_err(|_| match greeted {
-                        Some(at) => {
-                            Attempt::Down(format!("no answer to the log-in within {}", seconds(Instant::now() - at)))
-                        }
-                        None => too_slow_to_greet(started),
-                    })?;
-                    match read {
-                        Ok(0) => return Err(Attempt::Down("it closed the connection".into())),
-                        Err(error) => return Err(Attempt::Down(format!("the connection broke: {error}"))),
-                        Ok(_) => {}
+            let step = if let Some(event) = event.take() {
+                back.step(event, &mut out)
+            } else {
+                input.clear();
+                let until = if greeted.is_some() { deadline } else { connect_deadline };
+                let read = timeout_at(until, stream.read(&mut input)).await.map_err(|_| match greeted {
+                    Some(at) => {
+                        Attempt::Down(format!("no answer to the log-in within {}", seconds(Instant::now() - at)))
                     }
-                    back.step(BackEvent::Input(&input), &mut out)
+                    None => too_slow_to_greet(started),
+                })?;
+                match read {
+                    Ok(0) => return Err(Attempt::Down("it closed the connection".into())),
+                    Err(error) => return Err(Attempt::Down(format!("the connection broke: {error}"))),
+                    Ok(_) => {}
                 }
+                back.step(BackEvent::Input(&input), &mut out)
             };
             let write = timeout_at(deadline, stream.write_all(&out)).await;
             wipe(&mut out);
@@ -214,15 +213,14 @@ impl Backend {
     /// A connection to the host, with implicit TLS where that is set.
     async fn connect(&self, host: &str, link: &ServiceLink, purpose: &Purpose<'_>) -> Result<Stream, Attempt> {
         let settings = &link.settings;
-        let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-            Ok(address) => vec![SocketAddr::new(address, settings.port)],
-            Err(_) => {
-                let found = tokio::net::lookup_host((host, settings.port)).await;
-                found
-                    .map_err(|error| Attempt::Down(format!("its name can't be looked up: {error}")))?
-                    .take(ADDRESSES_MAX)
-                    .collect()
-            }
+        let addresses: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
+            vec![SocketAddr::new(address, settings.port)]
+        } else {
+            let found = tokio::net::lookup_host((host, settings.port)).await;
+            found
+                .map_err(|error| Attempt::Down(format!("its name can't be looked up: {error}")))?
+                .take(ADDRESSES_MAX)
+                .collect()
         };
         let mut reason = "its name has no address".to_owned();
         for address in addresses {

@@ -26,9 +26,12 @@ const NAMED_HOSTS_MAX: usize = 10_000;
 pub(crate) struct Backends {
     named: HashMap<String, Arc<Backend>>,
     links: Vec<(&'static str, ServiceLink)>,
-    hosts: Arc<Mutex<HashMap<(String, Option<u16>), Arc<Backend>>>>,
+    hosts: Arc<Mutex<NamedHosts>>,
     states: Arc<States>,
 }
+
+/// Hosts and ports, as directories name them.
+type NamedHosts = HashMap<(String, Option<u16>), Arc<Backend>>;
 
 /// A mail server, or several that hold the same mail.
 #[derive(Debug)]

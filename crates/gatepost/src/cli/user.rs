@@ -70,7 +70,7 @@ pub(super) struct Settings {
 
 #[derive(Debug, Args)]
 pub(super) struct DirectoryName {
-    /// The directory [default: the only SQLite one]
+    /// The directory [default: the only `SQLite` one]
     #[arg(long, value_name = "NAME")]
     directory: Option<String>,
 }

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// RFC 9051, section 5.4: an autologout timer is at least this long.
-const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(30 * 60);
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_mins(30);
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Loaded, Problems> {
     let context = Context::new(path, text);
@@ -205,7 +205,7 @@ fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
 
 fn read_limits(table: &Table<'_>) -> Option<Limits> {
     let interval = table.get(&at::limits::INTERVAL)?;
-    if interval.is_zero() || interval > Duration::from_secs(86400) {
+    if interval.is_zero() || interval > Duration::from_hours(24) {
         table.problem_with(&at::limits::INTERVAL, "is more than nothing and at most one day");
     }
     Some(Limits {
@@ -289,7 +289,7 @@ fn read_mechanisms(table: &Table<'_>) -> Option<Vec<Mechanism>> {
         match name {
             MechanismName::Known(mechanism) => mechanisms.push(mechanism),
             MechanismName::Later(name) => {
-                table.problem_with(key, format_args!("{name}: not in this version of Gatepost"))
+                table.problem_with(key, format_args!("{name}: not in this version of Gatepost"));
             }
         }
     }

@@ -148,7 +148,7 @@ impl Limits {
         connections_per_ip: None,
         new_connections: None,
         new_connections_per_ip: None,
-        interval: Duration::from_secs(60),
+        interval: Duration::from_mins(1),
     };
 }
 
@@ -284,7 +284,7 @@ pub(crate) struct Directory {
 
 #[derive(Debug, Clone)]
 pub(crate) enum DirectoryKind {
-    /// The embedded SQLite file.
+    /// The embedded `SQLite` file.
     Sqlite { path: PathBuf },
     /// Dovecot's passwd-file.
     PasswdFile { path: PathBuf },

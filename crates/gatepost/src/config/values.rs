@@ -159,7 +159,7 @@ impl Value for Size {
     }
 
     fn show(&self) -> String {
-        let (unit, factor) = SIZE_UNITS.iter().find(|(_, factor)| self.0 % factor == 0).unwrap_or(&("B", 1));
+        let (unit, factor) = SIZE_UNITS.iter().find(|(_, factor)| self.0.is_multiple_of(*factor)).unwrap_or(&("B", 1));
         quoted(&format!("{}{unit}", self.0 / factor))
     }
 }

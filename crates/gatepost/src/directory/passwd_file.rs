@@ -150,7 +150,7 @@ mod tests {
         let directory = PasswdFile::open(&path).expect("a directory");
         let due = || {
             directory.state.lock().expect("a lock").checked =
-                Instant::now().checked_sub(CHECK_INTERVAL).expect("a past")
+                Instant::now().checked_sub(CHECK_INTERVAL).expect("a past");
         };
         std::fs::write(&path, "kim:{PLAIN}bcd\n").expect("a file");
         due();

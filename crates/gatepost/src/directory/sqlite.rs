@@ -1,4 +1,4 @@
-//! The embedded directory: a SQLite file, kept by `gatepost user`.
+//! The embedded directory: a `SQLite` file, kept by `gatepost user`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use super::{Directory, Entry, Fault, Finding};
 use crate::config::Problem;
 
-/// Connections for look-ups; SQLite reads on as many threads.
+/// Connections for look-ups; `SQLite` reads on as many threads.
 const POOL_CONNECTIONS_MAX: u32 = 4;
 /// How long a look-up waits for a connection or a writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);

@@ -157,7 +157,7 @@ impl RotatingFile {
     }
 
     fn complain(&mut self, error: &std::io::Error, now: SystemTime) {
-        let recently = |last: SystemTime| now.duration_since(last).is_ok_and(|since| since < Duration::from_secs(60));
+        let recently = |last: SystemTime| now.duration_since(last).is_ok_and(|since| since < Duration::from_mins(1));
         if !self.complained.is_some_and(recently) {
             self.complained = Some(now);
             let _ = writeln!(std::io::stderr(), "gatepost: {}: can't write the log: {error}", self.path.display());
@@ -215,7 +215,7 @@ mod tests {
         let mut file = RotatingFile::open(&folder.path().join("log"), rotate).expect("a file");
         let now = SystemTime::now();
         file.write(b"a\n", now);
-        file.write(b"b\n", now + Duration::from_secs(86_400));
+        file.write(b"b\n", now + Duration::from_hours(24));
         assert_eq!(files(folder.path()), ["a\n", "b\n"]);
     }
 

@@ -10,8 +10,8 @@ use tokio::net::{TcpSocket, TcpStream};
 /// Connections that may wait in the kernel to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG_CONNECTIONS: i32 = 4096;
 /// A peer that is gone behind a NAT is found after ten minutes: five of silence, then five probes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_PROBES: u32 = 5;
 
 /// Listens on `address`.

@@ -111,7 +111,6 @@ struct Tls {
     ended: bool,
 }
 
-#[expect(clippy::large_enum_variant, reason = "always boxed, and never moved between variants")]
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),

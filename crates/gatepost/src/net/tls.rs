@@ -23,7 +23,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::config::{CertificateFiles, Link, Problem, TlsVersion};
 
 /// A certificate that ends within this time is warned of.
-const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+const EXPIRY_WARNING: Duration = Duration::from_hours(336);
 
 /// The one crypto provider, passed explicitly wherever one is needed.
 fn provider() -> Arc<CryptoProvider> {

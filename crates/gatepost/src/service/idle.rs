@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_shorter_time_out_takes_effect_at_once() {
-        let pulse = Wheel::enter(Duration::from_secs(2100));
+        let pulse = Wheel::enter(Duration::from_mins(35));
         Wheel::tick();
         pulse.beat();
         pulse.set_timeout(Duration::from_secs(3));
@@ -221,8 +221,8 @@ mod tests {
 
     #[test]
     fn a_drain_takes_quiet_sessions_first() {
-        let quiet = Wheel::enter(Duration::from_secs(2100));
-        let busy = Wheel::enter(Duration::from_secs(2100));
+        let quiet = Wheel::enter(Duration::from_mins(35));
+        let busy = Wheel::enter(Duration::from_mins(35));
         Wheel::tick();
         Wheel::tick();
         busy.beat();

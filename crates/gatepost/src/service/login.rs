@@ -288,7 +288,7 @@ impl Session {
     pub(super) fn hand_over(
         self,
         connected: Connected,
-        farewell: Farewell,
+        farewell: &Farewell,
         held: (Slots, OwnedSemaphorePermit),
     ) -> Option<Established> {
         let Self { mut client, mut story, shared, snapshot, .. } = self;

@@ -120,7 +120,7 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
         return None;
     }
     match session.log_in().await {
-        Ok((connected, farewell)) => session.hand_over(connected, farewell, (slots, permit)),
+        Ok((connected, farewell)) => session.hand_over(connected, &farewell, (slots, permit)),
         Err(ended) => {
             session.linger().await;
             session.story.finish(&session.shared.log, &ended);

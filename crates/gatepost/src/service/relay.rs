@@ -10,7 +10,7 @@ use super::idle::{Heart, Verdict};
 use crate::net::stream::{Received, Scratch, Stream};
 
 /// Once one side has said its last word, the other may be silent for this long.
-const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A logged-in session: everything that stays in memory for it. Small, since there are many.
 pub(crate) struct Relay {

@@ -6,7 +6,7 @@ use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, Mailbox};
 
 use crate::bed::{Bed, KIM, LEE};
 
-/// Gatepost checks passwords against a SQLite directory that `gatepost user` fills, then logs in with
+/// Gatepost checks passwords against a `SQLite` directory that `gatepost user` fills, then logs in with
 /// the user's password or as the master.
 struct AtProxy {
     bed: Bed,

@@ -12,16 +12,16 @@ use tempfile::TempDir;
 use crate::talk::Talk;
 
 /// Gatepost as this test run built it.
-pub fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_gatepost"))
 }
 
 /// Users of the first back end and of the second.
-pub const KIM: Mailbox<'_> = Mailbox { user: "kim", password: "kim's secret" };
-pub const LEE: Mailbox<'_> = Mailbox { user: "lee", password: "lee's secret" };
+pub(crate) const KIM: Mailbox<'_> = Mailbox { user: "kim", password: "kim's secret" };
+pub(crate) const LEE: Mailbox<'_> = Mailbox { user: "lee", password: "lee's secret" };
 
 /// A folder with an authority and Gatepost's listening ports.
-pub struct Bed {
+pub(crate) struct Bed {
     folder: TempDir,
     pub authority: Authority,
     pub front: Certificate,
@@ -33,7 +33,7 @@ pub struct Bed {
 }
 
 impl Bed {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("gatepost-test-").tempdir().expect("a folder");
         // Servers that run as nobody must get in.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
@@ -44,23 +44,23 @@ impl Bed {
         Self { folder, authority, front, store, imap, imaps }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).expect("a file");
         path
     }
 
     /// A Dovecot in a folder of this name.
-    pub fn dovecot(&self, name: &str, users: &[Mailbox<'_>]) -> Dovecot {
+    pub(crate) fn dovecot(&self, name: &str, users: &[Mailbox<'_>]) -> Dovecot {
         Dovecot::start(&self.path(name), &self.store, users).expect("a Dovecot")
     }
 
     /// The certificate, the [imap] section with both listeners, and then `rest`, which begins within [imap].
-    pub fn configuration(&self, rest: &str) -> String {
+    pub(crate) fn configuration(&self, rest: &str) -> String {
         let Self { front, imap, imaps, .. } = self;
         format!(
             "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {:?}\nkey = {:?}\n\
@@ -71,34 +71,34 @@ impl Bed {
     }
 
     /// As [`Bed::configuration`], with one back end for everybody, in clear, on this port.
-    pub fn one_backend(&self, imap: &str, port: u16) -> String {
+    pub(crate) fn one_backend(&self, imap: &str, port: u16) -> String {
         self.configuration(&format!(
             "{imap}\n[imap.backend]\ntls = \"none\"\n[map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {port} }}\n"
         ))
     }
 
     /// Starts Gatepost.
-    pub fn gatepost(&self, configuration: &str) -> Gatepost {
+    pub(crate) fn gatepost(&self, configuration: &str) -> Gatepost {
         Gatepost::start(binary(), self.folder.path(), configuration).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Why Gatepost refuses to start with this configuration.
-    pub fn refusal(&self, configuration: &str) -> String {
+    pub(crate) fn refusal(&self, configuration: &str) -> String {
         Gatepost::start(binary(), self.folder.path(), configuration).expect_err("a refusal")
     }
 
     /// A client in clear, greeted.
-    pub fn clear(&self) -> Talk {
+    pub(crate) fn clear(&self) -> Talk {
         Talk::clear(self.imap).greeted()
     }
 
     /// A client under implicit TLS, greeted.
-    pub fn secure(&self) -> Talk {
+    pub(crate) fn secure(&self) -> Talk {
         Talk::secure(self.imaps, &self.authority.certificate).greeted()
     }
 
     /// A logged-in client under TLS.
-    pub fn logged_in(&self, user: Mailbox<'_>) -> Talk {
+    pub(crate) fn logged_in(&self, user: Mailbox<'_>) -> Talk {
         let mut talk = self.secure();
         talk.log_in(user);
         talk
@@ -106,7 +106,7 @@ impl Bed {
 }
 
 /// A back end that says what the test wants: each connection gets `script`, in a thread of its own.
-pub fn back_end(script: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+pub(crate) fn back_end(script: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("an address").port();
     let script = std::sync::Arc::new(script);
@@ -121,7 +121,7 @@ pub fn back_end(script: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
 }
 
 /// Says the words and reads for as long as the other side talks; gives what it said.
-pub fn say_and_listen(mut stream: TcpStream, words: &[u8]) -> Vec<u8> {
+pub(crate) fn say_and_listen(mut stream: TcpStream, words: &[u8]) -> Vec<u8> {
     let _ = stream.write_all(words);
     let mut heard = Vec::new();
     let _ = stream.read_to_end(&mut heard);

@@ -1,5 +1,6 @@
 //! Real mail clients, which notice nothing.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -187,8 +188,7 @@ fn fetchmail_fetches_everything() {
                 mbox.display()
             ),
         );
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&rc, std::fs::Permissions::from_mode(0o600)).expect("permissions");
+        std::fs::set_permissions(&rc, PermissionsExt::from_mode(0o600)).expect("permissions");
         let home = bed.path("home");
         std::fs::create_dir_all(&home).expect("a folder");
         let mut command = Command::new("timeout");

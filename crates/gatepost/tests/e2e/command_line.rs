@@ -50,9 +50,10 @@ fn an_ordinary_user_learns_how_to_get_a_low_port() {
     let path = bed
         .write("gatepost.toml", &bed.one_backend("", 9).replace(&format!("127.0.0.1:{}", bed.imap), "127.0.0.1:143"));
     let key_must_be_readable = |path: &std::path::Path| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("permissions")
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("permissions");
     };
-    [&bed.front.key, &path].map(|path| key_must_be_readable(path));
+    key_must_be_readable(&bed.front.key);
+    key_must_be_readable(&path);
     let output = bed.path("output");
     let mut process =
         Process::start(binary(), &["serve", "--config", &path.display().to_string()], &output, true).expect("a start");

@@ -45,7 +45,7 @@ fn a_gibibyte_goes_in_and_comes_back_unchanged_with_flat_memory() {
         }
     }
     talk.send("\r\n");
-    talk.tcp().set_read_timeout(Some(Duration::from_secs(120))).expect("a time-out");
+    talk.tcp().set_read_timeout(Some(Duration::from_mins(2))).expect("a time-out");
     assert!(talk.answer("a").pop().expect("an answer").starts_with("a OK"));
     talk.command("SELECT INBOX");
     // Read slowly at first: what is not read yet must not pile up in Gatepost.
@@ -136,7 +136,7 @@ fn a_back_end_whose_data_nobody_reads_is_not_read_further() {
     let port = obliging(move |mut stream| {
         stream.set_write_timeout(Some(Duration::from_secs(2))).expect("a time-out");
         let mut total = 0_u64;
-        while stream.write_all(&[b'x'; PIECE]).is_ok() {
+        while stream.write_all(&vec![b'x'; PIECE]).is_ok() {
             total += PIECE as u64;
         }
         let _ = sent.send(total);

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 trait Channel: Read + Write + Send {}
 impl<T: Read + Write + Send> Channel for T {}
 
-pub struct Talk {
+pub(crate) struct Talk {
     channel: BufReader<Box<dyn Channel>>,
     tcp: TcpStream,
     tag: u32,
@@ -37,13 +37,13 @@ impl Talk {
     }
 
     /// A connection in clear.
-    pub fn clear(port: u16) -> Self {
+    pub(crate) fn clear(port: u16) -> Self {
         let tcp = Self::connect(port);
         Self::new(tcp.try_clone().expect("a socket"), Box::new(tcp))
     }
 
     /// A connection in clear from this address of loopback.
-    pub fn clear_from(source: IpAddr, port: u16) -> Self {
+    pub(crate) fn clear_from(source: IpAddr, port: u16) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::new(source, 0).into()).expect("a source address");
         socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("a connection");
@@ -53,19 +53,19 @@ impl Talk {
     }
 
     /// A connection under implicit TLS.
-    pub fn secure(port: u16, authority: &Path) -> Self {
+    pub(crate) fn secure(port: u16, authority: &Path) -> Self {
         Self::secure_with(port, "localhost", client_config(authority)).expect("TLS")
     }
 
     /// As [`Talk::secure`], for this name and these settings; an error where TLS fails.
-    pub fn secure_with(port: u16, name: &str, config: ClientConfig) -> std::io::Result<Self> {
+    pub(crate) fn secure_with(port: u16, name: &str, config: ClientConfig) -> std::io::Result<Self> {
         let tcp = Self::connect(port);
         let clone = tcp.try_clone()?;
         Ok(Self::new(clone, Box::new(tls(tcp, name, config)?)))
     }
 
     /// After STARTTLS was agreed: goes on under TLS.
-    pub fn upgrade(self, authority: &Path) -> Self {
+    pub(crate) fn upgrade(self, authority: &Path) -> Self {
         assert!(self.channel.buffer().is_empty(), "the server said more after its OK");
         let tcp = self.tcp.try_clone().expect("a socket");
         Self {
@@ -75,39 +75,39 @@ impl Talk {
     }
 
     /// Reads the greeting.
-    pub fn greeted(mut self) -> Self {
+    pub(crate) fn greeted(mut self) -> Self {
         let greeting = self.line();
         assert!(greeting.starts_with("* OK "), "greeted by {greeting:?}");
         self
     }
 
-    pub fn tcp(&self) -> &TcpStream {
+    pub(crate) fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).expect("a connection that takes bytes");
     }
 
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         let channel = self.channel.get_mut();
         channel.write_all(bytes.as_ref())?;
         channel.flush()
     }
 
     /// The next line, without its end; empty at the end of the stream.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         self.try_line().expect("an answer")
     }
 
-    pub fn try_line(&mut self) -> std::io::Result<String> {
+    pub(crate) fn try_line(&mut self) -> std::io::Result<String> {
         let mut line = Vec::new();
         self.channel.read_until(b'\n', &mut line)?;
         Ok(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned())
     }
 
     /// Everything up to the end of the stream; a broken connection is an end too.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = self.channel.read(&mut buffer) {
@@ -117,7 +117,7 @@ impl Talk {
     }
 
     /// Exactly so many bytes, handed to `take` as they come.
-    pub fn bytes(&mut self, count: u64, mut take: impl FnMut(&[u8])) {
+    pub(crate) fn bytes(&mut self, count: u64, mut take: impl FnMut(&[u8])) {
         let mut left = count;
         while left > 0 {
             let buffer = self.channel.fill_buf().expect("bytes");
@@ -130,7 +130,7 @@ impl Talk {
     }
 
     /// Sends a command under a new tag and gives all lines of its answer, the tagged one last.
-    pub fn command(&mut self, command: &str) -> Vec<String> {
+    pub(crate) fn command(&mut self, command: &str) -> Vec<String> {
         self.tag += 1;
         let tag = format!("t{}", self.tag);
         self.send(format!("{tag} {command}\r\n"));
@@ -138,7 +138,7 @@ impl Talk {
     }
 
     /// All lines up to the one with this tag.
-    pub fn answer(&mut self, tag: &str) -> Vec<String> {
+    pub(crate) fn answer(&mut self, tag: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             let line = self.line();
@@ -151,17 +151,17 @@ impl Talk {
     }
 
     /// The tagged answer's text behind the tag.
-    pub fn verdict(&mut self, command: &str) -> String {
+    pub(crate) fn verdict(&mut self, command: &str) -> String {
         let last = self.command(command).pop().unwrap_or_default();
         last.split_once(' ').map_or_else(String::new, |(_, text)| text.to_owned())
     }
 
-    pub fn log_in(&mut self, user: Mailbox<'_>) {
+    pub(crate) fn log_in(&mut self, user: Mailbox<'_>) {
         let verdict = self.try_log_in(user);
         assert!(verdict.starts_with("OK "), "log-in of {}: {verdict:?}", user.user);
     }
 
-    pub fn try_log_in(&mut self, user: Mailbox<'_>) -> String {
+    pub(crate) fn try_log_in(&mut self, user: Mailbox<'_>) -> String {
         self.verdict(&format!("LOGIN {} \"{}\"", user.user, user.password))
     }
 }
@@ -180,12 +180,15 @@ fn tls(
 }
 
 /// A client that trusts this authority.
-pub fn client_config(authority: &Path) -> ClientConfig {
+pub(crate) fn client_config(authority: &Path) -> ClientConfig {
     client_config_for(authority, rustls::ALL_VERSIONS)
 }
 
 /// As [`client_config`], speaking only these versions.
-pub fn client_config_for(authority: &Path, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+pub(crate) fn client_config_for(
+    authority: &Path,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority).expect("an authority")).expect("an authority");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

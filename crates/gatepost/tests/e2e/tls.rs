@@ -152,7 +152,7 @@ fn back_ends_are_verified_and_everything_fails_closed() {
     let store = bed.dovecot("store", &[KIM]);
     let expired = bed
         .authority
-        .issue_until("expired", &["localhost"], SystemTime::now() - Duration::from_secs(3600))
+        .issue_until("expired", &["localhost"], SystemTime::now() - Duration::from_hours(1))
         .expect("a certificate");
     let old = gatepost_lab::Dovecot::start(&bed.path("old"), &expired, &[KIM]).expect("a Dovecot");
     let ca = format!("ca = {:?}", bed.authority.certificate);
@@ -265,7 +265,7 @@ fn certificates_are_replaced_under_living_sessions() {
 #[test]
 fn a_certificate_near_its_end_is_warned_of() {
     let mut bed = Bed::new();
-    let soon = SystemTime::now() + Duration::from_secs(3 * 86_400 + 3600);
+    let soon = SystemTime::now() + Duration::from_hours(73);
     bed.front = bed.authority.issue_until("soon", &["localhost"], soon).expect("a certificate");
     let gatepost = bed.gatepost(&bed.one_backend("", 9));
     let line = gatepost.wait_for_log("expires in 3 days").expect("a warning");

@@ -69,7 +69,7 @@ impl Back {
     }
 
     fn run(&mut self, out: &mut Vec<u8>) -> BackStep {
-        while let Some(frame) = self.framer.next() {
+        while let Some(frame) = self.framer.next_frame() {
             match frame {
                 Frame::Lost => return self.fault(BackFault::Protocol("a line is too long")),
                 Frame::Literal(announced) if announced.size > BACK_TALK_BYTES_MAX as u64 => {

@@ -60,9 +60,9 @@ impl Front {
 
     /// Works off what was received until something must come from outside.
     fn run(&mut self, out: &mut Vec<u8>) -> Step {
-        while let Some(frame) = self.framer.next() {
+        while let Some(frame) = self.framer.next_frame() {
             let step = match frame {
-                Frame::Lost => return self.bye(Refusal::Misbehaved, "Line or command too long.", out),
+                Frame::Lost => return bye(Refusal::Misbehaved, "Line or command too long.", out),
                 Frame::Literal(announced) => self.literal(announced, out),
                 Frame::Command if matches!(self.state, State::Sasl { .. }) => self.response(out),
                 Frame::Command => self.command(out),
@@ -95,7 +95,7 @@ impl Front {
             }
             return Step::Read;
         }
-        if self.framer.reject() { Step::Read } else { self.bye(Refusal::Misbehaved, "Literal too large.", out) }
+        if self.framer.reject() { Step::Read } else { bye(Refusal::Misbehaved, "Literal too large.", out) }
     }
 
     /// A whole command: takes it out of the framer's hands, then does it.
@@ -106,7 +106,7 @@ impl Front {
         let line = line.expose();
 
         if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") || line.ends_with(b" HTTP/2.0") {
-            return self.bye(Refusal::Misbehaved, "This is not a web server.", out);
+            return bye(Refusal::Misbehaved, "This is not a web server.", out);
         }
         let mut cursor = Cursor::new(line);
         let Some(tag) = cursor.tag().map(str::to_owned).filter(|_| cursor.expect(b" ").is_some()) else {
@@ -309,7 +309,7 @@ impl Front {
         };
         self.carry.auth_errors += u32::from(counts);
         if reached(self.carry.auth_errors, self.setup.max_auth_errors) {
-            return self.bye(Refusal::Misbehaved, "Too many failed log-ins.", out);
+            return bye(Refusal::Misbehaved, "Too many failed log-ins.", out);
         }
         Step::Read
     }
@@ -348,18 +348,12 @@ impl Front {
         out.extend_from_slice(format!("{tag} {} {}\r\n", wrong.status, wrong.text).as_bytes());
         self.carry.errors += 1;
         if reached(self.carry.errors, self.setup.max_errors) {
-            return self.bye(Refusal::Misbehaved, words(Refusal::Misbehaved).1, out);
+            return bye(Refusal::Misbehaved, words(Refusal::Misbehaved).1, out);
         }
         Step::Read
     }
 
-    fn bye(&mut self, refusal: Refusal, text: &str, out: &mut Vec<u8>) -> Step {
-        let code = words(refusal).0;
-        out.extend_from_slice(format!("* BYE {code} {text}\r\n").as_bytes());
-        Step::Close(Outcome::Refused(refusal))
-    }
-
-    /// What is true on this connection at this moment. IMAP4rev2 is not claimed: the back end may not have it.
+    /// What is true on this connection at this moment. `IMAP4rev2` is not claimed: the back end may not have it.
     fn capabilities(&self) -> String {
         let mut list = String::from("IMAP4rev1 SASL-IR LITERAL-");
         if self.setup.id {
@@ -399,7 +393,7 @@ impl crate::protocols::Front for Front {
                 Step::Read => self.run(out),
                 step => step,
             },
-            Event::Close(refusal) => self.bye(refusal, words(refusal).1, out),
+            Event::Close(refusal) => bye(refusal, words(refusal).1, out),
         }
     }
 
@@ -414,6 +408,13 @@ impl crate::protocols::Front for Front {
     fn take_rest(&mut self) -> Vec<u8> {
         self.framer.take_rest()
     }
+}
+
+/// The last words, and the end.
+fn bye(refusal: Refusal, text: &str, out: &mut Vec<u8>) -> Step {
+    let code = words(refusal).0;
+    out.extend_from_slice(format!("* BYE {code} {text}\r\n").as_bytes());
+    Step::Close(Outcome::Refused(refusal))
 }
 
 fn reached(count: u32, max: Option<NonZeroU32>) -> bool {
