@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::auth::{Checker, Pace};
 use crate::backend::States;
-use crate::config::{self, Level, Loaded, Problem, Problems};
+use crate::config::{self, Level, Loaded, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::net::socket;
@@ -25,15 +25,17 @@ use crate::worker::Workers;
 use crate::world::World;
 
 /// File descriptors that are not sessions': the log, directories, runtimes, name look-ups.
-const RESERVED_FILES: u64 = 32;
+const RESERVED_FILES: usize = 32;
 /// Those of each worker's runtime.
-const FILES_PER_WORKER: u64 = 6;
+const FILES_PER_WORKER: usize = 6;
 /// Those of each session: the client's and the back end's.
-const FILES_PER_SESSION: u64 = 2;
+const FILES_PER_SESSION: usize = 2;
 /// How long accepting pauses when the system has no file descriptor or memory for a connection.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// How often a shortage is said.
 const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How often certificates are looked at.
+const DAY: Duration = Duration::from_hours(24);
 /// How often sessions are told to end while Gatepost stops.
 const DRAIN_STEP: Duration = Duration::from_millis(500);
 
@@ -54,6 +56,9 @@ impl Source {
         }
     }
 }
+
+/// Who accepts, by address.
+type Acceptors = HashMap<SocketAddr, JoinHandle<()>>;
 
 struct Server {
     source: Source,
@@ -79,17 +84,22 @@ pub(crate) fn run(source: Source) -> Result<(), Problems> {
 
 async fn serve(source: Source) -> Result<(), Problems> {
     let Loaded { config, mut warnings, .. } = source.load()?;
-    let log = Logger::start(&config.log)?;
-    let states = Arc::default();
     let mut problems = Vec::new();
+    let log = Logger::start(&config.log).or_else(|found| {
+        problems.append(&mut found.into_vec());
+        Logger::start(&config::Log { level: Level::Critical, rules: Vec::new() })
+    })?;
+    let states = Arc::default();
     let built = World::build(config.clone(), &log, &states, &mut warnings)
         .map_err(|found| problems.append(&mut found.into_vec()));
     let addresses: Vec<_> =
         config.services.iter().flat_map(|service| &service.listeners).map(|listener| listener.address).collect();
     let sockets = bind(&addresses, &mut problems);
-    let permits = session_permits(&config).map_err(|problem| problems.push(problem));
-    let world =
-        Problems::check(problems, ()).and(built.map_err(|()| Problems::one(Problem::of("gatepost", "can't start"))))?;
+    let room = room(config.threads, addresses.len()).map_err(|problem| problems.push(problem));
+    Problems::check(problems, ())?;
+    let (Ok(world), Ok(room)) = (built, room) else {
+        return Err(Problems::one(Problem::of("gatepost", "can't start")));
+    };
 
     for warning in &warnings {
         log.record(Level::Warning, "server", warning.to_string()).write();
@@ -105,23 +115,23 @@ async fn serve(source: Source) -> Result<(), Problems> {
     });
     let cannot_start =
         |error: io::Error| Problems::one(Problem::of("gatepost", format!("can't start its threads: {error}")));
-    let workers = Workers::start(config.threads, Arc::clone(&shared)).map_err(cannot_start)?;
+    let workers = Workers::start(room.threads, Arc::clone(&shared)).map_err(cannot_start)?;
     let server = Arc::new(Server {
         source,
         world: ArcSwap::from_pointee(world),
         workers,
         shared,
         states,
-        permits: Arc::new(Semaphore::new(permits.unwrap_or(1))),
+        permits: Arc::new(Semaphore::new(room.sessions)),
     });
     let mut acceptors = HashMap::new();
     for (address, socket) in sockets {
-        acceptors.insert(address, server.accept_on(address, socket).map_err(cannot_start)?);
+        server.add_acceptor(&mut acceptors, address, socket).map_err(cannot_start)?;
     }
     log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
         .with("name", config.name.as_str())
         .with("listeners", acceptors.len() as u64)
-        .with("sessions_max", server.permits.available_permits() as u64)
+        .with("sessions_max", room.sessions as u64)
         .write();
     server.control(&mut acceptors).await.map_err(cannot_start)?;
     let _ = stop.send(true);
@@ -154,45 +164,64 @@ fn bind(addresses: &[SocketAddr], problems: &mut Vec<Problem>) -> Vec<(SocketAdd
     sockets
 }
 
-/// As many sessions as the process has file descriptors for. Taken before a connection is accepted, so
-/// that a flood waits in the kernel's backlog instead of failing half-way.
-fn session_permits(config: &config::Config) -> Result<usize, Problem> {
+/// What the limit on open files allows.
+struct Room {
+    sessions: usize,
+    /// Threads at most: a runtime needs files of its own.
+    threads: Threads,
+}
+
+/// Sessions are counted before a connection is accepted, so that a flood waits in the kernel's backlog
+/// instead of failing half-way.
+fn room(threads: Threads, listeners: usize) -> Result<Room, Problem> {
     let limit = getrlimit(Resource::Nofile);
     // The hard limit is what the administrator allows; the soft one is for programs that use select(2).
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
-    let listeners = config.services.iter().map(|service| service.listeners.len() as u64).sum::<u64>();
-    let reserved = RESERVED_FILES + listeners + FILES_PER_WORKER * config.threads.max as u64;
-    let files = files.unwrap_or(1 << 20);
-    match files.saturating_sub(reserved) / FILES_PER_SESSION {
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(1 << 20);
+    let spare = files.saturating_sub(RESERVED_FILES + listeners);
+    // Threads beyond the first few are worth at most half of what there is.
+    let most = (spare / 2 / FILES_PER_WORKER).max(threads.min);
+    let threads = Threads { max: threads.max.min(most), ..threads };
+    match spare.saturating_sub(threads.max * FILES_PER_WORKER) / FILES_PER_SESSION {
         0 => Err(Problem::of(
             "gatepost",
             format!("the limit of {files} open files leaves none for sessions: raise it (`ulimit -n`)"),
         )),
-        sessions => Ok(usize::try_from(sessions).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)),
+        sessions => Ok(Room { sessions: sessions.min(Semaphore::MAX_PERMITS / 2), threads }),
     }
 }
 
 impl Server {
     /// Follows signals until one says stop.
-    async fn control(self: &Arc<Self>, acceptors: &mut HashMap<SocketAddr, JoinHandle<()>>) -> io::Result<()> {
+    async fn control(self: &Arc<Self>, acceptors: &mut Acceptors) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        // The first look came with the configuration.
+        let mut days = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
         loop {
             tokio::select! {
                 _ = hangup.recv() => self.reload(acceptors).await,
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = seconds.tick() => self.workers.look(),
+                _ = days.tick() => self.warn_of_expiry(),
             }
         }
     }
 
+    /// Certificates end while Gatepost runs.
+    fn warn_of_expiry(&self) {
+        for warning in self.world.load().expiry_warnings() {
+            self.shared.log.record(Level::Warning, "server", warning.to_string()).write();
+        }
+    }
+
     /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
-    async fn reload(self: &Arc<Self>, acceptors: &mut HashMap<SocketAddr, JoinHandle<()>>) {
+    async fn reload(self: &Arc<Self>, acceptors: &mut Acceptors) {
         let log = &self.shared.log;
         match self.try_reload(acceptors).await {
             Ok(warnings) => {
@@ -211,10 +240,7 @@ impl Server {
         }
     }
 
-    async fn try_reload(
-        self: &Arc<Self>,
-        acceptors: &mut HashMap<SocketAddr, JoinHandle<()>>,
-    ) -> Result<Vec<Problem>, Problems> {
+    async fn try_reload(self: &Arc<Self>, acceptors: &mut Acceptors) -> Result<Vec<Problem>, Problems> {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
         let (source, log, states) = (self.source.clone(), self.shared.log.clone(), Arc::clone(&self.states));
         // Reading files takes time that accepting connections should not wait for.
@@ -227,32 +253,71 @@ impl Server {
         let (world, prepared, warnings) =
             tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
 
-        let mut problems = Vec::new();
-        let new: Vec<_> =
-            world.addresses().iter().copied().filter(|address| !acceptors.contains_key(address)).collect();
-        let sockets = bind(&new, &mut problems);
-        Problems::check(problems, ())?;
+        let listeners = world.addresses().len();
+        let room = room(world.config.threads, listeners).map_err(Problems::one)?;
+        self.move_listeners(acceptors, world.addresses()).await?;
         // From here on nothing can fail but for want of memory or threads.
-        self.workers.set_bounds(world.config.threads).map_err(|error| failed(error.to_string()))?;
+        self.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
         self.shared.log.switch(prepared);
-        let world = Arc::new(world);
-        self.world.store(Arc::clone(&world));
-        acceptors.retain(|address, acceptor| {
-            let stays = world.addresses().contains(address);
-            if !stays {
-                acceptor.abort();
-            }
-            stays
-        });
-        for (address, socket) in sockets {
-            acceptors.insert(address, self.accept_on(address, socket).map_err(|error| failed(error.to_string()))?);
-        }
+        self.world.store(Arc::new(world));
         Ok(warnings)
     }
 
-    fn accept_on(self: &Arc<Self>, address: SocketAddr, socket: std::net::TcpListener) -> io::Result<JoinHandle<()>> {
+    /// Listens on exactly these addresses, or on those before.
+    async fn move_listeners(
+        self: &Arc<Self>,
+        acceptors: &mut Acceptors,
+        wanted: &[SocketAddr],
+    ) -> Result<(), Problems> {
+        let failed = |error: io::Error| Problems::one(Problem::of("reload", error.to_string()));
+        let new: Vec<_> = wanted.iter().copied().filter(|address| !acceptors.contains_key(address)).collect();
+        let old: Vec<_> = acceptors.keys().copied().filter(|address| !wanted.contains(address)).collect();
+        // An old address can stand in a new one's way, as 127.0.0.1:143 does in that of 0.0.0.0:143.
+        let in_the_way: Vec<_> =
+            old.iter().copied().filter(|old| new.iter().any(|new| new.port() == old.port())).collect();
+        for address in &in_the_way {
+            self.remove_acceptor(acceptors, *address).await;
+        }
+        let mut problems = Vec::new();
+        let mut sockets = bind(&new, &mut problems);
+        if !problems.is_empty() {
+            sockets.clear();
+            for (address, socket) in bind(&in_the_way, &mut problems) {
+                self.add_acceptor(acceptors, address, socket).map_err(failed)?;
+            }
+        }
+        Problems::check(problems, ())?;
+        for address in old {
+            self.remove_acceptor(acceptors, address).await;
+        }
+        for (address, socket) in sockets {
+            self.add_acceptor(acceptors, address, socket).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to accept on a socket. An acceptor that waits holds a permit, so each brings its own.
+    fn add_acceptor(
+        self: &Arc<Self>,
+        acceptors: &mut Acceptors,
+        address: SocketAddr,
+        socket: std::net::TcpListener,
+    ) -> io::Result<()> {
         let socket = TcpListener::from_std(socket)?;
-        Ok(tokio::spawn(Arc::clone(self).accept(address, socket)))
+        self.permits.add_permits(1);
+        acceptors.insert(address, tokio::spawn(Arc::clone(self).accept(address, socket)));
+        Ok(())
+    }
+
+    /// Ends an acceptor; its socket is closed when this returns.
+    async fn remove_acceptor(&self, acceptors: &mut Acceptors, address: SocketAddr) {
+        if let Some(acceptor) = acceptors.remove(&address) {
+            acceptor.abort();
+            let _ = acceptor.await;
+            if let Ok(permit) = self.permits.try_acquire() {
+                permit.forget();
+            }
+        }
     }
 
     /// Accepts connections on one socket: first room for a session, then the connection.

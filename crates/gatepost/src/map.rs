@@ -70,6 +70,11 @@ impl Map {
         canonical(user, self.fold_case, self.domain.as_deref())
     }
 
+    /// As [`Map::find`], without remembered answers: for what must be true now, such as a password.
+    pub(crate) async fn find_now(&self, user: &str) -> Result<Found, Unanswered> {
+        self.ask(user, None).await
+    }
+
     /// Asks the directories in turn. An error means that one that had to be asked can't answer, and
     /// nothing remembered helps: the user may exist.
     pub(crate) async fn find(&self, user: &str) -> Result<Found, Unanswered> {
@@ -77,6 +82,11 @@ impl Map {
         if let Some(found) = self.cache.fresh(user, now) {
             return Ok(found);
         }
+        self.ask(user, self.cache.stale(user, now)).await
+    }
+
+    async fn ask(&self, user: &str, stale: Option<Found>) -> Result<Found, Unanswered> {
+        let now = Instant::now();
         for (name, directory) in &self.directories {
             match directory.find(user).await {
                 Ok(Some(entry)) => {
@@ -86,7 +96,6 @@ impl Map {
                 }
                 Ok(None) => {}
                 Err(fault) => {
-                    let stale = self.cache.stale(user, now);
                     let served = if stale.is_some() { "a remembered answer" } else { "nothing" };
                     self.log
                         .record(config::Level::Error, "directory", "a directory can't answer")
@@ -181,13 +190,21 @@ impl Cache {
         }
     }
 
+    /// How long an answer is kept: that nobody knows a user is no answer for a time of trouble.
+    fn kept_for(&self, found: &Found) -> Duration {
+        match found {
+            Found::Account { .. } => self.settings.found.max(self.settings.stale),
+            Found::Nobody => self.settings.missing,
+        }
+    }
+
     fn fresh(&self, user: &str, now: Instant) -> Option<Found> {
         self.answer(user, |age, found| age < self.lifetime(found), now)
     }
 
     /// An answer that is over its time but better than none.
     fn stale(&self, user: &str, now: Instant) -> Option<Found> {
-        self.answer(user, |age, found| age < self.settings.stale.max(self.lifetime(found)), now)
+        self.answer(user, |age, found| age < self.kept_for(found), now)
     }
 
     fn answer(&self, user: &str, holds: impl Fn(Duration, &Found) -> bool, now: Instant) -> Option<Found> {
@@ -197,15 +214,12 @@ impl Cache {
     }
 
     fn keep(&self, user: &str, found: &Found, now: Instant) {
-        let lifetime = self.lifetime(found).max(self.settings.stale);
-        if lifetime.is_zero() {
+        if self.kept_for(found).is_zero() {
             return;
         }
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= CACHE_ENTRIES_MAX {
-            answers.retain(|_, (at, found)| {
-                now.saturating_duration_since(*at) < self.lifetime(found).max(self.settings.stale)
-            });
+            answers.retain(|_, (at, found)| now.saturating_duration_since(*at) < self.kept_for(found));
             if answers.len() >= CACHE_ENTRIES_MAX {
                 answers.clear();
             }
@@ -243,6 +257,7 @@ mod tests {
         assert!(cache.stale("kim", start + seconds(59)).is_some());
         assert!(cache.stale("kim", start + seconds(60)).is_none());
         assert!(cache.fresh("nobody", start + seconds(2)).is_none());
+        assert!(cache.stale("nobody", start + seconds(3)).is_none(), "trouble makes nobody unknown");
         assert!(cache.fresh("lee", start).is_none(), "never another user's answer");
     }
 }

@@ -107,6 +107,14 @@ impl Story {
             .write();
     }
 
+    /// A line of the conversation, at level `protocol`.
+    pub(crate) fn tell_line(&self, log: &Logger, with: &'static str, line: String) {
+        log.record(Level::Protocol, self.service, line)
+            .with("with", with)
+            .with("session", Field::Name(self.session.clone()))
+            .write();
+    }
+
     /// The session is over: its one record.
     pub(crate) fn finish(&self, log: &Logger, ended: &Ended) {
         let (result, reason) = self.result(ended);

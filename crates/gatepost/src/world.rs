@@ -22,6 +22,7 @@ pub(crate) struct World {
     level: Arc<Level>,
     pub(crate) map: Arc<Map>,
     own_listeners: Arc<[SocketAddr]>,
+    certificates: Vec<(CertificateFiles, Certificate)>,
 }
 
 impl World {
@@ -34,20 +35,29 @@ impl World {
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, Problems> {
         let mut problems = Vec::new();
-        let directories = open_directories(&config, &mut problems);
+        let directories = open_directories(&config, log, &mut problems);
         let backends = Backends::open(&config, states, warnings).unwrap_or_else(|found| {
             problems.append(&mut found.into_vec());
             Backends::default()
         });
-        let listeners = build_listeners(&config, &directories, &mut problems, warnings);
+        let mut certificates = Vec::new();
+        let listeners = build_listeners(&config, &directories, &mut certificates, &mut problems);
         let chosen =
             config.map.directories.iter().filter_map(|name| directories.iter().find(|(known, _)| known == name));
         let map = Map::new(&config.map, chosen.cloned().collect(), backends, log.clone());
         let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
         let level = Arc::new(Level::new(&config.access));
-        warnings.dedup();
         problems.dedup();
-        Problems::check(problems, Self { config, listeners, level, map: Arc::new(map), own_listeners })
+        let world = Self { config, listeners, level, map: Arc::new(map), own_listeners, certificates };
+        warnings.extend(world.expiry_warnings());
+        warnings.dedup();
+        Problems::check(problems, world)
+    }
+
+    /// Certificates that end soon, or have ended.
+    pub(crate) fn expiry_warnings(&self) -> Vec<Problem> {
+        let now = SystemTime::now();
+        self.certificates.iter().filter_map(|(files, certificate)| certificate.expiry_warning(files, now)).collect()
     }
 
     /// Every address that is listened on.
@@ -69,8 +79,8 @@ impl World {
 
 type Directories = Vec<(String, Arc<dyn Directory>)>;
 
-fn open_directories(config: &Config, problems: &mut Vec<Problem>) -> Directories {
-    let open = |settings: &config::Directory| match directory::open(settings) {
+fn open_directories(config: &Config, log: &Logger, problems: &mut Vec<Problem>) -> Directories {
+    let open = |settings: &config::Directory| match directory::open(settings, log) {
         Ok(directory) => Some((settings.name.clone(), directory)),
         Err(problem) => {
             problems.push(problem);
@@ -83,12 +93,12 @@ fn open_directories(config: &Config, problems: &mut Vec<Problem>) -> Directories
 fn build_listeners(
     config: &Config,
     directories: &Directories,
+    certificates: &mut Vec<(CertificateFiles, Certificate)>,
     problems: &mut Vec<Problem>,
-    warnings: &mut Vec<Problem>,
 ) -> Vec<Arc<Listener>> {
     let mut load = |files: &CertificateFiles, problems: &mut Vec<Problem>| match Certificate::load(files) {
         Ok(certificate) => {
-            warnings.extend(certificate.expiry_warning(files, SystemTime::now()));
+            certificates.push((files.clone(), certificate.clone()));
             Some(certificate)
         }
         Err(problem) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::certificates::Certificate;
-use crate::process::{NOBODY, Process, wait_for_port};
+use crate::process::{NOBODY, Process, wait_for, wait_for_port};
 use crate::{Result, context, free_ports};
 
 /// The master log-in of every Dovecot here.
@@ -114,6 +114,12 @@ impl Dovecot {
     /// All that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("dovecot.log")).unwrap_or_default()
+    }
+
+    /// Waits until its log holds `text`.
+    pub fn wait_for_log(&self, text: &str) -> Result<()> {
+        wait_for(|| self.log().contains(text))
+            .map_err(|()| format!("Dovecot's log never said {text:?}:\n{}", self.log()))
     }
 
     fn configuration(&self) -> Result<String> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::process::Process;
+use crate::process::{Process, wait_for};
 use crate::{Result, context};
 
 /// A running Gatepost. Dropped, it ends.
@@ -60,17 +60,9 @@ impl Gatepost {
 
     /// Waits until its log holds `text`; gives the line.
     pub fn wait_for_log(&self, text: &str) -> Result<String> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let log = self.log();
-            if let Some(line) = log.lines().find(|line| line.contains(text)) {
-                return Ok(line.to_owned());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("the log never said {text:?}:\n{log}"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let found = || self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
+        wait_for(|| found().is_some()).map_err(|()| format!("the log never said {text:?}:\n{}", self.log()))?;
+        Ok(found().unwrap_or_default())
     }
 
     /// Changes its configuration and has it reload; gives what it says about that.
@@ -81,16 +73,9 @@ impl Gatepost {
             |log: &str| log.lines().filter(|line| line.contains("reload")).map(str::to_owned).collect::<Vec<_>>();
         let before = answers(&self.log()).len();
         self.process.signal(Signal::HUP)?;
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(answer) = answers(&self.log()).get(before) {
-                return Ok(answer.clone());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("no word of the reload:\n{}", self.log()));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let answer = || answers(&self.log()).get(before).cloned();
+        wait_for(|| answer().is_some()).map_err(|()| format!("no word of the reload:\n{}", self.log()))?;
+        Ok(answer().unwrap_or_default())
     }
 
     /// Sends it a signal.

@@ -103,6 +103,18 @@ impl Drop for Process {
     }
 }
 
+/// Waits up to 20 seconds until `is_so`.
+pub(crate) fn wait_for(is_so: impl Fn() -> bool) -> std::result::Result<(), ()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        if Instant::now() > deadline {
+            return Err(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
 /// Waits until somebody accepts connections on a port of 127.0.0.1.
 pub fn wait_for_port(port: u16, patience: Duration) -> Result<()> {
     let deadline = Instant::now() + patience;

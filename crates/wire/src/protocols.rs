@@ -44,6 +44,10 @@ pub trait Front: Send {
 
     /// What the client sent behind its log-in: it belongs to the back end.
     fn take_rest(&mut self) -> Vec<u8>;
+
+    /// What was understood since this was last asked, a line each with secrets struck out; kept only
+    /// where [`FrontSetup::trace`] asks for it.
+    fn take_trace(&mut self) -> Vec<String>;
 }
 
 /// What happens to a [`Front`].
@@ -79,6 +83,9 @@ pub enum Step {
 pub enum Ask {
     /// May this user in?
     Login(Credentials),
+    /// Credentials that no user can have (an empty password, a malformed message): nobody need be asked,
+    /// but it counts, is logged and answered as [`Refusal::BadCredentials`] like any wrong password.
+    Hopeless(Mechanism),
 }
 
 /// What a client offered as proof of who it is.
@@ -219,6 +226,8 @@ pub struct FrontSetup {
     pub max_auth_errors: Option<NonZeroU32>,
     /// What was kept from before STARTTLS.
     pub carry: Carry,
+    /// Keep what is said, for the log.
+    pub trace: bool,
 }
 
 /// The state machine towards a back end, from its greeting to its answer to the log-in.
@@ -228,6 +237,9 @@ pub trait Back: Send {
 
     /// What the back end sent behind its answer: it belongs to the client.
     fn take_rest(&mut self) -> Vec<u8>;
+
+    /// As [`Front::take_trace`], of both directions.
+    fn take_trace(&mut self) -> Vec<String>;
 }
 
 /// What happens to a [`Back`].
@@ -316,4 +328,6 @@ pub struct BackSetup {
     pub id: Vec<(String, String)>,
     /// Our own greeting's text, by which a loop is seen.
     pub own_greeting: String,
+    /// Keep what is said, for the log.
+    pub trace: bool,
 }

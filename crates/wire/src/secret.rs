@@ -40,50 +40,56 @@ impl fmt::Debug for Secret {
 /// A growing buffer for bytes that may hold a password: what it leaves behind when it grows, shrinks
 /// or goes is wiped, where a plain `Vec` would leave copies in freed memory.
 #[derive(Default)]
-pub struct WipedBuffer(Zeroizing<Vec<u8>>);
+pub struct WipedBuffer {
+    stored: Zeroizing<Vec<u8>>,
+    /// Where the content begins; what lay before it is discarded and wiped.
+    start: usize,
+}
 
 impl WipedBuffer {
     /// Appends `bytes`.
     pub fn extend(&mut self, bytes: &[u8]) {
-        let needed = self.0.len() + bytes.len();
-        if needed > self.0.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
-            larger.extend_from_slice(&self.0);
-            self.0 = larger;
+        if self.start > 0 || self.stored.len() + bytes.len() > self.stored.capacity() {
+            let needed = self.len() + bytes.len();
+            let mut compact = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
+            compact.extend_from_slice(self.bytes());
+            self.stored = compact;
+            self.start = 0;
         }
-        self.0.extend_from_slice(bytes);
+        self.stored.extend_from_slice(bytes);
     }
 
     /// Throws away the first `count` bytes. An emptied buffer also gives its memory back.
     pub fn discard(&mut self, count: usize) {
-        if count >= self.0.len() {
-            self.0 = Zeroizing::default();
+        if count >= self.len() {
+            *self = Self::default();
             return;
         }
-        let kept = self.0.len() - count;
-        self.0.copy_within(count.., 0);
-        self.0[kept..].zeroize();
-        self.0.truncate(kept);
+        let end = self.start + count;
+        self.stored[self.start..end].zeroize();
+        self.start = end;
     }
 
     /// The content.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.stored[self.start..]
     }
 
     /// How many bytes it holds.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.stored.len() - self.start
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// Gives the content away, unwiped: the next owner forwards it.
     pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut *self.0)
+        let content = if self.start == 0 { std::mem::take(&mut *self.stored) } else { self.bytes().to_vec() };
+        *self = Self::default();
+        content
     }
 }
 

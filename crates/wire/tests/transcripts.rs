@@ -38,6 +38,7 @@ impl Front {
             Step::StartTls => "starttls".into(),
             Step::Through => "through".into(),
             Step::Close(outcome) => format!("close {outcome:?}"),
+            Step::Ask(Ask::Hopeless(mechanism)) => format!("hopeless {}", mechanism.name()),
             Step::Ask(Ask::Login(ask)) => {
                 format!(
                     "ask {} {:?} {:?}",
@@ -143,6 +144,7 @@ fn machine(head: &str) -> Box<dyn Machine> {
             },
             id: get("id").map(|value| ("x-session-id".to_owned(), value.to_owned())).into_iter().collect(),
             own_greeting: "mail.example.org Gatepost ready.".into(),
+            trace: false,
         };
         return Box::new(Back((PROTOCOLS[0].back)(setup)));
     }
@@ -162,6 +164,7 @@ fn machine(head: &str) -> Box<dyn Machine> {
         max_errors: number("max_errors", 10),
         max_auth_errors: number("max_auth_errors", 3),
         carry: Carry::default(),
+        trace: false,
     };
     Box::new(Front((PROTOCOLS[0].front)(setup.clone()), setup))
 }

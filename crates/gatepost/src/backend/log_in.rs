@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use gatepost_wire::limits::ID_PAIRS_MAX;
 use gatepost_wire::{BackEvent, BackFault, BackLogin, BackSetup, BackStep, Protocol, Secret, Welcome, proxy_header};
 use tokio::time::{Instant, timeout_at};
 
@@ -15,6 +16,8 @@ use crate::net::{socket, tls};
 const ADDRESSES_MAX: usize = 4;
 /// Rounds over all hosts while they say that they can't serve at the moment.
 const ROUNDS_MAX: u32 = 3;
+/// What of a client's ID is passed on.
+const CLIENT_ID_BYTES_MAX: usize = 4096;
 /// The pause before each further round.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
@@ -29,6 +32,8 @@ pub(crate) struct Purpose<'a> {
     pub(crate) own_listeners: &'a [SocketAddr],
     /// When the client's patience is over.
     pub(crate) deadline: Instant,
+    /// Who wants to hear the conversation, secrets struck out.
+    pub(crate) tell: Option<&'a (dyn Fn(String) + Sync)>,
 }
 
 /// The client, as it is announced.
@@ -93,8 +98,11 @@ impl Backend {
         let mut reasons = Vec::new();
         for round in 0..ROUNDS_MAX {
             let mut busy = false;
-            for host in self.in_order() {
-                match self.try_host(host, link, purpose, deadline, &mut lease).await {
+            let hosts = self.in_order();
+            for (n, host) in hosts.iter().enumerate() {
+                // One that hangs must leave time for those behind it.
+                let share = deadline.saturating_duration_since(Instant::now()) / (hosts.len() - n) as u32;
+                match self.try_host(host, link, purpose, Instant::now() + share, &mut lease).await {
                     Ok(connected) => {
                         self.state.mark_up(host);
                         return Ok(connected);
@@ -136,7 +144,9 @@ impl Backend {
         let started = Instant::now();
         let connect_deadline = deadline.min(started + link.settings.connect_timeout);
         let too_slow = |_| Attempt::Down(format!("no greeting within {}", seconds(started.elapsed())));
-        let mut stream = timeout_at(connect_deadline, self.connect(host, link, purpose)).await.map_err(too_slow)??;
+        let mut stream = timeout_at(connect_deadline, self.connect(host, link, purpose, connect_deadline))
+            .await
+            .map_err(too_slow)??;
         let host_address = stream.tcp().peer_addr().map_err(|error| Attempt::Down(error.to_string()))?;
 
         let mut back = (purpose.protocol.back)(self.setup(link, purpose));
@@ -162,6 +172,9 @@ impl Backend {
                 }
                 back.step(BackEvent::Input(&input), &mut out)
             };
+            if let Some(tell) = purpose.tell {
+                back.take_trace().into_iter().for_each(tell);
+            }
             let write = timeout_at(deadline, stream.write_all(&out)).await;
             wipe(&mut out);
             match write {
@@ -177,7 +190,7 @@ impl Backend {
                     }
                 }
                 BackStep::StartTls => {
-                    let name = purpose_name(host)?;
+                    let name = certificate_name(host)?;
                     let config = link.tls.clone().ok_or_else(|| Attempt::Down("TLS is not set up".into()))?;
                     let secured = timeout_at(connect_deadline, stream.connect_tls(config, name)).await;
                     secured.map_err(|_| too_slow_to_greet(started))?.map_err(|error| tls_failed(&error))?;
@@ -211,7 +224,13 @@ impl Backend {
     }
 
     /// A connection to the host, with implicit TLS where that is set.
-    async fn connect(&self, host: &str, link: &ServiceLink, purpose: &Purpose<'_>) -> Result<Stream, Attempt> {
+    async fn connect(
+        &self,
+        host: &str,
+        link: &ServiceLink,
+        purpose: &Purpose<'_>,
+        connect_deadline: Instant,
+    ) -> Result<Stream, Attempt> {
         let settings = &link.settings;
         let addresses: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
             vec![SocketAddr::new(address, settings.port)]
@@ -223,15 +242,22 @@ impl Backend {
                 .collect()
         };
         let mut reason = "its name has no address".to_owned();
-        for address in addresses {
+        let many = addresses.len();
+        for (n, address) in addresses.into_iter().enumerate() {
             if purpose.own_listeners.contains(&address) {
                 return Err(Attempt::Loop(format!(
                     "{address} is one of our own listeners: the map leads back to Gatepost"
                 )));
             }
-            let tcp = match socket::connect(address, self.source(settings, address)).await {
-                Ok(tcp) => tcp,
-                Err(error) => {
+            let share = connect_deadline.saturating_duration_since(Instant::now()) / (many - n) as u32;
+            let connecting = socket::connect(address, self.source(settings, address));
+            let tcp = match timeout_at(Instant::now() + share, connecting).await {
+                Ok(Ok(tcp)) => tcp,
+                Err(_) => {
+                    reason = format!("{address}: no connection within {}", seconds(share));
+                    continue;
+                }
+                Ok(Err(error)) => {
                     reason = format!("{address}: {error}");
                     continue;
                 }
@@ -250,7 +276,7 @@ impl Backend {
                     .map_err(|error| Attempt::Down(format!("the connection broke: {error}")))?;
             }
             if settings.tls == TlsMode::Implicit {
-                let name = purpose_name(host)?;
+                let name = certificate_name(host)?;
                 let config = link.tls.clone().ok_or_else(|| Attempt::Down("TLS is not set up".into()))?;
                 stream.connect_tls(config, name).await.map_err(|error| tls_failed(&error))?;
             }
@@ -269,6 +295,7 @@ impl Backend {
             login: BackLogin { user: purpose.user.to_owned(), master, password },
             id: announcement(link.settings.announce, &purpose.client),
             own_greeting: purpose.own_greeting.to_owned(),
+            trace: purpose.tell.is_some(),
         }
     }
 }
@@ -279,7 +306,7 @@ fn announcement(announce: Announce, client: &Client<'_>) -> Vec<(String, String)
     if announce == Announce::Nothing {
         return Vec::new();
     }
-    let mut pairs = client.id.to_vec();
+    let mut pairs = Vec::new();
     if announce == Announce::Id {
         let fields = [
             ("x-originating-ip", client.address.ip().to_canonical().to_string()),
@@ -290,17 +317,26 @@ fn announcement(announce: Announce, client: &Client<'_>) -> Vec<(String, String)
         pairs.extend(fields.map(|(key, value)| (key.to_owned(), value)));
     }
     pairs.push(("x-session-id".to_owned(), client.session.to_owned()));
+    // The client's own words get what room is left (RFC 2971, section 3.3: at most 30 pairs).
+    let mut bytes = 0;
+    let fits = |(key, value): &&(String, String)| {
+        bytes += key.len() + value.len();
+        bytes <= CLIENT_ID_BYTES_MAX
+    };
+    let room = ID_PAIRS_MAX - pairs.len();
+    pairs.extend(client.id.iter().take(room).take_while(fits).cloned());
     pairs
 }
 
 /// A listener on all addresses is met by connecting to any of our own.
 fn leads_to_ourselves(tcp: &tokio::net::TcpStream, own_listeners: &[SocketAddr]) -> bool {
     let (Ok(peer), Ok(local)) = (tcp.peer_addr(), tcp.local_addr()) else { return false };
-    let everywhere = |own: &&SocketAddr| own.ip().is_unspecified() && own.port() == peer.port();
+    let everywhere =
+        |own: &&SocketAddr| own.ip().is_unspecified() && own.port() == peer.port() && own.is_ipv4() == peer.is_ipv4();
     peer.ip() == local.ip() && own_listeners.iter().any(|own| everywhere(&own))
 }
 
-fn purpose_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>, Attempt> {
+fn certificate_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>, Attempt> {
     tls::server_name(host).ok_or_else(|| Attempt::Down("its name can't stand in a certificate".into()))
 }
 

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::Failure;
 use crate::auth::hash;
 use crate::config::{self, Config, DirectoryKind, Loaded, Map, Problem};
-use crate::directory::passwd_file;
 use crate::directory::sqlite::{Account, Sqlite};
+use crate::directory::{Entry, passwd_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -84,7 +84,8 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
     match command {
         UserCommand::Add { settings } => {
             let (name, password, directory) = settings.prepare(config).await?;
-            if !directory.add(&name, password.as_deref(), settings.backend.as_deref()).await.map_err(fault)? {
+            let entry = Entry { place: settings.backend.clone(), password, ..Entry::default() };
+            if !directory.add(&name, &entry).await.map_err(fault)? {
                 return Err(
                     Problem::of(name, "there is such a user already: change it with `gatepost user set`").into()
                 );
@@ -133,11 +134,8 @@ async fn import(file: &Path, directory: &DirectoryName, config: &Config) -> Resu
     let (mut added, mut known) = (0, 0);
     for (name, entry) in users {
         let name = full_name(&name, &config.map)?;
-        if directory.add(&name, entry.password.as_deref(), entry.place.as_deref()).await.map_err(fault)? {
+        if directory.add(&name, &entry).await.map_err(fault)? {
             added += 1;
-            if entry.disabled {
-                directory.set(&name, None, None, Some(true)).await.map_err(fault)?;
-            }
         } else {
             known += 1;
         }

@@ -148,7 +148,19 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
         };
         Some(LogRule { service: (service != "*").then_some(service), level, target, format })
     });
-    Some(Log { level, rules: rules.collect() })
+    let rules: Vec<LogRule> = rules.collect();
+    let mut paths: Vec<_> = rules
+        .iter()
+        .filter_map(|rule| match &rule.target {
+            LogTarget::File { path, .. } => Some(path),
+            LogTarget::Stderr => None,
+        })
+        .collect();
+    paths.sort();
+    if let Some(twice) = paths.windows(2).find(|pair| pair[0] == pair[1]) {
+        table.problem(format!("two rules write to {}: each needs a file of its own", twice[0].display()));
+    }
+    Some(Log { level, rules })
 }
 
 fn read_rotate(table: &Table<'_>) -> Option<Rotate> {
@@ -198,7 +210,9 @@ fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
         if !allow && limits != Limits::NONE {
             table.problem("limits go with `allow`: what is denied can't be limited");
         }
-        Some(AccessRule { name: format!("{level} rule {}", n + 1), networks, allow, priority, limits })
+        let list = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let key = if limits == Limits::NONE { String::new() } else { format!("{level} {priority} {list}") };
+        Some(AccessRule { name: format!("{level} rule {}", n + 1), key, networks, allow, priority, limits })
     };
     rules.iter().enumerate().filter_map(read).collect()
 }

@@ -124,6 +124,8 @@ pub(crate) struct CertificateFiles {
 pub(crate) struct AccessRule {
     /// Where it stands in the file, for logs.
     pub(crate) name: String,
+    /// What its limits are counted under: the rule itself, wherever a reload finds it in the file.
+    pub(crate) key: String,
     pub(crate) networks: Vec<Network>,
     pub(crate) allow: bool,
     /// The lowest number wins.

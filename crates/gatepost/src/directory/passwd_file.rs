@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Directory, Entry, Fault, Finding};
-use crate::config::{Network, Problem};
+use crate::config::{Level, Network, Problem};
+use crate::log::Logger;
 
 /// How often the file is asked whether it has changed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A passwd-file, read again when it changes.
-#[derive(Debug)]
 pub(crate) struct PasswdFile {
     path: PathBuf,
+    log: Logger,
     state: Mutex<State>,
 }
 
@@ -23,6 +24,8 @@ struct State {
     users: Arc<HashMap<String, Entry>>,
     stamp: Stamp,
     checked: Instant,
+    /// What was last complained of.
+    complaint: Option<Fault>,
 }
 
 /// What tells one state of the file from the next.
@@ -35,10 +38,10 @@ struct Stamp {
 
 impl PasswdFile {
     /// Reads the file, which must be there.
-    pub(crate) fn open(path: &Path) -> Result<Self, Problem> {
+    pub(crate) fn open(path: &Path, log: &Logger) -> Result<Self, Problem> {
         let (users, stamp) = read(path).map_err(|fault| Problem::file(path, fault.0))?;
-        let state = Mutex::new(State { users, stamp, checked: Instant::now() });
-        Ok(Self { path: path.to_owned(), state })
+        let state = Mutex::new(State { users, stamp, checked: Instant::now(), complaint: None });
+        Ok(Self { path: path.to_owned(), state, log: log.clone() })
     }
 
     /// The users as the file has them now. While a changed file can't be read, the old ones hold.
@@ -46,14 +49,40 @@ impl PasswdFile {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.checked.elapsed() >= CHECK_INTERVAL {
             state.checked = Instant::now();
-            if stamp(&self.path).is_ok_and(|stamp| stamp != state.stamp)
-                && let Ok((users, stamp)) = read(&self.path)
-            {
+            self.look(&mut state);
+        }
+        Arc::clone(&state.users)
+    }
+}
+
+impl PasswdFile {
+    /// Reads a changed file. One that can't be taken is complained of once.
+    fn look(&self, state: &mut State) {
+        let result = match stamp(&self.path) {
+            Ok(stamp) if stamp == state.stamp => return,
+            Ok(stamp) => {
+                state.stamp = stamp;
+                read(&self.path)
+            }
+            Err(error) => Err(Fault(format!("can't be read: {error}"))),
+        };
+        match result {
+            Ok((users, stamp)) => {
                 state.users = users;
                 state.stamp = stamp;
             }
+            Err(fault) if state.complaint.as_ref() != Some(&fault) => {
+                self.log
+                    .record(Level::Error, "directory", "a changed passwd-file was not taken, the users before it hold")
+                    .with("file", self.path.display().to_string())
+                    .with("fault", fault.0.as_str())
+                    .write();
+                state.complaint = Some(fault);
+                return;
+            }
+            Err(_) => return,
         }
-        Arc::clone(&state.users)
+        state.complaint = None;
     }
 }
 
@@ -147,7 +176,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("users");
         std::fs::write(&path, "kim:{PLAIN}a\n").expect("a file");
-        let directory = PasswdFile::open(&path).expect("a directory");
+        let log = Logger::start(&crate::config::Log { level: Level::Critical, rules: Vec::new() }).expect("a log");
+        let directory = PasswdFile::open(&path, &log).expect("a directory");
         let due = || {
             directory.state.lock().expect("a lock").checked =
                 Instant::now().checked_sub(CHECK_INTERVAL).expect("a past");

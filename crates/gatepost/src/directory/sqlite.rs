@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
 
 use super::{Directory, Entry, Fault, Finding};
-use crate::config::Problem;
+use crate::config::{Network, Problem};
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
 const POOL_CONNECTIONS_MAX: u32 = 4;
@@ -21,6 +21,7 @@ const MIGRATIONS: [&str; 1] = ["
         password TEXT,
         place    TEXT,
         disabled INTEGER NOT NULL DEFAULT 0,
+        networks TEXT,
         changed  INTEGER NOT NULL DEFAULT (unixepoch())
     ) STRICT, WITHOUT ROWID;
 "];
@@ -88,9 +89,18 @@ impl Sqlite {
     }
 
     /// Adds an account; false: there is one of that name.
-    pub(crate) async fn add(&self, name: &str, password: Option<&str>, place: Option<&str>) -> Result<bool, Fault> {
-        let query = "INSERT INTO users (name, password, place) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
-        let result = sqlx::query(query).bind(name).bind(password).bind(place).execute(&self.pool).await;
+    pub(crate) async fn add(&self, name: &str, entry: &Entry) -> Result<bool, Fault> {
+        let query = "INSERT INTO users (name, password, place, disabled, networks) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+        let place = match (&entry.place, entry.port) {
+            (Some(place), Some(port)) if place.contains(':') => Some(format!("[{place}]:{port}")),
+            (Some(place), Some(port)) => Some(format!("{place}:{port}")),
+            (place, _) => place.clone(),
+        };
+        let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let networks = Some(networks).filter(|list| !list.is_empty());
+        let insert =
+            sqlx::query(query).bind(name).bind(&entry.password).bind(place).bind(entry.disabled).bind(networks);
+        let result = insert.execute(&self.pool).await;
         result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
     }
 
@@ -142,18 +152,23 @@ impl Sqlite {
 impl Directory for Sqlite {
     fn find<'a>(&'a self, user: &'a str) -> Finding<'a> {
         Box::pin(async move {
-            let query = "SELECT place, password, disabled FROM users WHERE name = ?";
+            let query = "SELECT place, password, disabled, networks FROM users WHERE name = ?";
             let row =
                 sqlx::query(query).bind(user).fetch_optional(&self.pool).await.map_err(|error| self.fault(&error))?;
-            let read = |row: SqliteRow| {
-                Ok(Entry {
+            let Some(row) = row else { return Ok(None) };
+            let read = |row: &SqliteRow| {
+                let entry = Entry {
                     place: row.try_get(0)?,
                     password: row.try_get(1)?,
                     disabled: row.try_get(2)?,
                     ..Entry::default()
-                })
+                };
+                Ok::<_, sqlx::Error>((entry, row.try_get::<Option<String>, _>(3)?))
             };
-            row.map(read).transpose().map_err(|error: sqlx::Error| self.fault(&error))
+            let (entry, networks) = read(&row).map_err(|error| self.fault(&error))?;
+            let parse = |text| Network::parse(text).ok_or_else(|| Fault(format!("{user}: {text:?} is no network")));
+            let networks = networks.iter().flat_map(|list| list.split(',')).map(parse).collect::<Result<_, _>>()?;
+            Ok(Some(Entry { networks, ..entry }))
         })
     }
 }
@@ -168,8 +183,18 @@ mod tests {
         let path = folder.path().join("people.db");
         assert!(Sqlite::open(&path).is_err());
         let directory = Sqlite::create(&path).await.expect("a directory");
-        assert_eq!(directory.add("kim", Some("{PLAIN}a"), Some("store-a")).await, Ok(true));
-        assert_eq!(directory.add("kim", None, None).await, Ok(false));
+        let kim = Entry {
+            place: Some("store-a".into()),
+            password: Some("{PLAIN}a".into()),
+            networks: vec![
+                Network::parse("10.0.0.0/8").expect("a network"),
+                Network::parse("::1").expect("an address"),
+            ],
+            ..Entry::default()
+        };
+        assert_eq!(directory.add("kim", &kim).await, Ok(true));
+        assert_eq!(directory.find("kim").await, Ok(Some(kim)));
+        assert_eq!(directory.add("kim", &Entry::default()).await, Ok(false));
         assert_eq!(directory.set("kim", None, Some("store-b"), Some(true)).await, Ok(true));
         assert_eq!(directory.set("lee", None, None, None).await, Ok(false));
         let kim = directory.find("kim").await.expect("an answer").expect("kim");

@@ -9,8 +9,9 @@ mod sink;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{self, Level};
 use sink::Sink;
@@ -19,6 +20,8 @@ use sink::Sink;
 const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 /// How often the writer looks after its files when nothing comes.
 const TICK: Duration = Duration::from_secs(5);
+/// How long a stop waits for the last records.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -67,7 +70,6 @@ impl From<String> for Field {
 
 enum Message {
     Record(Record),
-    Sinks(Vec<Sink>),
     /// All before it is written when the answer comes.
     Flush(SyncSender<()>),
 }
@@ -83,6 +85,8 @@ struct Shared {
     /// The lightest level that any sink wants, as a number.
     level: AtomicU8,
     lost: AtomicU64,
+    /// Places to be used from the next record on.
+    next: Mutex<Option<Vec<Sink>>>,
 }
 
 impl Logger {
@@ -90,7 +94,11 @@ impl Logger {
     pub(crate) fn start(settings: &config::Log) -> Result<Self, config::Problems> {
         let sinks = sink::open(settings)?;
         let (queue, incoming) = sync_channel(QUEUE_RECORDS_MAX);
-        let shared = Arc::new(Shared { level: AtomicU8::new(lightest(&sinks)), lost: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            level: AtomicU8::new(lightest(&sinks)),
+            lost: AtomicU64::new(0),
+            next: Mutex::default(),
+        });
         let logger = Self { queue, shared: Arc::clone(&shared) };
         std::thread::Builder::new().name("log".into()).spawn(move || write_all(&incoming, sinks, &shared)).map_err(
             |error| config::Problems::one(config::Problem::of("log", format!("can't start its thread: {error}"))),
@@ -106,8 +114,7 @@ impl Logger {
     /// Takes prepared places into use.
     pub(crate) fn switch(&self, prepared: Prepared) {
         self.shared.level.store(lightest(&prepared.0), Ordering::Relaxed);
-        // A full queue only delays this; the writer is alive for as long as the program.
-        let _ = self.queue.send(Message::Sinks(prepared.0));
+        *self.shared.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared.0);
     }
 
     /// Whether anyone wants records of this level.
@@ -130,9 +137,16 @@ impl Logger {
     /// Waits until everything handed over so far is written, or for a second.
     pub(crate) fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        if self.queue.send(Message::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(Duration::from_secs(1));
+        let deadline = Instant::now() + FLUSH_PATIENCE;
+        let mut message = Message::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
+            if Instant::now() > deadline {
+                return;
+            }
+            message = back;
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -179,9 +193,12 @@ fn lightest(sinks: &[Sink]) -> u8 {
 /// The writer's whole life.
 fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared) {
     loop {
-        match incoming.recv_timeout(TICK) {
+        let message = incoming.recv_timeout(TICK);
+        if let Some(new) = shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            sinks = new;
+        }
+        match message {
             Ok(Message::Record(record)) => sinks.iter_mut().for_each(|sink| sink.write(&record)),
-            Ok(Message::Sinks(new)) => sinks = new,
             Ok(Message::Flush(done)) => {
                 let _ = done.try_send(());
             }

@@ -105,20 +105,24 @@ impl RotatingFile {
     fn write(&mut self, line: &[u8], now: SystemTime) {
         let period = period_of(self.rotate.every, now);
         let full = self.rotate.size.is_some_and(|max| self.size > 0 && self.size + line.len() as u64 > max);
-        let result = if full || (period != self.period && self.size > 0) { self.put_aside(now) } else { self.follow() };
+        let prepared =
+            if full || (period != self.period && self.size > 0) { self.put_aside(now) } else { self.follow() };
         self.period = period;
-        let result = result.and_then(|()| self.file.write_all(line));
-        match result {
-            Ok(()) => self.size += line.len() as u64,
-            Err(error) => self.complain(&error, now),
+        // A file that can't be put aside is written to all the same.
+        if let Err(error) = prepared.and(self.file.write_all(line)) {
+            self.complain(&error, now);
         }
+        self.size += line.len() as u64;
     }
 
     /// Somebody else (logrotate) may have moved the file away: then a new one is begun.
     fn follow(&mut self) -> std::io::Result<()> {
-        if !self.path.exists() {
+        use std::os::unix::fs::MetadataExt as _;
+        let ours = self.file.metadata()?;
+        let is_ours = |found: std::fs::Metadata| found.ino() == ours.ino() && found.dev() == ours.dev();
+        if !std::fs::metadata(&self.path).is_ok_and(is_ours) {
             self.file = append_to(&self.path)?;
-            self.size = 0;
+            self.size = self.file.metadata()?.len();
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -21,10 +21,11 @@ use zeroize::Zeroize as _;
 
 /// How much is read from a socket at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// The largest TLS record with its header: what may lie before the bytes just read (RFC 8446, section 5.2).
-const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 2048;
 /// A peer's handshake messages may come to this much before it has proved anything.
 const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
+/// What may lie before the bytes just read: a handshake message that is not whole yet, or a record, of
+/// at most 18 KiB (RFC 8446, section 5.2).
+const PARTIAL_BYTES_MAX: usize = HANDSHAKE_BYTES_MAX;
 
 /// A thread's buffers, through which the bytes of all its sessions pass.
 pub(crate) struct Scratch {
@@ -42,7 +43,7 @@ pub(crate) struct Incoming {
 
 impl Scratch {
     fn new() -> Self {
-        let received = vec![0; RECORD_BYTES_MAX + READ_BYTES].into();
+        let received = vec![0; PARTIAL_BYTES_MAX + READ_BYTES].into();
         Self { incoming: Incoming { received, plain: Vec::new() }, outgoing: Outgoing::default() }
     }
 
@@ -109,6 +110,10 @@ struct Tls {
     /// Data that came along with the end of the handshake.
     early: Vec<u8>,
     ended: bool,
+    /// What went wrong behind data that was still sound.
+    failed: Option<io::Error>,
+    /// TLS has failed: nothing more goes in or out.
+    is_dead: bool,
 }
 
 enum Side {
@@ -190,9 +195,15 @@ fn process<C: Records>(
             Ok(ConnectionState::Closed) => Some(Progress::Ended),
             Ok(_) => return Err(io::Error::other("TLS took a turn that was never allowed")),
             Err(error) => {
-                // The peer is told why, by the alert that waits behind the error.
-                while let Ok(ConnectionState::EncodeTlsData(mut message)) = tls.process(&mut []).state {
+                used += discard;
+                // The peer is told why, by an alert that is the last of what waits to be encoded. Not a
+                // step further: rustls takes no input after an alert.
+                while let Ok(ConnectionState::EncodeTlsData(mut message)) = tls.process(&mut incoming[used..]).state {
+                    let before = outgoing.filled;
                     encode(outgoing, |room| message.encode(room))?;
+                    if is_alert(&outgoing.filled()[before..]) {
+                        break;
+                    }
                 }
                 return Err(tls_error(error));
             }
@@ -201,6 +212,18 @@ fn process<C: Records>(
         if let Some(progress) = progress {
             return Ok(Processed { used, progress });
         }
+    }
+}
+
+/// Whether a record is an alert: by its type, or under TLS 1.3, which hides the type, by its length
+/// (RFC 8446, section 5.2: header, two bytes, the type, and a tag of 16 bytes).
+fn is_alert(record: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const APPLICATION_DATA: u8 = 23;
+    match record.first() {
+        Some(&ALERT) => true,
+        Some(&APPLICATION_DATA) => record.len() == 5 + 2 + 1 + 16,
+        _ => false,
     }
 }
 
@@ -225,38 +248,64 @@ enum Sending<'a> {
     Close,
 }
 
-/// Encrypts into `outgoing`.
-fn encrypt<C: Records>(tls: &mut C, sending: &Sending<'_>, outgoing: &mut Outgoing) -> io::Result<()> {
+/// Encrypts into `outgoing`. `partial` is what TLS was given before and could not use yet: it wants to
+/// see that again whenever it is asked anything.
+fn encrypt<C: Records>(
+    tls: &mut C,
+    partial: &mut Vec<u8>,
+    sending: &Sending<'_>,
+    outgoing: &mut Outgoing,
+) -> io::Result<()> {
     loop {
-        match tls.process(&mut []).state.map_err(tls_error)? {
-            ConnectionState::EncodeTlsData(mut message) => encode(outgoing, |room| message.encode(room))?,
-            ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+        let UnbufferedStatus { discard, state } = tls.process(partial);
+        let is_done = match state.map_err(tls_error)? {
+            ConnectionState::EncodeTlsData(mut message) => {
+                encode(outgoing, |room| message.encode(room))?;
+                false
+            }
+            ConnectionState::TransmitTlsData(transmit) => {
+                transmit.done();
+                false
+            }
             ConnectionState::WriteTraffic(mut traffic) => {
-                // A record holds 16 KiB and adds at most 22 bytes and 5 of a header, with some to spare.
-                let mut needed = match sending {
-                    Sending::Data(plain) => plain.len() + (plain.len() / (16 * 1024) + 1) * 64,
-                    Sending::Close => 64,
-                };
-                loop {
-                    let room = outgoing.room(needed);
-                    let result = match sending {
-                        Sending::Data(plain) => traffic.encrypt(plain, room),
-                        Sending::Close => traffic.queue_close_notify(room),
-                    };
-                    match result {
-                        Ok(written) => {
-                            outgoing.filled += written;
-                            return Ok(());
-                        }
-                        Err(EncryptError::InsufficientSize(size)) => needed = size.required_size,
-                        Err(error) => return Err(io::Error::other(error)),
-                    }
-                }
+                write_traffic(&mut traffic, sending, outgoing)?;
+                true
             }
             // Both sides have closed: there is nobody to send to.
-            ConnectionState::Closed => return Ok(()),
-            ConnectionState::PeerClosed => {}
+            ConnectionState::Closed => true,
+            ConnectionState::PeerClosed => false,
             _ => return Err(io::Error::other("TLS is not ready to send")),
+        };
+        partial.drain(..discard);
+        if is_done {
+            return Ok(());
+        }
+    }
+}
+
+fn write_traffic<D>(
+    traffic: &mut WriteTraffic<'_, D>,
+    sending: &Sending<'_>,
+    outgoing: &mut Outgoing,
+) -> io::Result<()> {
+    // A record holds 16 KiB and adds at most 22 bytes and 5 of a header, with some to spare.
+    let mut needed = match sending {
+        Sending::Data(plain) => plain.len() + (plain.len() / (16 * 1024) + 1) * 64,
+        Sending::Close => 64,
+    };
+    loop {
+        let room = outgoing.room(needed);
+        let result = match sending {
+            Sending::Data(plain) => traffic.encrypt(plain, room),
+            Sending::Close => traffic.queue_close_notify(room),
+        };
+        match result {
+            Ok(written) => {
+                outgoing.filled += written;
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(size)) => needed = size.required_size,
+            Err(error) => return Err(io::Error::other(error)),
         }
     }
 }
@@ -284,22 +333,27 @@ impl Stream {
     }
 
     /// Ends TLS for a client that connected to us.
-    pub(crate) async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+    /// `early` is what it already sent, should somebody have had to read it.
+    pub(crate) async fn accept_tls(&mut self, config: Arc<ServerConfig>, early: Vec<u8>) -> io::Result<()> {
         let side = Side::Server(UnbufferedServerConnection::new(config).map_err(tls_error)?);
-        self.handshake(side).await
+        self.handshake(side, early).await
     }
 
     /// Begins TLS with a server that we connected to.
     pub(crate) async fn connect_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
         let side = Side::Client(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
-        self.handshake(side).await
+        self.handshake(side, Vec::new()).await
     }
 
-    async fn handshake(&mut self, side: Side) -> io::Result<()> {
-        self.tls = Some(Box::new(Tls { side, partial: Vec::new(), early: Vec::new(), ended: false }));
-        let mut total = 0;
+    async fn handshake(&mut self, side: Side, partial: Vec<u8>) -> io::Result<()> {
+        let mut total = partial.len();
+        self.tls = Some(Box::new(Tls { side, partial, early: Vec::new(), ended: false, failed: None, is_dead: false }));
         // A client speaks first: let it write before anything is read.
-        let mut progress = Scratch::with(|scratch| self.decrypt(0, &mut scratch.incoming, &mut scratch.outgoing))?;
+        let mut progress = Scratch::with(|Scratch { incoming, outgoing }| {
+            let progress = self.decrypt(0, incoming, outgoing)?;
+            self.keep_early(incoming);
+            Ok::<_, io::Error>(progress)
+        })?;
         loop {
             self.flush().await?;
             if progress != Progress::Handshaking {
@@ -314,9 +368,7 @@ impl Stream {
                     Err(error) => return Err(error),
                 };
                 progress = self.decrypt(count, incoming, outgoing)?;
-                if let Some(tls) = &mut self.tls {
-                    tls.early.append(&mut incoming.plain);
-                }
+                self.keep_early(incoming);
                 Ok(count)
             });
             let count = match count {
@@ -331,6 +383,13 @@ impl Stream {
             if total > HANDSHAKE_BYTES_MAX && progress == Progress::Handshaking {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS handshake is too large"));
             }
+        }
+    }
+
+    /// Data that comes before the handshake is known to be over waits for the first read.
+    fn keep_early(&mut self, incoming: &mut Incoming) {
+        if let Some(tls) = &mut self.tls {
+            tls.early.append(&mut incoming.plain);
         }
     }
 
@@ -402,8 +461,14 @@ impl Stream {
             return Poll::Ready(Ok(Received::Bytes(&incoming.plain)));
         }
         loop {
-            if self.tls.as_ref().is_some_and(|tls| tls.ended) {
-                return Poll::Ready(Ok(Received::End));
+            if let Some(tls) = &mut self.tls {
+                if let Some(error) = tls.failed.take() {
+                    tls.ended = true;
+                    return Poll::Ready(Err(error));
+                }
+                if tls.ended {
+                    return Poll::Ready(Ok(Received::End));
+                }
             }
             ready!(self.tcp.poll_read_ready(cx))?;
             let count = match self.read_raw(incoming) {
@@ -415,9 +480,12 @@ impl Stream {
             if self.tls.is_none() {
                 return Poll::Ready(Ok(Received::Bytes(&incoming.received[..count])));
             }
-            let result = self.decrypt(count, incoming, outgoing);
-            self.try_flush()?;
-            result?;
+            // What was sound before an error still counts.
+            let failed = self.decrypt(count, incoming, outgoing).err();
+            let _ = self.try_flush();
+            if let Some(tls) = &mut self.tls {
+                tls.failed = failed;
+            }
             // A record may hold no data: a ticket, a key update.
             if !incoming.plain.is_empty() {
                 return Poll::Ready(Ok(Received::Bytes(&incoming.plain)));
@@ -428,10 +496,13 @@ impl Stream {
     /// Sends `bytes`; what the socket does not take is kept. Ask [`Stream::poll_flush`] before the next.
     pub(crate) fn send(&mut self, bytes: &[u8], outgoing: &mut Outgoing) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return self.push(bytes) };
+        if tls.is_dead {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         outgoing.filled = 0;
         match &mut tls.side {
-            Side::Server(tls) => encrypt(tls, &Sending::Data(bytes), outgoing)?,
-            Side::Client(tls) => encrypt(tls, &Sending::Data(bytes), outgoing)?,
+            Side::Server(side) => encrypt(side, &mut tls.partial, &Sending::Data(bytes), outgoing)?,
+            Side::Client(side) => encrypt(side, &mut tls.partial, &Sending::Data(bytes), outgoing)?,
         }
         self.push(outgoing.filled())
     }
@@ -442,20 +513,20 @@ impl Stream {
             return Ok(());
         }
         self.write = WriteSide::Closing;
-        if let Some(tls) = &mut self.tls {
+        if let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_dead) {
             outgoing.filled = 0;
             match &mut tls.side {
-                Side::Server(tls) => encrypt(tls, &Sending::Close, outgoing)?,
-                Side::Client(tls) => encrypt(tls, &Sending::Close, outgoing)?,
+                Side::Server(side) => encrypt(side, &mut tls.partial, &Sending::Close, outgoing)?,
+                Side::Client(side) => encrypt(side, &mut tls.partial, &Sending::Close, outgoing)?,
             }
             self.push(outgoing.filled())?;
         }
         self.try_flush()
     }
 
-    /// Whether nothing waits to be sent.
-    pub(crate) fn is_flushed(&self) -> bool {
-        self.unsent.is_empty()
+    /// How many bytes wait to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent.len() - self.unsent_gone
     }
 
     /// Sends what waits to be sent, then closes the write side if that was asked for.
@@ -529,12 +600,14 @@ impl Stream {
             Side::Server(side) => process(side, bytes, plain, outgoing),
             Side::Client(side) => process(side, bytes, plain, outgoing),
         };
+        tls.is_dead |= result.is_err();
         let outcome = result.map(|Processed { used, progress }| {
             tls.partial = bytes[used..].to_vec();
             tls.ended |= progress == Progress::Ended;
             progress
         });
-        self.push(outgoing.filled())?;
+        // That the peer takes nothing more is for whoever writes to find out.
+        let _ = self.push(outgoing.filled());
         outcome
     }
 }

@@ -104,7 +104,7 @@ mod tests {
 
     fn rule(networks: &[&str], allow: bool, priority: i64) -> AccessRule {
         let networks = networks.iter().map(|text| Network::parse(text).expect("a network")).collect();
-        AccessRule { name: String::new(), networks, allow, priority, limits: Limits::NONE }
+        AccessRule { name: String::new(), key: String::new(), networks, allow, priority, limits: Limits::NONE }
     }
 
     fn deciding(rules: &[AccessRule], address: &str) -> Option<usize> {

@@ -19,7 +19,7 @@ pub(crate) struct Level {
 #[derive(Debug)]
 struct Verdict {
     allow: bool,
-    /// Its name, under which its limits are counted.
+    name: Arc<str>,
     scope: Scope,
 }
 
@@ -37,7 +37,8 @@ impl Level {
     pub(crate) fn new(rules: &[AccessRule]) -> Self {
         let verdict = |rule: &AccessRule| Verdict {
             allow: rule.allow,
-            scope: Scope { name: rule.name.as_str().into(), limits: rule.limits },
+            name: rule.name.as_str().into(),
+            scope: Scope { name: rule.key.as_str().into(), limits: rule.limits },
         };
         Self { rules: Rules::new(rules), verdicts: rules.iter().map(verdict).collect() }
     }
@@ -56,8 +57,8 @@ pub(crate) fn admit(
     let deciding =
         levels.iter().find_map(|level| level.rules.deciding(address).and_then(|rule| level.verdicts.get(rule)));
     let limited = match deciding {
-        Some(Verdict { allow: false, scope }) => return Err(TurnedAway::Denied { rule: Arc::clone(&scope.name) }),
-        Some(Verdict { allow: true, scope }) => Some(scope).filter(|scope| scope.limits != Limits::NONE),
+        Some(Verdict { allow: false, name, .. }) => return Err(TurnedAway::Denied { rule: Arc::clone(name) }),
+        Some(Verdict { allow: true, scope, .. }) => Some(scope).filter(|scope| scope.limits != Limits::NONE),
         None => None,
     };
     ledger.take(scopes.iter().copied().chain(limited), address, now).map_err(TurnedAway::Limited)
@@ -70,7 +71,8 @@ mod tests {
 
     fn level(rules: &[(&str, bool, Limits)]) -> Level {
         let rule = |(n, (network, allow, limits)): (usize, &(&str, bool, Limits))| AccessRule {
-            name: format!("rule {n} {network}"),
+            name: format!("rule {n}"),
+            key: format!("{n} {network}"),
             networks: vec![Network::parse(network).expect("a network")],
             allow: *allow,
             priority: 1,

@@ -12,16 +12,18 @@ use std::time::Duration;
 
 /// Seconds a wheel reaches ahead. A deadline further away is looked at on the way, again and again.
 const SLOTS: u32 = 512;
-/// A session that said nothing for this long may be told to go between two commands.
-const QUIET_SECONDS: u32 = 1;
+/// A session that said nothing for this many ticks, and so for more than a second, may be asked to go.
+const QUIET_SECONDS: u32 = 2;
 
 /// Why a session must end though both peers would go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Nothing was said for too long.
     Idle,
-    /// Gatepost is stopping; the client may be told if it is between two lines.
+    /// Gatepost is stopping; to be declined by a session that is in the middle of something.
     Drained,
+    /// Gatepost stops now.
+    Stopped,
 }
 
 /// A session's own end of its [`Pulse`]: the wheel forgets the session when it goes.
@@ -41,7 +43,8 @@ struct Pulse {
 const OPEN: u8 = 0;
 const IDLE: u8 = 1;
 const DRAINED: u8 = 2;
-const GONE: u8 = 3;
+const STOPPED: u8 = 3;
+const GONE: u8 = 4;
 
 impl Heart {
     /// A byte passed.
@@ -65,8 +68,17 @@ impl Heart {
         match self.0.verdict.load(Ordering::Relaxed) {
             IDLE => Some(Verdict::Idle),
             DRAINED => Some(Verdict::Drained),
+            STOPPED => Some(Verdict::Stopped),
             _ => None,
         }
+    }
+}
+
+impl Heart {
+    /// Not now: ask again later.
+    pub(crate) fn decline(&self) {
+        let _ = self.0.verdict.compare_exchange(DRAINED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
+        Wheel::with(|wheel| wheel.place(Arc::clone(&self.0)));
     }
 }
 
@@ -82,6 +94,7 @@ impl Pulse {
         let number = match verdict {
             Verdict::Idle => IDLE,
             Verdict::Drained => DRAINED,
+            Verdict::Stopped => STOPPED,
         };
         self.verdict.store(number, Ordering::Relaxed);
         if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -143,7 +156,7 @@ impl Wheel {
         Self::with(Self::advance);
     }
 
-    /// Tells at most `count` quiet sessions of this thread to end; the busy ones too where `all` is set.
+    /// Asks at most `count` quiet sessions of this thread to end; with `all`, tells every session.
     pub(crate) fn drain(count: usize, all: bool) {
         Self::with(|wheel| {
             let now = wheel.now;
@@ -152,7 +165,8 @@ impl Wheel {
                 let quiet = now.saturating_sub(pulse.last.load(Ordering::Relaxed)) >= QUIET_SECONDS;
                 pulse.verdict.load(Ordering::Relaxed) == OPEN && (quiet || all)
             });
-            ready.take(count).for_each(|pulse| pulse.end(Verdict::Drained));
+            let verdict = if all { Verdict::Stopped } else { Verdict::Drained };
+            ready.take(count).for_each(|pulse| pulse.end(verdict));
         });
     }
 
@@ -223,6 +237,7 @@ mod tests {
     fn a_drain_takes_quiet_sessions_first() {
         let quiet = Wheel::enter(Duration::from_mins(35));
         let busy = Wheel::enter(Duration::from_mins(35));
+        Wheel::tick();
         Wheel::tick();
         Wheel::tick();
         busy.beat();

@@ -51,7 +51,7 @@ impl Listener {
     }
 
     /// What a front must know for a client at `client`, now that TLS is up or not.
-    pub(crate) fn front(&self, client: SocketAddr, secured: bool, carry: Carry) -> FrontSetup {
+    pub(crate) fn front(&self, client: SocketAddr, secured: bool, carry: Carry, trace: bool) -> FrontSetup {
         let settings = &self.service.settings;
         let tls = match (secured, self.settings.tls) {
             (true, _) => ClientTls::Up,
@@ -73,6 +73,7 @@ impl Listener {
             max_errors: settings.max_errors,
             max_auth_errors: settings.max_auth_errors,
             carry,
+            trace,
         }
     }
 }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::{Answer, Ask, Credentials, Event, Front, Outcome, Refusal, Step};
+use gatepost_wire::{Answer, Ask, Carry, Credentials, Event, Front, Mechanism, Outcome, Refusal, Step};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -20,6 +22,10 @@ use crate::map::{Found, NoPlace, admits};
 use crate::net::stream::Scratch;
 use crate::story::Ended;
 
+/// How long a wrong password takes where Gatepost checks it: longer than any hash in use.
+const CHECKED_HERE_TIME: Duration = Duration::from_secs(1);
+/// How often a client that has sent more than was read is looked at for whether it is still there.
+const HANG_UP_LOOK: Duration = Duration::from_millis(200);
 /// A refusal that takes its time still comes this long before the client's time is over.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 
@@ -41,6 +47,10 @@ enum Denied {
     Refused(Refusal),
     /// The back end's own words.
     Passed(String),
+    /// The client is gone.
+    Left,
+    /// As for wrong credentials, but the configuration is why; the text is for the log.
+    Unfit(String),
     /// Something is out of order; the text is for the log.
     Fault(Refusal, String),
 }
@@ -48,7 +58,7 @@ enum Denied {
 impl Session {
     /// Talks with the client until a back end has taken its log-in.
     pub(super) async fn log_in(&mut self) -> Result<(Connected, Farewell), Ended> {
-        let mut front = self.new_front();
+        let mut front = self.new_front(Carry::default());
         let mut out = Vec::new();
         let mut connected = None;
         let mut step = front.step(Event::Start, &mut out);
@@ -57,6 +67,7 @@ impl Session {
             step = front.step(Event::Input(&early), &mut out);
         }
         loop {
+            self.trace(front.as_mut(), &out);
             self.send(&mut out).await?;
             step = match step {
                 Step::Read => match self.receive().await? {
@@ -65,17 +76,23 @@ impl Session {
                 },
                 Step::StartTls => {
                     self.secure().await?;
-                    front = self.secured_front(front.as_ref());
+                    front = self.new_front(front.carry());
                     Step::Read
+                }
+                Step::Ask(Ask::Hopeless(mechanism)) => {
+                    self.refuse_hopeless(mechanism).await;
+                    front.step(Event::Answer(Answer::Refused(Refusal::BadCredentials)), &mut out)
                 }
                 Step::Ask(Ask::Login(credentials)) => {
                     let id = front.client_id().to_vec();
                     let answer = match self.answer(credentials, &id).await {
+                        Err(Denied::Left) => return Err(Ended::Gone("left during its log-in".into())),
                         Ok((welcome, back)) => {
                             connected = Some(back);
                             Answer::Welcome(welcome)
                         }
                         Err(Denied::Refused(refusal) | Denied::Fault(refusal, _)) => Answer::Refused(refusal),
+                        Err(Denied::Unfit(_)) => Answer::Refused(Refusal::BadCredentials),
                         Err(Denied::Passed(text)) => Answer::Passed(text),
                     };
                     front.step(Event::Answer(answer), &mut out)
@@ -96,19 +113,24 @@ impl Session {
         }
     }
 
-    fn new_front(&self) -> Box<dyn Front> {
-        let setup = self.snapshot.listener.front(
-            self.address,
-            self.client.tls_facts().is_some(),
-            gatepost_wire::Carry::default(),
-        );
-        (self.snapshot.listener.service.settings.protocol.front)(setup)
+    /// A front for a new conversation. Of one before it, in clear, nothing but counts remains.
+    fn new_front(&self, carry: Carry) -> Box<dyn Front> {
+        let listener = &self.snapshot.listener;
+        let is_secured = self.client.tls_facts().is_some();
+        let trace = self.shared.log.wants(Level::Protocol);
+        (listener.service.settings.protocol.front)(listener.front(self.address, is_secured, carry, trace))
     }
 
-    /// A new front for the conversation under TLS: of the one in clear, nothing but counts remains.
-    fn secured_front(&self, old: &dyn Front) -> Box<dyn Front> {
-        let setup = self.snapshot.listener.front(self.address, true, old.carry());
-        (self.snapshot.listener.service.settings.protocol.front)(setup)
+    /// At level `protocol` the log shows the conversation.
+    fn trace(&self, front: &mut dyn Front, out: &[u8]) {
+        if !self.shared.log.wants(Level::Protocol) {
+            return;
+        }
+        let said = String::from_utf8_lossy(out);
+        let lines = front.take_trace().into_iter().map(|line| format!("C: {line}"));
+        for line in lines.chain(said.lines().map(|line| format!("S: {line}"))) {
+            self.story.tell_line(&self.shared.log, "client", line);
+        }
     }
 
     async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Ended> {
@@ -146,9 +168,14 @@ impl Session {
         self.story.attempts += 1;
         self.story.mechanism = Some(credentials.mechanism.name());
         self.story.user = Some(self.snapshot.map.canonical(&credentials.user));
-        let result = match timeout_at(self.deadline, self.resolve(&credentials, asked)).await {
+        let result = match timeout_at(self.deadline, self.resolve(&credentials)).await {
             Ok(Ok(account)) => self.connect(account, &credentials, id, asked).await,
-            Ok(Err(denied)) => Err(denied),
+            Ok(Err(denied)) => {
+                if matches!(denied, Denied::Refused(Refusal::BadCredentials) | Denied::Unfit(_)) {
+                    self.take_time(asked).await;
+                }
+                Err(denied)
+            }
             Err(_) => Err(Denied::Fault(Refusal::Unavailable, "the directories took too long".into())),
         };
         if let Err(denied) = &result {
@@ -157,8 +184,26 @@ impl Session {
         result
     }
 
+    /// Counts and logs credentials that no user can have, and takes as long as for any others.
+    async fn refuse_hopeless(&mut self, mechanism: Mechanism) {
+        let asked = Instant::now();
+        self.story.attempts += 1;
+        self.story.mechanism = Some(mechanism.name());
+        self.story.user = None;
+        self.take_time(asked).await;
+        self.tell(&Denied::Refused(Refusal::BadCredentials));
+    }
+
+    /// A refusal that Gatepost could give at once takes as long as one by a back end, or where Gatepost
+    /// checks passwords, longer than any check: the clock tells nobody which users exist.
+    async fn take_time(&self, asked: Instant) {
+        let is_checked_here = self.snapshot.listener.service.checks.is_some();
+        let time = if is_checked_here { CHECKED_HERE_TIME } else { self.shared.pace.sample() };
+        tokio::time::sleep_until((asked + time).min(self.deadline - ANSWER_MARGIN)).await;
+    }
+
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    async fn resolve(&mut self, credentials: &Credentials, asked: Instant) -> Result<Account, Denied> {
+    async fn resolve(&mut self, credentials: &Credentials) -> Result<Account, Denied> {
         let user = self.story.user.clone().unwrap_or_default();
         let mut is_checked = false;
         if let Some(directory) = self.snapshot.listener.service.checks.clone() {
@@ -180,30 +225,38 @@ impl Session {
         self.story.took.map = Some(started.elapsed());
         let backend = match self.snapshot.map.choose(&found) {
             Ok(backend) => backend,
-            Err(NoPlace::Unknown) => {
-                // As long as a back end would take to say no.
-                tokio::time::sleep_until((asked + self.shared.pace.sample()).min(self.deadline - ANSWER_MARGIN)).await;
-                return Err(Denied::Refused(Refusal::BadCredentials));
-            }
+            Err(NoPlace::Unknown) => return Err(Denied::Refused(Refusal::BadCredentials)),
             Err(NoPlace::Refused(text)) => return Err(Denied::Fault(Refusal::Unavailable, text)),
         };
         let entry = match &found {
             Found::Account { entry, .. } => Some(entry),
             Found::Nobody => None,
         };
-        // Checked here too: who may not in, and who would get in by a master log-in that asks no password.
-        if let Some(entry) = entry.filter(|entry| is_restricted(entry, self.address.ip()) || backend.master().is_some())
-        {
-            match (is_checked, &entry.password) {
-                (true, _) => permitted(entry, self.address.ip())?,
-                (false, Some(_)) => self.check(Some(entry), credentials).await?,
-                (false, None) => return Err(Denied::Refused(Refusal::BadCredentials)),
-            }
-        } else if backend.master().is_some() && !is_checked {
-            let text = format!("{} has a master log-in, and no directory can check this user's password", backend.name);
-            return Err(Denied::Fault(Refusal::Unavailable, text));
+        let is_restricted = entry.is_some_and(|entry| is_restricted(entry, self.address.ip()));
+        if is_checked {
+            entry.map_or(Ok(()), |entry| permitted(entry, self.address.ip()))?;
+        } else if is_restricted || backend.master().is_some() {
+            // Who may not in learns that only with the right password, and a master log-in must not let
+            // anybody in whose password nobody asked for. What was remembered is not good enough here.
+            self.check_by_map(&user, &backend, credentials).await?;
         }
         Ok(Account { user, backend })
+    }
+
+    /// Checks a password against what the map's directories say now.
+    async fn check_by_map(&self, user: &str, backend: &Backend, credentials: &Credentials) -> Result<(), Denied> {
+        let map = Arc::clone(&self.snapshot.map);
+        let name = user.to_owned();
+        let found = self.on_control(async move { map.find_now(&name).await }).await;
+        let found = found
+            .map_err(|fault| Denied::Fault(Refusal::Unavailable, format!("{}: {}", fault.directory, fault.fault)))?;
+        match &found {
+            Found::Account { entry, .. } if entry.password.is_some() => self.check(Some(entry), credentials).await,
+            _ => Err(Denied::Unfit(format!(
+                "{} has a master log-in or the account is restricted, and no directory can check its password",
+                backend.name
+            ))),
+        }
     }
 
     /// Checks a password against a directory's entry. What an account may not do is said only to who
@@ -234,6 +287,8 @@ impl Session {
         let Account { user, backend } = account;
         self.story.backend = Some(Arc::clone(&backend.name));
         let greeting = self.snapshot.listener.service.greeting();
+        let trace = self.shared.log.wants(Level::Protocol);
+        let tell = |line| self.story.tell_line(&self.shared.log, "back end", line);
         let purpose = Purpose {
             protocol: self.snapshot.listener.service.settings.protocol,
             user: &user,
@@ -242,8 +297,17 @@ impl Session {
             own_greeting: &greeting,
             own_listeners: &self.snapshot.own_listeners,
             deadline: self.deadline,
+            tell: trace.then_some(&tell),
         };
-        match backend.log_in(&purpose).await {
+        let mut stopping = self.shared.stopping.clone();
+        let logged_in = tokio::select! {
+            logged_in = backend.log_in(&purpose) => logged_in,
+            () = hung_up(self.client.tcp()) => return Err(Denied::Left),
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                return Err(Denied::Fault(Refusal::ShuttingDown, "Gatepost is stopping".into()));
+            }
+        };
+        match logged_in {
             Ok(mut connected) => {
                 self.story.host = Some(connected.host);
                 self.story.backend_tls = connected.tls;
@@ -277,6 +341,11 @@ impl Session {
         let log = &self.shared.log;
         match denied {
             Denied::Refused(_) | Denied::Passed(_) => self.story.tell_failure(log),
+            Denied::Left => {}
+            Denied::Unfit(text) => {
+                self.story.tell_failure(log);
+                self.story.tell_fault(log, Level::Error, text);
+            }
             Denied::Fault(refusal, text) => {
                 let level = if *refusal == Refusal::TooMany { Level::Warning } else { Level::Error };
                 self.story.tell_fault(log, level, text);
@@ -312,6 +381,17 @@ impl Session {
         let relay = Relay::new(client, server, heart, sent, farewell.text);
         let (slots, permit) = held;
         Some(Established { relay, story, _held: (slots, lease, permit) })
+    }
+}
+
+/// Waits until the client's connection is broken, without reading from it: what it has sent is not ours
+/// to take yet. A client that only ended its own side still wants its answer.
+async fn hung_up(tcp: &TcpStream) {
+    loop {
+        match tcp.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_write_closed() && !ready.is_error() => tokio::time::sleep(HANG_UP_LOOK).await,
+            _ => return,
+        }
     }
 }
 

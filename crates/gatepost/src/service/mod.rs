@@ -220,7 +220,8 @@ impl Session {
             return Err(Ended::TlsFailed("there is no certificate".into()));
         };
         let started = Instant::now();
-        match timeout_at(self.deadline, self.client.accept_tls(config)).await {
+        let early = std::mem::take(&mut self.early);
+        match timeout_at(self.deadline, self.client.accept_tls(config, early)).await {
             Ok(Ok(())) => {
                 self.story.tls = self.client.tls_facts();
                 self.story.took.tls = Some(started.elapsed());

@@ -19,28 +19,43 @@ pub(crate) struct Relay {
     heart: Heart,
     up: Lane,
     down: Lane,
+    /// The back end spoke last.
+    is_clients_turn: bool,
     /// What the client is told when Gatepost stops and it is between two lines.
     farewell: &'static [u8],
 }
 
 /// One direction.
 struct Lane {
+    from_client: bool,
     bytes: u64,
     open: bool,
-    /// The last byte was a line's end: a line of our own may follow it.
+    /// What was moved last ended a line: a line of our own may follow it.
     at_line_end: bool,
     /// Why it ended, if not by a clean end of the stream.
-    error: Option<io::ErrorKind>,
+    broken: Option<Broken>,
+}
+
+/// A connection that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Broken {
+    client: bool,
+    kind: io::ErrorKind,
 }
 
 impl Lane {
-    const fn new(bytes: u64) -> Self {
-        Self { bytes, open: true, at_line_end: true, error: None }
+    const fn new(from_client: bool, bytes: u64) -> Self {
+        Self { from_client, bytes, open: true, at_line_end: true, broken: None }
     }
 
-    fn end(&mut self, error: Option<&io::Error>) {
+    fn end(&mut self) {
         self.open = false;
-        self.error = error.map(io::Error::kind);
+    }
+
+    /// One of the two connections broke: the one read from, or the one written to.
+    fn end_broken(&mut self, was_reading: bool, error: &io::Error) {
+        self.open = false;
+        self.broken = Some(Broken { client: self.from_client == was_reading, kind: error.kind() });
     }
 }
 
@@ -62,7 +77,7 @@ impl std::fmt::Display for End {
             Self::Closed { by_client } => write!(f, "closed by {}", who(*by_client)),
             Self::Broken { by_client, kind } => write!(f, "the connection to {} broke: {kind}", who(*by_client)),
             Self::Told(Verdict::Idle) => f.write_str("idle for too long"),
-            Self::Told(Verdict::Drained) => f.write_str("Gatepost stopped"),
+            Self::Told(Verdict::Drained | Verdict::Stopped) => f.write_str("Gatepost stopped"),
         }
     }
 }
@@ -79,12 +94,13 @@ pub(crate) struct Outcome {
 impl Relay {
     /// A relay between two connections on which what was read too early is already passed on.
     pub(crate) fn new(client: Stream, server: Stream, heart: Heart, sent: (u64, u64), farewell: &'static [u8]) -> Self {
-        Self { client, server, heart, up: Lane::new(sent.0), down: Lane::new(sent.1), farewell }
+        let (up, down) = (Lane::new(true, sent.0), Lane::new(false, sent.1));
+        Self { client, server, heart, up, down, is_clients_turn: false, farewell }
     }
 
     /// Moves what can be moved. Whether the relay is over, and how.
     fn advance(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Option<End> {
-        let before = (self.up.bytes, self.down.bytes, self.up.open, self.down.open);
+        let before = self.progress();
         let first_closed = match (self.up.open, self.down.open) {
             (true, false) => Some(false),
             (false, true) => Some(true),
@@ -93,33 +109,59 @@ impl Relay {
         while pump(cx, &mut self.client, &mut self.server, &mut self.up, scratch)
             | pump(cx, &mut self.server, &mut self.client, &mut self.down, scratch)
         {}
-        if (self.up.bytes, self.down.bytes) != (before.0, before.1) {
+        let after = self.progress();
+        if after != before {
             self.heart.beat();
         }
+        if after.bytes_down != before.bytes_down {
+            self.is_clients_turn = true;
+        } else if after.bytes_up != before.bytes_up {
+            self.is_clients_turn = false;
+        }
         let by_client = first_closed.unwrap_or(!self.up.open);
-        if !self.up.open && !self.down.open && self.client.is_flushed() && self.server.is_flushed() {
-            let error = if by_client { self.up.error } else { self.down.error };
-            return Some(match error {
-                Some(kind) => End::Broken { by_client, kind },
+        if !self.up.open && !self.down.open && after.unsent == (0, 0) {
+            let broken = self.up.broken.or(self.down.broken);
+            return Some(match broken {
+                Some(Broken { client, kind }) => End::Broken { by_client: client, kind },
                 None => End::Closed { by_client },
             });
         }
-        if (before.2 && before.3) && (!self.up.open || !self.down.open) {
+        if first_closed.is_none() && (!self.up.open || !self.down.open) {
+            self.heart.beat();
             self.heart.set_timeout(HALF_CLOSED_TIMEOUT);
         }
         let verdict = self.heart.verdict(cx.waker())?;
-        self.say_farewell(verdict, scratch);
-        Some(End::Told(verdict))
-    }
-
-    /// The client is told, where that can't land in the middle of something else.
-    fn say_farewell(&mut self, verdict: Verdict, scratch: &mut Scratch) {
-        if verdict == Verdict::Drained && self.down.open && self.down.at_line_end && self.client.is_flushed() {
+        if verdict == Verdict::Drained && !self.is_between_commands() {
+            self.heart.decline();
+            return None;
+        }
+        if verdict != Verdict::Idle && self.is_between_commands() {
             let _ = self.client.send(self.farewell, &mut scratch.outgoing);
         }
         let _ = self.client.close_write(&mut scratch.outgoing);
         let _ = self.server.close_write(&mut scratch.outgoing);
+        Some(End::Told(verdict))
     }
+
+    /// As far as can be told from outside: everything is sent, the back end spoke last, and its last
+    /// word was the end of a line. A line of ours can then not land in the middle of something else.
+    fn is_between_commands(&self) -> bool {
+        let is_flushed = self.client.unsent() == 0 && self.server.unsent() == 0;
+        is_flushed && self.down.open && self.down.at_line_end && self.is_clients_turn
+    }
+
+    fn progress(&self) -> Progress {
+        let (bytes_up, bytes_down) = (self.up.bytes, self.down.bytes);
+        Progress { bytes_up, bytes_down, unsent: (self.client.unsent(), self.server.unsent()) }
+    }
+}
+
+/// How far a relay has come.
+#[derive(PartialEq, Eq)]
+struct Progress {
+    bytes_up: u64,
+    bytes_down: u64,
+    unsent: (usize, usize),
 }
 
 impl Future for Relay {
@@ -141,7 +183,7 @@ fn pump(cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream, lane: &mut Lan
     match to.poll_flush(cx) {
         Poll::Pending => return false,
         Poll::Ready(Err(error)) if lane.open => {
-            lane.end(Some(&error));
+            lane.end_broken(false, &error);
             return true;
         }
         Poll::Ready(_) => {}
@@ -154,20 +196,20 @@ fn pump(cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream, lane: &mut Lan
         Poll::Pending => return false,
         Poll::Ready(Ok(Received::Bytes(bytes))) => {
             lane.bytes += bytes.len() as u64;
-            lane.at_line_end = bytes.last() == Some(&b'\n');
+            lane.at_line_end = bytes.ends_with(b"\r\n");
             to.send(bytes, outgoing)
         }
         Poll::Ready(Ok(Received::End)) => {
-            lane.end(None);
+            lane.end();
             to.close_write(outgoing)
         }
         Poll::Ready(Err(error)) => {
-            lane.end(Some(&error));
+            lane.end_broken(true, &error);
             to.close_write(outgoing)
         }
     };
     if let Err(error) = result {
-        lane.end(Some(&error));
+        lane.end_broken(false, &error);
     }
     true
 }

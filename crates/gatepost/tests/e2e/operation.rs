@@ -89,6 +89,19 @@ fn a_reload_moves_listeners_and_changes_limits_under_living_sessions() {
 }
 
 #[test]
+fn a_listener_moves_from_one_address_to_all_and_back() {
+    let bed = Bed::new();
+    let one = bed.one_backend("", 9);
+    let gatepost = bed.gatepost(&one);
+    let all = one.replace(&format!("127.0.0.1:{}", bed.imap), &format!("0.0.0.0:{}", bed.imap));
+    for configuration in [&all, &one] {
+        let answer = gatepost.reload(configuration).expect("an answer");
+        assert!(answer.contains("was reloaded"), "{answer}");
+        bed.clear();
+    }
+}
+
+#[test]
 fn a_stop_says_goodbye_and_ends_by_its_deadline() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
@@ -234,6 +247,8 @@ fn no_password_is_ever_written_down_or_kept() {
         b"AGtpbQBraW0ncyBzZWNyZXQ=",
     ];
     let log = gatepost.log().into_bytes();
+    let text = String::from_utf8_lossy(&log).into_owned();
+    assert!(text.contains("C: t1 LOGIN [struck out]") && text.contains("S: t1 NO [AUTHENTICATIONFAILED]"), "{text}");
     for secret in secrets {
         let text = String::from_utf8_lossy(secret).into_owned();
         assert!(!holds(&log, secret), "{text} is in the log");

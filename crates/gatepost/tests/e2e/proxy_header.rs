@@ -1,7 +1,5 @@
 //! The PROXY protocol, from those who may speak it and from nobody else.
 
-use std::io::Write as _;
-
 use crate::bed::{Bed, KIM};
 use crate::talk::Talk;
 
@@ -47,7 +45,7 @@ fn the_announced_client_is_the_one_that_rules_limits_logs_and_back_ends_see() {
         talk.command("LOGOUT");
         drop(talk);
         gatepost.wait_for_log(&format!("rip={address},")).expect("a record");
-        assert!(store.log().contains(&format!("rip={address}")), "{address}: {}", store.log());
+        store.wait_for_log(&format!("rip={address}")).expect("the client's address");
     }
     let mut denied = Talk::clear(bed.imap);
     denied.send(v2(&bed, [192, 0, 2, 66]));
@@ -122,7 +120,7 @@ fn back_ends_are_told_by_proxy_v2_and_clients_cannot_speak_for_it() {
     let _gatepost = bed.gatepost(&configuration);
     let mut talk = Talk::clear_from([127, 0, 0, 55].into(), bed.imap).greeted();
     talk.log_in(KIM);
-    assert!(store.log().contains("rip=127.0.0.55"), "{}", store.log());
+    store.wait_for_log("rip=127.0.0.55").expect("the client's address");
 
     // By ID: what a client claims of its address is dropped, what else it says is passed on.
     let bed = Bed::new();
@@ -131,7 +129,29 @@ fn back_ends_are_told_by_proxy_v2_and_clients_cannot_speak_for_it() {
     let mut talk = bed.clear();
     talk.command("ID (\"name\" \"mailer\" \"x-originating-ip\" \"198.51.100.1\" \"X-Session-ID\" \"forged\")");
     talk.log_in(KIM);
-    talk.tcp().flush().expect("a socket");
+    store.wait_for_log("user=<kim>").expect("a log-in");
     let log = store.log();
     assert!(log.contains("rip=127.0.0.1") && !log.contains("198.51.100.1") && !log.contains("forged"), "{log}");
+}
+
+#[test]
+fn under_implicit_tls_the_hello_may_come_with_the_header_and_nothing_in_clear_gets_past() {
+    let bed = Bed::new();
+    for required in [true, false] {
+        let implicit = format!(
+            "address = \"127.0.0.1:{}\"\nproxy_protocol = {{ from = [\"127.0.0.1\"], required = {required} }}",
+            bed.imaps
+        );
+        let configuration =
+            bed.one_backend("", 9).replace(&format!("address = \"127.0.0.1:{}\"", bed.imaps), &implicit);
+        let gatepost = bed.gatepost(&configuration);
+        let header = v2(&bed, [192, 0, 2, 1]);
+        Talk::secure_behind(bed.imaps, &header, &bed.authority.certificate).expect("TLS").greeted();
+        if !required {
+            bed.secure();
+        }
+        let injected = [header, b"a NOOP\r\n".to_vec()].concat();
+        assert!(Talk::secure_behind(bed.imaps, &injected, &bed.authority.certificate).is_err());
+        gatepost.wait_for_log("result=tls-failed").expect("a record");
+    }
 }

@@ -64,6 +64,20 @@ impl Talk {
         Ok(Self::new(clone, Box::new(tls(tcp, name, config)?)))
     }
 
+    /// As [`Talk::secure`], with `first` and the client's hello in one segment.
+    pub(crate) fn secure_behind(port: u16, first: &[u8], authority: &Path) -> std::io::Result<Self> {
+        let mut tcp = Self::connect(port);
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut connection = ClientConnection::new(Arc::new(client_config(authority)), name).expect("settings");
+        let mut segment = first.to_vec();
+        connection.write_tls(&mut segment)?;
+        tcp.write_all(&segment)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut tcp)?;
+        }
+        Ok(Self::new(tcp.try_clone()?, Box::new(StreamOwned::new(connection, tcp))))
+    }
+
     /// After STARTTLS was agreed: goes on under TLS.
     pub(crate) fn upgrade(self, authority: &Path) -> Self {
         assert!(self.channel.buffer().is_empty(), "the server said more after its OK");

@@ -271,3 +271,22 @@ fn a_certificate_near_its_end_is_warned_of() {
     let line = gatepost.wait_for_log("expires in 3 days").expect("a warning");
     assert!(line.contains("Warning") && line.contains("soon.pem"), "{line}");
 }
+
+#[test]
+fn a_handshake_message_that_is_never_finished_breaks_nothing() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let gatepost = bed.gatepost(&bed.one_backend("login_timeout = \"2s\"", store.imap));
+    // A ClientHello cut over two records, the second of which never comes; then one with an alert instead.
+    let first_half: &[u8] = b"\x16\x03\x01\x00\x06\x01\x00\x02\x00\x03\x03";
+    for rest in [&b""[..], b"\x15\x03\x01\x00\x02\x02\x28"] {
+        let mut talk = bed.clear();
+        talk.send("a STARTTLS\r\n");
+        assert!(talk.line().starts_with("a OK"));
+        talk.send([first_half, rest].concat());
+        talk.rest();
+    }
+    gatepost.wait_for_log("result=tls-failed").expect("a record");
+    bed.logged_in(KIM);
+    assert!(!gatepost.log().contains("panicked"), "{}", gatepost.log());
+}

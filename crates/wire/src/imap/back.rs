@@ -24,6 +24,7 @@ pub(super) struct Back {
     talk_bytes: usize,
     /// The capabilities as announced last, on the channel in use now.
     capabilities: Option<String>,
+    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -65,6 +66,7 @@ impl Back {
             state: State::Greeting,
             talk_bytes: 0,
             capabilities: None,
+            trace: Vec::new(),
         }
     }
 
@@ -79,6 +81,7 @@ impl Back {
                 Frame::Command => {
                     let line = self.framer.command().to_vec();
                     self.framer.finish();
+                    self.keep_trace("S", &printable(&line, PASSED_TEXT_BYTES_MAX));
                     let step = self.line(&line, out);
                     if !matches!(step, BackStep::Read) {
                         return step;
@@ -251,9 +254,16 @@ impl Back {
         if let Some(first) = pieces.pop_front() {
             out.extend_from_slice(first.expose());
         }
+        self.keep_trace("C", &format!("{TAG_LOGIN} [struck out]"));
         self.capabilities = None;
         self.state = State::Login { pieces, untagged: Vec::new() };
         BackStep::Read
+    }
+
+    fn keep_trace(&mut self, who: &str, line: &str) {
+        if self.setup.trace {
+            self.trace.push(format!("{who}: {line}"));
+        }
     }
 
     fn fault(&mut self, fault: BackFault) -> BackStep {
@@ -279,6 +289,10 @@ impl crate::protocols::Back for Back {
 
     fn take_rest(&mut self) -> Vec<u8> {
         self.framer.take_rest()
+    }
+
+    fn take_trace(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.trace)
     }
 }
 

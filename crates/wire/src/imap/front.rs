@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::syntax::{Cursor, capability_list, response_code};
+use super::syntax::{Cursor, capability_list, printable, response_code};
 use super::words;
 use crate::frame::{Announced, Frame, Framer};
 use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
@@ -12,6 +12,9 @@ use crate::protocols::{
 use crate::sasl;
 use crate::secret::Secret;
 
+/// How much of a line the log may show.
+const TRACE_BYTES_MAX: usize = 512;
+
 /// See the module's documentation.
 pub(super) struct Front {
     setup: FrontSetup,
@@ -19,6 +22,7 @@ pub(super) struct Front {
     state: State,
     carry: Carry,
     id: Vec<(String, String)>,
+    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -55,7 +59,14 @@ const fn no(text: &'static str) -> Wrong {
 impl Front {
     pub(super) fn new(setup: FrontSetup) -> Self {
         let carry = setup.carry;
-        Self { setup, framer: Framer::new(LINE_BYTES_MAX), state: State::Command, carry, id: Vec::new() }
+        Self {
+            setup,
+            framer: Framer::new(LINE_BYTES_MAX),
+            state: State::Command,
+            carry,
+            id: Vec::new(),
+            trace: Vec::new(),
+        }
     }
 
     /// Works off what was received until something must come from outside.
@@ -113,6 +124,7 @@ impl Front {
             return self.wrong("*", &bad("A command is: tag SP name."), out);
         };
         let name = cursor.word().unwrap_or_default();
+        self.keep_trace(&tag, &name, cursor.rest());
         if broken {
             let refused = match name.as_str() {
                 "LOGIN" if !self.setup.passwords => return self.refuse_in_clear(&tag, out),
@@ -145,6 +157,27 @@ impl Front {
             }
             _ => self.wrong(&tag, &bad("Unknown command, or not allowed before log-in."), out),
         }
+    }
+
+    /// Only what can't hold a secret is kept as it is.
+    fn keep_trace(&mut self, tag: &str, name: &str, arguments: &[u8]) {
+        if !self.setup.trace {
+            return;
+        }
+        let line = match name {
+            "CAPABILITY" | "NOOP" | "LOGOUT" | "STARTTLS" | "ID" => {
+                format!("{tag} {name}{}", printable(arguments, TRACE_BYTES_MAX))
+            }
+            "LOGIN" => format!("{tag} LOGIN [struck out]"),
+            "AUTHENTICATE" => {
+                let word = arguments.split(|&b| b == b' ').nth(1).unwrap_or_default();
+                let known = Mechanism::SASL.iter().find(|known| known.name().as_bytes().eq_ignore_ascii_case(word));
+                format!("{tag} AUTHENTICATE {} [struck out]", known.map_or("", |known| known.name()))
+            }
+            // Whatever it is, it may be a password that came without being asked for.
+            _ => "[struck out]".to_owned(),
+        };
+        self.trace.push(line);
     }
 
     fn start_tls(&mut self, tag: &str, out: &mut Vec<u8>) -> Step {
@@ -198,7 +231,7 @@ impl Front {
             return self.wrong(&tag, &bad("LOGIN takes a user name and a password."), out);
         };
         let credentials = sasl::user_name(&user).zip(sasl::password(password.expose()));
-        self.ask(tag, Mechanism::Command, credentials, out)
+        self.ask(tag, Mechanism::Command, credentials)
     }
 
     fn authenticate(&mut self, tag: String, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
@@ -243,6 +276,9 @@ impl Front {
         let line = Secret::new(self.framer.command().to_vec());
         let broken = self.framer.is_broken();
         self.framer.finish();
+        if self.setup.trace {
+            self.trace.push("[struck out]".to_owned());
+        }
         match std::mem::replace(&mut self.state, State::Command) {
             State::Sasl { tag, .. } if broken => {
                 self.wrong(&tag, &bad("Invalid base64, or a line that does not end in CRLF."), out)
@@ -261,30 +297,23 @@ impl Front {
             return self.wrong(&tag, &bad("Invalid base64."), out);
         };
         match exchange {
-            Exchange::Plain => self.ask(tag, Mechanism::Plain, sasl::plain(&message), out),
+            Exchange::Plain => self.ask(tag, Mechanism::Plain, sasl::plain(&message)),
             Exchange::LoginUser => {
                 let user = sasl::user_name(message.expose());
                 self.challenge(tag, Exchange::LoginPassword { user }, out)
             }
             Exchange::LoginPassword { user } => {
                 let credentials = user.zip(sasl::password(message.expose()));
-                self.ask(tag, Mechanism::Login, credentials, out)
+                self.ask(tag, Mechanism::Login, credentials)
             }
         }
     }
 
-    /// Credentials that no user can have are refused like wrong ones, and nobody is asked.
-    fn ask(
-        &mut self,
-        tag: String,
-        mechanism: Mechanism,
-        credentials: Option<(String, Secret)>,
-        out: &mut Vec<u8>,
-    ) -> Step {
+    fn ask(&mut self, tag: String, mechanism: Mechanism, credentials: Option<(String, Secret)>) -> Step {
         self.state = State::Asked { tag };
         match credentials {
             Some((user, password)) => Step::Ask(Ask::Login(Credentials { mechanism, user, password })),
-            None => self.answer(&Answer::Refused(Refusal::BadCredentials), out),
+            None => Step::Ask(Ask::Hopeless(mechanism)),
         }
     }
 
@@ -407,6 +436,10 @@ impl crate::protocols::Front for Front {
 
     fn take_rest(&mut self) -> Vec<u8> {
         self.framer.take_rest()
+    }
+
+    fn take_trace(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.trace)
     }
 }
 
