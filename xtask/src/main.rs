@@ -1,5 +1,6 @@
 //! Gatepost's chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
 
+mod bench;
 mod cargo;
 mod demo;
 mod test;
@@ -19,12 +20,15 @@ enum Command {
     Demo(demo::Options),
     /// Run all tests: format, lints, unit tests, conversations, end to end with real servers and clients
     Test(test::Options),
+    /// Measure Gatepost beside its peers
+    Bench(bench::Options),
 }
 
 fn main() -> std::process::ExitCode {
     let result = match Xtask::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

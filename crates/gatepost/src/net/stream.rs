@@ -10,14 +10,15 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
-use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use zeroize::Zeroize as _;
+
+use super::records::{Outgoing, Processed, Progress, Sending, Side};
+
+pub(crate) use super::records::TlsFacts;
 
 /// How much is read from a socket at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -53,27 +54,6 @@ impl Scratch {
             static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
         }
         SCRATCH.with_borrow_mut(work)
-    }
-}
-
-/// Bytes on their way to a socket. Grown once, and never cleared between uses.
-#[derive(Default)]
-pub(crate) struct Outgoing {
-    bytes: Vec<u8>,
-    filled: usize,
-}
-
-impl Outgoing {
-    /// Room for `count` more bytes.
-    fn room(&mut self, count: usize) -> &mut [u8] {
-        if self.bytes.len() < self.filled + count {
-            self.bytes.resize(self.filled + count, 0);
-        }
-        &mut self.bytes[self.filled..]
-    }
-
-    fn filled(&self) -> &[u8] {
-        &self.bytes[..self.filled]
     }
 }
 
@@ -116,211 +96,6 @@ struct Tls {
     is_dead: bool,
 }
 
-enum Side {
-    Server(UnbufferedServerConnection),
-    Client(UnbufferedClientConnection),
-}
-
-/// What lets one function serve both sides of TLS.
-trait Records {
-    type Data;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-}
-
-impl Records for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-}
-
-impl Records for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-}
-
-/// How far TLS has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Handshaking,
-    Open,
-    Ended,
-}
-
-/// TLS is done with this many of the bytes it was given, and stands there.
-struct Processed {
-    used: usize,
-    progress: Progress,
-}
-
-/// Lets TLS work off `incoming`: plaintext goes to `plain`, what TLS itself must send to `outgoing`.
-fn process<C: Records>(
-    tls: &mut C,
-    incoming: &mut [u8],
-    plain: &mut Vec<u8>,
-    outgoing: &mut Outgoing,
-) -> io::Result<Processed> {
-    let mut used = 0;
-    let mut ended = false;
-    loop {
-        let UnbufferedStatus { mut discard, state } = tls.process(&mut incoming[used..]);
-        let progress = match state {
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(record) = traffic.next_record() {
-                    let record = record.map_err(tls_error)?;
-                    discard += record.discard;
-                    plain.extend_from_slice(record.payload);
-                }
-                None
-            }
-            Ok(ConnectionState::EncodeTlsData(mut message)) => {
-                encode(outgoing, |room| message.encode(room))?;
-                None
-            }
-            Ok(ConnectionState::TransmitTlsData(transmit)) => {
-                transmit.done();
-                None
-            }
-            Ok(ConnectionState::PeerClosed) => {
-                ended = true;
-                None
-            }
-            Ok(ConnectionState::BlockedHandshake) => Some(Progress::Handshaking),
-            Ok(ConnectionState::WriteTraffic(_)) => Some(if ended { Progress::Ended } else { Progress::Open }),
-            Ok(ConnectionState::Closed) => Some(Progress::Ended),
-            Ok(_) => return Err(io::Error::other("TLS took a turn that was never allowed")),
-            Err(error) => {
-                used += discard;
-                // The peer is told why, by an alert that is the last of what waits to be encoded. Not a
-                // step further: rustls takes no input after an alert.
-                while let Ok(ConnectionState::EncodeTlsData(mut message)) = tls.process(&mut incoming[used..]).state {
-                    let before = outgoing.filled;
-                    encode(outgoing, |room| message.encode(room))?;
-                    if is_alert(&outgoing.filled()[before..]) {
-                        break;
-                    }
-                }
-                return Err(tls_error(error));
-            }
-        };
-        used += discard;
-        if let Some(progress) = progress {
-            return Ok(Processed { used, progress });
-        }
-    }
-}
-
-/// Whether a record is an alert: by its type, or under TLS 1.3, which hides the type, by its length
-/// (RFC 8446, section 5.2: header, two bytes, the type, and a tag of 16 bytes).
-fn is_alert(record: &[u8]) -> bool {
-    const ALERT: u8 = 21;
-    const APPLICATION_DATA: u8 = 23;
-    match record.first() {
-        Some(&ALERT) => true,
-        Some(&APPLICATION_DATA) => record.len() == 5 + 2 + 1 + 16,
-        _ => false,
-    }
-}
-
-/// Has rustls encode into `outgoing`, with as much room as it says it needs.
-fn encode(outgoing: &mut Outgoing, mut write: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> io::Result<()> {
-    let mut needed = 1024;
-    loop {
-        match write(outgoing.room(needed)) {
-            Ok(written) => {
-                outgoing.filled += written;
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(size)) => needed = size.required_size,
-            Err(error) => return Err(io::Error::other(error)),
-        }
-    }
-}
-
-/// What to do once TLS may send application data.
-enum Sending<'a> {
-    Data(&'a [u8]),
-    Close,
-}
-
-/// Encrypts into `outgoing`. `partial` is what TLS was given before and could not use yet: it wants to
-/// see that again whenever it is asked anything.
-fn encrypt<C: Records>(
-    tls: &mut C,
-    partial: &mut Vec<u8>,
-    sending: &Sending<'_>,
-    outgoing: &mut Outgoing,
-) -> io::Result<()> {
-    loop {
-        let UnbufferedStatus { discard, state } = tls.process(partial);
-        let is_done = match state.map_err(tls_error)? {
-            ConnectionState::EncodeTlsData(mut message) => {
-                encode(outgoing, |room| message.encode(room))?;
-                false
-            }
-            ConnectionState::TransmitTlsData(transmit) => {
-                transmit.done();
-                false
-            }
-            ConnectionState::WriteTraffic(mut traffic) => {
-                write_traffic(&mut traffic, sending, outgoing)?;
-                true
-            }
-            // Both sides have closed: there is nobody to send to.
-            ConnectionState::Closed => true,
-            ConnectionState::PeerClosed => false,
-            _ => return Err(io::Error::other("TLS is not ready to send")),
-        };
-        partial.drain(..discard);
-        if is_done {
-            return Ok(());
-        }
-    }
-}
-
-fn write_traffic<D>(
-    traffic: &mut WriteTraffic<'_, D>,
-    sending: &Sending<'_>,
-    outgoing: &mut Outgoing,
-) -> io::Result<()> {
-    // A record holds 16 KiB and adds at most 22 bytes and 5 of a header, with some to spare.
-    let mut needed = match sending {
-        Sending::Data(plain) => plain.len() + (plain.len() / (16 * 1024) + 1) * 64,
-        Sending::Close => 64,
-    };
-    loop {
-        let room = outgoing.room(needed);
-        let result = match sending {
-            Sending::Data(plain) => traffic.encrypt(plain, room),
-            Sending::Close => traffic.queue_close_notify(room),
-        };
-        match result {
-            Ok(written) => {
-                outgoing.filled += written;
-                return Ok(());
-            }
-            Err(EncryptError::InsufficientSize(size)) => needed = size.required_size,
-            Err(error) => return Err(io::Error::other(error)),
-        }
-    }
-}
-
-fn tls_error(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// The TLS in use on a connection, for the log.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TlsFacts {
-    pub(crate) version: &'static str,
-    pub(crate) cipher: &'static str,
-}
-
 impl Stream {
     /// A connection in clear.
     pub(crate) fn new(tcp: TcpStream) -> Self {
@@ -335,13 +110,13 @@ impl Stream {
     /// Ends TLS for a client that connected to us.
     /// `early` is what it already sent, should somebody have had to read it.
     pub(crate) async fn accept_tls(&mut self, config: Arc<ServerConfig>, early: Vec<u8>) -> io::Result<()> {
-        let side = Side::Server(UnbufferedServerConnection::new(config).map_err(tls_error)?);
+        let side = Side::server(config)?;
         self.handshake(side, early).await
     }
 
     /// Begins TLS with a server that we connected to.
     pub(crate) async fn connect_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
-        let side = Side::Client(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
+        let side = Side::client(config, name)?;
         self.handshake(side, Vec::new()).await
     }
 
@@ -395,16 +170,7 @@ impl Stream {
 
     /// Version and cipher, once TLS is up.
     pub(crate) fn tls_facts(&self) -> Option<TlsFacts> {
-        let (version, suite) = match &self.tls.as_ref()?.side {
-            Side::Server(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
-            Side::Client(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
-        };
-        let version = match version? {
-            ProtocolVersion::TLSv1_3 => "TLSv1.3",
-            ProtocolVersion::TLSv1_2 => "TLSv1.2",
-            _ => "TLS",
-        };
-        Some(TlsFacts { version, cipher: suite?.suite().as_str().unwrap_or("unknown") })
+        self.tls.as_ref()?.side.facts()
     }
 
     /// Appends what the peer sent next to `into`; 0: it says no more. For the time before the log-in:
@@ -499,11 +265,8 @@ impl Stream {
         if tls.is_dead {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        outgoing.filled = 0;
-        match &mut tls.side {
-            Side::Server(side) => encrypt(side, &mut tls.partial, &Sending::Data(bytes), outgoing)?,
-            Side::Client(side) => encrypt(side, &mut tls.partial, &Sending::Data(bytes), outgoing)?,
-        }
+        outgoing.clear();
+        tls.side.encrypt(&mut tls.partial, &Sending::Data(bytes), outgoing)?;
         self.push(outgoing.filled())
     }
 
@@ -514,11 +277,8 @@ impl Stream {
         }
         self.write = WriteSide::Closing;
         if let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_dead) {
-            outgoing.filled = 0;
-            match &mut tls.side {
-                Side::Server(side) => encrypt(side, &mut tls.partial, &Sending::Close, outgoing)?,
-                Side::Client(side) => encrypt(side, &mut tls.partial, &Sending::Close, outgoing)?,
-            }
+            outgoing.clear();
+            tls.side.encrypt(&mut tls.partial, &Sending::Close, outgoing)?;
             self.push(outgoing.filled())?;
         }
         self.try_flush()
@@ -593,13 +353,10 @@ impl Stream {
         let before = tls.partial.len();
         incoming.received[..before].copy_from_slice(&tls.partial);
         incoming.plain.clear();
-        outgoing.filled = 0;
+        outgoing.clear();
         let Incoming { received, plain } = incoming;
         let bytes = &mut received[..before + count];
-        let result = match &mut tls.side {
-            Side::Server(side) => process(side, bytes, plain, outgoing),
-            Side::Client(side) => process(side, bytes, plain, outgoing),
-        };
+        let result = tls.side.process(bytes, plain, outgoing);
         tls.is_dead |= result.is_err();
         let outcome = result.map(|Processed { used, progress }| {
             tls.partial = bytes[used..].to_vec();

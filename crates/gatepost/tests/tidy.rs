@@ -1,0 +1,157 @@
+//! House rules that can be tests.
+
+use std::path::{Path, PathBuf};
+
+/// No file is longer than one can keep in view.
+const LINES_MAX: usize = 600;
+
+/// Modules from the top of the house to the ground; each may use only those below it. Those in one
+/// group may use each other.
+const LAYERS: [&[&str]; 10] = [
+    &["cli"],
+    &["control"],
+    &["worker"],
+    &["world"],
+    &["service", "story"],
+    &["map", "backend"],
+    &["auth", "ledger", "directory", "secret_file"],
+    &["net"],
+    &["log"],
+    &["config"],
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && name != "corpus" {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn all_sources() -> Vec<PathBuf> {
+    ["crates", "xtask", "fuzz"].iter().flat_map(|name| sources(&root().join(name))).collect()
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("a file")
+}
+
+#[test]
+fn modules_use_only_what_lies_below_them() {
+    let layer = |module: &str| LAYERS.iter().position(|group| group.contains(&module));
+    let src = root().join("crates/gatepost/src");
+    for path in sources(&src) {
+        let inside = path.strip_prefix(&src).expect("a file of ours");
+        let module =
+            inside.iter().next().and_then(|first| first.to_str()).expect("a name").trim_end_matches(".rs").to_owned();
+        if module == "main" {
+            continue;
+        }
+        let own = layer(&module).unwrap_or_else(|| panic!("{module} stands in no layer"));
+        for (number, line) in text(&path).lines().enumerate() {
+            for used in line.split("crate::").skip(1) {
+                let used: String = used.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                let Some(other) = layer(&used) else { continue };
+                assert!(other >= own, "{}:{}: {module} reaches up to {used}", path.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn files_begin_with_what_they_are_and_end_in_view() {
+    for path in all_sources() {
+        let text = text(&path);
+        assert!(text.starts_with("//! "), "{} does not say what it is", path.display());
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn nothing_unfinished_or_banned_is_left() {
+    // Put together here, so that this file doesn't hold what it looks for.
+    let banned = [
+        ["todo", "!("].concat(),
+        ["unimplemented", "!("].concat(),
+        ["dbg", "!("].concat(),
+        ["FIX", "ME"].concat(),
+        ["un", "safe {"].concat(),
+    ];
+    for path in all_sources() {
+        let text = text(&path);
+        for word in &banned {
+            assert!(!text.contains(word.as_str()), "{} has {word}", path.display());
+        }
+    }
+    // A session's way has no place where a peer could make it panic.
+    for path in sources(&root().join("crates/wire/src")) {
+        let text = text(&path);
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        assert!(
+            !code.contains(".expect(\"") && !code.contains(".unwrap()") && !code.contains("panic!("),
+            "{} can panic",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn banned_crates_are_not_built() {
+    let deny = text(&root().join("deny.toml"));
+    let names: Vec<_> =
+        deny.lines().filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next()).collect();
+    assert!(names.len() >= 4, "{names:?}");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command
+        .args(["tree", "--workspace", "--edges", "all", "--prefix", "none", "--locked", "--offline"])
+        .current_dir(root());
+    let output = command.output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(tree.contains("aws-lc-rs v"), "{tree}");
+    for name in names {
+        assert!(!tree.lines().any(|line| line.starts_with(&format!("{name} v"))), "{name} is banned by deny.toml");
+    }
+}
+
+#[test]
+fn the_readmes_configuration_is_sound() {
+    let readme = text(&root().join("README.md"));
+    let toml = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+    assert!(toml.lines().filter(|line| !line.trim().is_empty()).count() < 20, "a first configuration fits in 20 lines");
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = gatepost_lab::Authority::create(folder.path()).expect("an authority");
+    let certificate = authority.issue("mail", &["mail.example.org"]).expect("a certificate");
+    std::fs::write(folder.path().join("users"), "kim:::::::host=store-b\n").expect("a file");
+    let toml = toml
+        .replace("/etc/gatepost/mail.pem", &certificate.chain.display().to_string())
+        .replace("/etc/gatepost/mail.key", &certificate.key.display().to_string())
+        .replace("/etc/gatepost/users", "users")
+        .replacen("[imap] ", "[imap.backend]\nverify = false\n[imap] ", 1);
+    let path = folder.path().join("gatepost.toml");
+    std::fs::write(&path, toml).expect("a file");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        let output = command.arg("--config").arg(&path).args(arguments).output().expect("gatepost");
+        (
+            output.status.success(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    };
+    let (is_sound, said) = run(&["check"]);
+    assert!(is_sound, "{said}");
+    let (is_placed, said) = run(&["explain", "kim"]);
+    assert!(is_placed && said.contains("imap-b.example.org"), "{said}");
+}
