@@ -172,7 +172,7 @@ impl Bench {
             .map(|path| std::fs::read_to_string(path).unwrap_or_default());
         let pem = self.write("haproxy.pem", &both.concat())?;
         let configuration = format!(
-            "global\n  maxconn 20000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
+            "global\n  maxconn 9000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
              frontend plain\n  bind 127.0.0.1:{plain}\n  default_backend store\nfrontend tls\n  bind 127.0.0.1:{tls} ssl crt {}\n  default_backend store\n\
              backend store\n  server store 127.0.0.1:{}\n",
             pem.display(),
@@ -196,7 +196,7 @@ impl Bench {
              pid {folder}/nginx.pid;\nerror_log {folder}/nginx.log error;\nevents {{ worker_connections 20000; }}\n\
              http {{\n access_log off;\n client_body_temp_path {folder}/t1;\n proxy_temp_path {folder}/t2;\n fastcgi_temp_path {folder}/t3;\n\
              uwsgi_temp_path {folder}/t4;\n scgi_temp_path {folder}/t5;\n server {{ listen 127.0.0.1:{auth}; location / {{ add_header Auth-Status OK;\n\
-             add_header Auth-Server 127.0.0.1; add_header Auth-Port {backend}; return 204; }} }}\n}}\n\
+             add_header Auth-Server 127.0.0.1; add_header Auth-Port {backend}; return 200; }} }}\n}}\n\
              mail {{\n auth_http 127.0.0.1:{auth}/;\n proxy_buffer 64k;\n imap_auth login plain;\n\
              server {{ listen 127.0.0.1:{plain}; protocol imap; }}\n\
              server {{ listen 127.0.0.1:{tls} ssl; protocol imap; ssl_certificate {chain}; ssl_certificate_key {key}; }}\n}}\n",

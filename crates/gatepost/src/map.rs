@@ -70,6 +70,14 @@ impl Map {
         canonical(user, self.fold_case, self.domain.as_deref())
     }
 
+    /// What is known without asking anybody: remembered, or because there is nobody to ask.
+    pub(crate) fn known(&self, user: &str) -> Option<Found> {
+        if self.directories.is_empty() {
+            return Some(Found::Nobody);
+        }
+        self.cache.fresh(user, Instant::now())
+    }
+
     /// As [`Map::find`], without remembered answers: for what must be true now, such as a password.
     pub(crate) async fn find_now(&self, user: &str) -> Result<Found, Unanswered> {
         self.ask(user, None).await
@@ -79,7 +87,7 @@ impl Map {
     /// nothing remembered helps: the user may exist.
     pub(crate) async fn find(&self, user: &str) -> Result<Found, Unanswered> {
         let now = Instant::now();
-        if let Some(found) = self.cache.fresh(user, now) {
+        if let Some(found) = self.known(user) {
             return Ok(found);
         }
         self.ask(user, self.cache.stale(user, now)).await

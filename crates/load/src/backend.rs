@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 const CAPABILITIES: &str = "IMAP4rev1 SASL-IR ID LITERAL+ IDLE AUTH=PLAIN AUTH=LOGIN";
@@ -20,6 +20,24 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
     })
 }
 
+/// Reads the literals that a line announces, and what follows them.
+async fn read_literals(stream: &mut BufReader<TcpStream>, line: &mut String) -> io::Result<()> {
+    while let Some(size) =
+        line.trim_end().strip_suffix('}').and_then(|rest| rest.rsplit_once('{')).map(|(_, size)| size.to_owned())
+    {
+        if !size.ends_with('+') {
+            stream.write_all(b"+ OK\r\n").await?;
+        }
+        let size: usize = size.trim_end_matches('+').parse().map_err(io::Error::other)?;
+        let mut body = vec![0; size.min(1 << 20)];
+        stream.read_exact(&mut body).await?;
+        line.truncate(line.trim_end().len());
+        line.push_str(&String::from_utf8_lossy(&body));
+        stream.read_line(line).await?;
+    }
+    Ok(())
+}
+
 async fn converse(stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(1024, stream);
@@ -31,6 +49,7 @@ async fn converse(stream: TcpStream) -> io::Result<()> {
         if stream.read_line(&mut line).await? == 0 {
             return Ok(());
         }
+        read_literals(&mut stream, &mut line).await?;
         let mut words = line.split_whitespace();
         let (tag, command) =
             (words.next().unwrap_or("*").to_owned(), words.next().unwrap_or_default().to_ascii_uppercase());

@@ -217,11 +217,17 @@ impl Session {
         }
 
         let started = Instant::now();
-        let map = Arc::clone(&self.snapshot.map);
-        let name = user.clone();
-        let found = self.on_control(async move { map.find(&name).await }).await;
-        let found = found
-            .map_err(|fault| Denied::Fault(Refusal::Unavailable, format!("{}: {}", fault.directory, fault.fault)))?;
+        let found = match self.snapshot.map.known(&user) {
+            // The way to the control plane and back costs more than the rest of a log-in.
+            Some(found) => found,
+            None => {
+                let (map, name) = (Arc::clone(&self.snapshot.map), user.clone());
+                let found = self.on_control(async move { map.find(&name).await }).await;
+                found.map_err(|fault| {
+                    Denied::Fault(Refusal::Unavailable, format!("{}: {}", fault.directory, fault.fault))
+                })?
+            }
+        };
         self.story.took.map = Some(started.elapsed());
         let backend = match self.snapshot.map.choose(&found) {
             Ok(backend) => backend,
