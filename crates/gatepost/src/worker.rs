@@ -224,7 +224,7 @@ async fn work(mut orders: UnboundedReceiver<Order>, sessions: Arc<AtomicUsize>, 
                     let shared = Arc::clone(&shared);
                     tokio::spawn(async move {
                         let _counted = counted;
-                        serve(*arrival, shared).await;
+                        serve(arrival, shared).await;
                     });
                 }
                 Some(Order::Drain { count, all }) => Wheel::drain(count, all),

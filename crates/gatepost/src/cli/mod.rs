@@ -5,12 +5,15 @@ mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::control::{self, Source};
+use crate::log::Logger;
+use crate::world::World;
 
 /// Where the configuration is looked for.
 const CONFIG_PATHS: [&str; 2] = ["/etc/gatepost/gatepost.toml", "gatepost.toml"];
@@ -150,9 +153,12 @@ fn default_path() -> PathBuf {
 fn check(path: &Path, json: bool) -> Result<(), Failure> {
     let result = in_runtime(|| {
         let Loaded { config, mut warnings, .. } = config::load(path)?;
-        let log = crate::log::Logger::start(&config.log)?;
-        crate::world::World::build(config, &log, &std::sync::Arc::default(), &mut warnings)?;
-        Ok::<_, Problems>(warnings)
+        let mut problems = Logger::check(&config.log).err().map(Problems::into_vec).unwrap_or_default();
+        let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
+        if let Err(found) = World::build(config, &log, &Arc::default(), &mut warnings) {
+            problems.append(&mut found.into_vec());
+        }
+        Problems::check(problems, warnings)
     });
     let (problems, warnings) = match result {
         Ok(warnings) => (Vec::new(), warnings),

@@ -106,6 +106,12 @@ impl Logger {
         Ok(logger)
     }
 
+    /// Whether the places that settings name could be opened. Makes nothing: a log file made by whoever
+    /// checks a configuration might not be the server's to write to.
+    pub(crate) fn check(settings: &config::Log) -> Result<(), config::Problems> {
+        sink::check(settings)
+    }
+
     /// Opens the places that new settings name, without taking them into use yet.
     pub(crate) fn prepare(settings: &config::Log) -> Result<Prepared, config::Problems> {
         sink::open(settings).map(Prepared)

@@ -44,6 +44,24 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
     Problems::check(problems, sinks)
 }
 
+/// Looks whether all places could be opened, and makes none.
+pub(super) fn check(settings: &config::Log) -> Result<(), Problems> {
+    let mut problems = Vec::new();
+    for rule in &settings.rules {
+        let LogTarget::File { path, .. } = &rule.target else { continue };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let result = if path.exists() {
+            OpenOptions::new().append(true).open(path).map(drop)
+        } else {
+            std::fs::read_dir(folder).map(drop)
+        };
+        if let Err(error) = result {
+            problems.push(Problem::file(path, format!("can't be opened for the log: {error}")));
+        }
+    }
+    Problems::check(problems, ())
+}
+
 impl Sink {
     pub(super) const fn level(&self) -> Level {
         self.level

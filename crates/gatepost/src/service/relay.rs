@@ -213,3 +213,105 @@ fn pump(cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream, lane: &mut Lan
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::idle::Wheel;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Two ends of one connection.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.expect("a connection"), far.expect("a connection").0)
+    }
+
+    /// A running relay with the client's and the back end's ends.
+    async fn running(timeout: Duration) -> (tokio::task::JoinHandle<Outcome>, TcpStream, TcpStream) {
+        let ((client, client_far), (server, server_far)) = (pair().await, pair().await);
+        let heart = Wheel::enter(timeout);
+        let relay = Relay::new(Stream::new(client_far), Stream::new(server), heart, (0, 0), b"* BYE\r\n");
+        (tokio::spawn(relay), client, server_far)
+    }
+
+    async fn say(from: &mut TcpStream, to: &mut TcpStream, words: &[u8]) {
+        from.write_all(words).await.expect("a connection");
+        let mut heard = vec![0; words.len()];
+        to.read_exact(&mut heard).await.expect("what was said");
+        assert_eq!(heard, words);
+    }
+
+    /// Lets so many seconds of the wheel pass, and the relay see each.
+    async fn pass(seconds: u32) {
+        for _ in 0..seconds {
+            Wheel::tick();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_ends_a_session_and_every_byte_puts_that_off() {
+        let (relay, mut client, mut server) = running(Duration::from_secs(100)).await;
+        for _ in 0..3 {
+            pass(99).await;
+            say(&mut client, &mut server, b"a NOOP\r\n").await;
+            pass(99).await;
+            say(&mut server, &mut client, b"a OK\r\n").await;
+        }
+        pass(99).await;
+        assert!(!relay.is_finished());
+        pass(1).await;
+        let outcome = relay.await.expect("an outcome");
+        assert_eq!(outcome.end, End::Told(Verdict::Idle));
+        assert_eq!((outcome.bytes_up, outcome.bytes_down), (24, 18));
+    }
+
+    #[tokio::test]
+    async fn a_half_closed_session_is_reaped() {
+        let (relay, client, mut server) = running(Duration::from_secs(2100)).await;
+        pass(500).await;
+        drop(server.write_all(b"* BYE\r\n").await);
+        drop(server);
+        let mut client = client;
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.expect("the last words");
+        assert_eq!(heard, b"* BYE\r\n");
+        pass(59).await;
+        assert!(!relay.is_finished(), "the client may still be reading");
+        pass(2).await;
+        assert_eq!(relay.await.expect("an outcome").end, End::Told(Verdict::Idle));
+    }
+
+    #[tokio::test]
+    async fn a_drain_waits_for_the_end_of_a_command() {
+        let (relay, mut client, mut server) = running(Duration::from_secs(2100)).await;
+        say(&mut server, &mut client, b"* OK\r\n").await;
+        say(&mut client, &mut server, b"a SEARCH TEXT x\r\n").await;
+        pass(5).await;
+        Wheel::drain(usize::MAX, false);
+        tokio::task::yield_now().await;
+        assert!(!relay.is_finished(), "a command is under way");
+        say(&mut server, &mut client, b"* SEARCH\r\na OK\r\n").await;
+        pass(5).await;
+        Wheel::drain(usize::MAX, false);
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.expect("the last words");
+        assert_eq!(heard, b"* BYE\r\n");
+        assert_eq!(relay.await.expect("an outcome").end, End::Told(Verdict::Drained));
+    }
+
+    #[tokio::test]
+    async fn the_side_that_broke_is_named() {
+        let (relay, client, mut server) = running(Duration::from_secs(2100)).await;
+        client.set_zero_linger().expect("an option");
+        drop(client);
+        let mut heard = Vec::new();
+        let _ = server.read_to_end(&mut heard).await;
+        drop(server);
+        let end = relay.await.expect("an outcome").end;
+        assert_eq!(end, End::Broken { by_client: true, kind: io::ErrorKind::ConnectionReset });
+    }
+}
