@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use rustix::net::SocketFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -143,7 +144,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
 }
 
 /// Listens on every address; each that can't be had is a problem of its own, with what to do about it.
-fn bind(addresses: &[SocketAddr], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, std::net::TcpListener)> {
+fn bind(addresses: &[SocketAddr], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, TcpListener)> {
     let mut sockets = Vec::new();
     for &address in addresses {
         match socket::listen(address) {
@@ -301,9 +302,9 @@ impl Server {
         self: &Arc<Self>,
         acceptors: &mut Acceptors,
         address: SocketAddr,
-        socket: std::net::TcpListener,
+        socket: TcpListener,
     ) -> io::Result<()> {
-        let socket = TcpListener::from_std(socket)?;
+        let socket = watch_socket(socket)?;
         self.permits.add_permits(1);
         acceptors.insert(address, tokio::spawn(Arc::clone(self).accept(address, socket)));
         Ok(())
@@ -321,11 +322,11 @@ impl Server {
     }
 
     /// Accepts connections on one socket: first room for a session, then the connection.
-    async fn accept(self: Arc<Self>, address: SocketAddr, socket: TcpListener) {
+    async fn accept(self: Arc<Self>, address: SocketAddr, socket: AsyncFd<TcpListener>) {
         let mut said = None;
         loop {
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
-            let (tcp, peer) = match socket.accept().await {
+            let (tcp, peer) = match accept_one(&socket).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // A client that left already is nobody's business.
@@ -337,10 +338,7 @@ impl Server {
                 }
             };
             if let Some(snapshot) = self.world.load().snapshot(address) {
-                // Sessions live on their worker's runtime, not on this one.
-                if let Ok(tcp) = tcp.into_std() {
-                    self.workers.dispatch(Arrival { tcp, peer, snapshot, permit });
-                }
+                self.workers.dispatch(Arrival { tcp, peer, snapshot, permit });
             }
         }
     }
@@ -387,5 +385,28 @@ impl Server {
                 _ = interrupt.recv() => break,
             }
         }
+    }
+}
+
+/// Makes a socket one that can be waited for.
+#[expect(
+    deprecated,
+    reason = "its successor is not safe to call; a TcpListener keeps its descriptor for as long as it lives, which is all that is asked"
+)]
+fn watch_socket(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    AsyncFd::new(socket)
+}
+
+/// Accepts one connection, without making it this runtime's: sessions live on their worker's.
+async fn accept_one(socket: &AsyncFd<TcpListener>) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    loop {
+        let mut ready = socket.readable().await?;
+        let Ok(accepted) = ready.try_io(|socket| Ok(rustix::net::acceptfrom_with(socket.get_ref(), flags)?)) else {
+            continue;
+        };
+        let (descriptor, peer) = accepted?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        return Ok((descriptor.into(), peer));
     }
 }

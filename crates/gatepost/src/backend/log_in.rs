@@ -144,10 +144,8 @@ impl Backend {
         let started = Instant::now();
         let connect_deadline = deadline.min(started + link.settings.connect_timeout);
         let too_slow = |_| Attempt::Down(format!("no greeting within {}", seconds(started.elapsed())));
-        let mut stream = timeout_at(connect_deadline, self.connect(host, link, purpose, connect_deadline))
-            .await
-            .map_err(too_slow)??;
-        let host_address = stream.tcp().peer_addr().map_err(|error| Attempt::Down(error.to_string()))?;
+        let connecting = self.connect(host, link, purpose, connect_deadline);
+        let (mut stream, host_address) = timeout_at(connect_deadline, connecting).await.map_err(too_slow)??;
 
         let mut back = (purpose.protocol.back)(self.setup(link, purpose));
         let (mut input, mut out) = (Vec::new(), Vec::new());
@@ -230,7 +228,7 @@ impl Backend {
         link: &ServiceLink,
         purpose: &Purpose<'_>,
         connect_deadline: Instant,
-    ) -> Result<Stream, Attempt> {
+    ) -> Result<(Stream, SocketAddr), Attempt> {
         let settings = &link.settings;
         let addresses: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
             vec![SocketAddr::new(address, settings.port)]
@@ -262,7 +260,7 @@ impl Backend {
                     continue;
                 }
             };
-            if leads_to_ourselves(&tcp, purpose.own_listeners) {
+            if leads_to_ourselves(&tcp, address, purpose.own_listeners) {
                 return Err(Attempt::Loop(format!(
                     "{address} is one of our own listeners: the map leads back to Gatepost"
                 )));
@@ -280,7 +278,7 @@ impl Backend {
                 let config = link.tls.clone().ok_or_else(|| Attempt::Down("TLS is not set up".into()))?;
                 stream.connect_tls(config, name).await.map_err(|error| tls_failed(&error))?;
             }
-            return Ok(stream);
+            return Ok((stream, address));
         }
         Err(Attempt::Down(reason))
     }
@@ -329,11 +327,11 @@ fn announcement(announce: Announce, client: &Client<'_>) -> Vec<(String, String)
 }
 
 /// A listener on all addresses is met by connecting to any of our own.
-fn leads_to_ourselves(tcp: &tokio::net::TcpStream, own_listeners: &[SocketAddr]) -> bool {
-    let (Ok(peer), Ok(local)) = (tcp.peer_addr(), tcp.local_addr()) else { return false };
-    let everywhere =
-        |own: &&SocketAddr| own.ip().is_unspecified() && own.port() == peer.port() && own.is_ipv4() == peer.is_ipv4();
-    peer.ip() == local.ip() && own_listeners.iter().any(|own| everywhere(&own))
+fn leads_to_ourselves(tcp: &tokio::net::TcpStream, address: SocketAddr, own_listeners: &[SocketAddr]) -> bool {
+    let everywhere = |own: &SocketAddr| {
+        own.ip().is_unspecified() && own.port() == address.port() && own.is_ipv4() == address.is_ipv4()
+    };
+    own_listeners.iter().any(everywhere) && tcp.local_addr().is_ok_and(|local| local.ip() == address.ip())
 }
 
 fn certificate_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>, Attempt> {

@@ -271,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_half_closed_session_is_reaped() {
-        let (relay, client, mut server) = running(Duration::from_secs(2100)).await;
+        let (relay, client, mut server) = running(Duration::from_mins(35)).await;
         pass(500).await;
         drop(server.write_all(b"* BYE\r\n").await);
         drop(server);
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_waits_for_the_end_of_a_command() {
-        let (relay, mut client, mut server) = running(Duration::from_secs(2100)).await;
+        let (relay, mut client, mut server) = running(Duration::from_mins(35)).await;
         say(&mut server, &mut client, b"* OK\r\n").await;
         say(&mut client, &mut server, b"a SEARCH TEXT x\r\n").await;
         pass(5).await;
@@ -305,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_side_that_broke_is_named() {
-        let (relay, client, mut server) = running(Duration::from_secs(2100)).await;
+        let (relay, client, mut server) = running(Duration::from_mins(35)).await;
         client.set_zero_linger().expect("an option");
         drop(client);
         let mut heard = Vec::new();
