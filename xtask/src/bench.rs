@@ -13,7 +13,8 @@ use crate::cargo;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The peers to measure beside Gatepost: haproxy, nginx [default: all]
+    /// The peers to measure beside Gatepost [default: all]
+    #[arg(value_parser = ["haproxy", "nginx"])]
     peers: Vec<String>,
     /// How many times everything is measured; the medians are reported
     #[arg(long, default_value_t = 3)]
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Small numbers, to see that it works
     #[arg(long)]
     quick: bool,
+    /// Say what is missing instead of installing it
+    #[arg(long)]
+    no_install: bool,
     /// Write the report as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -55,7 +59,11 @@ struct Measure {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = |name: &str| options.peers.is_empty() || options.peers.iter().any(|peer| peer == name);
-    ensure_packages(&["haproxy", "nginx-light", "libnginx-mod-mail"], true)?;
+    for (peer, packages) in [("haproxy", &["haproxy"][..]), ("nginx", &["nginx-light", "libnginx-mod-mail"])] {
+        if wanted(peer) {
+            ensure_packages(packages, !options.no_install)?;
+        }
+    }
     let gatepost = cargo::build_gatepost(true)?;
     cargo::cargo(&["build", "--quiet", "--release", "--package", "gatepost-load"])?;
     let bench = Bench::start(cargo::target().join("release/gatepost-load"))?;

@@ -5,8 +5,19 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 9] =
-    ["dovecot-core", "dovecot-imapd", "curl", "isync", "mutt", "fetchmail", "python3", "openssl", "iproute2"];
+const PACKAGES: [&str; 11] = [
+    "dovecot-core",
+    "dovecot-imapd",
+    "curl",
+    "isync",
+    "mutt",
+    "fetchmail",
+    "python3",
+    "openssl",
+    "iproute2",
+    "fail2ban",
+    "g++",
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -21,6 +32,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     step("lints");
     cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    // Checked, not run: that needs cargo-fuzz.
+    cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])?;
     step("demonstration");
     crate::demo::run(&crate::demo::Options::for_check())?;
     step("tests");

@@ -199,6 +199,7 @@ impl Server {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut upgrade = signal(SignalKind::user_defined2())?;
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // The first look came with the configuration.
@@ -208,6 +209,10 @@ impl Server {
                 _ = hangup.recv() => self.reload(acceptors).await,
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
+                _ = upgrade.recv() => {
+                    let message = "SIGUSR2: handing over to a new binary is not in this version of Gatepost";
+                    self.shared.log.record(Level::Warning, "server", message).write();
+                }
                 _ = seconds.tick() => self.workers.look(),
                 _ = days.tick() => self.warn_of_expiry(),
             }

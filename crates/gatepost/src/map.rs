@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Backends};
-use crate::config::{self, HostPattern, is_host};
+use crate::config::{self, HostPattern, Names, is_host};
 use crate::directory::{Directory, Entry};
 use crate::log::Logger;
 
@@ -19,8 +19,7 @@ const CACHE_ENTRIES_MAX: usize = 100_000;
 pub(crate) struct Map {
     directories: Vec<(String, Arc<dyn Directory>)>,
     default: Option<String>,
-    domain: Option<String>,
-    fold_case: bool,
+    names: Names,
     hosts: Vec<HostPattern>,
     backends: Backends,
     cache: Cache,
@@ -56,8 +55,7 @@ impl Map {
         Self {
             directories,
             default: settings.default.clone(),
-            domain: settings.domain.clone(),
-            fold_case: settings.fold_case,
+            names: settings.names.clone(),
             hosts: settings.hosts.clone(),
             backends,
             cache: Cache::new(settings.cache),
@@ -67,7 +65,7 @@ impl Map {
 
     /// The name under which a user is looked up, logged and logged in.
     pub(crate) fn canonical(&self, user: &str) -> String {
-        canonical(user, self.fold_case, self.domain.as_deref())
+        self.names.canonical(user)
     }
 
     /// What is known without asking anybody: remembered, or because there is nobody to ask.
@@ -146,16 +144,6 @@ impl Map {
     pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
         self.directories.iter().map(|(name, _)| name.as_str())
     }
-}
-
-/// See [`Map::canonical`].
-pub(crate) fn canonical(user: &str, fold_case: bool, domain: Option<&str>) -> String {
-    let mut name = if fold_case { user.to_lowercase() } else { user.to_owned() };
-    if let Some(domain) = domain.filter(|_| !name.contains('@')) {
-        name.push('@');
-        name.push_str(domain);
-    }
-    name
 }
 
 /// A directory had to be asked and can't answer.

@@ -9,18 +9,20 @@ use crate::config::Problem;
 
 /// Reads a secret; a file that others than its owner and group can read is warned of.
 pub(crate) fn read(path: &Path, warnings: &mut Vec<Problem>) -> Result<Secret, Problem> {
-    use std::os::unix::fs::MetadataExt as _;
-
     let unreadable = |error: std::io::Error| Problem::file(path, format!("can't be read: {error}"));
     let bytes = Zeroizing::new(std::fs::read(path).map_err(unreadable)?);
-    let mode = std::fs::metadata(path).map_err(unreadable)?.mode();
-    if mode & 0o004 != 0 {
-        warnings.push(Problem::file(path, "holds a secret and can be read by everyone: chmod o-r"));
-    }
+    warnings.extend(exposure(path));
     let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.is_empty() {
         return Err(Problem::file(path, "its first line is empty: it should hold a secret"));
     }
     Ok(Secret::new(line.to_vec()))
+}
+
+/// The warning that a file with a secret in it can be read by everyone, if it can.
+pub(crate) fn exposure(path: &Path) -> Option<Problem> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mode = std::fs::metadata(path).ok()?.mode();
+    (mode & 0o004 != 0).then(|| Problem::file(path, "holds a secret and can be read by everyone: chmod o-r"))
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::backend::{Backends, States};
-use crate::config::{self, Authenticate, CertificateFiles, Config, Problem, Problems, TlsMode};
+use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, Problem, Problems, TlsMode};
 use crate::directory::{self, Directory};
 use crate::ledger::Scope;
 use crate::log::Logger;
 use crate::map::Map;
 use crate::net::tls::{self, Certificate};
+use crate::secret_file;
 use crate::service::Snapshot;
 use crate::service::admit::Level;
 use crate::service::listener::{Listener, Service};
@@ -23,6 +24,7 @@ pub(crate) struct World {
     pub(crate) map: Arc<Map>,
     own_listeners: Arc<[SocketAddr]>,
     certificates: Vec<(CertificateFiles, Certificate)>,
+    directories: Directories,
 }
 
 impl World {
@@ -48,8 +50,9 @@ impl World {
         let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
         let level = Arc::new(Level::new(&config.access));
         problems.dedup();
-        let world = Self { config, listeners, level, map: Arc::new(map), own_listeners, certificates };
+        let world = Self { config, listeners, level, map: Arc::new(map), own_listeners, certificates, directories };
         warnings.extend(world.expiry_warnings());
+        warnings.extend(world.exposure_warnings());
         warnings.dedup();
         Problems::check(problems, world)
     }
@@ -58,6 +61,20 @@ impl World {
     pub(crate) fn expiry_warnings(&self) -> Vec<Problem> {
         let now = SystemTime::now();
         self.certificates.iter().filter_map(|(files, certificate)| certificate.expiry_warning(files, now)).collect()
+    }
+
+    /// The directory of that name.
+    pub(crate) fn directory(&self, name: &str) -> Option<&Arc<dyn Directory>> {
+        self.directories.iter().find(|(known, _)| known == name).map(|(_, directory)| directory)
+    }
+
+    /// Keys and directories that everyone on this machine can read.
+    fn exposure_warnings(&self) -> Vec<Problem> {
+        let keys = self.certificates.iter().map(|(files, _)| files.key.as_path());
+        let directories = self.config.directories.iter().map(|directory| match &directory.kind {
+            DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => path.as_path(),
+        });
+        keys.chain(directories).filter_map(secret_file::exposure).collect()
     }
 
     /// Every address that is listened on.
@@ -80,7 +97,7 @@ impl World {
 type Directories = Vec<(String, Arc<dyn Directory>)>;
 
 fn open_directories(config: &Config, log: &Logger, problems: &mut Vec<Problem>) -> Directories {
-    let open = |settings: &config::Directory| match directory::open(settings, log) {
+    let open = |settings: &config::Directory| match directory::open(settings, &config.map.names, log) {
         Ok(directory) => Some((settings.name.clone(), directory)),
         Err(problem) => {
             problems.push(problem);

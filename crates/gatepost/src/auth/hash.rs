@@ -41,6 +41,21 @@ pub(super) fn nobody() -> &'static str {
     "{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$Z2F0ZXBvc3Qtbm9ib2R5IQ$Jr7y7tYVnXhPFKNqkNRgP+O0WhxcE3dJHfKQ0yZHLbI"
 }
 
+/// Whether a hash could be checked at all, as far as its form shows.
+pub(crate) fn is_usable(stored: &str) -> bool {
+    let rest = stored.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    let (scheme, hash) = rest.map_or(("CRYPT", stored), |(scheme, hash)| (scheme, hash));
+    match scheme.to_ascii_uppercase().as_str() {
+        "PLAIN" | "CLEAR" | "CLEARTEXT" => true,
+        "SSHA" | "SSHA256" | "SSHA512" | "SHA256" | "SHA512" => STANDARD.decode(hash).is_ok(),
+        "ARGON2ID" | "ARGON2I" | "ARGON2" => hash.starts_with("$argon2"),
+        "SHA512-CRYPT" | "SHA256-CRYPT" | "BLF-CRYPT" | "CRYPT" => {
+            ["$5$", "$6$", "$2", "$argon2"].iter().any(|start| hash.starts_with(start))
+        }
+        _ => false,
+    }
+}
+
 /// Whether `password` is the one that `stored` was made of.
 pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> {
     let (scheme, hash) = match stored.strip_prefix('{').and_then(|rest| rest.split_once('}')) {

@@ -1,5 +1,12 @@
 //! The command line: what can be asked of Gatepost, and how it answers.
 
+/// As `println!`, for an output that may go away.
+macro_rules! say_line {
+    ($($words:tt)*) => {
+        $crate::cli::say(format_args!("{}\n", format_args!($($words)*)))
+    };
+}
+
 mod explain;
 mod user;
 
@@ -36,7 +43,7 @@ enum Command {
     Serve {
         /// Front this one IMAP server without any file, on 127.0.0.1:1143
         #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "config")]
-        to: Option<String>,
+        to: Option<config::Host>,
     },
     /// Check the configuration and all that it names, without starting
     Check {
@@ -97,6 +104,19 @@ impl From<Problem> for Failure {
     }
 }
 
+/// Prints to standard output. A reader that went away (`| head`) ends the command quietly; an output
+/// that can't be written to is a failure.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    use std::io::Write as _;
+    if let Err(error) = write!(std::io::stdout().lock(), "{text}") {
+        let is_gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if !is_gone {
+            eprintln!("gatepost: standard output: {error}");
+        }
+        std::process::exit(i32::from(!is_gone));
+    }
+}
+
 /// Does what the command line says.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -117,23 +137,25 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve { to: Some(to) } => {
             let text = config::single_backend(&to);
-            eprintln!("gatepost: fronting {to} on 127.0.0.1:1143, in clear and for this machine alone");
+            eprintln!("gatepost: fronting {} on 127.0.0.1:1143, in clear and for this machine alone", to.host);
             Ok(control::run(Source::Text(text))?)
         }
         Command::Serve { to: None } => Ok(control::run(Source::File(path()))?),
         Command::Check { json } => check(&path(), json),
         Command::Explain { user, json } => explain::explain(&path(), &user, json),
         Command::Config(ConfigCommand::Reference) => {
-            print!("{}", config::reference());
+            say(config::reference());
             Ok(())
         }
         Command::Config(ConfigCommand::Effective) => {
-            print!("{}", config::load(&path())?.effective.trim_start_matches('\n'));
+            say(config::load(&path())?.effective.trim_start_matches('\n'));
             Ok(())
         }
         Command::User(command) => user::run(command, &path()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "gatepost", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "gatepost", &mut script);
+            say(String::from_utf8_lossy(&script));
             Ok(())
         }
         Command::Man { folder } => {
@@ -151,22 +173,21 @@ fn default_path() -> PathBuf {
 
 /// Reads the file and opens everything in it, but listens nowhere.
 fn check(path: &Path, json: bool) -> Result<(), Failure> {
+    let mut warnings = Vec::new();
     let result = in_runtime(|| {
-        let Loaded { config, mut warnings, .. } = config::load(path)?;
+        let Loaded { config, warnings: found, .. } = config::load(path)?;
+        warnings.extend(found);
         let mut problems = Logger::check(&config.log).err().map(Problems::into_vec).unwrap_or_default();
         let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
         if let Err(found) = World::build(config, &log, &Arc::default(), &mut warnings) {
             problems.append(&mut found.into_vec());
         }
-        Problems::check(problems, warnings)
+        Problems::check(problems, ())
     });
-    let (problems, warnings) = match result {
-        Ok(warnings) => (Vec::new(), warnings),
-        Err(problems) => (problems.into_vec(), Vec::new()),
-    };
+    let problems = result.err().map(Problems::into_vec).unwrap_or_default();
     let texts = |list: &[Problem]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     if json {
-        println!(
+        say_line!(
             "{}",
             json!({ "check": { "ok": problems.is_empty(), "problems": texts(&problems), "warnings": texts(&warnings) } })
         );
@@ -174,7 +195,7 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
         texts(&problems).iter().for_each(|problem| eprintln!("gatepost: {problem}"));
         texts(&warnings).iter().for_each(|warning| eprintln!("gatepost: warning: {warning}"));
         if problems.is_empty() {
-            println!("{}: the configuration is sound", path.display());
+            say_line!("{}: the configuration is sound", path.display());
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::Silent) }

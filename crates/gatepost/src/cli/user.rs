@@ -34,9 +34,8 @@ pub(super) enum UserCommand {
     List {
         #[command(flatten)]
         directory: DirectoryName,
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// Remove a user
     Remove {
@@ -44,6 +43,8 @@ pub(super) enum UserCommand {
         name: String,
         #[command(flatten)]
         directory: DirectoryName,
+        #[command(flatten)]
+        output: Output,
     },
     /// Add all users of a file in Dovecot's passwd-file format, with the hashes as they are
     Import {
@@ -51,6 +52,8 @@ pub(super) enum UserCommand {
         file: PathBuf,
         #[command(flatten)]
         directory: DirectoryName,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -66,6 +69,26 @@ pub(super) struct Settings {
     password_file: Option<PathBuf>,
     #[command(flatten)]
     directory: DirectoryName,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    /// Says what was done with a user.
+    fn done(&self, name: &str, what: &str) {
+        if self.json {
+            say_line!("{}", json!({ "user": [{ "name": name, "result": what }] }));
+        } else {
+            say_line!("{name}: {what}");
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -91,11 +114,18 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
                 );
             }
             directory.close().await;
-            println!("{name}: added");
+            settings.output.done(&name, "added");
         }
         UserCommand::Set { settings, disable, enable } => {
             let (name, password, directory) = settings.prepare(config).await?;
             let disabled = (disable || enable).then_some(disable);
+            if password.is_none() && settings.backend.is_none() && disabled.is_none() {
+                return Err(Problem::of(
+                    name,
+                    "nothing to change: give --backend, --password-file, --disable or --enable",
+                )
+                .into());
+            }
             let done = directory
                 .set(&name, password.as_deref(), settings.backend.as_deref(), disabled)
                 .await
@@ -104,9 +134,9 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
             if !done {
                 return Err(unknown(name));
             }
-            println!("{name}: changed");
+            settings.output.done(&name, "changed");
         }
-        UserCommand::Remove { name, directory } => {
+        UserCommand::Remove { name, directory, output } => {
             let directory = directory.open(config).await?;
             let name = full_name(&name, &config.map)?;
             let done = directory.remove(&name).await.map_err(fault)?;
@@ -114,26 +144,26 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
             if !done {
                 return Err(unknown(name));
             }
-            println!("{name}: removed");
+            output.done(&name, "removed");
         }
-        UserCommand::List { directory, json } => {
+        UserCommand::List { directory, output } => {
             let directory = directory.open(config).await?;
             let accounts = directory.list().await.map_err(fault)?;
             directory.close().await;
-            print_list(&accounts, json);
+            print_list(&accounts, output.json);
         }
-        UserCommand::Import { file, directory } => import(&file, &directory, config).await?,
+        UserCommand::Import { file, directory, output } => import(&file, &directory, &output, config).await?,
     }
     Ok(())
 }
 
-async fn import(file: &Path, directory: &DirectoryName, config: &Config) -> Result<(), Failure> {
+async fn import(file: &Path, directory: &DirectoryName, output: &Output, config: &Config) -> Result<(), Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Problem::file(file, format!("can't be read: {error}")))?;
-    let users = passwd_file::parse(&text).map_err(|fault| Problem::file(file, fault.0))?;
+    let users = passwd_file::parse(&text, &config.map.names).map_err(|fault| Problem::file(file, fault.0))?;
     let directory = directory.open(config).await?;
     let (mut added, mut known) = (0, 0);
     for (name, entry) in users {
-        let name = full_name(&name, &config.map)?;
+        doubts(&entry, config).iter().for_each(|doubt| eprintln!("gatepost: warning: {name}: {doubt}"));
         if directory.add(&name, &entry).await.map_err(fault)? {
             added += 1;
         } else {
@@ -141,8 +171,26 @@ async fn import(file: &Path, directory: &DirectoryName, config: &Config) -> Resu
         }
     }
     directory.close().await;
-    println!("{added} users added, {known} were there already and are as they were");
+    if output.json {
+        say_line!("{}", json!({ "import": [{ "added": added, "known": known }] }));
+    } else {
+        say_line!("{added} users added, {known} were there already and are as they were");
+    }
     Ok(())
+}
+
+/// What would keep an account from being used.
+fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
+    let mut doubts = Vec::new();
+    if entry.password.as_ref().is_some_and(|stored| !hash::is_usable(stored)) {
+        doubts.push("its password has a scheme that is not supported: it can't be checked here");
+    }
+    let is_known = |place: &String| config.backends.iter().any(|backend| backend.name == *place);
+    let is_allowed = |place: &String| config.map.hosts.iter().any(|pattern| pattern.matches(place));
+    if entry.place.as_ref().is_some_and(|place| !is_known(place) && !is_allowed(place)) {
+        doubts.push("its place is no back end of the configuration, nor allowed by map.hosts");
+    }
+    doubts
 }
 
 impl Settings {
@@ -192,7 +240,7 @@ fn full_name(name: &str, map: &Map) -> Result<String, Failure> {
     let sound = sound.ok_or_else(|| {
         Problem::of("NAME", "a user name is not empty, of at most 512 bytes and without control characters")
     })?;
-    Ok(crate::map::canonical(&sound, map.fold_case, map.domain.as_deref()))
+    Ok(map.names.canonical(&sound))
 }
 
 fn print_list(accounts: &[Account], json: bool) {
@@ -203,7 +251,7 @@ fn print_list(accounts: &[Account], json: bool) {
                 json!({ "name": account.name, "backend": account.place, "disabled": account.disabled, "password": account.has_password })
             })
             .collect();
-        println!("{}", json!({ "users": list }));
+        say_line!("{}", json!({ "users": list }));
         return;
     }
     let width = accounts.iter().map(|account| account.name.chars().count()).max().unwrap_or(0);
@@ -211,7 +259,7 @@ fn print_list(accounts: &[Account], json: bool) {
         let place = account.place.as_deref().unwrap_or("(the default)");
         let password = if account.has_password { "" } else { "  no password" };
         let disabled = if account.disabled { "  disabled" } else { "" };
-        println!("{:<width$}  {place}{password}{disabled}", account.name);
+        say_line!("{:<width$}  {place}{password}{disabled}", account.name);
     }
 }
 

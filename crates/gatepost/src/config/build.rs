@@ -12,8 +12,8 @@ use super::settings as at;
 use super::values::{AnnounceBy, AuthenticateAt, DirectoryType, LogTo, MechanismName, Port};
 use super::{
     AccessRule, Announce, Authenticate, Backend, Cache, CertificateFiles, Config, Directory, DirectoryKind, Limits,
-    Link, Listener, Loaded, Log, LogRule, LogTarget, Map, MasterLogin, Plaintext, ProxyProtocol, Rotate, Service,
-    Threads, Tls, TlsMode,
+    Link, Listener, Loaded, Log, LogRule, LogTarget, Map, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate,
+    Service, Threads, Tls, TlsMode,
 };
 
 /// RFC 9051, section 5.4: an autologout timer is at least this long.
@@ -22,6 +22,11 @@ const IDLE_TIMEOUT_MIN: Duration = Duration::from_mins(30);
 pub(super) fn build(path: &Path, text: &str) -> Result<Loaded, Problems> {
     let context = Context::new(path, text);
     let syntax = parse_syntax(&context, text);
+    if context.has_problems() {
+        // What a broken line took away would only be missed again, and misleadingly.
+        context.finish(())?;
+        return Err(Problems::one(super::Problem::file(path, "is malformed")));
+    }
     let config = {
         let root = Table::root(&context, syntax.get_ref(), &at::root::SECTION);
         read_config(&root)
@@ -70,7 +75,9 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         .iter()
         .filter_map(|(name, table)| read_backend(name, table, &links))
         .collect();
-    let map = read_map(&root.table("map", &at::map::SECTION), &backends, &directories);
+    let map_table = root.table("map", &at::map::SECTION);
+    let named: Vec<_> = root.names_of("backend");
+    let map = read_map(&map_table, &named, &directories);
     Some(Config {
         name,
         drain: drain?,
@@ -199,6 +206,9 @@ fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
         let deny = table.get(&at::access::DENY);
         let priority = table.get(&at::access::PRIORITY)?;
         let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
+        if [&allow, &deny].into_iter().flatten().any(Vec::is_empty) {
+            table.problem("names no network");
+        }
         let (networks, allow) = match (allow, deny) {
             (Some(networks), None) => (networks, true),
             (None, Some(networks)) => (networks, false),
@@ -253,6 +263,9 @@ fn read_service(
         }
     };
     let mechanisms = read_mechanisms(table);
+    if mechanisms.as_ref().is_some_and(Vec::is_empty) {
+        table.warn_of(&key::MECHANISMS, "[]: clients are left with the bare log-in command");
+    }
     let max_auth_errors = table.get(&key::MAX_AUTH_ERRORS)?;
     if max_auth_errors == 0 {
         table.warn_of(&key::MAX_AUTH_ERRORS, "0: one connection may guess passwords without end");
@@ -278,6 +291,9 @@ fn read_service(
     let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
     if listeners.is_empty() {
         listeners = default_listeners(table, protocol, idle_timeout, has_certificate);
+    }
+    if plaintext == Plaintext::Tls && listeners.iter().all(|listener| listener.tls == TlsMode::None) {
+        table.warn_of(&key::PLAINTEXT, "tls: no listener has TLS, so that nobody can log in");
     }
     Some(Service {
         protocol,
@@ -381,11 +397,15 @@ fn read_proxy_protocol(table: &Table<'_>) -> Option<ProxyProtocol> {
 
 fn check_addresses(root: &Table<'_>, services: &[Service]) {
     let mut seen: Vec<SocketAddr> = Vec::new();
-    for listener in services.iter().flat_map(|service| &service.listeners) {
-        if seen.contains(&listener.address) {
-            root.context.problem(&(0..0), format!("two listeners have the address {}", listener.address));
+    for address in services.iter().flat_map(|service| &service.listeners).map(|listener| listener.address) {
+        let collides = |other: &&SocketAddr| {
+            let is_same = other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified();
+            is_same && other.port() == address.port() && other.is_ipv4() == address.is_ipv4()
+        };
+        if let Some(other) = seen.iter().find(collides) {
+            root.context.problem(&(0..0), format!("the listeners {other} and {address} want the same address"));
         }
-        seen.push(listener.address);
+        seen.push(address);
     }
 }
 
@@ -406,6 +426,11 @@ fn read_backend(name: &str, table: &Table<'_>, services: &[(&'static Protocol, T
         let own = table.table(protocol.name, &at::backend_service::SECTION);
         let port = own.get(&at::backend_service::PORT);
         let link = read_link(service, &own, port, protocol)?;
+        let is_here =
+            |host: &String| host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if link.tls == TlsMode::None && !hosts.iter().flatten().all(is_here) {
+            own.warn_of(&at::link::TLS, "none: passwords and mail cross the network to this back end in clear");
+        }
         if !link.verify && link.pins.is_empty() && link.tls != TlsMode::None {
             own.warn_of(
                 &at::link::VERIFY,
@@ -437,6 +462,11 @@ fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol:
 
     let tls = own.inherit(service, &key::TLS)?;
     let port = port.map(|port| port.0);
+    for timeout in [&key::CONNECT_TIMEOUT, &key::LOGIN_TIMEOUT] {
+        if own.inherit_quietly(service, timeout).is_some_and(|time| time.is_zero()) {
+            own.problem_with(timeout, "is more than nothing");
+        }
+    }
     let announce = match own.inherit(service, &key::ANNOUNCE)? {
         AnnounceBy::Auto | AnnounceBy::Id => Announce::Id,
         AnnounceBy::None => Announce::Nothing,
@@ -461,7 +491,7 @@ fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol:
     })
 }
 
-fn read_map(table: &Table<'_>, backends: &[Backend], known: &[Directory]) -> Option<Map> {
+fn read_map(table: &Table<'_>, backends: &[String], known: &[Directory]) -> Option<Map> {
     use at::map as key;
 
     let directories = table.get(&key::DIRECTORIES)?;
@@ -469,7 +499,7 @@ fn read_map(table: &Table<'_>, backends: &[Backend], known: &[Directory]) -> Opt
         table.problem_with(&key::DIRECTORIES, format_args!("there is no [directory.{name}]"));
     }
     let default = table.get(&key::DEFAULT);
-    if let Some(name) = default.as_ref().filter(|name| !backends.iter().any(|backend| backend.name == **name)) {
+    if let Some(name) = default.as_ref().filter(|name| !backends.contains(name)) {
         table.problem_with(&key::DEFAULT, format_args!("there is no [backend.{name}]"));
     }
     if default.is_none() && directories.is_empty() {
@@ -483,8 +513,7 @@ fn read_map(table: &Table<'_>, backends: &[Backend], known: &[Directory]) -> Opt
     Some(Map {
         directories,
         default,
-        domain,
-        fold_case: table.get(&key::FOLD_CASE)?,
+        names: Names { domain, fold_case: table.get(&key::FOLD_CASE)? },
         hosts: table.get(&key::HOSTS)?,
         cache: Cache {
             found: cache.get(&at::cache::FOUND)?,

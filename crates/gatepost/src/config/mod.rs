@@ -222,10 +222,28 @@ pub(crate) struct ProxyProtocol {
 pub(crate) struct Map {
     pub(crate) directories: Vec<String>,
     pub(crate) default: Option<String>,
-    pub(crate) domain: Option<String>,
-    pub(crate) fold_case: bool,
+    pub(crate) names: Names,
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) cache: Cache,
+}
+
+/// How user names are completed.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) fold_case: bool,
+    pub(crate) domain: Option<String>,
+}
+
+impl Names {
+    /// The name under which a user is looked up, logged and logged in.
+    pub(crate) fn canonical(&self, user: &str) -> String {
+        let mut name = if self.fold_case { user.to_lowercase() } else { user.to_owned() };
+        if let Some(domain) = self.domain.as_ref().filter(|_| !name.contains('@')) {
+            name.push('@');
+            name.push_str(domain);
+        }
+        name
+    }
 }
 
 /// How long the map's answers are remembered. Zero: not at all.
@@ -318,18 +336,41 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Loaded, Problems> {
     build::build(path, text)
 }
 
-/// The configuration of `gatepost serve --to HOST[:PORT]`, as a file would say it.
-pub(crate) fn single_backend(to: &str) -> String {
-    let (host, port) = match to.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
-        _ => (to, "143"),
+/// The configuration of `gatepost serve --to`, as a file would say it. A server on this machine is spoken
+/// to in clear; any other must offer STARTTLS, or on port 993 TLS.
+pub(crate) fn single_backend(to: &Host) -> String {
+    let Host { host, port } = to;
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let tls = match (is_here, port) {
+        (_, 993) => "implicit",
+        (true, _) => "none",
+        (false, _) => "starttls",
     };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let (tls, verify) = if port == "993" { ("implicit", true) } else { ("none", false) };
-    let quoted = format!("{host:?}");
     format!(
         "[imap]\nplaintext = \"loopback\"\n[[imap.listener]]\naddress = \"127.0.0.1:1143\"\ntls = \"none\"\n\
-         [imap.backend]\ntls = \"{tls}\"\nverify = {verify}\n\
-         [map]\ndefault = \"server\"\n[backend.server]\nhost = {quoted}\nimap = {{ port = {port} }}\n"
+         [imap.backend]\ntls = \"{tls}\"\n[map]\ndefault = \"server\"\n[backend.server]\nhost = {host:?}\nimap = {{ port = {port} }}\n"
     )
+}
+
+/// A server to be fronted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Host {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl std::str::FromStr for Host {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().unwrap_or(0)),
+            _ => (text, 143),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if port == 0 || !is_host(host) {
+            return Err("expected a host name or address, perhaps with a port, such as imap.example.org:993");
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
 }

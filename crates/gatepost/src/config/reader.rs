@@ -138,6 +138,10 @@ impl<'a> Context<'a> {
         format!("{}:{line}:{column}", self.path.display())
     }
 
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+
     pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<Warning>, String), Problems> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|(offset, _)| *offset);
@@ -240,6 +244,20 @@ impl<'a> Table<'a> {
         let Some(value) = inherited else { return self.get(key) };
         self.record(key.name, Some(value.show()), false);
         Some(value)
+    }
+
+    /// As [`Table::inherit`], to look at a value that is read elsewhere.
+    pub(super) fn inherit_quietly<T: Value>(&self, parent: &Table<'_>, key: &Key<T>) -> Option<T> {
+        let entry = self.entry(key.name).or_else(|| parent.entry(key.name))?;
+        T::read(entry.get_ref())
+    }
+
+    /// The names of the tables in `name`, sound or not.
+    pub(super) fn names_of(&self, name: &str) -> Vec<String> {
+        match self.entry(name).map(Spanned::get_ref) {
+            Some(DeValue::Table(entries)) => entries.iter().map(|(key, _)| key.get_ref().to_string()).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// As [`Table::get`], for a setting that has no default and can't be left out.

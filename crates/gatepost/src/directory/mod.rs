@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::config::{self, DirectoryKind, Network, Problem};
+use crate::config::{self, DirectoryKind, Names, Network, Problem};
 use crate::log::Logger;
 
 /// An account as a directory knows it.
@@ -48,9 +48,9 @@ pub(crate) trait Directory: Send + Sync {
 }
 
 /// Opens the directory that `settings` describe.
-pub(crate) fn open(settings: &config::Directory, log: &Logger) -> Result<Arc<dyn Directory>, Problem> {
+pub(crate) fn open(settings: &config::Directory, names: &Names, log: &Logger) -> Result<Arc<dyn Directory>, Problem> {
     match &settings.kind {
         DirectoryKind::Sqlite { path } => Ok(Arc::new(sqlite::Sqlite::open(path)?)),
-        DirectoryKind::PasswdFile { path } => Ok(Arc::new(passwd_file::PasswdFile::open(path, log)?)),
+        DirectoryKind::PasswdFile { path } => Ok(Arc::new(passwd_file::PasswdFile::open(path, names.clone(), log)?)),
     }
 }

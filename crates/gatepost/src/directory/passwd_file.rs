@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Directory, Entry, Fault, Finding};
-use crate::config::{Level, Network, Problem};
+use crate::config::{Level, Names, Network, Problem};
 use crate::log::Logger;
 
 /// How often the file is asked whether it has changed.
@@ -15,6 +15,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A passwd-file, read again when it changes.
 pub(crate) struct PasswdFile {
     path: PathBuf,
+    names: Names,
     log: Logger,
     state: Mutex<State>,
 }
@@ -38,10 +39,10 @@ struct Stamp {
 
 impl PasswdFile {
     /// Reads the file, which must be there.
-    pub(crate) fn open(path: &Path, log: &Logger) -> Result<Self, Problem> {
-        let (users, stamp) = read(path).map_err(|fault| Problem::file(path, fault.0))?;
+    pub(crate) fn open(path: &Path, names: Names, log: &Logger) -> Result<Self, Problem> {
+        let (users, stamp) = read(path, &names).map_err(|fault| Problem::file(path, fault.0))?;
         let state = Mutex::new(State { users, stamp, checked: Instant::now(), complaint: None });
-        Ok(Self { path: path.to_owned(), state, log: log.clone() })
+        Ok(Self { path: path.to_owned(), names, state, log: log.clone() })
     }
 
     /// The users as the file has them now. While a changed file can't be read, the old ones hold.
@@ -62,7 +63,7 @@ impl PasswdFile {
             Ok(stamp) if stamp == state.stamp => return,
             Ok(stamp) => {
                 state.stamp = stamp;
-                read(&self.path)
+                read(&self.path, &self.names)
             }
             Err(error) => Err(Fault(format!("can't be read: {error}"))),
         };
@@ -98,16 +99,16 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
     Ok(Stamp { modified: metadata.modified()?, inode: metadata.ino(), size: metadata.len() })
 }
 
-fn read(path: &Path) -> Result<(Arc<HashMap<String, Entry>>, Stamp), Fault> {
+fn read(path: &Path, names: &Names) -> Result<(Arc<HashMap<String, Entry>>, Stamp), Fault> {
     let fault = |error: std::io::Error| Fault(format!("can't be read: {error}"));
     let stamp = stamp(path).map_err(fault)?;
     let text = std::fs::read_to_string(path).map_err(fault)?;
-    Ok((Arc::new(parse(&text)?), stamp))
+    Ok((Arc::new(parse(&text, names)?), stamp))
 }
 
 /// Reads all lines. A line that makes no sense spoils the file: half a file of users would be an outage
 /// that looks like wrong passwords.
-pub(crate) fn parse(text: &str) -> Result<HashMap<String, Entry>, Fault> {
+pub(crate) fn parse(text: &str, names: &Names) -> Result<HashMap<String, Entry>, Fault> {
     let mut users = HashMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim_end();
@@ -116,6 +117,8 @@ pub(crate) fn parse(text: &str) -> Result<HashMap<String, Entry>, Fault> {
         }
         let fault = |what: &str| Fault(format!("line {}: {what}", number + 1));
         let (user, entry) = parse_line(line).map_err(|what| fault(&what))?;
+        // Log-ins are looked up under their full names, so that is how the lines are kept.
+        let user = names.canonical(&user);
         if users.insert(user.clone(), entry).is_some() {
             return Err(fault(&format!("a second entry for {user:?}")));
         }
@@ -149,11 +152,33 @@ fn parse_line(line: &str) -> Result<(String, Entry), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn names() -> Names {
+        Names { fold_case: true, domain: None }
+    }
+
+    proptest! {
+        /// Whatever stands in the file, it is read or refused.
+        #[test]
+        fn any_text_is_read_or_refused(text in "[a-z:={}$ \\n#/,.0-9\\PC]{0,200}") {
+            let _ = parse(&text, &names());
+        }
+    }
+
+    #[test]
+    fn names_are_kept_as_log_ins_look_them_up() {
+        let names = Names { fold_case: true, domain: Some("example.org".into()) };
+        let users = parse("Kim:x\nLee@Example.ORG:y\n", &names).expect("a sound file");
+        assert!(users.contains_key("kim@example.org") && users.contains_key("lee@example.org"));
+        assert!(parse("kim:x\nKim@example.org:y\n", &names).is_err(), "two lines for one user");
+    }
 
     #[test]
     fn dovecots_lines() {
         let users = parse(
             "# people\nkim:{PLAIN}secret\n\nlee@example.org:{SSHA}x:1000:1000:Lee:/home/lee:/bin/sh:host=store-b port=1143 allow_nets=10.0.0.0/8,::1 userdb_mail=x\nmax:::::::nologin\n",
+            &names(),
         )
         .expect("a sound file");
         assert_eq!(users["kim"].password.as_deref(), Some("{PLAIN}secret"));
@@ -166,7 +191,7 @@ mod tests {
     fn a_senseless_line_is_named() {
         for (text, line) in [("kim:x\n:y\n", "line 2"), ("kim:x\nkim:y\n", "line 2"), ("kim:x::::::port=a\n", "line 1")]
         {
-            let fault = parse(text).expect_err("a fault");
+            let fault = parse(text, &names()).expect_err("a fault");
             assert!(fault.0.starts_with(line), "{fault}");
         }
     }
@@ -177,7 +202,7 @@ mod tests {
         let path = folder.path().join("users");
         std::fs::write(&path, "kim:{PLAIN}a\n").expect("a file");
         let log = Logger::start(&crate::config::Log { level: Level::Critical, rules: Vec::new() }).expect("a log");
-        let directory = PasswdFile::open(&path, &log).expect("a directory");
+        let directory = PasswdFile::open(&path, names(), &log).expect("a directory");
         let due = || {
             directory.state.lock().expect("a lock").checked =
                 Instant::now().checked_sub(CHECK_INTERVAL).expect("a past");

@@ -51,6 +51,7 @@ impl Sqlite {
                 "there is no such directory of users yet: make it with `gatepost user add`",
             ));
         }
+        look(path).map_err(|what| Problem::file(path, what))?;
         Ok(Self::with(path, false))
     }
 
@@ -146,6 +147,28 @@ impl Sqlite {
 
     fn fault(&self, error: &sqlx::Error) -> Fault {
         Fault(format!("{}: {error}", self.path.display()))
+    }
+}
+
+/// Whether the file is what it should be: read at the start, so that a file that is none is not found
+/// out by users.
+fn look(path: &Path) -> Result<(), String> {
+    let head = std::fs::File::open(path).and_then(|mut file| {
+        let mut head = [0; 64];
+        std::io::Read::read_exact(&mut file, &mut head).map(|()| head)
+    });
+    // The file's format: a magic string first, and `user_version` at byte 60.
+    match head {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err("is no SQLite file".to_owned()),
+        Err(error) => Err(format!("can't be read: {error}; it belongs to whoever ran `gatepost user add` first")),
+        Ok(head) if !head.starts_with(b"SQLite format 3\0") => Err("is no SQLite file".to_owned()),
+        Ok(head) => match u32::from_be_bytes([head[60], head[61], head[62], head[63]]) as usize {
+            // What was written last may still be in the log beside it.
+            0 if path.with_extension("db-wal").exists() => Ok(()),
+            0 => Err("is not a directory of users: `gatepost user add` makes one".to_owned()),
+            version if version > MIGRATIONS.len() => Err("was made by a later version of Gatepost".to_owned()),
+            _ => Ok(()),
+        },
     }
 }
 

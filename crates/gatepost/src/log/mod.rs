@@ -204,7 +204,7 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
             sinks = new;
         }
         match message {
-            Ok(Message::Record(record)) => sinks.iter_mut().for_each(|sink| sink.write(&record)),
+            Ok(Message::Record(record)) => sink::write_to(&mut sinks, &record),
             Ok(Message::Flush(done)) => {
                 let _ = done.try_send(());
             }
@@ -220,7 +220,7 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
                 message: "records were lost: the log can't be written fast enough".into(),
                 fields: vec![("lost", Field::Number(lost))],
             };
-            sinks.iter_mut().for_each(|sink| sink.write(&record));
+            sink::write_to(&mut sinks, &record);
         }
     }
 }

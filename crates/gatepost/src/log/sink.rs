@@ -18,6 +18,8 @@ pub(super) struct Sink {
 
 enum Target {
     Stderr,
+    /// Standard error, for what no other place took; comes last.
+    Leftovers,
     File(RotatingFile),
 }
 
@@ -41,7 +43,22 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
         };
         sinks.push(Sink { service: rule.service.clone(), level: rule.level, format: rule.format, target });
     }
+    if !settings.rules.is_empty() {
+        sinks.push(Sink { service: None, level: Level::Warning, format: LogFormat::Text, target: Target::Leftovers });
+    }
     Problems::check(problems, sinks)
+}
+
+/// Gives a record to every place that wants it. What says that something is wrong and is wanted by
+/// none goes to standard error: a failed reload must not go unseen because only `imap` is logged.
+pub(super) fn write_to(sinks: &mut [Sink], record: &Record) {
+    let mut is_taken = false;
+    for sink in sinks {
+        match sink.target {
+            Target::Leftovers if is_taken => {}
+            _ => is_taken |= sink.write(record),
+        }
+    }
 }
 
 /// Looks whether all places could be opened, and makes none.
@@ -67,22 +84,24 @@ impl Sink {
         self.level
     }
 
-    pub(super) fn write(&mut self, record: &Record) {
+    /// Writes a record if it belongs here; whether it does.
+    fn write(&mut self, record: &Record) -> bool {
         // `imap-login` is imap's.
         let service = record.service.split('-').next().unwrap_or_default();
         if record.level > self.level || self.service.as_ref().is_some_and(|wanted| wanted != service) {
-            return;
+            return false;
         }
         let line = match self.format {
             LogFormat::Text => format::text(record),
             LogFormat::Json => format::json(record),
         };
         match &mut self.target {
-            Target::Stderr => {
+            Target::Stderr | Target::Leftovers => {
                 let _ = std::io::stderr().lock().write_all(line.as_bytes());
             }
             Target::File(file) => file.write(line.as_bytes(), SystemTime::now()),
         }
+        true
     }
 
     /// Called now and then: a file whose period has ended is put aside even if nothing is written.

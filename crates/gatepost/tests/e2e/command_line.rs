@@ -138,6 +138,62 @@ fn check_explain_and_config_need_no_server() {
 }
 
 #[test]
+fn explain_promises_only_what_a_log_in_keeps() {
+    let bed = Bed::new();
+    bed.write("users", "kim:{PLAIN}x::::::host=store\nlee:::::::host=store\nold:{MD5-CRYPT}x::::::host=store\n");
+    let configuration = bed.configuration(
+        "authenticate = \"proxy\"\ndirectory = \"people\"\n[imap.backend]\ntls = \"none\"\n[map]\ndefault = \"store\"\n\
+         [directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n[backend.store]\nhost = \"127.0.0.1\"\n",
+    );
+    bed.write("gatepost.toml", &configuration);
+    for (user, is_possible, step) in [
+        ("kim", true, "can log in"),
+        ("lee", false, "has no password for the user"),
+        ("old", false, "a scheme that is not supported"),
+        ("nobody", false, "does not know the user"),
+        ("", false, "a name is not empty"),
+    ] {
+        let output = gatepost(&bed, &["explain", user]);
+        assert_eq!(output.status.success(), is_possible, "{user}: {}", said(&output));
+        assert!(said(&output).contains(step), "{user}: {}", said(&output));
+    }
+    // Nobody can log in where no listener takes passwords.
+    bed.write(
+        "gatepost.toml",
+        "[[imap.listener]]\naddress = \"127.0.0.1:1143\"\ntls = \"none\"\n[imap.backend]\ntls = \"none\"\n\
+         [map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\n",
+    );
+    assert!(said(&gatepost(&bed, &["check"])).contains("no listener has TLS, so that nobody can log in"));
+    let output = gatepost(&bed, &["explain", "kim"]);
+    assert!(!output.status.success() && said(&output).contains("no listener takes passwords"), "{}", said(&output));
+}
+
+#[test]
+fn a_directory_that_is_none_is_refused_before_anybody_asks_it() {
+    let bed = Bed::new();
+    bed.write("gatepost.toml", &bed.configuration("[map]\ndirectories = [\"people\"]\n[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n[backend.store]\nhost = \"127.0.0.1\"\n"));
+    for content in ["", "garbage, and more of it than a head would take: garbage garbage garbage"] {
+        bed.write("people.db", content);
+        let output = gatepost(&bed, &["check"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains("is no SQLite file"), "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly() {
+    let shell = format!("{} config reference | head -1", binary().display());
+    let output = Command::new("bash").args(["-c", &format!("set -o pipefail; {shell}")]).output().expect("a shell");
+    assert!(output.status.success(), "{output:?}");
+    assert!(!said(&output).contains("panicked"), "{}", said(&output));
+    let full = Command::new("bash")
+        .args(["-c", &format!("{} config reference > /dev/full", binary().display())])
+        .output()
+        .expect("a shell");
+    assert_eq!(full.status.code(), Some(1));
+}
+
+#[test]
 fn users_are_kept_without_a_server() {
     let bed = Bed::new();
     bed.write("gatepost.toml", &bed.configuration("[map]\ndirectories = [\"people\"]\ndomain = \"example.org\"\n[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n[backend.store]\nhost = \"127.0.0.1\"\n"));

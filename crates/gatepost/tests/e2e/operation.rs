@@ -89,6 +89,29 @@ fn a_reload_moves_listeners_and_changes_limits_under_living_sessions() {
 }
 
 #[test]
+fn a_failed_reload_is_said_even_where_only_one_service_is_logged() {
+    let bed = Bed::new();
+    let good = bed
+        .one_backend("", 9)
+        .replace("[map]", "[[log.rule]]\nservice = \"imap\"\nto = \"file\"\npath = \"imap.log\"\n[map]");
+    bed.write("gatepost.toml", &good);
+    let output = bed.path("gatepost.log");
+    let path = bed.path("gatepost.toml").display().to_string();
+    let process = gatepost_lab::Process::start(crate::bed::binary(), &["serve", "--config", &path], &output, false)
+        .expect("a start");
+    gatepost_lab::wait_for_port(bed.imap, Duration::from_secs(20)).expect("a listener");
+    bed.write("gatepost.toml", &good.replace("[map]", "[map]\nfoo = 1"));
+    process.signal(Signal::HUP).expect("a signal");
+    let started = Instant::now();
+    while !std::fs::read_to_string(&output).expect("a file").contains("map.foo: unknown setting") {
+        assert!(started.elapsed() < Duration::from_secs(20), "nothing was said");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.signal(Signal::USR2).expect("a signal");
+    bed.clear();
+}
+
+#[test]
 fn a_listener_moves_from_one_address_to_all_and_back() {
     let bed = Bed::new();
     let one = bed.one_backend("", 9);
