@@ -67,16 +67,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let gatepost = cargo::build_gatepost(true)?;
     cargo::cargo(&["build", "--quiet", "--release", "--package", "gatepost-load"])?;
     let bench = Bench::start(cargo::target().join("release/gatepost-load"))?;
-    let mut subjects = vec![bench.gatepost(&gatepost)?];
-    if wanted("haproxy") {
-        subjects.push(bench.haproxy()?);
-    }
-    if wanted("nginx") {
-        subjects.push(bench.nginx()?);
-    }
     let mut results: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     let measures = measures(options.quick);
-    for round in 0..options.rounds {
+    let mut subjects = Vec::new();
+    for round in 0..options.rounds.max(1) {
+        // Fresh processes each time: memory that an earlier round left behind would hide what sessions take.
+        subjects.clear();
+        subjects.push(bench.gatepost(&gatepost)?);
+        if wanted("haproxy") {
+            subjects.push(bench.haproxy()?);
+        }
+        if wanted("nginx") {
+            subjects.push(bench.nginx()?);
+        }
         for (m, measure) in measures.iter().enumerate() {
             for (s, subject) in subjects.iter().enumerate() {
                 let value = bench.measure(subject, measure)?;
@@ -200,7 +203,7 @@ impl Bench {
     fn nginx(&self) -> Result<Subject> {
         let [plain, tls, auth] = free_ports()?;
         let configuration = format!(
-            "load_module modules/ngx_mail_module.so;\ndaemon off;\nworker_processes 1;\nworker_rlimit_nofile 20000;\n\
+            "load_module modules/ngx_mail_module.so;\ndaemon off;\nmaster_process off;\nworker_rlimit_nofile 20000;\n\
              pid {folder}/nginx.pid;\nerror_log {folder}/nginx.log error;\nevents {{ worker_connections 20000; }}\n\
              http {{\n access_log off;\n client_body_temp_path {folder}/t1;\n proxy_temp_path {folder}/t2;\n fastcgi_temp_path {folder}/t3;\n\
              uwsgi_temp_path {folder}/t4;\n scgi_temp_path {folder}/t5;\n server {{ listen 127.0.0.1:{auth}; location / {{ add_header Auth-Status OK;\n\

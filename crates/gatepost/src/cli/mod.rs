@@ -80,9 +80,17 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Every setting there is, with its type and default
-    Reference,
+    Reference {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// The settings in force, as a configuration file with the defaults marked
-    Effective,
+    Effective {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Something did not work; what is printed.
@@ -143,12 +151,21 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Serve { to: None } => Ok(control::run(Source::File(path()))?),
         Command::Check { json } => check(&path(), json),
         Command::Explain { user, json } => explain::explain(&path(), &user, json),
-        Command::Config(ConfigCommand::Reference) => {
+        Command::Config(ConfigCommand::Reference { json: true }) => {
+            say_line!("{}", config::reference_json());
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Reference { json: false }) => {
             say(config::reference());
             Ok(())
         }
-        Command::Config(ConfigCommand::Effective) => {
-            say(config::load(&path())?.effective.trim_start_matches('\n'));
+        Command::Config(ConfigCommand::Effective { json }) => {
+            let effective = config::load(&path())?.effective;
+            if json {
+                say_line!("{}", effective.json());
+            } else {
+                say(effective);
+            }
             Ok(())
         }
         Command::User(command) => user::run(command, &path()),

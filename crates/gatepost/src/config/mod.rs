@@ -17,8 +17,8 @@ use std::time::Duration;
 use gatepost_wire::{Mechanism, Protocol};
 
 pub(crate) use build::is_host;
-pub(crate) use reader::{Problem, Problems, Warning};
-pub(crate) use settings::reference;
+pub(crate) use reader::{Effective, Problem, Problems, Warning};
+pub(crate) use settings::{reference, reference_json};
 pub(crate) use values::{HostPattern, Network};
 
 /// All settings of one Gatepost, as meant.
@@ -315,8 +315,8 @@ pub(crate) enum DirectoryKind {
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     pub(crate) warnings: Vec<Warning>,
-    /// Every setting in force, as TOML, with those that are defaults marked.
-    pub(crate) effective: String,
+    /// Every setting in force.
+    pub(crate) effective: Effective,
 }
 
 /// Reads and checks the file at `path`.

@@ -1,7 +1,6 @@
 //! Reads TOML with positions, collects every problem, and records what is in force.
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -106,10 +105,58 @@ pub(super) struct Context<'a> {
     effective: RefCell<Vec<Block>>,
 }
 
+/// The settings in force, table by table.
+#[derive(Debug)]
+pub(crate) struct Effective(Vec<Block>);
+
 /// One table of the effective configuration.
+#[derive(Debug)]
 struct Block {
+    /// As it is opened in the file; empty for the file itself.
     head: String,
-    lines: String,
+    settings: Vec<Setting>,
+}
+
+/// One setting of it.
+#[derive(Debug)]
+struct Setting {
+    name: &'static str,
+    /// As it would be written; `None`: it is not set and has no default.
+    value: Option<String>,
+    is_default: bool,
+}
+
+impl std::fmt::Display for Effective {
+    /// As a configuration file, with the defaults marked.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for block in &self.0 {
+            if !block.head.is_empty() {
+                writeln!(f, "\n{}", block.head)?;
+            }
+            for Setting { name, value, is_default } in &block.settings {
+                let mark = if *is_default { "  # default" } else { "" };
+                match value {
+                    Some(value) => writeln!(f, "{name} = {value}{mark}")?,
+                    None => writeln!(f, "# {name} is not set")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Effective {
+    /// For programs: each setting with its table, its value as it would be written, and whether that is the default.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let describe = |block: &Block| {
+            let setting = |setting: &Setting| {
+                let Setting { name, value, is_default } = setting;
+                serde_json::json!({ "table": block.head, "key": name, "value": value, "default": is_default })
+            };
+            block.settings.iter().map(setting).collect::<Vec<_>>()
+        };
+        serde_json::json!({ "effective": self.0.iter().flat_map(describe).collect::<Vec<_>>() })
+    }
 }
 
 impl<'a> Context<'a> {
@@ -142,13 +189,12 @@ impl<'a> Context<'a> {
         !self.problems.borrow().is_empty()
     }
 
-    pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<Warning>, String), Problems> {
+    pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<Warning>, Effective), Problems> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|(offset, _)| *offset);
         problems.dedup();
         Problems::check(problems.into_iter().map(|(_, problem)| problem).collect(), ())?;
-        let blocks = self.effective.into_inner().into_iter().map(|block| format!("{}{}", block.head, block.lines));
-        Ok((value, self.warnings.into_inner(), blocks.collect()))
+        Ok((value, self.warnings.into_inner(), Effective(self.effective.into_inner())))
     }
 }
 
@@ -327,23 +373,20 @@ impl<'a> Table<'a> {
 
     /// Begins this table in the effective configuration.
     pub(super) fn head(&self, open: &str, close: &str) {
-        self.begin(format!("\n{open}{}{close}\n", self.path));
+        self.begin(format!("{open}{}{close}", self.path));
     }
 
     fn begin(&self, head: String) {
         let mut effective = self.context.effective.borrow_mut();
         self.block.set(effective.len());
-        effective.push(Block { head, lines: String::new() });
+        effective.push(Block { head, settings: Vec::new() });
     }
 
-    fn record(&self, name: &str, shown: Option<String>, is_default: bool) {
-        let mark = if is_default { "  # default" } else { "" };
+    fn record(&self, name: &'static str, value: Option<String>, is_default: bool) {
         let mut effective = self.context.effective.borrow_mut();
-        let Some(block) = effective.get_mut(self.block.get()) else { return };
-        let _ = match shown {
-            Some(shown) => writeln!(block.lines, "{name} = {shown}{mark}"),
-            None => writeln!(block.lines, "# {name} is not set"),
-        };
+        if let Some(block) = effective.get_mut(self.block.get()) {
+            block.settings.push(Setting { name, value, is_default });
+        }
     }
 
     fn entry(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {

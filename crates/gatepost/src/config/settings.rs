@@ -272,13 +272,26 @@ static SECTIONS: &[&Section] = &[
     &directory::SECTION,
 ];
 
-/// The reference of all settings, as a commented configuration file.
+/// The reference of all settings, for programs.
+pub(crate) fn reference_json() -> serde_json::Value {
+    let describe = |section: &'static Section| {
+        section.keys.iter().map(move |key| {
+            let default = key.default;
+            serde_json::json!({
+                "table": section.head, "key": key.name, "takes": key.expected, "default": default, "meaning": key.help,
+            })
+        })
+    };
+    serde_json::json!({ "reference": SECTIONS.iter().copied().flat_map(describe).collect::<Vec<_>>() })
+}
+
+/// The reference of all settings, for people: in the shape of a configuration file, all in comments.
 pub(crate) fn reference() -> String {
     let mut text = String::from("# Every setting of gatepost.toml, with its type and default.\n");
     for section in SECTIONS {
         let _ = writeln!(text, "\n# {}", section.help);
         if !section.head.is_empty() {
-            let _ = writeln!(text, "{}", section.head);
+            let _ = writeln!(text, "# {}", section.head);
         }
         for key in section.keys {
             let default = key.default.map_or_else(|| "(no default)".to_owned(), str::to_owned);

@@ -122,7 +122,17 @@ fn check_explain_and_config_need_no_server() {
         assert_eq!(gatepost(&bed, &["explain", user]).status.code(), Some(1), "{user}");
     }
     let reference = said(&gatepost(&bed, &["config", "reference"]));
-    assert!(reference.contains("[[imap.listener]]") && reference.contains("#max_auth_errors = 3"), "{reference}");
+    assert!(reference.contains("# [[imap.listener]]") && reference.contains("#max_auth_errors = 3"), "{reference}");
+
+    let json = |arguments: &[&str]| {
+        serde_json::from_slice::<serde_json::Value>(&gatepost(&bed, arguments).stdout).expect("JSON")
+    };
+    let settings = json(&["config", "reference", "--json"])["reference"].as_array().map_or(0, Vec::len);
+    assert!(settings > 50, "{settings} settings");
+    let effective = json(&["config", "effective", "--json"]);
+    let timeout =
+        effective["effective"].as_array().and_then(|all| all.iter().find(|one| one["key"] == "connect_timeout"));
+    assert_eq!(timeout.map(|one| (&one["value"], &one["default"])), Some((&"\"3s\"".into(), &false.into())));
 
     // What is in force is itself a configuration, and the same one.
     let effective = said(&gatepost(&bed, &["config", "effective"]));
