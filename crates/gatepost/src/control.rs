@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rustix::net::SocketFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -83,7 +83,29 @@ pub(crate) fn run(source: Source) -> Result<(), Problems> {
     result
 }
 
+/// The signals that Gatepost follows.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn watch() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 async fn serve(source: Source) -> Result<(), Problems> {
+    let cannot_start = |error: io::Error| Problems::one(Problem::of("gatepost", format!("can't start: {error}")));
+    // First of all: one that came before it was watched for would end the program.
+    let mut signals = Signals::watch().map_err(cannot_start)?;
     let Loaded { config, mut warnings, .. } = source.load()?;
     let mut problems = Vec::new();
     let log = Logger::start(&config.log).or_else(|found| {
@@ -114,8 +136,6 @@ async fn serve(source: Source) -> Result<(), Problems> {
         control: tokio::runtime::Handle::current(),
         stopping,
     });
-    let cannot_start =
-        |error: io::Error| Problems::one(Problem::of("gatepost", format!("can't start its threads: {error}")));
     let workers = Workers::start(room.threads, Arc::clone(&shared)).map_err(cannot_start)?;
     let server = Arc::new(Server {
         source,
@@ -134,10 +154,10 @@ async fn serve(source: Source) -> Result<(), Problems> {
         .with("listeners", acceptors.len() as u64)
         .with("sessions_max", room.sessions as u64)
         .write();
-    server.control(&mut acceptors).await.map_err(cannot_start)?;
+    server.control(&mut acceptors, &mut signals).await;
     let _ = stop.send(true);
     acceptors.into_values().for_each(|acceptor| acceptor.abort());
-    server.drain().await;
+    server.drain(&mut signals).await;
     log.record(Level::Info, "server", "Gatepost has stopped").write();
     log.flush();
     Ok(())
@@ -195,21 +215,17 @@ fn room(threads: Threads, listeners: usize) -> Result<Room, Problem> {
 
 impl Server {
     /// Follows signals until one says stop.
-    async fn control(self: &Arc<Self>, acceptors: &mut Acceptors) -> io::Result<()> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut upgrade = signal(SignalKind::user_defined2())?;
+    async fn control(self: &Arc<Self>, acceptors: &mut Acceptors, signals: &mut Signals) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // The first look came with the configuration.
         let mut days = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
         loop {
             tokio::select! {
-                _ = hangup.recv() => self.reload(acceptors).await,
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = upgrade.recv() => {
+                _ = signals.hangup.recv() => self.reload(acceptors).await,
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+                _ = signals.upgrade.recv() => {
                     let message = "SIGUSR2: handing over to a new binary is not in this version of Gatepost";
                     self.shared.log.record(Level::Warning, "server", message).write();
                 }
@@ -362,7 +378,7 @@ impl Server {
 
     /// Ends all sessions within the drain time: quiet ones first and spread over it, the rest at its end.
     /// A second signal cuts it short.
-    async fn drain(&self) {
+    async fn drain(&self, signals: &mut Signals) {
         let time = self.world.load().config.drain;
         let deadline = Instant::now() + time;
         self.shared
@@ -371,10 +387,6 @@ impl Server {
             .with("sessions", self.workers.sessions() as u64)
             .with("seconds", time.as_secs())
             .write();
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return;
-        };
         while self.workers.sessions() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -386,8 +398,8 @@ impl Server {
             self.workers.drain(if is_last { usize::MAX } else { share }, is_last);
             tokio::select! {
                 () = tokio::time::sleep(DRAIN_STEP.min(left)) => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
             }
         }
     }

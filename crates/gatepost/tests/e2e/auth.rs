@@ -200,6 +200,24 @@ fn unknown_users_and_wrong_passwords_look_and_feel_the_same() {
 }
 
 #[test]
+fn where_the_proxy_checks_too_the_clock_tells_nothing() {
+    let setup = AtProxy::new(&[KIM], "");
+    user_command(&setup.bed, &["add", "nohash", "--backend", "store"], None);
+    let times: Vec<_> = ["kim", "nobody", "nohash"]
+        .map(|name| {
+            let mut talk = setup.bed.secure();
+            let started = Instant::now();
+            assert_eq!(
+                talk.verdict(&format!("LOGIN {name} wrong")),
+                "NO [AUTHENTICATIONFAILED] Authentication failed."
+            );
+            started.elapsed()
+        })
+        .into();
+    assert!(times.iter().all(|took| *took >= Duration::from_secs(1)), "a refusal came before its time: {times:?}");
+}
+
+#[test]
 fn a_second_user_on_the_same_connection_is_never_the_first() {
     let setup = AtProxy::new(&[KIM, LEE], "");
     let mut talk = setup.bed.secure();

@@ -141,7 +141,9 @@ fn a_stop_says_goodbye_and_ends_by_its_deadline() {
     gatepost.signal(Signal::TERM).expect("a signal");
     assert_eq!(waiting.line(), "* BYE [UNAVAILABLE] The server is shutting down.");
     for talk in &mut idle {
-        assert_eq!(talk.line(), "* BYE [UNAVAILABLE] The server is shutting down.");
+        // Dovecot may have a word of its own for clients in IDLE just then.
+        let last = std::iter::repeat_with(|| talk.line()).find(|line| line != "* OK Still here");
+        assert_eq!(last.as_deref(), Some("* BYE [UNAVAILABLE] The server is shutting down."));
         assert_eq!(talk.line(), "");
     }
     let status = gatepost.wait(Duration::from_secs(6)).expect("an end");
