@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::auth::{Checker, Pace};
 use crate::backend::States;
-use crate::config::{self, Level, Loaded, Problem, Problems, Threads};
+use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::net::socket;
@@ -49,10 +49,10 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Reads and checks it.
-    pub(crate) fn load(&self) -> Result<Loaded, Problems> {
+    /// Reads it as far as that goes.
+    fn draft(&self) -> Result<Draft, Problems> {
         match self {
-            Self::File(path) => config::load(path),
+            Self::File(path) => config::draft(path),
             Self::Text(text) => config::parse(std::path::Path::new("./serve --to"), text),
         }
     }
@@ -106,8 +106,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let cannot_start = |error: io::Error| Problems::one(Problem::of("gatepost", format!("can't start: {error}")));
     // First of all: one that came before it was watched for would end the program.
     let mut signals = Signals::watch().map_err(cannot_start)?;
-    let Loaded { config, mut warnings, .. } = source.load()?;
-    let mut problems = Vec::new();
+    let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
     let log = Logger::start(&config.log).or_else(|found| {
         problems.append(&mut found.into_vec());
         Logger::start(&config::Log { level: Level::Critical, rules: Vec::new() })
@@ -115,10 +114,9 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let states = Arc::default();
     let built = World::build(config.clone(), &log, &states, &mut warnings)
         .map_err(|found| problems.append(&mut found.into_vec()));
-    let addresses: Vec<_> =
-        config.services.iter().flat_map(|service| &service.listeners).map(|listener| listener.address).collect();
-    let sockets = bind(&addresses, &mut problems);
-    let room = room(config.threads, addresses.len()).map_err(|problem| problems.push(problem));
+    let listeners: Vec<_> = config.listeners().collect();
+    let sockets = bind(&listeners, &mut problems);
+    let room = room(config.threads, listeners.len()).map_err(|problem| problems.push(problem));
     Problems::check(problems, ())?;
     let (Ok(world), Ok(room)) = (built, room) else {
         return Err(Problems::one(Problem::of("gatepost", "can't start")));
@@ -164,9 +162,10 @@ async fn serve(source: Source) -> Result<(), Problems> {
 }
 
 /// Listens on every address; each that can't be had is a problem of its own, with what to do about it.
-fn bind(addresses: &[SocketAddr], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, TcpListener)> {
+fn bind(listeners: &[&Listener], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, TcpListener)> {
     let mut sockets = Vec::new();
-    for &address in addresses {
+    for Listener { address, place, .. } in listeners.iter().copied() {
+        let address = *address;
         match socket::listen(address) {
             Ok(socket) => sockets.push((address, socket)),
             Err(error) => {
@@ -178,7 +177,7 @@ fn bind(addresses: &[SocketAddr], problems: &mut Vec<Problem>) -> Vec<(SocketAdd
                     io::ErrorKind::AddrNotAvailable => "is no address of this machine".to_owned(),
                     _ => format!("can't be listened on: {error}"),
                 };
-                problems.push(Problem::of(format!("listener {address}"), message));
+                problems.push(Problem::at(place, format!("the listener {address} {message}")));
             }
         }
     }
@@ -267,17 +266,21 @@ impl Server {
         let (source, log, states) = (self.source.clone(), self.shared.log.clone(), Arc::clone(&self.states));
         // Reading files takes time that accepting connections should not wait for.
         let build = move || {
-            let Loaded { config, mut warnings, .. } = source.load()?;
-            let prepared = Logger::prepare(&config.log)?;
-            let world = World::build(config, &log, &states, &mut warnings)?;
-            Ok((world, prepared, warnings))
+            let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
+            let mut note = |found: Problems| problems.append(&mut found.into_vec());
+            let prepared = Logger::prepare(&config.log).map_err(&mut note);
+            let world = World::build(config, &log, &states, &mut warnings).map_err(&mut note);
+            Problems::check(problems, ())?;
+            match (world, prepared) {
+                (Ok(world), Ok(prepared)) => Ok((world, prepared, warnings)),
+                _ => Err(Problems::one(Problem::of("reload", "failed"))),
+            }
         };
         let (world, prepared, warnings) =
             tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
 
-        let listeners = world.addresses().len();
-        let room = room(world.config.threads, listeners).map_err(Problems::one)?;
-        self.move_listeners(acceptors, world.addresses()).await?;
+        let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
+        self.move_listeners(acceptors, &world.config).await?;
         // From here on nothing can fail but for want of memory or threads.
         self.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
         self.shared.log.switch(prepared);
@@ -285,20 +288,18 @@ impl Server {
         Ok(warnings)
     }
 
-    /// Listens on exactly these addresses, or on those before.
-    async fn move_listeners(
-        self: &Arc<Self>,
-        acceptors: &mut Acceptors,
-        wanted: &[SocketAddr],
-    ) -> Result<(), Problems> {
+    /// Listens on exactly the addresses that `config` names, or on those before.
+    async fn move_listeners(self: &Arc<Self>, acceptors: &mut Acceptors, config: &Config) -> Result<(), Problems> {
         let failed = |error: io::Error| Problems::one(Problem::of("reload", error.to_string()));
-        let new: Vec<_> = wanted.iter().copied().filter(|address| !acceptors.contains_key(address)).collect();
-        let old: Vec<_> = acceptors.keys().copied().filter(|address| !wanted.contains(address)).collect();
+        let before = self.world.load_full();
+        let is_over = |old: &&Listener| !config.listeners().any(|new| new.address == old.address);
+        let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.address)).collect();
+        let old: Vec<_> = before.config.listeners().filter(is_over).collect();
         // An old address can stand in a new one's way, as 127.0.0.1:143 does in that of 0.0.0.0:143.
-        let in_the_way: Vec<_> =
-            old.iter().copied().filter(|old| new.iter().any(|new| new.port() == old.port())).collect();
-        for address in &in_the_way {
-            self.remove_acceptor(acceptors, *address).await;
+        let stands_in_the_way = |old: &&&Listener| new.iter().any(|new| new.address.port() == old.address.port());
+        let in_the_way: Vec<_> = old.iter().filter(stands_in_the_way).copied().collect();
+        for listener in &in_the_way {
+            self.remove_acceptor(acceptors, listener.address).await;
         }
         let mut problems = Vec::new();
         let mut sockets = bind(&new, &mut problems);
@@ -309,8 +310,8 @@ impl Server {
             }
         }
         Problems::check(problems, ())?;
-        for address in old {
-            self.remove_acceptor(acceptors, address).await;
+        for listener in old {
+            self.remove_acceptor(acceptors, listener.address).await;
         }
         for (address, socket) in sockets {
             self.add_acceptor(acceptors, address, socket).map_err(failed)?;

@@ -70,9 +70,9 @@ impl World {
 
     /// Keys and directories that everyone on this machine can read.
     fn exposure_warnings(&self) -> Vec<Problem> {
-        let keys = self.certificates.iter().map(|(files, _)| files.key.as_path());
+        let keys = self.certificates.iter().map(|(files, _)| &files.key);
         let directories = self.config.directories.iter().map(|directory| match &directory.kind {
-            DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => path.as_path(),
+            DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => path,
         });
         keys.chain(directories).filter_map(secret_file::exposure).collect()
     }

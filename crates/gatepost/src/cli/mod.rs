@@ -17,7 +17,7 @@ use std::sync::Arc;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
-use crate::config::{self, Loaded, Problem, Problems};
+use crate::config::{self, Draft, Problem, Problems};
 use crate::control::{self, Source};
 use crate::log::Logger;
 use crate::world::World;
@@ -192,9 +192,9 @@ fn default_path() -> PathBuf {
 fn check(path: &Path, json: bool) -> Result<(), Failure> {
     let mut warnings = Vec::new();
     let result = in_runtime(|| {
-        let Loaded { config, warnings: found, .. } = config::load(path)?;
+        let Draft { config, warnings: found, mut problems, .. } = config::draft(path)?;
         warnings.extend(found);
-        let mut problems = Logger::check(&config.log).err().map(Problems::into_vec).unwrap_or_default();
+        problems.extend(Logger::check(&config.log).err().map(Problems::into_vec).unwrap_or_default());
         let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
         if let Err(found) = World::build(config, &log, &Arc::default(), &mut warnings) {
             problems.append(&mut found.into_vec());

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Failure;
 use crate::auth::hash;
-use crate::config::{self, Config, DirectoryKind, Loaded, Map, Problem};
+use crate::config::{self, Config, DirectoryKind, Loaded, Map, NamedFile, Problem};
 use crate::directory::sqlite::{Account, Sqlite};
 use crate::directory::{Entry, passwd_file};
 
@@ -205,8 +205,11 @@ impl Settings {
         }
         let name = full_name(&self.name, &config.map)?;
         let mut warnings = Vec::new();
-        let password: Option<Secret> =
-            self.password_file.as_ref().map(|path| crate::secret_file::read(path, &mut warnings)).transpose()?;
+        let password: Option<Secret> = self
+            .password_file
+            .as_deref()
+            .map(|path| crate::secret_file::read(&NamedFile::given(path), &mut warnings))
+            .transpose()?;
         warnings.iter().for_each(|warning| eprintln!("gatepost: warning: {warning}"));
         let password = password.map(|password| hash::make(&password)).transpose();
         let password = password.map_err(|error| Problem::of("--password-file", error.to_string()))?;

@@ -11,29 +11,31 @@ use super::reader::{Context, Problems, Table, parse_syntax};
 use super::settings as at;
 use super::values::{AnnounceBy, AuthenticateAt, DirectoryType, LogTo, MechanismName, Port};
 use super::{
-    AccessRule, Announce, Authenticate, Backend, Cache, CertificateFiles, Config, Directory, DirectoryKind, Limits,
-    Link, Listener, Loaded, Log, LogRule, LogTarget, Map, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate,
+    AccessRule, Announce, Authenticate, Backend, Cache, CertificateFiles, Config, Directory, DirectoryKind, Draft,
+    Limits, Link, Listener, Log, LogRule, LogTarget, Map, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate,
     Service, Threads, Tls, TlsMode,
 };
 
 /// RFC 9051, section 5.4: an autologout timer is at least this long.
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_mins(30);
 
-pub(super) fn build(path: &Path, text: &str) -> Result<Loaded, Problems> {
+pub(super) fn build(path: &Path, text: &str) -> Result<Draft, Problems> {
     let context = Context::new(path, text);
     let syntax = parse_syntax(&context, text);
-    if context.has_problems() {
-        // What a broken line took away would only be missed again, and misleadingly.
-        context.finish(())?;
-        return Err(Problems::one(super::Problem::file(path, "is malformed")));
-    }
-    let config = {
-        let root = Table::root(&context, syntax.get_ref(), &at::root::SECTION);
-        read_config(&root)
+    // What a broken line took away would only be missed again, and misleadingly.
+    let config = if context.has_problems() {
+        None
+    } else {
+        read_config(&Table::root(&context, syntax.get_ref(), &at::root::SECTION))
     };
-    let (config, warnings, effective) = context.finish(config)?;
-    let config = config.ok_or_else(|| Problems::one(super::Problem::file(path, "is incomplete")))?;
-    Ok(Loaded { config, warnings, effective })
+    let (problems, warnings, effective) = context.finish();
+    match config {
+        Some(config) => Ok(Draft { config, warnings, problems, effective }),
+        None => {
+            Problems::check(problems, ())?;
+            Err(Problems::one(super::Problem::file(path, "is incomplete")))
+        }
+    }
 }
 
 /// `None` only where a problem was recorded.
@@ -133,7 +135,7 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
         }
         let level = rule.get_or(&at::log_rule::LEVEL, level);
         let format = rule.get(&at::log_rule::FORMAT)?;
-        let path = rule.get(&at::log_rule::PATH);
+        let path = rule.file(&at::log_rule::PATH);
         let target = match (rule.get(&at::log_rule::TO)?, path) {
             (LogTo::Stderr, None) => LogTarget::Stderr,
             (LogTo::Stderr, Some(_)) => {
@@ -141,7 +143,6 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
                 return None;
             }
             (LogTo::File, Some(path)) => {
-                let path = rule.context.resolve(&path);
                 LogTarget::File { path, rotate: read_rotate(&rule.table("rotate", &at::rotate::SECTION))? }
             }
             (LogTo::File, None) => {
@@ -159,7 +160,7 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
     let mut paths: Vec<_> = rules
         .iter()
         .filter_map(|rule| match &rule.target {
-            LogTarget::File { path, .. } => Some(path),
+            LogTarget::File { path, .. } => Some(&**path),
             LogTarget::Stderr => None,
         })
         .collect();
@@ -193,9 +194,9 @@ fn read_tls(table: &Table<'_>) -> Option<Tls> {
 }
 
 fn read_certificate(table: &Table<'_>) -> Option<CertificateFiles> {
-    let chain = table.require(&at::certificate::CHAIN);
-    let key = table.require(&at::certificate::KEY);
-    Some(CertificateFiles { chain: table.context.resolve(&chain?), key: table.context.resolve(&key?) })
+    let chain = table.require_file(&at::certificate::CHAIN);
+    let key = table.require_file(&at::certificate::KEY);
+    Some(CertificateFiles { chain: chain?, key: key? })
 }
 
 fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
@@ -335,6 +336,7 @@ fn default_listeners(
 ) -> Vec<Listener> {
     let listener = |port, tls| Listener {
         address: SocketAddr::from(([127, 0, 0, 1], port)),
+        place: table.place(),
         tls,
         idle_timeout,
         limits: Limits::NONE,
@@ -380,6 +382,7 @@ fn read_listener(
     let address = address?;
     Some(Listener {
         address,
+        place: table.place(),
         tls,
         idle_timeout,
         limits,
@@ -397,15 +400,15 @@ fn read_proxy_protocol(table: &Table<'_>) -> Option<ProxyProtocol> {
 
 fn check_addresses(root: &Table<'_>, services: &[Service]) {
     let mut seen: Vec<SocketAddr> = Vec::new();
-    for address in services.iter().flat_map(|service| &service.listeners).map(|listener| listener.address) {
+    for Listener { address, place, .. } in services.iter().flat_map(|service| &service.listeners) {
         let collides = |other: &&SocketAddr| {
             let is_same = other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified();
             is_same && other.port() == address.port() && other.is_ipv4() == address.is_ipv4()
         };
         if let Some(other) = seen.iter().find(collides) {
-            root.context.problem(&(0..0), format!("the listeners {other} and {address} want the same address"));
+            root.context.problem_at(place, format!("the listeners {other} and {address} want the same address"));
         }
-        seen.push(address);
+        seen.push(*address);
     }
 }
 
@@ -453,8 +456,8 @@ pub(crate) fn is_host(host: &str) -> bool {
 
 fn read_login(table: &Table<'_>) -> Option<MasterLogin> {
     let master = table.require(&at::login::MASTER);
-    let password_file = table.require(&at::login::PASSWORD_FILE);
-    Some(MasterLogin { master: master?, password_file: table.context.resolve(&password_file?) })
+    let password_file = table.require_file(&at::login::PASSWORD_FILE);
+    Some(MasterLogin { master: master?, password_file: password_file? })
 }
 
 fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol: &Protocol) -> Option<Link> {
@@ -481,7 +484,7 @@ fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol:
         port: port.unwrap_or(if tls == TlsMode::Implicit { protocol.tls_port } else { protocol.port }),
         tls,
         verify,
-        ca: own.inherit(service, &key::CA).map(|path| own.context.resolve(&path)),
+        ca: own.inherit_file(service, &key::CA),
         pins: own.inherit(service, &key::PINS).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
         connect_timeout: own.inherit(service, &key::CONNECT_TIMEOUT)?,
         login_timeout: own.inherit(service, &key::LOGIN_TIMEOUT)?,
@@ -531,7 +534,7 @@ fn read_directory(name: &str, table: &Table<'_>) -> Option<Directory> {
             let url = table.require(&key::URL)?;
             match url.strip_prefix("sqlite://") {
                 Some(path) if !path.is_empty() => {
-                    DirectoryKind::Sqlite { path: table.context.resolve(Path::new(path)) }
+                    DirectoryKind::Sqlite { path: table.named_file(&key::URL, Path::new(path)) }
                 }
                 _ if url.starts_with("postgres") || url.starts_with("mysql") => {
                     table.problem_with(&key::URL, "PostgreSQL and MySQL are not in this version of Gatepost");
@@ -544,10 +547,7 @@ fn read_directory(name: &str, table: &Table<'_>) -> Option<Directory> {
                 }
             }
         }
-        DirectoryType::PasswdFile => {
-            let path = table.require(&key::PATH)?;
-            DirectoryKind::PasswdFile { path: table.context.resolve(&path) }
-        }
+        DirectoryType::PasswdFile => DirectoryKind::PasswdFile { path: table.require_file(&key::PATH)? },
         DirectoryType::Later => {
             table.problem_with(&key::TYPE, "ldap, http and oauth2 are not in this version of Gatepost");
             return None;

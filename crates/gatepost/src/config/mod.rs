@@ -11,13 +11,13 @@ mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use gatepost_wire::{Mechanism, Protocol};
 
 pub(crate) use build::is_host;
-pub(crate) use reader::{Effective, Problem, Problems, Warning};
+pub(crate) use reader::{Effective, NamedFile, Place, Problem, Problems, Warning};
 pub(crate) use settings::{reference, reference_json};
 pub(crate) use values::{HostPattern, Network};
 
@@ -34,6 +34,13 @@ pub(crate) struct Config {
     pub(crate) map: Map,
     pub(crate) backends: Vec<Backend>,
     pub(crate) directories: Vec<Directory>,
+}
+
+impl Config {
+    /// The listeners of all services.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.services.iter().flat_map(|service| &service.listeners)
+    }
 }
 
 /// Bounds on connection-handling threads.
@@ -74,7 +81,7 @@ pub(crate) struct LogRule {
 #[derive(Debug, Clone)]
 pub(crate) enum LogTarget {
     Stderr,
-    File { path: PathBuf, rotate: Rotate },
+    File { path: NamedFile, rotate: Rotate },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +122,8 @@ pub(crate) enum TlsVersion {
 /// A certificate chain and its key, PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CertificateFiles {
-    pub(crate) chain: PathBuf,
-    pub(crate) key: PathBuf,
+    pub(crate) chain: NamedFile,
+    pub(crate) key: NamedFile,
 }
 
 /// Lets a set of addresses in, or keeps them out.
@@ -201,6 +208,7 @@ pub(crate) enum TlsMode {
 #[derive(Debug, Clone)]
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
+    pub(crate) place: Place,
     pub(crate) tls: TlsMode,
     pub(crate) idle_timeout: Duration,
     pub(crate) limits: Limits,
@@ -268,7 +276,7 @@ pub(crate) struct Backend {
 #[derive(Debug, Clone)]
 pub(crate) struct MasterLogin {
     pub(crate) master: String,
-    pub(crate) password_file: PathBuf,
+    pub(crate) password_file: NamedFile,
 }
 
 /// How one service talks to one back end.
@@ -277,7 +285,7 @@ pub(crate) struct Link {
     pub(crate) port: u16,
     pub(crate) tls: TlsMode,
     pub(crate) verify: bool,
-    pub(crate) ca: Option<PathBuf>,
+    pub(crate) ca: Option<NamedFile>,
     /// SHA-256 of certificates that are taken whatever else is wrong with them.
     pub(crate) pins: Vec<[u8; 32]>,
     pub(crate) connect_timeout: Duration,
@@ -305,12 +313,12 @@ pub(crate) struct Directory {
 #[derive(Debug, Clone)]
 pub(crate) enum DirectoryKind {
     /// The embedded `SQLite` file.
-    Sqlite { path: PathBuf },
+    Sqlite { path: NamedFile },
     /// Dovecot's passwd-file.
-    PasswdFile { path: PathBuf },
+    PasswdFile { path: NamedFile },
 }
 
-/// A configuration with what was noticed while reading it.
+/// A sound configuration with what was noticed while reading it.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
@@ -319,8 +327,31 @@ pub(crate) struct Loaded {
     pub(crate) effective: Effective,
 }
 
+/// What could be made out of a file, sound or not: the files that it names can be looked at before its
+/// own mistakes are mended, and all that is wrong be said at once.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<Warning>,
+    pub(crate) problems: Vec<Problem>,
+    effective: Effective,
+}
+
+impl Draft {
+    /// The configuration, if nothing is wrong with the file.
+    pub(crate) fn sound(self) -> Result<Loaded, Problems> {
+        let Self { config, warnings, problems, effective } = self;
+        Problems::check(problems, Loaded { config, warnings, effective })
+    }
+}
+
 /// Reads and checks the file at `path`.
 pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
+    draft(path)?.sound()
+}
+
+/// Reads the file at `path` as far as that goes.
+pub(crate) fn draft(path: &Path) -> Result<Draft, Problems> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "; name one with --config, or try `gatepost serve --to HOST`",
@@ -331,8 +362,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
     parse(path, &text)
 }
 
-/// Reads and checks `text`, which stands in the file at `path`.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Loaded, Problems> {
+/// As [`draft`], for a text that stands in the file at `path`.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Draft, Problems> {
     build::build(path, text)
 }
 

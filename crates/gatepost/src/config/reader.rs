@@ -3,11 +3,57 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::settings::Section;
+
+/// Where something stands in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    offset: usize,
+    /// File, line and column.
+    shown: Arc<str>,
+}
+
+/// A file that a setting or the command line names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct NamedFile {
+    path: PathBuf,
+    /// Where in the configuration it is named.
+    place: Option<Place>,
+}
+
+impl NamedFile {
+    /// One that the command line names.
+    pub(crate) fn given(path: &Path) -> Self {
+        Self { path: path.to_owned(), place: None }
+    }
+
+    /// A problem with it, at the place that names it.
+    pub(crate) fn problem(&self, message: impl std::fmt::Display) -> Problem {
+        match &self.place {
+            Some(place) => Problem::at(place, format!("{}: {message}", self.path.display())),
+            None => Problem::file(&self.path, message.to_string()),
+        }
+    }
+}
+
+impl std::ops::Deref for NamedFile {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<Path> for NamedFile {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
 
 /// Something that keeps Gatepost from starting, or a reload from being taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +64,14 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// A problem with a whole file.
+    /// A problem with a whole file that no setting names.
     pub(crate) fn file(path: &Path, message: impl Into<String>) -> Self {
         Self { place: path.display().to_string(), message: message.into() }
+    }
+
+    /// A problem with what stands at this place.
+    pub(crate) fn at(place: &Place, message: impl Into<String>) -> Self {
+        Self { place: place.shown.to_string(), message: message.into() }
     }
 
     /// A problem with something that has a name of its own, such as a listener.
@@ -164,37 +215,43 @@ impl<'a> Context<'a> {
         Self { path, text, problems: RefCell::default(), warnings: RefCell::default(), effective: RefCell::default() }
     }
 
-    /// A relative path in the file is relative to the file's folder.
-    pub(super) fn resolve(&self, path: &Path) -> PathBuf {
-        self.path.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+    /// A file that is named at this place; a relative path is relative to the configuration's folder.
+    pub(super) fn named_file(&self, at: &Range<usize>, path: &Path) -> NamedFile {
+        let path = self.path.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path));
+        NamedFile { path, place: Some(self.place(at)) }
     }
 
     pub(super) fn problem(&self, at: &Range<usize>, message: impl Into<String>) {
-        let problem = Problem { place: self.place(at), message: message.into() };
-        self.problems.borrow_mut().push((at.start, problem));
+        self.problem_at(&self.place(at), message);
+    }
+
+    pub(super) fn problem_at(&self, place: &Place, message: impl Into<String>) {
+        self.problems.borrow_mut().push((place.offset, Problem::at(place, message)));
     }
 
     pub(super) fn warning(&self, at: &Range<usize>, message: impl Into<String>) {
-        self.warnings.borrow_mut().push(Problem { place: self.place(at), message: message.into() });
+        self.warnings.borrow_mut().push(Problem::at(&self.place(at), message));
     }
 
-    fn place(&self, at: &Range<usize>) -> String {
-        let before = &self.text[..at.start.min(self.text.len())];
+    fn place(&self, at: &Range<usize>) -> Place {
+        let offset = at.start.min(self.text.len());
+        let before = &self.text[..offset];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("{}:{line}:{column}", self.path.display())
+        Place { offset, shown: format!("{}:{line}:{column}", self.path.display()).into() }
     }
 
     pub(super) fn has_problems(&self) -> bool {
         !self.problems.borrow().is_empty()
     }
 
-    pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<Warning>, Effective), Problems> {
+    /// What was gathered, the problems in the file's order.
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Warning>, Effective) {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|(offset, _)| *offset);
         problems.dedup();
-        Problems::check(problems.into_iter().map(|(_, problem)| problem).collect(), ())?;
-        Ok((value, self.warnings.into_inner(), Effective(self.effective.into_inner())))
+        let problems = problems.into_iter().map(|(_, problem)| problem).collect();
+        (problems, self.warnings.into_inner(), Effective(self.effective.into_inner()))
     }
 }
 
@@ -222,6 +279,16 @@ impl<'a> Table<'a> {
         &self.at
     }
 
+    /// As [`Table::at`], to be kept.
+    pub(super) fn place(&self) -> Place {
+        self.context.place(&self.at)
+    }
+
+    /// Where a setting stands, or else the table.
+    fn at_key<T>(&self, key: &Key<T>) -> Range<usize> {
+        self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span)
+    }
+
     /// Whether it stands in the file, rather than being all defaults.
     pub(super) fn is_written(&self) -> bool {
         self.entries.is_some()
@@ -238,13 +305,11 @@ impl<'a> Table<'a> {
 
     /// A problem with one setting, at its place if it is written.
     pub(super) fn problem_with<T>(&self, key: &Key<T>, message: impl std::fmt::Display) {
-        let at = self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span);
-        self.context.problem(&at, format!("{}: {message}", self.full(key.name)));
+        self.context.problem(&self.at_key(key), format!("{}: {message}", self.full(key.name)));
     }
 
     pub(super) fn warn_of<T>(&self, key: &Key<T>, message: impl std::fmt::Display) {
-        let at = self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span);
-        self.context.warning(&at, format!("{}: {message}", self.full(key.name)));
+        self.context.warning(&self.at_key(key), format!("{}: {message}", self.full(key.name)));
     }
 
     /// The setting as written, else its default, else `None`. A value that makes no sense is a problem
@@ -313,6 +378,28 @@ impl<'a> Table<'a> {
             return None;
         }
         self.get(key)
+    }
+
+    /// The file that a setting names.
+    pub(super) fn file(&self, key: &Key<PathBuf>) -> Option<NamedFile> {
+        self.get(key).map(|path| self.named_file(key, &path))
+    }
+
+    /// A file that a setting names among other things.
+    pub(super) fn named_file<T>(&self, key: &Key<T>, path: &Path) -> NamedFile {
+        self.context.named_file(&self.at_key(key), path)
+    }
+
+    /// As [`Table::file`], for a setting that can't be left out.
+    pub(super) fn require_file(&self, key: &Key<PathBuf>) -> Option<NamedFile> {
+        self.require(key).map(|path| self.named_file(key, &path))
+    }
+
+    /// As [`Table::inherit`], for a setting that names a file.
+    pub(super) fn inherit_file(&self, parent: &Table<'_>, key: &Key<PathBuf>) -> Option<NamedFile> {
+        let path = self.inherit(parent, key)?;
+        let named_in = if self.entry(key.name).is_some() { self } else { parent };
+        Some(named_in.named_file(key, &path))
     }
 
     /// The subtable `name`. One that is left out is read as an empty one.

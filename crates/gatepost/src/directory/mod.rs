@@ -50,7 +50,14 @@ pub(crate) trait Directory: Send + Sync {
 /// Opens the directory that `settings` describe.
 pub(crate) fn open(settings: &config::Directory, names: &Names, log: &Logger) -> Result<Arc<dyn Directory>, Problem> {
     match &settings.kind {
-        DirectoryKind::Sqlite { path } => Ok(Arc::new(sqlite::Sqlite::open(path)?)),
-        DirectoryKind::PasswdFile { path } => Ok(Arc::new(passwd_file::PasswdFile::open(path, names.clone(), log)?)),
+        DirectoryKind::Sqlite { path } => {
+            let opened = sqlite::Sqlite::open(path).map_err(|fault| path.problem(fault))?;
+            Ok(Arc::new(opened))
+        }
+        DirectoryKind::PasswdFile { path } => {
+            let opened =
+                passwd_file::PasswdFile::open(path, names.clone(), log).map_err(|fault| path.problem(fault))?;
+            Ok(Arc::new(opened))
+        }
     }
 }

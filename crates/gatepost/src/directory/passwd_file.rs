@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Directory, Entry, Fault, Finding};
-use crate::config::{Level, Names, Network, Problem};
+use crate::config::{Level, Names, Network};
 use crate::log::Logger;
 
 /// How often the file is asked whether it has changed.
@@ -39,8 +39,8 @@ struct Stamp {
 
 impl PasswdFile {
     /// Reads the file, which must be there.
-    pub(crate) fn open(path: &Path, names: Names, log: &Logger) -> Result<Self, Problem> {
-        let (users, stamp) = read(path, &names).map_err(|fault| Problem::file(path, fault.0))?;
+    pub(crate) fn open(path: &Path, names: Names, log: &Logger) -> Result<Self, Fault> {
+        let (users, stamp) = read(path, &names)?;
         let state = Mutex::new(State { users, stamp, checked: Instant::now(), complaint: None });
         Ok(Self { path: path.to_owned(), names, state, log: log.clone() })
     }

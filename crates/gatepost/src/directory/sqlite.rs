@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
 
 use super::{Directory, Entry, Fault, Finding};
-use crate::config::{Network, Problem};
+use crate::config::Network;
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
 const POOL_CONNECTIONS_MAX: u32 = 4;
@@ -44,14 +44,11 @@ pub(crate) struct Account {
 
 impl Sqlite {
     /// Opens a file that exists. It is first read when it is first asked.
-    pub(crate) fn open(path: &Path) -> Result<Self, Problem> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Fault> {
         if !path.exists() {
-            return Err(Problem::file(
-                path,
-                "there is no such directory of users yet: make it with `gatepost user add`",
-            ));
+            return Err(Fault("there is no such directory of users yet: make it with `gatepost user add`".into()));
         }
-        look(path).map_err(|what| Problem::file(path, what))?;
+        look(path).map_err(Fault)?;
         Ok(Self::with(path, false))
     }
 

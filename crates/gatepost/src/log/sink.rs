@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Record, format};
-use crate::config::{self, Level, LogFormat, LogRule, LogTarget, Period, Problem, Problems, Rotate};
+use crate::config::{self, Level, LogFormat, LogRule, LogTarget, Period, Problems, Rotate};
 
 /// A place and what goes there.
 pub(super) struct Sink {
@@ -36,7 +36,7 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
             LogTarget::File { path, rotate } => match RotatingFile::open(path, *rotate) {
                 Ok(file) => Target::File(file),
                 Err(error) => {
-                    problems.push(Problem::file(path, format!("can't be opened for the log: {error}")));
+                    problems.push(path.problem(format_args!("can't be opened for the log: {error}")));
                     continue;
                 }
             },
@@ -73,7 +73,7 @@ pub(super) fn check(settings: &config::Log) -> Result<(), Problems> {
             std::fs::read_dir(folder).map(drop)
         };
         if let Err(error) = result {
-            problems.push(Problem::file(path, format!("can't be opened for the log: {error}")));
+            problems.push(path.problem(format_args!("can't be opened for the log: {error}")));
         }
     }
     Problems::check(problems, ())

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::config::{CertificateFiles, Link, Problem, TlsVersion};
+use crate::config::{CertificateFiles, Link, NamedFile, Problem, TlsVersion};
 
 /// A certificate that ends within this time is warned of.
 const EXPIRY_WARNING: Duration = Duration::from_hours(336);
@@ -56,19 +55,18 @@ impl Certificate {
     pub(crate) fn load(files: &CertificateFiles) -> Result<Self, Problem> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.chain)
             .and_then(Iterator::collect)
-            .map_err(|error| Problem::file(&files.chain, format!("can't be read as certificates in PEM: {error}")))?;
-        let leaf = chain
-            .first()
-            .ok_or_else(|| Problem::file(&files.chain, "holds no certificate (-----BEGIN CERTIFICATE-----)"))?;
+            .map_err(|error| files.chain.problem(format_args!("can't be read as certificates in PEM: {error}")))?;
+        let leaf =
+            chain.first().ok_or_else(|| files.chain.problem("holds no certificate (-----BEGIN CERTIFICATE-----)"))?;
         let (names, expires) = read_leaf(leaf)
-            .map_err(|error| Problem::file(&files.chain, format!("holds a broken certificate: {error}")))?;
+            .map_err(|error| files.chain.problem(format_args!("holds a broken certificate: {error}")))?;
         let key = PrivateKeyDer::from_pem_file(&files.key)
-            .map_err(|error| Problem::file(&files.key, format!("can't be read as a private key in PEM: {error}")))?;
+            .map_err(|error| files.key.problem(format_args!("can't be read as a private key in PEM: {error}")))?;
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
-                Problem::file(&files.key, format!("is not the key of the certificate in {}", files.chain.display()))
+                files.key.problem(format_args!("is not the key of the certificate in {}", files.chain.display()))
             }
-            error => Problem::file(&files.key, format!("can't be used as a key: {error}")),
+            error => files.key.problem(format_args!("can't be used as a key: {error}")),
         })?;
         Ok(Self { key: Arc::new(key), names, expires })
     }
@@ -82,7 +80,7 @@ impl Certificate {
             }
             Ok(_) => return None,
         };
-        Some(Problem::file(&files.chain, message))
+        Some(files.chain.problem(message))
     }
 }
 
@@ -186,18 +184,18 @@ pub(crate) fn client_config(link: &Link, min: TlsVersion) -> Result<Arc<ClientCo
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-fn roots_from(path: &Path) -> Result<RootCertStore, Problem> {
+fn roots_from(path: &NamedFile) -> Result<RootCertStore, Problem> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| Problem::file(path, format!("can't be read as certificates in PEM: {error}")))?;
+        .map_err(|error| path.problem(format_args!("can't be read as certificates in PEM: {error}")))?;
     for certificate in certificates {
         roots
             .add(certificate)
-            .map_err(|error| Problem::file(path, format!("holds an authority that can't be used: {error}")))?;
+            .map_err(|error| path.problem(format_args!("holds an authority that can't be used: {error}")))?;
     }
     if roots.is_empty() {
-        return Err(Problem::file(path, "holds no certificate (-----BEGIN CERTIFICATE-----)"));
+        return Err(path.problem("holds no certificate (-----BEGIN CERTIFICATE-----)"));
     }
     Ok(roots)
 }

@@ -29,16 +29,36 @@ fn a_start_is_refused_with_all_its_reasons_at_once() {
          [imap.backend]\nca = \"nowhere.pem\"\n[map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\n",
         bed.front.chain, other.key
     );
-    let refusal = bed.refusal(&configuration);
-    for reason in [
-        "is in use by another program",
-        "is no address of this machine",
-        "missing.pem: can't be read",
-        "is not the key of the certificate",
-        "nowhere.pem: can't be read",
-    ] {
-        assert_eq!(refusal.matches(reason).count(), 1, "{reason}: {refusal}");
-    }
+    let reasons = [
+        ("toml:8:1: the listener ", "is in use by another program"),
+        ("toml:10:1: the listener ", "is no address of this machine"),
+        ("toml:5:9: ", "missing.pem: can't be read"),
+        ("toml:3:7: ", "is not the key of the certificate"),
+        ("toml:13:6: ", "nowhere.pem: can't be read"),
+    ];
+    let names_all = |refusal: &str| {
+        for (place, reason) in reasons {
+            let found: Vec<_> = refusal.lines().filter(|line| line.contains(reason)).collect();
+            assert!(found.len() == 1 && found[0].contains(place), "{place} {reason}: {refusal}");
+        }
+    };
+    names_all(&bed.refusal(&configuration));
+    // A mistake in the file itself hides none of them.
+    let refusal = bed.refusal(&format!("{configuration}prot = 143\n"));
+    assert!(refusal.contains("toml:18:1: backend.store.prot: unknown setting"), "{refusal}");
+    names_all(&refusal);
+}
+
+#[test]
+fn two_listeners_at_one_address_are_refused_at_the_second() {
+    let bed = Bed::new();
+    bed.write(
+        "gatepost.toml",
+        "[imap]\n[[imap.listener]]\naddress = \"0.0.0.0:1143\"\ntls = \"none\"\n[[imap.listener]]\naddress = \"127.0.0.1:1143\"\n\
+         tls = \"none\"\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n",
+    );
+    let text = said(&gatepost(&bed, &["check"]));
+    assert!(text.contains("toml:5:1: the listeners 0.0.0.0:1143 and 127.0.0.1:1143 want the same address"), "{text}");
 }
 
 #[test]
