@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU32;
 
-use gatepost_wire::{Answer, Carry, ClientTls, Event, FrontSetup, Mechanism, PROTOCOLS, Refusal, Step, Welcome};
+use gatepost_wire::{Answer, Carry, ClientTls, Event, FrontSetup, Mechanism, Offers, PROTOCOLS, Refusal, Step, Welcome};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
@@ -16,6 +16,7 @@ fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
         passwords: flags & 2 == 0,
         mechanisms: Mechanism::SASL.into(),
         id: flags & 4 == 0,
+        offers: Offers(u32::from(flags & 16 != 0)),
         max_errors: NonZeroU32::new(u32::from(flags >> 4)),
         max_auth_errors: NonZeroU32::new(3),
         carry: Carry::default(),

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gatepost_wire::{Offers, Protocol};
+
 use crate::backend::{Backend, Backends};
 use crate::config::{self, HostPattern, Names, is_host};
 use crate::directory::{Directory, Entry};
@@ -138,6 +140,18 @@ impl Map {
             return Err(NoPlace::Refused(message));
         }
         Ok(self.backends.host(host, port))
+    }
+
+    /// What every back end that a user may come to is known to offer. Of hosts that a directory may name
+    /// beside the configuration's back ends, nothing is known.
+    pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
+        match &self.default {
+            Some(default) if self.directories.is_empty() => {
+                self.backends.named(default).map_or(Offers::NONE, |backend| backend.offers(protocol))
+            }
+            _ if self.hosts.is_empty() => self.backends.offers(protocol),
+            _ => Offers::NONE,
+        }
     }
 
     /// The directory of that name.

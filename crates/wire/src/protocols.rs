@@ -25,6 +25,35 @@ pub struct Protocol {
     pub back: fn(BackSetup) -> Box<dyn Back>,
     /// What a client in clear is told when it is turned away before any conversation.
     pub turned_away: fn(Refusal) -> &'static [u8],
+    /// Capabilities that a client is only promised where every back end has them; at most 32.
+    pub learnt: &'static [&'static str],
+}
+
+/// Which of a protocol's [`Protocol::learnt`] capabilities there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offers(pub u32);
+
+impl Offers {
+    /// None of them, as long as nothing is known.
+    pub const NONE: Self = Self(0);
+
+    /// Those that stand in a back end's list, words divided by spaces.
+    pub fn of(protocol: &Protocol, list: &str) -> Self {
+        let stands = |name: &&str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
+        let bits = protocol.learnt.iter().enumerate().filter(|(_, name)| stands(name)).map(|(n, _)| 1 << n);
+        Self(bits.sum())
+    }
+
+    /// Those that both have.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Their names, in the table's order.
+    pub fn names(self, protocol: &'static Protocol) -> impl Iterator<Item = &'static str> {
+        protocol.learnt.iter().enumerate().filter(move |(n, _)| self.0 & (1 << n) != 0).map(|(_, name)| *name)
+    }
 }
 
 /// Every protocol. Listeners, configuration sections, metric labels and fuzz targets follow from it.
@@ -220,6 +249,8 @@ pub struct FrontSetup {
     pub mechanisms: Vec<Mechanism>,
     /// Whether questions about identity (IMAP's ID) are answered.
     pub id: bool,
+    /// What every back end is known to offer.
+    pub offers: Offers,
     /// Wrong commands after which the session ends; `None`: no limit.
     pub max_errors: Option<NonZeroU32>,
     /// Failed log-ins after which the session ends; `None`: no limit.

@@ -9,8 +9,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use gatepost_wire::{
-    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism, PROTOCOLS,
-    Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism, Offers,
+    PROTOCOLS, Refusal, Secret, Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -161,6 +161,7 @@ fn machine(head: &str) -> Box<dyn Machine> {
         passwords: get("passwords") != Some("no"),
         mechanisms: Mechanism::SASL.into(),
         id: get("id") != Some("no"),
+        offers: Offers::of(&PROTOCOLS[0], get("backends").unwrap_or_default()),
         max_errors: number("max_errors", 10),
         max_auth_errors: number("max_auth_errors", 3),
         carry: Carry::default(),

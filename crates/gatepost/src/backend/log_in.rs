@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use gatepost_wire::limits::ID_PAIRS_MAX;
-use gatepost_wire::{BackEvent, BackFault, BackLogin, BackSetup, BackStep, Protocol, Secret, Welcome, proxy_header};
+use gatepost_wire::{
+    BackEvent, BackFault, BackLogin, BackSetup, BackStep, Offers, Protocol, Secret, Welcome, proxy_header,
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Backend, Lease, ServiceLink};
@@ -195,6 +197,8 @@ impl Backend {
                     event = Some(BackEvent::TlsUp);
                 }
                 BackStep::Done(welcome) => {
+                    let list = welcome.capabilities.as_deref().unwrap_or_default();
+                    self.state.offers().insert(purpose.protocol.name, Offers::of(purpose.protocol, list));
                     let greeted = greeted.unwrap_or(started);
                     // The only place that takes it, and the loop ends here.
                     let lease = lease.take().ok_or_else(|| Attempt::Down("its connection is not counted".into()))?;

@@ -5,10 +5,10 @@ mod log_in;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatepost_wire::Secret;
+use gatepost_wire::{Offers, Protocol, Secret};
 use rustls::ClientConfig;
 
 use crate::config::{self, Link, Problem, TlsVersion};
@@ -66,7 +66,9 @@ pub(crate) struct States(Mutex<HashMap<String, Arc<State>>>);
 struct State {
     connections: AtomicU32,
     next_source: AtomicUsize,
-    /// When each host may be tried in its turn again, in milliseconds of [`uptime`]; by position.
+    /// What each service was offered at its latest log-in.
+    offers: Mutex<HashMap<&'static str, Offers>>,
+    /// When each host may be tried in its turn again, in milliseconds of [`uptime`].
     down_until: Mutex<HashMap<String, Arc<AtomicU64>>>,
 }
 
@@ -92,6 +94,10 @@ impl State {
         let take = |held: u32| max.is_none_or(|max| held < max).then_some(held + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         Some(Lease(Arc::clone(self)))
+    }
+
+    fn offers(&self) -> MutexGuard<'_, HashMap<&'static str, Offers>> {
+        self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self, host: &str) -> Arc<AtomicU64> {
@@ -177,6 +183,12 @@ impl Backends {
         self.named.get(name).map(Arc::clone)
     }
 
+    /// What all back ends of the configuration are known to offer.
+    pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
+        let known = self.named.values().map(|backend| backend.offers(protocol));
+        known.reduce(Offers::and).unwrap_or(Offers::NONE)
+    }
+
     /// A host that a directory names; `map.hosts` allows it.
     pub(crate) fn host(&self, host: &str, port: Option<u16>) -> Arc<Backend> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,6 +209,11 @@ impl Backends {
 }
 
 impl Backend {
+    /// What it offered at the latest log-in; nothing before the first.
+    pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
+        self.state.offers().get(protocol.name).copied().unwrap_or(Offers::NONE)
+    }
+
     /// Its hosts, as configured.
     pub(crate) fn hosts(&self) -> &[String] {
         &self.hosts

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use gatepost_wire::{Carry, ClientTls, FrontSetup};
+use gatepost_wire::{Carry, ClientTls, FrontSetup, Offers};
 use rustls::ServerConfig;
 
 use super::admit::Level;
@@ -51,7 +51,14 @@ impl Listener {
     }
 
     /// What a front must know for a client at `client`, now that TLS is up or not.
-    pub(crate) fn front(&self, client: SocketAddr, secured: bool, carry: Carry, trace: bool) -> FrontSetup {
+    pub(crate) fn front(
+        &self,
+        client: SocketAddr,
+        secured: bool,
+        offers: Offers,
+        carry: Carry,
+        trace: bool,
+    ) -> FrontSetup {
         let settings = &self.service.settings;
         let tls = match (secured, self.settings.tls) {
             (true, _) => ClientTls::Up,
@@ -70,6 +77,7 @@ impl Listener {
             passwords,
             mechanisms: settings.mechanisms.clone(),
             id: settings.id,
+            offers,
             max_errors: settings.max_errors,
             max_auth_errors: settings.max_auth_errors,
             carry,

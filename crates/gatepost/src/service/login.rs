@@ -118,7 +118,9 @@ impl Session {
         let listener = &self.snapshot.listener;
         let is_secured = self.client.tls_facts().is_some();
         let trace = self.shared.log.wants(Level::Protocol);
-        (listener.service.settings.protocol.front)(listener.front(self.address, is_secured, carry, trace))
+        let protocol = listener.service.settings.protocol;
+        let offers = self.snapshot.map.offers(protocol);
+        (protocol.front)(listener.front(self.address, is_secured, offers, carry, trace))
     }
 
     /// At level `protocol` the log shows the conversation.

@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
-use std::process::Command;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -148,23 +147,6 @@ fn a_back_end_whose_data_nobody_reads_is_not_read_further() {
     // What was taken lies in the kernel's buffers, of a few MiB each; in Gatepost there is one piece.
     assert!(taken < 64 << 20, "{taken} bytes were taken");
     assert!(gatepost.memory_kib().expect("memory") < before + 2048);
-}
-
-#[test]
-fn both_legs_are_probed_for_dead_peers() {
-    let bed = Bed::new();
-    let store = bed.dovecot("store", &[KIM]);
-    let gatepost = bed.gatepost(&bed.one_backend("", store.imap));
-    let _talk = bed.logged_in(KIM);
-    // The timer of what was just sent is shown instead while it runs.
-    let probed = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        let output = Command::new("ss").args(["-tnoep", "state", "established"]).output().expect("ss");
-        let listing = String::from_utf8_lossy(&output.stdout).into_owned();
-        let ours: Vec<_> = listing.lines().filter(|line| line.contains(&format!("pid={},", gatepost.pid()))).collect();
-        ours.len() == 2 && ours.iter().all(|line| line.contains("timer:(keepalive,"))
-    });
-    assert!(probed, "both sockets have the keep-alive timer");
 }
 
 #[test]

@@ -382,9 +382,14 @@ impl Front {
         Step::Read
     }
 
-    /// What is true on this connection at this moment. `IMAP4rev2` is not claimed: the back end may not have it.
+    /// What is true on this connection at this moment. `IMAP4rev2` is claimed where every back end has it.
     fn capabilities(&self) -> String {
-        let mut list = String::from("IMAP4rev1 SASL-IR LITERAL-");
+        let mut list = String::from("IMAP4rev1");
+        for name in self.setup.offers.names(&super::PROTOCOL) {
+            list.push(' ');
+            list.push_str(name);
+        }
+        list.push_str(" SASL-IR LITERAL-");
         if self.setup.id {
             list.push_str(" ID");
         }

@@ -17,6 +17,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     front: |setup| Box::new(front::Front::new(setup)),
     back: |setup| Box::new(back::Back::new(setup)),
     turned_away,
+    learnt: &["IMAP4rev2"],
 };
 
 /// The one place where a refusal becomes IMAP's words: a response code and a text.
