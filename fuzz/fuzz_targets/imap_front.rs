@@ -4,7 +4,9 @@
 
 use std::num::NonZeroU32;
 
-use gatepost_wire::{Answer, Carry, ClientTls, Event, FrontSetup, Mechanism, Offers, PROTOCOLS, Refusal, Step, Welcome};
+use gatepost_wire::{
+    Answer, Carry, ClientTls, Event, FrontSetup, Mechanism, Offers, PROTOCOLS, Refusal, Step, Welcome,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
@@ -32,7 +34,11 @@ fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
         let mut step = front.step(Event::Input(&piece), &mut out);
         assert!(out.len() <= 1024 + 256 * (piece.len() + 64 * 1024));
         while let Step::Ask(_) = step {
-            let answer = if flags & 1 == 0 { Answer::Refused(Refusal::BadCredentials) } else { Answer::Welcome(Welcome::default()) };
+            let answer = if flags & 1 == 0 {
+                Answer::Refused(Refusal::BadCredentials)
+            } else {
+                Answer::Welcome(Welcome::default())
+            };
             step = front.step(Event::Answer(answer), &mut out);
         }
         front.take_trace();

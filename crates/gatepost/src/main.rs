@@ -1,22 +1,5 @@
-//! Gatepost, the mail front end: one program between the world's mail clients and an organisation's
-//! mail servers. ARCHITECTURE.md shows the way of a connection through these modules.
-
-mod auth;
-mod backend;
-mod cli;
-mod config;
-mod control;
-mod directory;
-mod ledger;
-mod log;
-mod map;
-mod net;
-mod secret_file;
-mod service;
-mod story;
-mod worker;
-mod world;
+//! The program; all of it is in the library, where the fuzz targets find it too.
 
 fn main() -> std::process::ExitCode {
-    cli::run()
+    gatepost::main()
 }

@@ -152,18 +152,9 @@ fn parse_line(line: &str) -> Result<(String, Entry), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn names() -> Names {
         Names { fold_case: true, domain: None }
-    }
-
-    proptest! {
-        /// Whatever stands in the file, it is read or refused.
-        #[test]
-        fn any_text_is_read_or_refused(text in "[a-z:={}$ \\n#/,.0-9\\PC]{0,200}") {
-            let _ = parse(&text, &names());
-        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sockets and TLS. Knows nothing of mail: here belong bytes, addresses and certificates.
 
-mod records;
+pub(crate) mod records;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tls;

@@ -21,7 +21,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// Forgets what was written.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.filled = 0;
     }
 
@@ -34,7 +34,7 @@ impl Outgoing {
     }
 
     /// What was written since the last [`Outgoing::clear`].
-    pub(super) fn filled(&self) -> &[u8] {
+    pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[..self.filled]
     }
 }
@@ -47,24 +47,24 @@ pub(crate) struct TlsFacts {
 }
 
 /// Either side of TLS.
-pub(super) enum Side {
+pub(crate) enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }
 
 impl Side {
     /// The side of a server.
-    pub(super) fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(crate) fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
         UnbufferedServerConnection::new(config).map(Self::Server).map_err(tls_error)
     }
 
     /// The side of a client that wants to speak to `name`.
-    pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
+    pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
         UnbufferedClientConnection::new(config, name).map(Self::Client).map_err(tls_error)
     }
 
     /// Works off `incoming`: plaintext goes to `plain`, what TLS itself must send to `outgoing`.
-    pub(super) fn process(
+    pub(crate) fn process(
         &mut self,
         incoming: &mut [u8],
         plain: &mut Vec<u8>,
@@ -78,7 +78,7 @@ impl Side {
 
     /// Encrypts into `outgoing`. `partial` is what TLS was given before and could not use yet: it wants to
     /// see that again whenever it is asked anything.
-    pub(super) fn encrypt(
+    pub(crate) fn encrypt(
         &mut self,
         partial: &mut Vec<u8>,
         sending: &Sending<'_>,
@@ -91,7 +91,7 @@ impl Side {
     }
 
     /// Version and cipher, once TLS is up.
-    pub(super) fn facts(&self) -> Option<TlsFacts> {
+    pub(crate) fn facts(&self) -> Option<TlsFacts> {
         let (version, suite) = match self {
             Self::Server(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
             Self::Client(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
@@ -130,16 +130,16 @@ impl Records for UnbufferedClientConnection {
 
 /// How far TLS has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     Handshaking,
     Open,
     Ended,
 }
 
 /// TLS is done with this many of the bytes it was given, and stands there.
-pub(super) struct Processed {
-    pub(super) used: usize,
-    pub(super) progress: Progress,
+pub(crate) struct Processed {
+    pub(crate) used: usize,
+    pub(crate) progress: Progress,
 }
 
 /// See [`Side::process`].
@@ -227,7 +227,7 @@ fn encode(outgoing: &mut Outgoing, mut write: impl FnMut(&mut [u8]) -> Result<us
 }
 
 /// What to do once TLS may send application data.
-pub(super) enum Sending<'a> {
+pub(crate) enum Sending<'a> {
     Data(&'a [u8]),
     Close,
 }

@@ -1,0 +1,25 @@
+//! Gatepost, the mail front end: one program between the world's mail clients and an organisation's
+//! mail servers. ARCHITECTURE.md shows the way of a connection through these modules.
+
+mod auth;
+mod backend;
+mod cli;
+mod config;
+mod control;
+mod directory;
+#[doc(hidden)]
+pub mod fuzzing;
+mod ledger;
+mod log;
+mod map;
+mod net;
+mod secret_file;
+mod service;
+mod story;
+mod worker;
+mod world;
+
+/// Does what the command line says.
+pub fn main() -> std::process::ExitCode {
+    cli::run()
+}
