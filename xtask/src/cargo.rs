@@ -26,9 +26,9 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
-/// Builds Gatepost and gives its path.
-pub(crate) fn build_gatepost(is_release: bool) -> Result<PathBuf> {
+/// Builds one of the project's programs and gives its path.
+pub(crate) fn build(package: &str, is_release: bool) -> Result<PathBuf> {
     let (profile, folder) = if is_release { ("release", "release") } else { ("dev", "debug") };
-    cargo(&["build", "--quiet", "--profile", profile, "--package", "gatepost"])?;
-    Ok(target().join(folder).join("gatepost"))
+    cargo(&["build", "--quiet", "--profile", profile, "--package", package])?;
+    Ok(target().join(folder).join(package))
 }

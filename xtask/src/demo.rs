@@ -52,7 +52,7 @@ struct Demo {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure_packages(&["dovecot-core", "dovecot-imapd", "curl"], !options.no_install)?;
-    let binary = cargo::build_gatepost(false)?;
+    let binary = cargo::build("gatepost", false)?;
     let demo = start(&binary, options)?;
     if let Some(path) = &options.json {
         let text = format!("{:#}\n", demo.describe());

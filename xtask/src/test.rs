@@ -38,7 +38,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     crate::demo::run(&crate::demo::Options::for_check())?;
     step("tests");
     // Most tests wait for a clock or a peer, so that more of them than cores run well side by side.
-    cargo(&["test", "--workspace", "--", "--test-threads=6"])
+    cargo(&["test", "--workspace", "--", "--test-threads=6"])?;
+    step("benchmark, in small");
+    crate::bench::run(&crate::bench::Options::for_check())
 }
 
 fn step(name: &str) {

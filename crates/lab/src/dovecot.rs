@@ -155,7 +155,7 @@ impl Dovecot {
 }
 
 /// The user and group that Dovecot runs as: ourselves, or nobody.
-fn identity() -> Result<(String, String)> {
+pub fn identity() -> Result<(String, String)> {
     if rustix::process::geteuid().is_root() {
         return Ok(("nobody".into(), "nogroup".into()));
     }
@@ -172,7 +172,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
 }
 
 /// Gives a folder and all in it to the user that servers run as.
-fn give_away(path: &Path) -> Result<()> {
+pub fn give_away(path: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }

@@ -12,7 +12,7 @@ mod process;
 
 pub use apt::ensure_packages;
 pub use certificates::{Authority, Certificate};
-pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox};
+pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox, give_away, identity};
 pub use gatepost::Gatepost;
 pub use ports::{free_port, free_ports};
 pub use process::{Process, wait_for_port};

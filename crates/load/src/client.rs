@@ -1,113 +1,145 @@
-//! One client: log in, fetch, log out.
+//! One client: log in, fetch, say NOOP, log out.
 
-use std::io::{self, BufRead as _, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// How long a client waits for any one answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Sessions of TLS that may be resumed, for all clients of a run together.
+const RESUMABLE_SESSIONS_MAX: usize = 1024;
+const READ_BYTES: usize = 256 * 1024;
 
 /// A proxy to be measured.
 pub(crate) struct Target {
     address: SocketAddr,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<TlsConnector>,
+    /// Clients come from so many addresses of loopback in turn, since each has only some 28,000 ports.
+    sources: u8,
+    turn: AtomicU32,
 }
 
 impl Target {
-    /// With an authority, TLS is used, in full handshakes.
-    pub(crate) fn new(address: SocketAddr, authority: Option<&Path>) -> io::Result<Self> {
-        let tls = authority.map(client_config).transpose()?;
-        Ok(Self { address, tls })
+    /// With an authority, implicit TLS is used; `resume`: sessions of it are resumed where they can be.
+    pub(crate) fn new(address: SocketAddr, authority: Option<&Path>, resume: bool, sources: u8) -> io::Result<Self> {
+        let tls = authority.map(|authority| client_config(authority, resume)).transpose()?.map(TlsConnector::from);
+        Ok(Self { address, tls, sources, turn: AtomicU32::new(0) })
     }
 }
 
-fn client_config(authority: &Path) -> io::Result<Arc<ClientConfig>> {
+fn client_config(authority: &Path, resume: bool) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(authority).map_err(io::Error::other)?;
     roots.add(certificate).map_err(io::Error::other)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = builder.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
-    config.resumption = Resumption::disabled();
+    let sessions = Resumption::in_memory_sessions(RESUMABLE_SESSIONS_MAX);
+    config.resumption = if resume { sessions } else { Resumption::disabled() };
     Ok(Arc::new(config))
 }
 
-trait Channel: Read + Write + Send {}
-impl<T: Read + Write + Send> Channel for T {}
+trait Channel: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Channel for T {}
 
 /// A logged-in session.
 pub(crate) struct Session {
     channel: BufReader<Box<dyn Channel>>,
+    /// TLS took up an earlier session.
+    pub(crate) is_resumed: bool,
 }
 
 impl Session {
     /// Connects and logs in.
-    pub(crate) fn open(target: &Target) -> io::Result<Self> {
-        let tcp = TcpStream::connect(target.address)?;
+    pub(crate) async fn open(target: &Target) -> io::Result<Self> {
+        timeout(PATIENCE, Self::connect(target)).await?
+    }
+
+    async fn connect(target: &Target) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        if target.sources > 1 {
+            let turn = target.turn.fetch_add(1, Ordering::Relaxed) % u32::from(target.sources);
+            let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + turn);
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddr::from((source, 0)))?;
+        }
+        let tcp = socket.connect(target.address).await?;
         tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut is_resumed = false;
         let channel: Box<dyn Channel> = match &target.tls {
             None => Box::new(tcp),
-            Some(config) => {
+            Some(connector) => {
                 let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-                let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-                Box::new(StreamOwned::new(connection, tcp))
+                let stream = connector.connect(name, tcp).await?;
+                is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                Box::new(stream)
             }
         };
-        let mut session = Self { channel: BufReader::with_capacity(64 * 1024, channel) };
-        session.expect("* OK")?;
-        session.say("a LOGIN user secret\r\n")?;
-        session.expect("a OK")?;
+        let mut session = Self { channel: BufReader::with_capacity(2048, channel), is_resumed };
+        session.expect("* OK").await?;
+        session.say("a LOGIN user secret\r\n").await?;
+        session.expect("a OK").await?;
         Ok(session)
     }
 
-    /// Says goodbye.
-    pub(crate) fn log_out(mut self) -> io::Result<()> {
-        self.say("z LOGOUT\r\n")?;
-        self.expect("z OK")
+    /// Says goodbye, and waits for the connection's end.
+    pub(crate) async fn log_out(mut self) -> io::Result<()> {
+        self.say("z LOGOUT\r\n").await?;
+        self.expect("z OK").await
+    }
+
+    /// Says nothing that matters, and waits for the answer.
+    pub(crate) async fn noop(&mut self) -> io::Result<()> {
+        self.say("n NOOP\r\n").await?;
+        self.expect("n OK").await
     }
 
     /// Fetches a message of so many bytes.
-    pub(crate) fn fetch(&mut self, size: u64) -> io::Result<()> {
-        self.say(&format!("f FETCH {size} BODY[]\r\n"))?;
-        self.expect("* 1 FETCH")?;
-        let mut left = size;
+    pub(crate) async fn fetch(&mut self, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+        self.say(&format!("f FETCH {size} BODY[]\r\n")).await?;
+        self.expect("* 1 FETCH").await?;
+        buffer.resize(READ_BYTES, 0);
+        let mut left = usize::try_from(size).map_err(io::Error::other)?;
         while left > 0 {
-            let here = self.channel.fill_buf()?.len() as u64;
-            if here == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            let room = left.min(READ_BYTES);
+            match timeout(PATIENCE, self.channel.read(&mut buffer[..room])).await?? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => left -= count,
             }
-            let now = here.min(left);
-            self.channel.consume(usize::try_from(now).unwrap_or(usize::MAX));
-            left -= now;
         }
-        self.expect("f OK")
+        self.expect("f OK").await
     }
 
-    fn say(&mut self, words: &str) -> io::Result<()> {
-        self.channel.get_mut().write_all(words.as_bytes())?;
-        self.channel.get_mut().flush()
+    async fn say(&mut self, words: &str) -> io::Result<()> {
+        self.channel.get_mut().write_all(words.as_bytes()).await?;
+        self.channel.get_mut().flush().await
     }
 
     /// Reads lines until one begins so.
-    fn expect(&mut self, start: &str) -> io::Result<()> {
+    async fn expect(&mut self, start: &str) -> io::Result<()> {
         let mut line = String::new();
         loop {
             line.clear();
-            if self.channel.read_line(&mut line)? == 0 {
+            if timeout(PATIENCE, self.channel.read_line(&mut line)).await?? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if line.starts_with(start) {
                 return Ok(());
             }
-            let refused = line
-                .split_once(' ')
-                .is_some_and(|(_, rest)| rest.starts_with("NO") || rest.starts_with("BAD") || rest.starts_with("BYE"));
-            if refused && !start.starts_with('z') {
+            let verdict = line.split(' ').nth(1).unwrap_or_default();
+            if ["NO", "BAD", "BYE"].contains(&verdict) && !start.starts_with('z') {
                 return Err(io::Error::other(line.trim().to_owned()));
             }
         }

@@ -1,20 +1,27 @@
 //! Measures any IMAP proxy from outside: a back end that takes every log-in, and clients that log in,
-//! wait, or fetch. Processor time and memory are read from /proc for the whole tree of a process.
+//! wait, fetch, or come all at once. Processor time and memory are read from /proc for the whole tree
+//! of a process.
 
 mod backend;
 mod client;
+mod measure;
 mod proc;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::json;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use client::{Session, Target};
+use client::Target;
+use measure::Subject;
 
 /// Load generator and stand-in back end for IMAP proxies. Every measurement prints one JSON object.
+///
+/// Start `gatepost-load backend`, point the proxy at it, and run a measurement with the proxy's address
+/// and process id. Clients log in as "user" with the password "secret".
 #[derive(Debug, Parser)]
 #[command(name = "gatepost-load", version, max_term_width = 100)]
 struct Cli {
@@ -26,9 +33,18 @@ struct Cli {
 enum Command {
     /// Serve as a back end: any log-in succeeds; `FETCH n BODY[]` gives n bytes
     Backend {
-        /// Where to listen
+        /// Where to listen in clear
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
+        /// Where to listen with implicit TLS
+        #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["chain", "key"])]
+        tls_listen: Option<SocketAddr>,
+        /// The certificate for it, PEM
+        #[arg(long, value_name = "FILE")]
+        chain: Option<PathBuf>,
+        /// Its key, PEM
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
     },
     /// Log in and out again, as fast as the proxy allows
     Logins {
@@ -40,19 +56,31 @@ enum Command {
         /// How many at a time
         #[arg(long, default_value_t = 8)]
         concurrency: u32,
+        /// Resume TLS sessions
+        #[arg(long)]
+        resume: bool,
     },
     /// Hold idle sessions: memory for each, from the slope between two numbers of sessions
     Idle {
         #[command(flatten)]
         common: Common,
         /// The first number
-        #[arg(long, default_value_t = 500)]
+        #[arg(long, default_value_t = 1000)]
         from: u32,
         /// The second number
-        #[arg(long, default_value_t = 3000)]
+        #[arg(long, default_value_t = 9000)]
         to_sessions: u32,
+        /// Every session first fetches a message of so many bytes
+        #[arg(long, default_value_t = 0)]
+        fetch: u64,
+        /// For how many seconds the cost of all sessions at rest is measured
+        #[arg(long, default_value_t = 3)]
+        rest: u64,
+        /// How many seconds the proxy gets to give memory back when all but the first number have gone
+        #[arg(long, default_value_t = 12)]
+        settle: u64,
     },
-    /// Fetch large messages on one session: processor time for each GB
+    /// Fetch messages on one session: processor time for each GB
     Relay {
         #[command(flatten)]
         common: Common,
@@ -62,6 +90,28 @@ enum Command {
         /// How many are fetched
         #[arg(long, default_value_t = 1000)]
         count: u32,
+        /// After so many seconds no further one is begun
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+    /// Say NOOP on one session: the round trip's time, and processor time for each
+    Noop {
+        #[command(flatten)]
+        common: Common,
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        count: u32,
+        /// Sessions beside it that say nothing
+        #[arg(long, default_value_t = 0)]
+        idle: u32,
+    },
+    /// Lose all sessions at once and come again at once: the time until everybody is back
+    Storm {
+        #[command(flatten)]
+        common: Common,
+        /// How many clients
+        #[arg(long, default_value_t = 9000)]
+        clients: u32,
     },
 }
 
@@ -70,22 +120,21 @@ struct Common {
     /// The proxy
     #[arg(long, value_name = "ADDRESS:PORT")]
     to: SocketAddr,
-    /// Use implicit TLS, trusting this authority
+    /// Use implicit TLS, trusting this authority; the proxy's certificate is for "localhost"
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The proxy's process, whose tree is measured
     #[arg(long)]
     pid: u32,
+    /// Come from so many addresses of 127.0.0.0/8 in turn: each has some 28,000 ports
+    #[arg(long, default_value_t = 1)]
+    sources: u8,
 }
 
 fn main() -> std::process::ExitCode {
-    let result = match Cli::parse().command {
-        Command::Backend { listen } => backend::serve(listen),
-        Command::Logins { common, count, concurrency } => logins(&common, count, concurrency),
-        Command::Idle { common, from, to_sessions } => idle(&common, from, to_sessions),
-        Command::Relay { common, size, count } => relay(&common, size, count),
-    };
-    match result {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(run(Cli::parse().command))) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gatepost-load: {error}");
@@ -94,70 +143,40 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-impl Common {
-    fn target(&self) -> std::io::Result<Target> {
-        Target::new(self.to, self.ca.as_deref())
-    }
-}
-
-fn logins(common: &Common, count: u32, concurrency: u32) -> std::io::Result<()> {
-    let target = common.target()?;
-    let (cpu, started) = (proc::cpu(common.pid)?, Instant::now());
-    let each = count / concurrency.max(1);
-    let failures: u32 = std::thread::scope(|scope| {
-        let work = || (0..each).filter(|_| Session::open(&target).and_then(Session::log_out).is_err()).count() as u32;
-        let threads: Vec<_> = (0..concurrency).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or(each)).sum()
-    });
-    let (took, spent) = (started.elapsed(), proc::cpu(common.pid)?.saturating_sub(cpu));
-    let done = f64::from(each * concurrency - failures);
-    let report = json!({
-        "logins": done,
-        "failures": failures,
-        "per_second": done / took.as_secs_f64(),
-        "per_cpu_second": done / spent.as_secs_f64().max(0.01),
-    });
+async fn run(command: Command) -> std::io::Result<()> {
+    let report = match command {
+        Command::Backend { listen, tls_listen, chain, key } => {
+            let tls = tls_listen.zip(chain).zip(key);
+            let tls = tls.map(|((address, chain), key)| backend::TlsListener { address, chain, key });
+            return backend::serve(listen, tls).await;
+        }
+        Command::Logins { common, count, concurrency, resume } => {
+            measure::logins(&common.subject(resume)?, count, concurrency).await?
+        }
+        Command::Idle { common, from, to_sessions, fetch, rest, settle } => {
+            let [rest, settle] = [rest, settle].map(Duration::from_secs);
+            measure::idle(&common.subject(false)?, from, to_sessions, fetch, rest, settle).await?
+        }
+        Command::Relay { common, size, count, seconds } => {
+            measure::relay(&common.subject(false)?, size, count, Duration::from_secs(seconds)).await?
+        }
+        Command::Noop { common, count, idle } => measure::noop(&common.subject(false)?, count, idle).await?,
+        Command::Storm { common, clients } => measure::storm(&common.subject(false)?, clients).await?,
+    };
     println!("{report}");
     Ok(())
 }
 
-fn idle(common: &Common, from: u32, to: u32) -> std::io::Result<()> {
-    let target = common.target()?;
-    let mut sessions = Vec::new();
-    let mut pss = Vec::new();
-    for count in [from, to] {
-        while sessions.len() < count as usize {
-            sessions.push(Session::open(&target)?);
-        }
-        std::thread::sleep(Duration::from_secs(1));
-        pss.push(proc::pss_kib(common.pid)?);
+impl Common {
+    fn subject(&self, resume: bool) -> std::io::Result<Subject> {
+        let target = Target::new(self.to, self.ca.as_deref(), resume, self.sources)?;
+        Ok(Subject { target: Arc::new(target), pid: self.pid })
     }
-    let grown = pss[1].saturating_sub(pss[0]);
-    println!(
-        "{}",
-        json!({ "sessions": to, "kib_per_session": number(grown) / f64::from(to - from), "pss_kib": pss[1] })
-    );
-    Ok(())
 }
 
-fn relay(common: &Common, size: u64, count: u32) -> std::io::Result<()> {
-    let target = common.target()?;
-    let mut session = Session::open(&target)?;
-    let (cpu, started) = (proc::cpu(common.pid)?, Instant::now());
-    for _ in 0..count {
-        session.fetch(size)?;
-    }
-    let (took, spent) = (started.elapsed(), proc::cpu(common.pid)?.saturating_sub(cpu));
-    let gigabytes = number(size * u64::from(count)) / 1e9;
-    println!(
-        "{}",
-        json!({ "gigabytes": gigabytes, "cpu_seconds_per_gb": spent.as_secs_f64() / gigabytes, "gb_per_second": gigabytes / took.as_secs_f64() })
-    );
-    Ok(())
-}
-
-/// To reckon with; what is measured here is far from where precision ends.
-#[allow(clippy::cast_precision_loss, reason = "see above")]
-fn number(count: u64) -> f64 {
-    count as f64
+/// Each client is an open file.
+fn raise_file_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // What can't be raised shows soon enough, as an error that says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

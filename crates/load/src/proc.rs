@@ -34,7 +34,8 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 pub(crate) fn cpu(root: u32) -> io::Result<Duration> {
     let ticks = |pid: u32| {
         let fields = stat(pid)?;
-        Some(fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?)
+        // Its own, user and system, and that of children which have ended.
+        fields.get(11..15)?.iter().map(|ticks| ticks.parse::<u32>().ok()).sum::<Option<u32>>()
     };
     Ok(TICK * tree(root)?.into_iter().filter_map(ticks).sum::<u32>())
 }

@@ -1,0 +1,255 @@
+//! The measurements. Each runs clients against a proxy and reads from /proc what its processes used.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::{Barrier, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::client::{Session, Target};
+use crate::proc;
+
+/// Sessions are opened so many at a time where only their number matters.
+const OPENING: usize = 16;
+/// What a proxy may do after a change before it is looked at.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// A client that was refused in a storm comes again after this time, and its share of as much again.
+const RETRY_TIME: Duration = Duration::from_millis(250);
+const RETRIES_MAX: u32 = 100;
+
+/// The proxy that is measured: where it is, and its process.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    pub(crate) target: Arc<Target>,
+    pub(crate) pid: u32,
+}
+
+impl Subject {
+    /// Runs `work`, and tells how much time it took, and how much processor time of the proxy's.
+    async fn timed<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<(T, f64, f64)> {
+        let (cpu, started) = (proc::cpu(self.pid)?, Instant::now());
+        let result = work.await?;
+        let took = started.elapsed().as_secs_f64();
+        let spent = proc::cpu(self.pid)?.saturating_sub(cpu).as_secs_f64();
+        Ok((result, took, spent))
+    }
+
+    async fn open(&self, count: u32) -> io::Result<Vec<Session>> {
+        let gate = Arc::new(Semaphore::new(OPENING));
+        let mut opening = JoinSet::new();
+        for _ in 0..count {
+            let (target, gate) = (Arc::clone(&self.target), Arc::clone(&gate));
+            opening.spawn(async move {
+                let _permit = gate.acquire().await;
+                Session::open(&target).await
+            });
+        }
+        let mut sessions = Vec::new();
+        while let Some(session) = opening.join_next().await {
+            sessions.push(session??);
+        }
+        Ok(sessions)
+    }
+}
+
+/// Logs in and out again, `concurrency` clients at a time.
+pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32) -> io::Result<Value> {
+    let (failures, resumed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let each = count / concurrency.max(1);
+    let work = async {
+        let mut clients = JoinSet::new();
+        for _ in 0..concurrency {
+            let (target, failures, resumed) =
+                (Arc::clone(&subject.target), Arc::clone(&failures), Arc::clone(&resumed));
+            clients.spawn(async move {
+                let mut latencies = Vec::new();
+                for _ in 0..each {
+                    let started = Instant::now();
+                    match Session::open(&target).await {
+                        Ok(session) => {
+                            latencies.push(started.elapsed());
+                            resumed.fetch_add(u32::from(session.is_resumed), Ordering::Relaxed);
+                            let is_lost = session.log_out().await.is_err();
+                            failures.fetch_add(u32::from(is_lost), Ordering::Relaxed);
+                        }
+                        Err(_) => {
+                            failures.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+                latencies
+            });
+        }
+        let mut latencies = Vec::new();
+        while let Some(more) = clients.join_next().await {
+            latencies.extend(more?);
+        }
+        Ok(latencies)
+    };
+    let (latencies, took, spent) = subject.timed(work).await?;
+    let failures = failures.load(Ordering::Relaxed);
+    let done = f64::from((each * concurrency).saturating_sub(failures));
+    Ok(json!({
+        "logins": done,
+        "failures": failures,
+        "resumed": resumed.load(Ordering::Relaxed),
+        "per_second": done / took,
+        "per_cpu_second": done / spent.max(0.01),
+        "ms": percentiles(latencies, 1e3),
+    }))
+}
+
+/// Holds idle sessions: what each costs in memory, what all of them cost at rest, and what is left of
+/// that when most of them have gone again.
+pub(crate) async fn idle(
+    subject: &Subject,
+    from: u32,
+    to: u32,
+    fetch: u64,
+    rest: Duration,
+    settle: Duration,
+) -> io::Result<Value> {
+    let mut sessions = Vec::new();
+    let mut pss = Vec::new();
+    let mut buffer = Vec::new();
+    for count in [from, to] {
+        let mut more = subject.open(count - u32::try_from(sessions.len()).unwrap_or(count)).await?;
+        if fetch > 0 {
+            for session in &mut more {
+                session.fetch(fetch, &mut buffer).await?;
+            }
+        }
+        sessions.append(&mut more);
+        tokio::time::sleep(SETTLE_TIME).await;
+        pss.push(proc::pss_kib(subject.pid)?);
+    }
+    let waiting = async {
+        tokio::time::sleep(rest).await;
+        Ok(())
+    };
+    let ((), _, at_rest) = subject.timed(waiting).await?;
+    sessions.truncate(from as usize);
+    tokio::time::sleep(settle).await;
+    let after = proc::pss_kib(subject.pid)?;
+    Ok(json!({
+        "sessions": to,
+        "kib_per_session": number(pss[1].saturating_sub(pss[0])) / f64::from(to - from),
+        "pss_kib": { "before": pss[0], "most": pss[1], "after": after },
+        "after_burst": number(after) / number(pss[0].max(1)),
+        "cpu_ms_per_second_at_rest": at_rest * 1e3 / rest.as_secs_f64().max(0.001),
+    }))
+}
+
+/// Fetches messages of `size` bytes on one session, `count` of them or as many as `limit` allows.
+pub(crate) async fn relay(subject: &Subject, size: u64, count: u32, limit: Duration) -> io::Result<Value> {
+    let mut session = Session::open(&subject.target).await?;
+    let mut buffer = Vec::new();
+    session.fetch(size, &mut buffer).await?;
+    let work = async {
+        let started = Instant::now();
+        let mut done = 0_u32;
+        while done < count && started.elapsed() < limit {
+            session.fetch(size, &mut buffer).await?;
+            done += 1;
+        }
+        Ok(done)
+    };
+    let (done, took, spent) = subject.timed(work).await?;
+    let gigabytes = number(size) * f64::from(done) / 1e9;
+    Ok(json!({
+        "messages": done,
+        "cpu_seconds_per_gb": spent / gigabytes,
+        "gb_per_second": gigabytes / took,
+    }))
+}
+
+/// Says NOOP on one session, with `idle` sessions beside it that say nothing.
+pub(crate) async fn noop(subject: &Subject, count: u32, idle: u32) -> io::Result<Value> {
+    let beside = subject.open(idle).await?;
+    let mut session = Session::open(&subject.target).await?;
+    tokio::time::sleep(SETTLE_TIME).await;
+    session.noop().await?;
+    let work = async {
+        let mut latencies = Vec::new();
+        for _ in 0..count {
+            let started = Instant::now();
+            session.noop().await?;
+            latencies.push(started.elapsed());
+        }
+        Ok(latencies)
+    };
+    let (latencies, _, spent) = subject.timed(work).await?;
+    drop(beside);
+    Ok(json!({
+        "idle": idle,
+        "cpu_us": spent * 1e6 / f64::from(count.max(1)),
+        "us": percentiles(latencies, 1e6),
+    }))
+}
+
+/// All of `count` clients lose their sessions at once, and at once come again.
+pub(crate) async fn storm(subject: &Subject, count: u32) -> io::Result<Value> {
+    let sessions = subject.open(count).await?;
+    let gone = Arc::new(Barrier::new(count as usize + 1));
+    let (errors, last) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU64::new(0)));
+    let started = Instant::now();
+    let work = async {
+        let mut clients = JoinSet::new();
+        for (n, session) in sessions.into_iter().enumerate() {
+            let (target, gone) = (Arc::clone(&subject.target), Arc::clone(&gone));
+            let (errors, last) = (Arc::clone(&errors), Arc::clone(&last));
+            clients.spawn(async move {
+                drop(session);
+                gone.wait().await;
+                for _ in 0..RETRIES_MAX {
+                    match Session::open(&target).await {
+                        Ok(session) => {
+                            let now = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                            last.fetch_max(now, Ordering::Relaxed);
+                            return Some(session);
+                        }
+                        Err(_) => {
+                            errors.fetch_add(1, Ordering::Relaxed);
+                            let share = RETRY_TIME * (u32::try_from(n).unwrap_or(0) % 100) / 100;
+                            tokio::time::sleep(RETRY_TIME + share).await;
+                        }
+                    }
+                }
+                None
+            });
+        }
+        gone.wait().await;
+        let mut back = Vec::new();
+        while let Some(session) = clients.join_next().await {
+            back.extend(session?);
+        }
+        Ok(back.len())
+    };
+    let (back, _, spent) = subject.timed(work).await?;
+    Ok(json!({
+        "clients": count,
+        "back": back,
+        "errors": errors.load(Ordering::Relaxed),
+        "seconds": number(last.load(Ordering::Relaxed)) / 1e6,
+        "cpu_seconds": spent,
+    }))
+}
+
+/// In the unit of which a second has `per_second`.
+fn percentiles(mut latencies: Vec<Duration>, per_second: f64) -> Value {
+    latencies.sort_unstable();
+    let at = |thousandths: usize| {
+        let n = (latencies.len() * thousandths / 1000).min(latencies.len().saturating_sub(1));
+        latencies.get(n).map_or(0.0, |latency| latency.as_secs_f64() * per_second)
+    };
+    json!({ "p50": at(500), "p99": at(990), "p999": at(999) })
+}
+
+/// To reckon with; what is measured here is far from where precision ends.
+#[allow(clippy::cast_precision_loss, reason = "see above")]
+fn number(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,112 @@
+//! `cargo xtask bench`: Gatepost beside its peers, measured the same way in one run.
+//!
+//! Here is the order of things; `measures` says what is measured, `peers` how each proxy is set up,
+//! `report` what becomes of the figures.
+
+mod measures;
+mod peers;
+mod report;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use gatepost_lab::{Result, ensure_packages};
+use serde_json::Value;
+
+use crate::cargo;
+use measures::{Leg, Run};
+use peers::{PEERS, Peer, Setting, Subject};
+use report::Results;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The peers to measure beside Gatepost [default: all]
+    #[arg(value_parser = PEERS.each_ref().map(|peer| peer.name))]
+    peers: Vec<String>,
+    /// How many times everything is measured; the medians are reported
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only measures whose name has this in it
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Small numbers, and the build that the tests use: shows that it works, and measures nothing
+    #[arg(long)]
+    quick: bool,
+    /// Say what is missing instead of installing it
+    #[arg(long)]
+    no_install: bool,
+    /// Where the report goes: Markdown, JSON and SVG [default: target/bench/report]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+impl Options {
+    /// What `cargo xtask test` runs, so that the bench doesn't rot.
+    pub(crate) fn for_check() -> Self {
+        Self { peers: Vec::new(), rounds: 1, only: None, quick: true, no_install: false, out: None }
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let is_wanted = |peer: &&Peer| options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name);
+    let wanted: Vec<_> = PEERS.iter().filter(is_wanted).collect();
+    for peer in &wanted {
+        ensure_packages(peer.packages, !options.no_install)?;
+    }
+    let gatepost = cargo::build("gatepost", !options.quick)?;
+    let load = cargo::build("gatepost-load", !options.quick)?;
+    let setting = Setting::prepare(gatepost, load)?;
+    let runs: Vec<_> = measures::runs(options.quick)
+        .into_iter()
+        .filter(|run| options.only.as_ref().is_none_or(|text| run.measures.iter().any(|m| m.name.contains(text))))
+        .collect();
+    let started = Instant::now();
+    let mut results = Results::default();
+    for round in 1..=options.rounds.max(1) {
+        measure_starts(&setting, &wanted, &mut results)?;
+        for run in &runs {
+            // Fresh processes for each run: what an earlier one left in memory would hide what sessions take.
+            for peer in std::iter::once(&peers::GATEPOST).chain(wanted.iter().copied()) {
+                if !run.fits(peer) {
+                    continue;
+                }
+                let subject = setting.start(peer)?;
+                let Some(leg) = subject.leg(run.leg) else { continue };
+                let said = measure(&setting, leg, run, peer)?;
+                for measure in run.measures {
+                    let value = measure.read(&said).ok_or_else(|| format!("{}: {said}", measure.name))?;
+                    println!("round {round} {:<44} {:<10} {value:.2} {}", measure.name, peer.name, measure.unit);
+                    results.add(measure, peer.name, value);
+                }
+            }
+        }
+    }
+    let minutes = started.elapsed().as_secs() / 60;
+    let folder = options.out.clone().unwrap_or_else(|| cargo::target().join("bench/report"));
+    report::write(&folder, &setting, &wanted, &results, options.rounds, minutes)
+}
+
+/// How long each takes from nothing to its first greeting.
+fn measure_starts(setting: &Setting, peers: &[&Peer], results: &mut Results) -> Result<()> {
+    for peer in std::iter::once(&peers::GATEPOST).chain(peers.iter().copied()).filter(|peer| !peer.is_relay_only) {
+        let Subject { greeted_ms, .. } = setting.start(peer)?;
+        results.add(&measures::START, peer.name, greeted_ms);
+    }
+    let Subject { greeted_ms, .. } = setting.start_with_users(20_000)?;
+    results.add(&measures::START_WITH_USERS, peers::GATEPOST.name, greeted_ms);
+    Ok(())
+}
+
+/// Runs the load generator; what it said.
+fn measure(setting: &Setting, leg: &peers::Endpoint, run: &Run, peer: &Peer) -> Result<Value> {
+    let mut command = Command::new(&setting.load);
+    command.args(run.arguments(peer));
+    command.args(["--to", &format!("127.0.0.1:{}", leg.port), "--pid", &leg.pid.to_string()]);
+    if run.leg != Leg::Plain {
+        command.arg("--ca").arg(&setting.authority.certificate);
+    }
+    let output = command.output().map_err(|error| format!("{}: {error}", setting.load.display()))?;
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| format!("{} of {}: {}", run.measures[0].name, peer.name, String::from_utf8_lossy(&output.stderr)))
+}
