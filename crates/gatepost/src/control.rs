@@ -8,20 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use rustix::net::SocketFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 
+use crate::acceptor::{Acceptor, Entrance};
 use crate::auth::{Checker, Pace};
 use crate::backend::States;
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::net::socket;
-use crate::service::{Arrival, Shared};
+use crate::service::Shared;
 use crate::worker::Workers;
 use crate::world::World;
 
@@ -31,10 +29,6 @@ const RESERVED_FILES: usize = 32;
 const FILES_PER_WORKER: usize = 6;
 /// Those of each session: the client's and the back end's.
 const FILES_PER_SESSION: usize = 2;
-/// How long accepting pauses when the system has no file descriptor or memory for a connection.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
-/// How often a shortage is said.
-const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How often certificates are looked at.
 const DAY: Duration = Duration::from_hours(24);
 /// How often sessions are told to end while Gatepost stops.
@@ -59,15 +53,13 @@ impl Source {
 }
 
 /// Who accepts, by address.
-type Acceptors = HashMap<SocketAddr, JoinHandle<()>>;
+type Acceptors = HashMap<SocketAddr, Acceptor>;
 
 struct Server {
     source: Source,
-    world: ArcSwap<World>,
-    workers: Arc<Workers>,
+    entrance: Arc<Entrance>,
     shared: Arc<Shared>,
     states: Arc<States>,
-    permits: Arc<Semaphore>,
 }
 
 /// Runs Gatepost until it is told to stop.
@@ -135,18 +127,15 @@ async fn serve(source: Source) -> Result<(), Problems> {
         stopping,
     });
     let workers = Workers::start(room.threads, Arc::clone(&shared)).map_err(cannot_start)?;
-    let server = Arc::new(Server {
-        source,
+    let entrance = Arc::new(Entrance {
         world: ArcSwap::from_pointee(world),
         workers,
-        shared,
-        states,
         permits: Arc::new(Semaphore::new(room.sessions)),
+        log: log.clone(),
     });
+    let server = Server { source, entrance, shared, states };
     let mut acceptors = HashMap::new();
-    for (address, socket) in sockets {
-        server.add_acceptor(&mut acceptors, address, socket).map_err(cannot_start)?;
-    }
+    server.add_acceptors(&mut acceptors, sockets);
     log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
         .with("name", config.name.as_str())
         .with("listeners", acceptors.len() as u64)
@@ -154,7 +143,9 @@ async fn serve(source: Source) -> Result<(), Problems> {
         .write();
     server.control(&mut acceptors, &mut signals).await;
     let _ = stop.send(true);
-    acceptors.into_values().for_each(|acceptor| acceptor.abort());
+    for acceptor in acceptors.into_values() {
+        acceptor.end().await;
+    }
     server.drain(&mut signals).await;
     log.record(Level::Info, "server", "Gatepost has stopped").write();
     log.flush();
@@ -214,7 +205,7 @@ fn room(threads: Threads, listeners: usize) -> Result<Room, Problem> {
 
 impl Server {
     /// Follows signals until one says stop.
-    async fn control(self: &Arc<Self>, acceptors: &mut Acceptors, signals: &mut Signals) {
+    async fn control(&self, acceptors: &mut Acceptors, signals: &mut Signals) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // The first look came with the configuration.
@@ -228,7 +219,7 @@ impl Server {
                     let message = "SIGUSR2: handing over to a new binary is not in this version of Gatepost";
                     self.shared.log.record(Level::Warning, "server", message).write();
                 }
-                _ = seconds.tick() => self.workers.look(),
+                _ = seconds.tick() => self.entrance.workers.look(),
                 _ = days.tick() => self.warn_of_expiry(),
             }
         }
@@ -236,13 +227,13 @@ impl Server {
 
     /// Certificates end while Gatepost runs.
     fn warn_of_expiry(&self) {
-        for warning in self.world.load().expiry_warnings() {
+        for warning in self.entrance.world.load().expiry_warnings() {
             self.shared.log.record(Level::Warning, "server", warning.to_string()).write();
         }
     }
 
     /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
-    async fn reload(self: &Arc<Self>, acceptors: &mut Acceptors) {
+    async fn reload(&self, acceptors: &mut Acceptors) {
         let log = &self.shared.log;
         match self.try_reload(acceptors).await {
             Ok(warnings) => {
@@ -261,7 +252,7 @@ impl Server {
         }
     }
 
-    async fn try_reload(self: &Arc<Self>, acceptors: &mut Acceptors) -> Result<Vec<Problem>, Problems> {
+    async fn try_reload(&self, acceptors: &mut Acceptors) -> Result<Vec<Problem>, Problems> {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
         let (source, log, states) = (self.source.clone(), self.shared.log.clone(), Arc::clone(&self.states));
         // Reading files takes time that accepting connections should not wait for.
@@ -282,16 +273,15 @@ impl Server {
         let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
         self.move_listeners(acceptors, &world.config).await?;
         // From here on nothing can fail but for want of memory or threads.
-        self.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
+        self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
         self.shared.log.switch(prepared);
-        self.world.store(Arc::new(world));
+        self.entrance.world.store(Arc::new(world));
         Ok(warnings)
     }
 
     /// Listens on exactly the addresses that `config` names, or on those before.
-    async fn move_listeners(self: &Arc<Self>, acceptors: &mut Acceptors, config: &Config) -> Result<(), Problems> {
-        let failed = |error: io::Error| Problems::one(Problem::of("reload", error.to_string()));
-        let before = self.world.load_full();
+    async fn move_listeners(&self, acceptors: &mut Acceptors, config: &Config) -> Result<(), Problems> {
+        let before = self.entrance.world.load_full();
         let is_over = |old: &&Listener| !config.listeners().any(|new| new.address == old.address);
         let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.address)).collect();
         let old: Vec<_> = before.config.listeners().filter(is_over).collect();
@@ -299,104 +289,48 @@ impl Server {
         let stands_in_the_way = |old: &&&Listener| new.iter().any(|new| new.address.port() == old.address.port());
         let in_the_way: Vec<_> = old.iter().filter(stands_in_the_way).copied().collect();
         for listener in &in_the_way {
-            self.remove_acceptor(acceptors, listener.address).await;
+            end(acceptors, listener.address).await;
         }
         let mut problems = Vec::new();
         let mut sockets = bind(&new, &mut problems);
         if !problems.is_empty() {
             sockets.clear();
-            for (address, socket) in bind(&in_the_way, &mut problems) {
-                self.add_acceptor(acceptors, address, socket).map_err(failed)?;
-            }
+            self.add_acceptors(acceptors, bind(&in_the_way, &mut problems));
         }
         Problems::check(problems, ())?;
         for listener in old {
-            self.remove_acceptor(acceptors, listener.address).await;
+            end(acceptors, listener.address).await;
         }
+        self.add_acceptors(acceptors, sockets);
+        Ok(())
+    }
+
+    fn add_acceptors(&self, acceptors: &mut Acceptors, sockets: Vec<(SocketAddr, TcpListener)>) {
         for (address, socket) in sockets {
-            self.add_acceptor(acceptors, address, socket).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Begins to accept on a socket. An acceptor that waits holds a permit, so each brings its own.
-    fn add_acceptor(
-        self: &Arc<Self>,
-        acceptors: &mut Acceptors,
-        address: SocketAddr,
-        socket: TcpListener,
-    ) -> io::Result<()> {
-        let socket = watch_socket(socket)?;
-        self.permits.add_permits(1);
-        acceptors.insert(address, tokio::spawn(Arc::clone(self).accept(address, socket)));
-        Ok(())
-    }
-
-    /// Ends an acceptor; its socket is closed when this returns.
-    async fn remove_acceptor(&self, acceptors: &mut Acceptors, address: SocketAddr) {
-        if let Some(acceptor) = acceptors.remove(&address) {
-            acceptor.abort();
-            let _ = acceptor.await;
-            if let Ok(permit) = self.permits.try_acquire() {
-                permit.forget();
-            }
-        }
-    }
-
-    /// Accepts connections on one socket: first room for a session, then the connection.
-    async fn accept(self: Arc<Self>, address: SocketAddr, socket: AsyncFd<TcpListener>) {
-        let mut said = None;
-        loop {
-            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
-            let (tcp, peer) = match accept_one(&socket).await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // A client that left already is nobody's business.
-                    if error.kind() != io::ErrorKind::ConnectionAborted {
-                        self.say_shortage(address, &error, &mut said);
-                        tokio::time::sleep(SHORTAGE_PAUSE).await;
-                    }
-                    continue;
-                }
-            };
-            if let Some(snapshot) = self.world.load().snapshot(address) {
-                self.workers.dispatch(Arrival { tcp, peer, snapshot, permit });
-            }
-        }
-    }
-
-    fn say_shortage(&self, address: SocketAddr, error: &io::Error, said: &mut Option<Instant>) {
-        if said.is_none_or(|at| at.elapsed() >= SHORTAGE_LOG_INTERVAL) {
-            *said = Some(Instant::now());
-            self.shared
-                .log
-                .record(Level::Critical, "server", "connections can't be accepted")
-                .with("listener", address.to_string())
-                .with("error", error.to_string())
-                .write();
+            acceptors.insert(address, Acceptor::start(&self.entrance, address, socket));
         }
     }
 
     /// Ends all sessions within the drain time: quiet ones first and spread over it, the rest at its end.
     /// A second signal cuts it short.
     async fn drain(&self, signals: &mut Signals) {
-        let time = self.world.load().config.drain;
+        let time = self.entrance.world.load().config.drain;
         let deadline = Instant::now() + time;
         self.shared
             .log
             .record(Level::Info, "server", "Gatepost is stopping")
-            .with("sessions", self.workers.sessions() as u64)
+            .with("sessions", self.entrance.workers.sessions() as u64)
             .with("seconds", time.as_secs())
             .write();
-        while self.workers.sessions() > 0 {
+        while self.entrance.workers.sessions() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             let steps = (left.as_millis() / DRAIN_STEP.as_millis()).saturating_sub(1);
             let is_last = steps == 0;
-            let share = self.workers.sessions().div_ceil(usize::try_from(steps).unwrap_or(usize::MAX).max(1));
-            self.workers.drain(if is_last { usize::MAX } else { share }, is_last);
+            let share = self.entrance.workers.sessions().div_ceil(usize::try_from(steps).unwrap_or(usize::MAX).max(1));
+            self.entrance.workers.drain(if is_last { usize::MAX } else { share }, is_last);
             tokio::select! {
                 () = tokio::time::sleep(DRAIN_STEP.min(left)) => {}
                 _ = signals.terminate.recv() => break,
@@ -406,25 +340,9 @@ impl Server {
     }
 }
 
-/// Makes a socket one that can be waited for.
-#[expect(
-    deprecated,
-    reason = "its successor is not safe to call; a TcpListener keeps its descriptor for as long as it lives, which is all that is asked"
-)]
-fn watch_socket(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
-    AsyncFd::new(socket)
-}
-
-/// Accepts one connection, without making it this runtime's: sessions live on their worker's.
-async fn accept_one(socket: &AsyncFd<TcpListener>) -> io::Result<(std::net::TcpStream, SocketAddr)> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    loop {
-        let mut ready = socket.readable().await?;
-        let Ok(accepted) = ready.try_io(|socket| Ok(rustix::net::acceptfrom_with(socket.get_ref(), flags)?)) else {
-            continue;
-        };
-        let (descriptor, peer) = accepted?;
-        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        return Ok((descriptor.into(), peer));
+/// Ends the acceptor of an address, if there is one.
+async fn end(acceptors: &mut Acceptors, address: SocketAddr) {
+    if let Some(acceptor) = acceptors.remove(&address) {
+        acceptor.end().await;
     }
 }

@@ -1,6 +1,7 @@
 //! Gatepost, the mail front end: one program between the world's mail clients and an organisation's
 //! mail servers. ARCHITECTURE.md shows the way of a connection through these modules.
 
+mod acceptor;
 mod auth;
 mod backend;
 mod cli;

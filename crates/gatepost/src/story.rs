@@ -1,6 +1,8 @@
 //! A session's story: everything worth knowing of it, gathered on its way and written as one record.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use crate::service::relayed;
 /// See the module's documentation.
 pub(crate) struct Story {
     /// Names the session, here and in the back end's log.
-    pub(crate) session: String,
+    pub(crate) session: SessionId,
     pub(crate) service: &'static str,
     pub(crate) listener: Arc<str>,
     pub(crate) client: SocketAddr,
@@ -33,11 +35,56 @@ pub(crate) struct Story {
 /// How long each stage took; `None`: it was not reached.
 #[derive(Debug, Default)]
 pub(crate) struct Took {
-    pub(crate) tls: Option<Duration>,
-    pub(crate) auth: Option<Duration>,
-    pub(crate) map: Option<Duration>,
-    pub(crate) connect: Option<Duration>,
-    pub(crate) backend_login: Option<Duration>,
+    pub(crate) tls: Option<Lap>,
+    pub(crate) auth: Option<Lap>,
+    pub(crate) map: Option<Lap>,
+    pub(crate) connect: Option<Lap>,
+    pub(crate) backend_login: Option<Lap>,
+}
+
+/// A time in whole milliseconds, in as few bytes as that takes: a story lives as long as its session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lap(NonZeroU32);
+
+impl From<Duration> for Lap {
+    fn from(time: Duration) -> Self {
+        let milliseconds = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        Self(NonZeroU32::MIN.saturating_add(milliseconds))
+    }
+}
+
+impl Lap {
+    fn milliseconds(self) -> u64 {
+        u64::from(self.0.get() - 1)
+    }
+}
+
+/// A name that no two sessions share, on any node: 80 random bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionId([u8; 16]);
+
+impl SessionId {
+    fn new() -> Self {
+        const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        thread_local! {
+            /// Randomness for the next sessions, got from the kernel for many at a time.
+            static RANDOM: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) };
+        }
+        let random = RANDOM.with_borrow_mut(|random| {
+            if random.is_empty() {
+                random.resize(64, [0; 16]);
+                // Without randomness sessions would share a name; nothing else depends on it.
+                let _ = getrandom::fill(random.as_flattened_mut());
+            }
+            random.pop().unwrap_or_default()
+        });
+        Self(random.map(|byte| LETTERS[usize::from(byte % 32)]))
+    }
+
+    /// As it is written.
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// How a session ended.
@@ -60,7 +107,7 @@ impl Story {
     /// A story begins.
     pub(crate) fn new(service: &'static str, listener: &Arc<str>, client: SocketAddr) -> Self {
         Self {
-            session: session_id(),
+            session: SessionId::new(),
             service,
             listener: Arc::clone(listener),
             client,
@@ -93,7 +140,7 @@ impl Story {
             .with_some("method", self.mechanism)
             .with("rip", self.client.ip().to_canonical());
         let record = if self.tls.is_some() { record.with("tls", "yes") } else { record };
-        record.with("session", Field::Name(self.session.clone())).write();
+        record.with("session", Field::Name(self.session.as_str().to_owned())).write();
     }
 
     /// A log-in failed by no fault of the user's.
@@ -103,7 +150,7 @@ impl Story {
             .with("rip", self.client.ip().to_canonical())
             .with_some("backend", self.backend.as_deref())
             .with("fault", text)
-            .with("session", Field::Name(self.session.clone()))
+            .with("session", Field::Name(self.session.as_str().to_owned()))
             .write();
     }
 
@@ -111,7 +158,7 @@ impl Story {
     pub(crate) fn tell_line(&self, log: &Logger, with: &'static str, line: String) {
         log.record(Level::Protocol, self.service, line)
             .with("with", with)
-            .with("session", Field::Name(self.session.clone()))
+            .with("session", Field::Name(self.session.as_str().to_owned()))
             .write();
     }
 
@@ -120,7 +167,7 @@ impl Story {
         let (result, reason) = self.result(ended);
         let record = log
             .record(Level::Info, self.service, "session ended")
-            .with("session", Field::Name(self.session.clone()))
+            .with("session", Field::Name(self.session.as_str().to_owned()))
             .with("listener", &*self.listener)
             .with("rip", self.client.ip().to_canonical())
             .with("rport", u64::from(self.client.port()))
@@ -141,10 +188,10 @@ impl Story {
             ("ms_map", self.took.map),
             ("ms_connect", self.took.connect),
             ("ms_backend_login", self.took.backend_login),
-            ("ms_total", Some(self.started.elapsed())),
+            ("ms_total", Some(self.started.elapsed().into())),
         ];
         for (name, took) in stages {
-            record = record.with_some(name, took.map(|took| took.as_millis() as u64));
+            record = record.with_some(name, took.map(Lap::milliseconds));
         }
         record.write();
     }
@@ -164,7 +211,7 @@ impl Story {
 
 fn with_tls<'a>(record: Draft<'a>, keys: [&'static str; 2], facts: Option<TlsFacts>) -> Draft<'a> {
     match facts {
-        Some(facts) => record.with(keys[0], facts.version).with(keys[1], facts.cipher),
+        Some(facts) => record.with(keys[0], facts.version()).with(keys[1], facts.cipher()),
         None => record,
     }
 }
@@ -178,13 +225,4 @@ fn login_name(service: &str) -> &'static str {
         "submission" => "submission-login",
         _ => "login",
     }
-}
-
-/// A name that no two sessions share, on any node: 80 random bits.
-fn session_id() -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut random = [0; 16];
-    // Without randomness sessions would share a name; nothing else depends on it.
-    let _ = getrandom::fill(&mut random);
-    random.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
 }

@@ -1,16 +1,20 @@
 //! Worker threads: each runs its sessions on a runtime of its own, and no session ever moves.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::RuntimeMetrics;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::{Level, Threads};
 use crate::service::idle::Wheel;
 use crate::service::{Arrival, Shared, serve};
 
+/// The worker that also accepts connections, and so is always there.
+const FIRST: u32 = 0;
 /// Above this part of its time at work, on average over all, a further worker is started …
 const BUSY_HIGH: f64 = 0.75;
 /// … and below this part, were there one fewer, one is retired.
@@ -41,7 +45,7 @@ struct State {
 struct Worker {
     id: u32,
     orders: UnboundedSender<Order>,
-    sessions: Arc<AtomicUsize>,
+    load: Arc<Load>,
     retiring: AtomicBool,
     metrics: RuntimeMetrics,
     /// Its time at work until the last look.
@@ -49,16 +53,43 @@ struct Worker {
 }
 
 enum Order {
-    Serve(Box<Arrival>),
+    Serve(Counted, Box<Arrival>),
+    Run(Job),
     Drain { count: usize, all: bool },
 }
 
+/// Something else that runs on a worker's thread.
+pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A worker's sessions.
+#[derive(Default)]
+struct Load {
+    sessions: AtomicUsize,
+    /// There is one again: time must be kept.
+    begun: Notify,
+}
+
+impl Load {
+    fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+}
+
 /// Counts a session until it is dropped.
-struct Counted(Arc<AtomicUsize>);
+struct Counted(Arc<Load>);
+
+impl Counted {
+    fn new(load: &Arc<Load>) -> Self {
+        if load.sessions.fetch_add(1, Ordering::Relaxed) == 0 {
+            load.begun.notify_one();
+        }
+        Self(Arc::clone(load))
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -84,21 +115,30 @@ impl Workers {
         Ok(())
     }
 
-    /// Hands a connection to the worker with the fewest sessions.
-    pub(crate) fn dispatch(&self, arrival: Arrival) {
+    /// Hands a connection to the worker with the fewest sessions. Called on the first worker's thread,
+    /// whose own sessions begin right here.
+    pub(crate) fn dispatch_from_first(&self, arrival: Arrival) {
         let state = self.lock();
         let active = state.workers.iter().filter(|worker| !worker.retiring.load(Ordering::Relaxed));
-        if let Some(worker) = active.min_by_key(|worker| worker.sessions.load(Ordering::Relaxed)) {
-            worker.sessions.fetch_add(1, Ordering::Relaxed);
-            if worker.orders.send(Order::Serve(Box::new(arrival))).is_err() {
-                worker.sessions.fetch_sub(1, Ordering::Relaxed);
-            }
+        let Some(worker) = active.min_by_key(|worker| worker.load.sessions()) else { return };
+        let counted = Counted::new(&worker.load);
+        if worker.id == FIRST {
+            begin(counted, arrival, &self.shared);
+        } else {
+            let _ = worker.orders.send(Order::Serve(counted, Box::new(arrival)));
+        }
+    }
+
+    /// Runs `job` on the first worker's thread, beside its sessions.
+    pub(crate) fn run_on_first(&self, job: Job) {
+        if let Some(first) = self.lock().workers.iter().find(|worker| worker.id == FIRST) {
+            let _ = first.orders.send(Order::Run(job));
         }
     }
 
     /// Sessions of all workers.
     pub(crate) fn sessions(&self) -> usize {
-        self.lock().workers.iter().map(|worker| worker.sessions.load(Ordering::Relaxed)).sum()
+        self.lock().workers.iter().map(|worker| worker.load.sessions()).sum()
     }
 
     /// Tells some sessions to end: the quiet ones, or any.
@@ -153,10 +193,10 @@ impl Workers {
         Ok(())
     }
 
-    /// The one with the fewest sessions gets no more; it ends with the last of them.
+    /// The one with the fewest sessions gets no more; it ends with the last of them. The first stays.
     fn shrink(&self, state: &mut State) {
-        let active = state.workers.iter().filter(|worker| !worker.retiring.load(Ordering::Relaxed));
-        if let Some(worker) = active.min_by_key(|worker| worker.sessions.load(Ordering::Relaxed)) {
+        let may_go = |worker: &&Arc<Worker>| !worker.retiring.load(Ordering::Relaxed) && worker.id != FIRST;
+        if let Some(worker) = state.workers.iter().filter(may_go).min_by_key(|worker| worker.load.sessions()) {
             worker.retiring.store(true, Ordering::Relaxed);
         }
         self.say(state, "a worker retires");
@@ -183,16 +223,16 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
         let metrics = runtime.metrics();
         let (orders, incoming) = unbounded_channel();
-        let sessions = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&sessions);
+        let load = Arc::<Load>::default();
+        let own = Arc::clone(&load);
         std::thread::Builder::new()
             .name(format!("worker-{id}"))
-            .spawn(move || runtime.block_on(work(incoming, count, shared)))?;
-        Ok(Self { id, orders, sessions, retiring: AtomicBool::new(false), metrics, busy: Mutex::default() })
+            .spawn(move || runtime.block_on(work(incoming, own, shared)))?;
+        Ok(Self { id, orders, load, retiring: AtomicBool::new(false), metrics, busy: Mutex::default() })
     }
 
     fn is_done(&self) -> bool {
-        self.retiring.load(Ordering::Relaxed) && self.sessions.load(Ordering::Relaxed) == 0
+        self.retiring.load(Ordering::Relaxed) && self.load.sessions() == 0
     }
 
     /// The part of the time `passed` since the last look that it was at work.
@@ -210,30 +250,36 @@ fn count(threads: usize) -> f64 {
     f64::from(u32::try_from(threads).unwrap_or(u32::MAX))
 }
 
+/// A session begins on this thread.
+fn begin(counted: Counted, arrival: Arrival, shared: &Arc<Shared>) {
+    drop(tokio::spawn(serve(arrival, Arc::clone(shared), counted)));
+}
+
 /// A worker thread's whole life.
-async fn work(mut orders: UnboundedReceiver<Order>, sessions: Arc<AtomicUsize>, shared: Arc<Shared>) {
+async fn work(mut orders: UnboundedReceiver<Order>, load: Arc<Load>, shared: Arc<Shared>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    // Without sessions there is no time to keep, and the thread sleeps.
+    let mut keeps_time = false;
     loop {
-        // Without sessions there is no time to keep, and the thread sleeps.
-        let is_needed = sessions.load(Ordering::Relaxed) > 0;
         tokio::select! {
             order = orders.recv() => match order {
-                Some(Order::Serve(arrival)) => {
-                    let counted = Counted(Arc::clone(&sessions));
-                    let shared = Arc::clone(&shared);
-                    tokio::spawn(async move {
-                        let _counted = counted;
-                        serve(arrival, shared).await;
-                    });
-                }
+                Some(Order::Serve(counted, arrival)) => begin(counted, *arrival, &shared),
+                Some(Order::Run(job)) => drop(tokio::spawn(job)),
                 Some(Order::Drain { count, all }) => Wheel::drain(count, all),
                 None => break,
             },
-            _ = seconds.tick(), if is_needed => Wheel::tick(),
+            () = load.begun.notified(), if !keeps_time => {
+                keeps_time = true;
+                seconds.reset();
+            }
+            _ = seconds.tick(), if keeps_time => {
+                Wheel::tick();
+                keeps_time = load.sessions() > 0;
+            }
         }
     }
-    while sessions.load(Ordering::Relaxed) > 0 {
+    while load.sessions() > 0 {
         seconds.tick().await;
         Wheel::tick();
     }

@@ -9,7 +9,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter,
+};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -65,7 +67,7 @@ fn server_config(tls: &TlsListener) -> io::Result<Arc<ServerConfig>> {
 }
 
 /// Reads the literals that a line announces, and what follows them.
-async fn read_literals<S>(stream: &mut BufReader<S>, line: &mut String) -> io::Result<()>
+async fn read_literals<S>(stream: &mut BufReader<BufWriter<S>>, line: &mut String) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -87,7 +89,8 @@ where
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> io::Result<()> {
-    let mut stream = BufReader::with_capacity(1024, stream);
+    // Answers to commands that came together go out together, as a mail server's do.
+    let mut stream = BufReader::with_capacity(1024, BufWriter::with_capacity(256, stream));
     stream.write_all(format!("* OK [CAPABILITY {CAPABILITIES}] ready\r\n").as_bytes()).await?;
     stream.flush().await?;
     let mut line = String::new();
@@ -134,7 +137,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> io::Result<()
             _ => format!("{tag} OK done\r\n"),
         };
         stream.write_all(answer.as_bytes()).await?;
-        stream.flush().await?;
+        if !stream.buffer().contains(&b'\n') {
+            stream.flush().await?;
+        }
         if is_over {
             return stream.shutdown().await;
         }

@@ -7,12 +7,14 @@ use gatepost_wire::limits::ID_PAIRS_MAX;
 use gatepost_wire::{
     BackEvent, BackFault, BackLogin, BackSetup, BackStep, Offers, Protocol, Secret, Welcome, proxy_header,
 };
+use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Backend, Lease, ServiceLink};
 use crate::config::{Announce, TlsMode};
+use crate::net::socket::Connection;
 use crate::net::stream::{Stream, TlsFacts};
-use crate::net::{socket, tls};
+use crate::net::tls;
 
 /// Addresses tried of one host name.
 const ADDRESSES_MAX: usize = 4;
@@ -243,6 +245,11 @@ impl Backend {
                 .take(ADDRESSES_MAX)
                 .collect()
         };
+        let (first, awaited) = match (settings.announce, settings.tls) {
+            (Announce::ProxyV2, _) | (_, TlsMode::Implicit) => (Interest::WRITABLE, "connection"),
+            // A server that speaks first has accepted the connection when it does.
+            _ => (Interest::READABLE, "greeting"),
+        };
         let mut reason = "its name has no address".to_owned();
         let many = addresses.len();
         for (n, address) in addresses.into_iter().enumerate() {
@@ -252,11 +259,11 @@ impl Backend {
                 )));
             }
             let share = connect_deadline.saturating_duration_since(Instant::now()) / (many - n) as u32;
-            let connecting = socket::connect(address, self.source(settings, address));
-            let tcp = match timeout_at(Instant::now() + share, connecting).await {
-                Ok(Ok(tcp)) => tcp,
+            let connecting = Connection::open(address, self.source(settings, address), first);
+            let connection = match timeout_at(Instant::now() + share, connecting).await {
+                Ok(Ok(connection)) => connection,
                 Err(_) => {
-                    reason = format!("{address}: no connection within {}", seconds(share));
+                    reason = format!("{address}: no {awaited} within {}", seconds(share));
                     continue;
                 }
                 Ok(Err(error)) => {
@@ -264,12 +271,12 @@ impl Backend {
                     continue;
                 }
             };
-            if leads_to_ourselves(&tcp, address, purpose.own_listeners) {
+            if leads_to_ourselves(&connection, address, purpose.own_listeners) {
                 return Err(Attempt::Loop(format!(
                     "{address} is one of our own listeners: the map leads back to Gatepost"
                 )));
             }
-            let mut stream = Stream::new(tcp);
+            let mut stream = Stream::new(connection);
             if settings.announce == Announce::ProxyV2 {
                 let header = proxy_header::write_v2(purpose.client.address, purpose.client.local);
                 stream
@@ -331,11 +338,12 @@ fn announcement(announce: Announce, client: &Client<'_>) -> Vec<(String, String)
 }
 
 /// A listener on all addresses is met by connecting to any of our own.
-fn leads_to_ourselves(tcp: &tokio::net::TcpStream, address: SocketAddr, own_listeners: &[SocketAddr]) -> bool {
+fn leads_to_ourselves(connection: &Connection, address: SocketAddr, own_listeners: &[SocketAddr]) -> bool {
     let everywhere = |own: &SocketAddr| {
         own.ip().is_unspecified() && own.port() == address.port() && own.is_ipv4() == address.is_ipv4()
     };
-    own_listeners.iter().any(everywhere) && tcp.local_addr().is_ok_and(|local| local.ip() == address.ip())
+    let is_here = || connection.tcp()?.local_addr().map(|local| local.ip() == address.ip());
+    own_listeners.iter().any(everywhere) && is_here().unwrap_or(false)
 }
 
 fn certificate_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>, Attempt> {

@@ -10,7 +10,7 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
-use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, ProtocolVersion, ServerConfig};
 
 /// Bytes on their way to a socket. Grown once, and never cleared between uses.
 #[derive(Default)]
@@ -42,8 +42,22 @@ impl Outgoing {
 /// The TLS in use on a connection, for the log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TlsFacts {
-    pub(crate) version: &'static str,
-    pub(crate) cipher: &'static str,
+    version: ProtocolVersion,
+    suite: CipherSuite,
+}
+
+impl TlsFacts {
+    pub(crate) fn version(&self) -> &'static str {
+        match self.version {
+            ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            _ => "TLS",
+        }
+    }
+
+    pub(crate) fn cipher(&self) -> &'static str {
+        self.suite.as_str().unwrap_or("unknown")
+    }
 }
 
 /// Either side of TLS.
@@ -96,12 +110,7 @@ impl Side {
             Self::Server(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
             Self::Client(tls) => (tls.protocol_version(), tls.negotiated_cipher_suite()),
         };
-        let version = match version? {
-            ProtocolVersion::TLSv1_3 => "TLSv1.3",
-            ProtocolVersion::TLSv1_2 => "TLSv1.2",
-            _ => "TLS",
-        };
-        Some(TlsFacts { version, cipher: suite?.suite().as_str().unwrap_or("unknown") })
+        Some(TlsFacts { version: version?, suite: suite?.suite() })
     }
 }
 

@@ -6,17 +6,15 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use zeroize::Zeroize as _;
 
 use super::records::{Outgoing, Processed, Progress, Sending, Side};
+use super::socket::{Connection, Read};
 
 pub(crate) use super::records::TlsFacts;
 
@@ -66,7 +64,9 @@ pub(crate) enum Received<'a> {
 
 /// A TCP connection, in clear or under TLS.
 pub(crate) struct Stream {
-    tcp: TcpStream,
+    connection: Connection,
+    /// The peer says no more, and all that it said is read.
+    is_read_out: bool,
     tls: Option<Box<Tls>>,
     /// Bytes that the peer's socket did not take yet.
     unsent: Vec<u8>,
@@ -98,63 +98,66 @@ struct Tls {
 
 impl Stream {
     /// A connection in clear.
-    pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None, unsent: Vec::new(), unsent_gone: 0, write: WriteSide::Open }
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection, is_read_out: false, tls: None, unsent: Vec::new(), unsent_gone: 0, write: WriteSide::Open }
     }
 
-    /// The socket, for its addresses and options.
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        &self.tcp
+    /// The socket beneath.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Ends TLS for a client that connected to us.
-    /// `early` is what it already sent, should somebody have had to read it.
-    pub(crate) async fn accept_tls(&mut self, config: Arc<ServerConfig>, early: Vec<u8>) -> io::Result<()> {
+    /// `early` is what it already sent, should somebody have had to read it; `we_speak`: the first word
+    /// under TLS is ours and follows at once.
+    pub(crate) async fn accept_tls(
+        &mut self,
+        config: Arc<ServerConfig>,
+        early: Vec<u8>,
+        we_speak: bool,
+    ) -> io::Result<()> {
         let side = Side::server(config)?;
-        self.handshake(side, early).await
+        self.handshake(side, early, we_speak).await
     }
 
     /// Begins TLS with a server that we connected to.
     pub(crate) async fn connect_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
         let side = Side::client(config, name)?;
-        self.handshake(side, Vec::new()).await
+        self.handshake(side, Vec::new(), false).await
     }
 
-    async fn handshake(&mut self, side: Side, partial: Vec<u8>) -> io::Result<()> {
+    async fn handshake(&mut self, side: Side, partial: Vec<u8>, we_speak: bool) -> io::Result<()> {
         let mut total = partial.len();
         self.tls = Some(Box::new(Tls { side, partial, early: Vec::new(), ended: false, failed: None, is_dead: false }));
         // A client speaks first: let it write before anything is read.
         let mut progress = Scratch::with(|Scratch { incoming, outgoing }| {
-            let progress = self.decrypt(0, incoming, outgoing)?;
+            let progress = self.decrypt(0, incoming, outgoing);
+            self.push(outgoing.filled(), false)?;
             self.keep_early(incoming);
-            Ok::<_, io::Error>(progress)
+            progress
         })?;
         loop {
             self.flush().await?;
             if progress != Progress::Handshaking {
                 return Ok(());
             }
-            self.tcp.readable().await?;
-            let count = Scratch::with(|Scratch { incoming, outgoing }| {
-                let count = match self.read_raw(incoming) {
-                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-                    Err(error) => return Err(error),
-                };
-                progress = self.decrypt(count, incoming, outgoing)?;
-                self.keep_early(incoming);
-                Ok(count)
+            let count = std::future::poll_fn(|cx| {
+                Scratch::with(|Scratch { incoming, outgoing }| {
+                    let count = ready!(self.poll_read_raw(cx, incoming))?;
+                    if count == 0 {
+                        return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
+                    }
+                    let decrypted = self.decrypt(count, incoming, outgoing);
+                    // The last flight of a handshake, a ticket mostly, may go out with what is said next.
+                    let more = we_speak && matches!(decrypted, Ok(Progress::Open));
+                    let pushed = self.push(outgoing.filled(), more);
+                    progress = decrypted?;
+                    pushed?;
+                    self.keep_early(incoming);
+                    Poll::Ready(Ok(count))
+                })
             });
-            let count = match count {
-                Ok(count) => count,
-                Err(error) => {
-                    // The alert, as far as the socket takes it at once.
-                    let _ = self.try_flush();
-                    return Err(error);
-                }
-            };
-            total += count;
+            total += count.await?;
             if total > HANDSHAKE_BYTES_MAX && progress == Progress::Handshaking {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS handshake is too large"));
             }
@@ -196,7 +199,7 @@ impl Stream {
     /// Sends all of `bytes`.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !bytes.is_empty() {
-            Scratch::with(|scratch| self.send(bytes, &mut scratch.outgoing))?;
+            Scratch::with(|scratch| self.send(bytes, false, &mut scratch.outgoing))?;
         }
         self.flush().await
     }
@@ -236,19 +239,17 @@ impl Stream {
                     return Poll::Ready(Ok(Received::End));
                 }
             }
-            ready!(self.tcp.poll_read_ready(cx))?;
-            let count = match self.read_raw(incoming) {
-                Ok(0) => return Poll::Ready(Ok(Received::End)),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
+            let count = ready!(self.poll_read_raw(cx, incoming))?;
+            if count == 0 {
+                return Poll::Ready(Ok(Received::End));
+            }
             if self.tls.is_none() {
                 return Poll::Ready(Ok(Received::Bytes(&incoming.received[..count])));
             }
             // What was sound before an error still counts.
             let failed = self.decrypt(count, incoming, outgoing).err();
-            let _ = self.try_flush();
+            // That the peer takes nothing more is for whoever writes to find out.
+            let _ = self.push(outgoing.filled(), false);
             if let Some(tls) = &mut self.tls {
                 tls.failed = failed;
             }
@@ -259,15 +260,24 @@ impl Stream {
         }
     }
 
+    /// Whether nothing comes behind what was received.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.tls {
+            Some(tls) => tls.ended && tls.early.is_empty() && tls.failed.is_none(),
+            None => self.is_read_out,
+        }
+    }
+
     /// Sends `bytes`; what the socket does not take is kept. Ask [`Stream::poll_flush`] before the next.
-    pub(crate) fn send(&mut self, bytes: &[u8], outgoing: &mut Outgoing) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return self.push(bytes) };
+    /// With `more`, something follows at once and may go out together with them.
+    pub(crate) fn send(&mut self, bytes: &[u8], more: bool, outgoing: &mut Outgoing) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return self.push(bytes, more) };
         if tls.is_dead {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         outgoing.clear();
         tls.side.encrypt(&mut tls.partial, &Sending::Data(bytes), outgoing)?;
-        self.push(outgoing.filled())
+        self.push(outgoing.filled(), more)
     }
 
     /// Ends our side of the conversation once everything is sent.
@@ -276,12 +286,25 @@ impl Stream {
             return Ok(());
         }
         self.write = WriteSide::Closing;
-        if let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_dead) {
-            outgoing.clear();
-            tls.side.encrypt(&mut tls.partial, &Sending::Close, outgoing)?;
-            self.push(outgoing.filled())?;
-        }
+        self.say_goodbye(outgoing)?;
         self.try_flush()
+    }
+
+    /// As [`Stream::close_write`], for a stream that is dropped next: that ends our side as well.
+    pub(crate) fn close_last(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
+        if self.write != WriteSide::Open {
+            return Ok(());
+        }
+        self.write = WriteSide::Closed;
+        self.say_goodbye(outgoing)
+    }
+
+    /// TLS' closing alert, which the end of the stream follows.
+    fn say_goodbye(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
+        let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_dead) else { return Ok(()) };
+        outgoing.clear();
+        tls.side.encrypt(&mut tls.partial, &Sending::Close, outgoing)?;
+        self.push(outgoing.filled(), true)
     }
 
     /// How many bytes wait to be sent.
@@ -296,24 +319,26 @@ impl Stream {
             if self.unsent.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.tcp.poll_write_ready(cx))?;
+            ready!(self.connection.poll_write_again(cx))?;
         }
     }
 
     fn try_flush(&mut self) -> io::Result<()> {
         while self.unsent_gone < self.unsent.len() {
-            match self.tcp.try_write(&self.unsent[self.unsent_gone..]) {
-                Ok(count) => self.unsent_gone += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            match self.connection.write(&self.unsent[self.unsent_gone..], false) {
+                Ok(Some(count)) => self.unsent_gone += count,
+                Ok(None) => return Ok(()),
                 Err(error) => return Err(self.give_up_writing(error)),
             }
         }
-        self.unsent.zeroize();
-        self.unsent = Vec::new();
-        self.unsent_gone = 0;
+        if !self.unsent.is_empty() {
+            self.unsent.zeroize();
+            self.unsent = Vec::new();
+            self.unsent_gone = 0;
+        }
         if self.write == WriteSide::Closing {
             self.write = WriteSide::Closed;
-            SockRef::from(&self.tcp).shutdown(Shutdown::Write)?;
+            self.connection.shut_down_write()?;
         }
         Ok(())
     }
@@ -327,27 +352,36 @@ impl Stream {
     }
 
     /// Writes to the socket, behind what waits already, and keeps the rest.
-    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn push(&mut self, bytes: &[u8], more: bool) -> io::Result<()> {
         let mut sent = 0;
         while self.unsent.is_empty() && sent < bytes.len() {
-            match self.tcp.try_write(&bytes[sent..]) {
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            match self.connection.write(&bytes[sent..], more) {
+                Ok(Some(count)) => sent += count,
+                Ok(None) => break,
                 Err(error) => return Err(self.give_up_writing(error)),
             }
         }
-        self.unsent.extend_from_slice(&bytes[sent..]);
+        if sent < bytes.len() {
+            self.unsent.extend_from_slice(&bytes[sent..]);
+            self.connection.watch_writes()?;
+        }
         Ok(())
     }
 
-    /// Reads from the socket into `incoming`, leaving room for a partial record before it.
-    fn read_raw(&self, incoming: &mut Incoming) -> io::Result<usize> {
+    /// Reads from the socket into `incoming`, leaving room for a partial record before it. 0: it has ended.
+    fn poll_read_raw(&mut self, cx: &mut Context<'_>, incoming: &mut Incoming) -> Poll<io::Result<usize>> {
+        if self.is_read_out {
+            return Poll::Ready(Ok(0));
+        }
         let start = self.tls.as_ref().map_or(0, |tls| tls.partial.len());
         let room = incoming.received.get_mut(start..start + READ_BYTES).ok_or(io::ErrorKind::InvalidData)?;
-        self.tcp.try_read(room)
+        let Read { count, is_last } = ready!(self.connection.poll_read(cx, room))?;
+        self.is_read_out = is_last;
+        Poll::Ready(Ok(count))
     }
 
-    /// Decrypts the partial record and the `count` bytes read behind it; plaintext lies in `incoming.plain`.
+    /// Decrypts the partial record and the `count` bytes read behind it. Plaintext then lies in
+    /// `incoming.plain`, and in `outgoing` what TLS itself has to send, also after an error.
     fn decrypt(&mut self, count: usize, incoming: &mut Incoming, outgoing: &mut Outgoing) -> io::Result<Progress> {
         let Some(tls) = &mut self.tls else { return Ok(Progress::Open) };
         let before = tls.partial.len();
@@ -358,13 +392,10 @@ impl Stream {
         let bytes = &mut received[..before + count];
         let result = tls.side.process(bytes, plain, outgoing);
         tls.is_dead |= result.is_err();
-        let outcome = result.map(|Processed { used, progress }| {
+        result.map(|Processed { used, progress }| {
             tls.partial = bytes[used..].to_vec();
             tls.ended |= progress == Progress::Ended;
             progress
-        });
-        // That the peer takes nothing more is for whoever writes to find out.
-        let _ = self.push(outgoing.filled());
-        outcome
+        })
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Seconds a wheel reaches ahead. A deadline further away is looked at on the way, again and again.
 const SLOTS: u32 = 512;
+/// A session that lasts this long is told so.
+const SETTLE_SECONDS: u32 = 5;
 /// A session that said nothing for this many ticks, and so for more than a second, may be asked to go.
 const QUIET_SECONDS: u32 = 2;
 
@@ -26,6 +28,15 @@ pub(crate) enum Verdict {
     Stopped,
 }
 
+/// What the wheel has to say to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It has lasted for a while: what short sessions do without is worth its price now. Said once.
+    Settled,
+    /// It must end.
+    End(Verdict),
+}
+
 /// A session's own end of its [`Pulse`]: the wheel forgets the session when it goes.
 #[derive(Debug)]
 pub(crate) struct Heart(Arc<Pulse>);
@@ -36,15 +47,19 @@ struct Pulse {
     /// The wheel's second at which a byte was last seen.
     last: AtomicU32,
     timeout_seconds: AtomicU32,
-    verdict: AtomicU8,
+    state: AtomicU8,
     waker: Mutex<Option<Waker>>,
 }
 
-const OPEN: u8 = 0;
-const IDLE: u8 = 1;
-const DRAINED: u8 = 2;
-const STOPPED: u8 = 3;
-const GONE: u8 = 4;
+/// What a pulse's `state` is: lasting for less than [`SETTLE_SECONDS`]; to be told that it has settled;
+/// told; and then why it must end.
+const NEW: u8 = 0;
+const SETTLED: u8 = 1;
+const OPEN: u8 = 2;
+const IDLE: u8 = 3;
+const DRAINED: u8 = 4;
+const STOPPED: u8 = 5;
+const GONE: u8 = 6;
 
 impl Heart {
     /// A byte passed.
@@ -59,44 +74,50 @@ impl Heart {
         Wheel::with(|wheel| wheel.place(Arc::clone(&self.0)));
     }
 
-    /// Whether the session must end. The waker is woken when that changes.
-    pub(crate) fn verdict(&self, waker: &Waker) -> Option<Verdict> {
+    /// What there is to say. The waker is woken when that changes.
+    pub(crate) fn word(&self, waker: &Waker) -> Option<Word> {
         let mut kept = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
         }
-        match self.0.verdict.load(Ordering::Relaxed) {
-            IDLE => Some(Verdict::Idle),
-            DRAINED => Some(Verdict::Drained),
-            STOPPED => Some(Verdict::Stopped),
+        match self.0.state() {
+            SETTLED => {
+                self.0.state.store(OPEN, Ordering::Relaxed);
+                Some(Word::Settled)
+            }
+            IDLE => Some(Word::End(Verdict::Idle)),
+            DRAINED => Some(Word::End(Verdict::Drained)),
+            STOPPED => Some(Word::End(Verdict::Stopped)),
             _ => None,
         }
     }
-}
 
-impl Heart {
     /// Not now: ask again later.
     pub(crate) fn decline(&self) {
-        let _ = self.0.verdict.compare_exchange(DRAINED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.0.state.compare_exchange(DRAINED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
         Wheel::with(|wheel| wheel.place(Arc::clone(&self.0)));
     }
 }
 
 impl Drop for Heart {
     fn drop(&mut self) {
-        self.0.verdict.store(GONE, Ordering::Relaxed);
+        self.0.state.store(GONE, Ordering::Relaxed);
         *self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 impl Pulse {
-    fn end(&self, verdict: Verdict) {
-        let number = match verdict {
-            Verdict::Idle => IDLE,
-            Verdict::Drained => DRAINED,
-            Verdict::Stopped => STOPPED,
-        };
-        self.verdict.store(number, Ordering::Relaxed);
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Relaxed)
+    }
+
+    /// Whether it lives on, as far as the wheel knows.
+    fn is_alive(&self) -> bool {
+        self.state() <= OPEN
+    }
+
+    fn say(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
         if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
             waker.wake();
         }
@@ -143,7 +164,7 @@ impl Wheel {
             let pulse = Arc::new(Pulse {
                 last: AtomicU32::new(wheel.now),
                 timeout_seconds: AtomicU32::new(seconds(timeout)),
-                verdict: AtomicU8::new(OPEN),
+                state: AtomicU8::new(NEW),
                 waker: Mutex::new(None),
             });
             wheel.place(Arc::clone(&pulse));
@@ -163,10 +184,10 @@ impl Wheel {
             let pulses = wheel.slots.iter().flatten();
             let ready = pulses.filter(|pulse| {
                 let quiet = now.saturating_sub(pulse.last.load(Ordering::Relaxed)) >= QUIET_SECONDS;
-                pulse.verdict.load(Ordering::Relaxed) == OPEN && (quiet || all)
+                pulse.is_alive() && (quiet || all)
             });
-            let verdict = if all { Verdict::Stopped } else { Verdict::Drained };
-            ready.take(count).for_each(|pulse| pulse.end(verdict));
+            let state = if all { STOPPED } else { DRAINED };
+            ready.take(count).for_each(|pulse| pulse.say(state));
         });
     }
 
@@ -174,19 +195,23 @@ impl Wheel {
         self.now += 1;
         let due = std::mem::take(&mut self.slots[(self.now % SLOTS) as usize]);
         for pulse in due {
-            if pulse.verdict.load(Ordering::Relaxed) != OPEN {
+            if !pulse.is_alive() {
                 continue;
             }
             if pulse.deadline() <= self.now {
-                pulse.end(Verdict::Idle);
-            } else {
-                self.place(pulse);
+                pulse.say(IDLE);
+                continue;
             }
+            if pulse.state() == NEW {
+                pulse.say(SETTLED);
+            }
+            self.place(pulse);
         }
     }
 
     fn place(&mut self, pulse: Arc<Pulse>) {
-        let ahead = pulse.deadline().saturating_sub(self.now).clamp(1, SLOTS - 1);
+        let reach = if pulse.state() == NEW { SETTLE_SECONDS } else { SLOTS - 1 };
+        let ahead = pulse.deadline().saturating_sub(self.now).clamp(1, reach);
         self.slots[((self.now + ahead) % SLOTS) as usize].push(pulse);
     }
 }
@@ -196,7 +221,23 @@ mod tests {
     use super::*;
 
     fn is_over(pulse: &Heart) -> bool {
-        pulse.verdict(Waker::noop()).is_some()
+        matches!(pulse.word(Waker::noop()), Some(Word::End(_)))
+    }
+
+    #[test]
+    fn a_session_that_lasts_is_told_once() {
+        let pulse = Wheel::enter(Duration::from_mins(35));
+        for _ in 1..SETTLE_SECONDS {
+            Wheel::tick();
+            pulse.beat();
+            assert_eq!(pulse.word(Waker::noop()), None);
+        }
+        Wheel::tick();
+        assert_eq!(pulse.word(Waker::noop()), Some(Word::Settled));
+        for _ in 0..2000 {
+            Wheel::tick();
+            assert_eq!(pulse.word(Waker::noop()), None);
+        }
     }
 
     #[test]
@@ -211,7 +252,7 @@ mod tests {
         }
         assert!(!is_over(&silent));
         Wheel::tick();
-        assert_eq!(silent.verdict(Waker::noop()), Some(Verdict::Idle));
+        assert_eq!(silent.word(Waker::noop()), Some(Word::End(Verdict::Idle)));
         for _ in 0..1499 {
             Wheel::tick();
         }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::{Answer, Ask, Carry, Credentials, Event, Front, Mechanism, Outcome, Refusal, Step};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -24,8 +22,6 @@ use crate::story::Ended;
 
 /// How long a wrong password takes where Gatepost checks it: longer than any hash in use.
 const CHECKED_HERE_TIME: Duration = Duration::from_secs(1);
-/// How often a client that has sent more than was read is looked at for whether it is still there.
-const HANG_UP_LOOK: Duration = Duration::from_millis(200);
 /// A refusal that takes its time still comes this long before the client's time is over.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 
@@ -214,7 +210,7 @@ impl Session {
             let found = self.on_control(async move { directory.find(&name).await }).await;
             let entry = found.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault.0))?;
             self.check(entry.as_ref(), credentials).await?;
-            self.story.took.auth = Some(started.elapsed());
+            self.story.took.auth = Some(started.elapsed().into());
             is_checked = true;
         }
 
@@ -230,7 +226,7 @@ impl Session {
                 })?
             }
         };
-        self.story.took.map = Some(started.elapsed());
+        self.story.took.map = Some(started.elapsed().into());
         let backend = match self.snapshot.map.choose(&found) {
             Ok(backend) => backend,
             Err(NoPlace::Unknown) => return Err(Denied::Refused(Refusal::BadCredentials)),
@@ -301,7 +297,7 @@ impl Session {
             protocol: self.snapshot.listener.service.settings.protocol,
             user: &user,
             password: &credentials.password,
-            client: Client { address: self.address, local: self.local, session: &self.story.session, id },
+            client: Client { address: self.address, local: self.local, session: self.story.session.as_str(), id },
             own_greeting: &greeting,
             own_listeners: &self.snapshot.own_listeners,
             deadline: self.deadline,
@@ -310,7 +306,7 @@ impl Session {
         let mut stopping = self.shared.stopping.clone();
         let logged_in = tokio::select! {
             logged_in = backend.log_in(&purpose) => logged_in,
-            () = hung_up(self.client.tcp()) => return Err(Denied::Left),
+            () = self.client.connection().broken() => return Err(Denied::Left),
             _ = stopping.wait_for(|stopping| *stopping) => {
                 return Err(Denied::Fault(Refusal::ShuttingDown, "Gatepost is stopping".into()));
             }
@@ -319,8 +315,8 @@ impl Session {
             Ok(mut connected) => {
                 self.story.host = Some(connected.host);
                 self.story.backend_tls = connected.tls;
-                self.story.took.connect = Some(connected.connect_took);
-                self.story.took.backend_login = Some(connected.login_took);
+                self.story.took.connect = Some(connected.connect_took.into());
+                self.story.took.backend_login = Some(connected.login_took.into());
                 Ok((std::mem::take(&mut connected.welcome), connected))
             }
             Err(Failure::BadCredentials) => {
@@ -373,10 +369,10 @@ impl Session {
         let sent = (farewell.client_rest.len() as u64, rest.len() as u64);
         let moved = Scratch::with(|scratch| {
             if !farewell.client_rest.is_empty() {
-                server.send(&farewell.client_rest, &mut scratch.outgoing)?;
+                server.send(&farewell.client_rest, false, &mut scratch.outgoing)?;
             }
             if !rest.is_empty() {
-                client.send(&rest, &mut scratch.outgoing)?;
+                client.send(&rest, false, &mut scratch.outgoing)?;
             }
             Ok::<_, std::io::Error>(())
         });
@@ -389,17 +385,6 @@ impl Session {
         let relay = Relay::new(client, server, heart, sent, farewell.text);
         let (slots, permit) = held;
         Some(Established { relay, story, _held: (slots, lease, permit) })
-    }
-}
-
-/// Waits until the client's connection is broken, without reading from it: what it has sent is not ours
-/// to take yet. A client that only ended its own side still wants its answer.
-async fn hung_up(tcp: &TcpStream) {
-    loop {
-        match tcp.ready(Interest::READABLE).await {
-            Ok(ready) if !ready.is_write_closed() && !ready.is_error() => tokio::time::sleep(HANG_UP_LOOK).await,
-            _ => return,
-        }
     }
 }
 

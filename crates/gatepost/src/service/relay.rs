@@ -6,9 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::idle::{Heart, Verdict};
+use super::idle::{Heart, Verdict, Word};
 use crate::net::stream::{Received, Scratch, Stream};
 
+/// Pieces moved at a time before the thread's other sessions have their turn; each is at most 64 KiB.
+const PIECES_MAX: u32 = 16;
 /// Once one side has said its last word, the other may be silent for this long.
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -106,9 +108,16 @@ impl Relay {
             (false, true) => Some(true),
             _ => None,
         };
-        while pump(cx, &mut self.client, &mut self.server, &mut self.up, scratch)
-            | pump(cx, &mut self.server, &mut self.client, &mut self.down, scratch)
-        {}
+        let mut pieces = 0;
+        while pump(cx, &mut self.client, &mut self.server, &mut self.up, !self.down.open, scratch)
+            | pump(cx, &mut self.server, &mut self.client, &mut self.down, !self.up.open, scratch)
+        {
+            pieces += 1;
+            if pieces == PIECES_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
         let after = self.progress();
         if after != before {
             self.heart.beat();
@@ -130,13 +139,21 @@ impl Relay {
             self.heart.beat();
             self.heart.set_timeout(HALF_CLOSED_TIMEOUT);
         }
-        let verdict = self.heart.verdict(cx.waker())?;
+        let verdict = match self.heart.word(cx.waker())? {
+            // Costs a few system calls, which the many sessions that last no longer are spared.
+            Word::Settled => {
+                // A peer that can't be looked after is only found dead later.
+                let _ = self.server.connection().keep_alive();
+                return None;
+            }
+            Word::End(verdict) => verdict,
+        };
         if verdict == Verdict::Drained && !self.is_between_commands() {
             self.heart.decline();
             return None;
         }
         if verdict != Verdict::Idle && self.is_between_commands() {
-            let _ = self.client.send(self.farewell, &mut scratch.outgoing);
+            let _ = self.client.send(self.farewell, true, &mut scratch.outgoing);
         }
         let _ = self.client.close_write(&mut scratch.outgoing);
         let _ = self.server.close_write(&mut scratch.outgoing);
@@ -179,7 +196,14 @@ impl Future for Relay {
 /// Moves one piece from one side to the other; false: nothing can be moved now. The rest of a piece
 /// that the receiver doesn't take waits there, and until it is gone nothing more is read: that is the
 /// back-pressure.
-fn pump(cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream, lane: &mut Lane, scratch: &mut Scratch) -> bool {
+fn pump(
+    cx: &mut Context<'_>,
+    from: &mut Stream,
+    to: &mut Stream,
+    lane: &mut Lane,
+    is_last_lane: bool,
+    scratch: &mut Scratch,
+) -> bool {
     match to.poll_flush(cx) {
         Poll::Pending => return false,
         Poll::Ready(Err(error)) if lane.open => {
@@ -197,11 +221,12 @@ fn pump(cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream, lane: &mut Lan
         Poll::Ready(Ok(Received::Bytes(bytes))) => {
             lane.bytes += bytes.len() as u64;
             lane.at_line_end = bytes.ends_with(b"\r\n");
-            to.send(bytes, outgoing)
+            // The end of the stream goes out together with its last bytes.
+            to.send(bytes, from.is_over(), outgoing)
         }
         Poll::Ready(Ok(Received::End)) => {
             lane.end();
-            to.close_write(outgoing)
+            if is_last_lane && to.unsent() == 0 { to.close_last(outgoing) } else { to.close_write(outgoing) }
         }
         Poll::Ready(Err(error)) => {
             lane.end_broken(true, &error);
@@ -221,6 +246,12 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
+    use crate::net::socket::Connection;
+
+    fn stream(tcp: TcpStream) -> Stream {
+        Stream::new(Connection::new(tcp.into_std().expect("a socket")).expect("a connection"))
+    }
+
     /// Two ends of one connection.
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
@@ -233,7 +264,7 @@ mod tests {
     async fn running(timeout: Duration) -> (tokio::task::JoinHandle<Outcome>, TcpStream, TcpStream) {
         let ((client, client_far), (server, server_far)) = (pair().await, pair().await);
         let heart = Wheel::enter(timeout);
-        let relay = Relay::new(Stream::new(client_far), Stream::new(server), heart, (0, 0), b"* BYE\r\n");
+        let relay = Relay::new(stream(client_far), stream(server), heart, (0, 0), b"* BYE\r\n");
         (tokio::spawn(relay), client, server_far)
     }
 

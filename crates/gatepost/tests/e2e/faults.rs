@@ -51,7 +51,7 @@ fn every_way_to_fail_is_a_temporary_failure_with_its_own_reason() {
     for (what, port, reason) in [
         ("refusing", free_port().expect("a port"), "Connection refused"),
         ("black-holed", silent.local_addr().expect("an address").port(), "no greeting within"),
-        ("resetting", resets, "connection"),
+        ("resetting", resets, "Connection reset by peer"),
         ("silent after its greeting", mute, "no answer to the log-in within"),
         ("another protocol", says("SSH-2.0-OpenSSH\r\n"), "its greeting is not one that can be used"),
         ("BYE", says("* BYE overloaded\r\n"), "overloaded"),

@@ -81,7 +81,7 @@ impl Back {
                 Frame::Command => {
                     let line = self.framer.command().to_vec();
                     self.framer.finish();
-                    self.keep_trace("S", &printable(&line, PASSED_TEXT_BYTES_MAX));
+                    self.keep_trace("S", || printable(&line, PASSED_TEXT_BYTES_MAX));
                     let step = self.line(&line, out);
                     if !matches!(step, BackStep::Read) {
                         return step;
@@ -254,15 +254,15 @@ impl Back {
         if let Some(first) = pieces.pop_front() {
             out.extend_from_slice(first.expose());
         }
-        self.keep_trace("C", &format!("{TAG_LOGIN} [struck out]"));
+        self.keep_trace("C", || format!("{TAG_LOGIN} [struck out]"));
         self.capabilities = None;
         self.state = State::Login { pieces, untagged: Vec::new() };
         BackStep::Read
     }
 
-    fn keep_trace(&mut self, who: &str, line: &str) {
+    fn keep_trace(&mut self, who: &str, line: impl FnOnce() -> String) {
         if self.setup.trace {
-            self.trace.push(format!("{who}: {line}"));
+            self.trace.push(format!("{who}: {}", line()));
         }
     }
 
