@@ -89,8 +89,8 @@ where
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> io::Result<()> {
-    // Answers to commands that came together go out together, as a mail server's do.
-    let mut stream = BufReader::with_capacity(1024, BufWriter::with_capacity(256, stream));
+    // What can go out together does, as a mail server's answers do.
+    let mut stream = BufReader::with_capacity(1024, BufWriter::with_capacity(64 * 1024, stream));
     stream.write_all(format!("* OK [CAPABILITY {CAPABILITIES}] ready\r\n").as_bytes()).await?;
     stream.flush().await?;
     let mut line = String::new();

@@ -47,7 +47,7 @@ pub(crate) struct TlsFacts {
 }
 
 impl TlsFacts {
-    pub(crate) fn version(&self) -> &'static str {
+    pub(crate) fn version(self) -> &'static str {
         match self.version {
             ProtocolVersion::TLSv1_3 => "TLSv1.3",
             ProtocolVersion::TLSv1_2 => "TLSv1.2",
@@ -55,7 +55,7 @@ impl TlsFacts {
         }
     }
 
-    pub(crate) fn cipher(&self) -> &'static str {
+    pub(crate) fn cipher(self) -> &'static str {
         self.suite.as_str().unwrap_or("unknown")
     }
 }

@@ -104,6 +104,7 @@ pub(crate) struct Serving<T> {
     _held: T,
 }
 
+#[expect(clippy::large_enum_variant, reason = "the large one is what almost all sessions are, nearly all the time")]
 enum Stage {
     LogIn(Pin<Box<dyn Future<Output = Option<Established>> + Send>>),
     Relay(Established),
