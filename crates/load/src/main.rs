@@ -56,6 +56,9 @@ enum Command {
         /// How many at a time
         #[arg(long, default_value_t = 8)]
         concurrency: u32,
+        /// After so many seconds no further one is begun
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
         /// Resume TLS sessions
         #[arg(long)]
         resume: bool,
@@ -77,7 +80,7 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         rest: u64,
         /// How many seconds the proxy gets to give memory back when all but the first number have gone
-        #[arg(long, default_value_t = 12)]
+        #[arg(long, default_value_t = 5)]
         settle: u64,
     },
     /// Fetch messages on one session: processor time for each GB
@@ -150,8 +153,8 @@ async fn run(command: Command) -> std::io::Result<()> {
             let tls = tls.map(|((address, chain), key)| backend::TlsListener { address, chain, key });
             return backend::serve(listen, tls).await;
         }
-        Command::Logins { common, count, concurrency, resume } => {
-            measure::logins(&common.subject(resume)?, count, concurrency).await?
+        Command::Logins { common, count, concurrency, seconds, resume } => {
+            measure::logins(&common.subject(resume)?, count, concurrency, Duration::from_secs(seconds)).await?
         }
         Command::Idle { common, from, to_sessions, fetch, rest, settle } => {
             let [rest, settle] = [rest, settle].map(Duration::from_secs);

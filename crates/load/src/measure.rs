@@ -55,8 +55,8 @@ impl Subject {
     }
 }
 
-/// Logs in and out again, `concurrency` clients at a time.
-pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32) -> io::Result<Value> {
+/// Logs in and out again `count` times or for as long as `limit`, `concurrency` clients at a time.
+pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32, limit: Duration) -> io::Result<Value> {
     let (failures, resumed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let each = count / concurrency.max(1);
     let work = async {
@@ -65,15 +65,21 @@ pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32) -> i
             let (target, failures, resumed) =
                 (Arc::clone(&subject.target), Arc::clone(&failures), Arc::clone(&resumed));
             clients.spawn(async move {
-                let mut latencies = Vec::new();
+                let (mut latencies, begun) = (Vec::new(), Instant::now());
                 for _ in 0..each {
                     let started = Instant::now();
+                    if started - begun > limit {
+                        break;
+                    }
                     match Session::open(&target).await {
                         Ok(session) => {
-                            latencies.push(started.elapsed());
-                            resumed.fetch_add(u32::from(session.is_resumed), Ordering::Relaxed);
-                            let is_lost = session.log_out().await.is_err();
-                            failures.fetch_add(u32::from(is_lost), Ordering::Relaxed);
+                            let (took, is_resumed) = (started.elapsed(), session.is_resumed);
+                            if session.log_out().await.is_ok() {
+                                latencies.push(took);
+                                resumed.fetch_add(u32::from(is_resumed), Ordering::Relaxed);
+                            } else {
+                                failures.fetch_add(1, Ordering::Relaxed);
+                            }
                         }
                         Err(_) => {
                             failures.fetch_add(1, Ordering::Relaxed);
@@ -91,11 +97,12 @@ pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32) -> i
     };
     let (latencies, took, spent) = subject.timed(work).await?;
     let failures = failures.load(Ordering::Relaxed);
-    let done = f64::from((each * concurrency).saturating_sub(failures));
+    let done = f64::from(u32::try_from(latencies.len()).unwrap_or(u32::MAX));
     Ok(json!({
         "logins": done,
         "failures": failures,
         "resumed": resumed.load(Ordering::Relaxed),
+        "resumed_share": f64::from(resumed.load(Ordering::Relaxed)) / done.max(1.0),
         "per_second": done / took,
         "per_cpu_second": done / spent.max(0.01),
         "ms": percentiles(latencies, 1e3),

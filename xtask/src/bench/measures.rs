@@ -97,6 +97,7 @@ measures! {
     LOGINS_RESUMED:
         "log-ins, TLS 1.3 resumed", "per CPU-second", "per_cpu_second", more, OfHaproxy(2.5);
         "log-ins, TLS 1.3 resumed, rate", "per second", "per_second", more, NoGoal;
+        "log-ins, TLS 1.3 resumed, of them truly resumed", "share", "resumed_share", more, NoGoal;
     LOGINS_BOTH:
         "log-ins, TLS on both legs", "per CPU-second", "per_cpu_second", more, NoGoal;
         "log-ins, TLS on both legs, rate", "per second", "per_second", more, NoGoal;
@@ -147,7 +148,7 @@ pub(super) fn runs(quick: bool) -> Vec<Run> {
     let logins = |leg, count, flags, measures| Run {
         leg,
         command: "logins",
-        numbers: vec![("--count", few(count)), ("--concurrency", 8)],
+        numbers: vec![("--count", few(count)), ("--concurrency", 8), ("--seconds", 4)],
         flags,
         measures,
     };
@@ -158,15 +159,15 @@ pub(super) fn runs(quick: bool) -> Vec<Run> {
         flags: &[],
         measures,
     };
-    let idle = |leg, fetch, measures| Run {
+    let idle = |leg, fetch, settle, measures| Run {
         leg,
         command: "idle",
         numbers: vec![
             ("--from", few(1000)),
             ("--to-sessions", few(9000)),
             ("--fetch", fetch),
-            ("--rest", if quick { 0 } else { 3 }),
-            ("--settle", if quick { 0 } else { 12 }),
+            ("--rest", if quick { 0 } else { 2 }),
+            ("--settle", if quick { 0 } else { settle }),
         ],
         flags: &[],
         measures,
@@ -187,10 +188,10 @@ pub(super) fn runs(quick: bool) -> Vec<Run> {
         relay(Leg::Tls, 1 << 20, 2000, RELAY_TLS_LARGE),
         relay(Leg::Plain, 16 << 10, 20_000, RELAY_PLAIN_SMALL),
         relay(Leg::Tls, 16 << 10, 20_000, RELAY_TLS_SMALL),
-        idle(Leg::Plain, 0, IDLE_PLAIN),
-        idle(Leg::Tls, 0, IDLE_TLS),
-        idle(Leg::Both, 0, IDLE_BOTH),
-        idle(Leg::Tls, 1 << 20, IDLE_FETCHED),
+        idle(Leg::Plain, 0, 5, IDLE_PLAIN),
+        idle(Leg::Tls, 0, 5, IDLE_TLS),
+        idle(Leg::Both, 0, 0, IDLE_BOTH),
+        idle(Leg::Tls, 1 << 20, 0, IDLE_FETCHED),
         noop(Leg::Plain, 20_000, 0, NOOP_PLAIN),
         noop(Leg::Tls, 20_000, 0, NOOP_TLS),
         noop(Leg::Plain, 20_000, 9000, NOOP_BESIDE),

@@ -18,8 +18,10 @@ use super::socket::{Connection, Read};
 
 pub(crate) use super::records::TlsFacts;
 
-/// How much is read from a socket at a time.
-const READ_BYTES: usize = 64 * 1024;
+/// How much is read from a socket at a time: so much at first, and more where whole pieces keep coming and
+/// are taken at once. Large pieces make long transfers cheap; but what a slow receiver leaves of one is kept.
+pub(crate) const READ_BYTES_MIN: usize = 64 * 1024;
+pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 /// A peer's handshake messages may come to this much before it has proved anything.
 const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
 /// What may lie before the bytes just read: a handshake message that is not whole yet, or a record, of
@@ -42,7 +44,7 @@ pub(crate) struct Incoming {
 
 impl Scratch {
     fn new() -> Self {
-        let received = vec![0; PARTIAL_BYTES_MAX + READ_BYTES].into();
+        let received = vec![0; PARTIAL_BYTES_MAX + READ_BYTES_MAX].into();
         Self { incoming: Incoming { received, plain: Vec::new() }, outgoing: Outgoing::default() }
     }
 
@@ -143,7 +145,7 @@ impl Stream {
             }
             let count = std::future::poll_fn(|cx| {
                 Scratch::with(|Scratch { incoming, outgoing }| {
-                    let count = ready!(self.poll_read_raw(cx, incoming))?;
+                    let count = ready!(self.poll_read_raw(cx, READ_BYTES_MIN, incoming))?;
                     if count == 0 {
                         return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
                     }
@@ -181,7 +183,7 @@ impl Stream {
     pub(crate) async fn read(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             Scratch::with(|Scratch { incoming, outgoing }| {
-                let count = match ready!(self.poll_receive(cx, incoming, outgoing))? {
+                let count = match ready!(self.poll_receive(cx, READ_BYTES_MIN, incoming, outgoing))? {
                     Received::Bytes(bytes) => {
                         into.extend_from_slice(bytes);
                         bytes.len()
@@ -214,10 +216,11 @@ impl Stream {
         let _ = Scratch::with(|scratch| self.close_write(&mut scratch.outgoing));
     }
 
-    /// Reads once, without waiting longer than the context allows. The bytes lie in `incoming`.
+    /// Reads once, at most `most` bytes, without waiting longer than the context allows. They lie in `incoming`.
     pub(crate) fn poll_receive<'s>(
         &mut self,
         cx: &mut Context<'_>,
+        most: usize,
         incoming: &'s mut Incoming,
         outgoing: &mut Outgoing,
     ) -> Poll<io::Result<Received<'s>>> {
@@ -239,7 +242,7 @@ impl Stream {
                     return Poll::Ready(Ok(Received::End));
                 }
             }
-            let count = ready!(self.poll_read_raw(cx, incoming))?;
+            let count = ready!(self.poll_read_raw(cx, most, incoming))?;
             if count == 0 {
                 return Poll::Ready(Ok(Received::End));
             }
@@ -369,12 +372,12 @@ impl Stream {
     }
 
     /// Reads from the socket into `incoming`, leaving room for a partial record before it. 0: it has ended.
-    fn poll_read_raw(&mut self, cx: &mut Context<'_>, incoming: &mut Incoming) -> Poll<io::Result<usize>> {
+    fn poll_read_raw(&mut self, cx: &mut Context<'_>, most: usize, incoming: &mut Incoming) -> Poll<io::Result<usize>> {
         if self.is_read_out {
             return Poll::Ready(Ok(0));
         }
         let start = self.tls.as_ref().map_or(0, |tls| tls.partial.len());
-        let room = incoming.received.get_mut(start..start + READ_BYTES).ok_or(io::ErrorKind::InvalidData)?;
+        let room = incoming.received.get_mut(start..start + most).ok_or(io::ErrorKind::InvalidData)?;
         let Read { count, is_last } = ready!(self.connection.poll_read(cx, room))?;
         self.is_read_out = is_last;
         Poll::Ready(Ok(count))

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::idle::{Heart, Verdict, Word};
-use crate::net::stream::{Received, Scratch, Stream};
+use crate::net::stream::{READ_BYTES_MAX, READ_BYTES_MIN, Received, Scratch, Stream};
 
-/// Pieces moved at a time before the thread's other sessions have their turn; each is at most 64 KiB.
+/// Pieces moved at a time before the thread's other sessions have their turn; see [`READ_BYTES_MAX`].
 const PIECES_MAX: u32 = 16;
 /// Once one side has said its last word, the other may be silent for this long.
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_mins(1);
@@ -31,6 +31,8 @@ pub(crate) struct Relay {
 struct Lane {
     from_client: bool,
     bytes: u64,
+    /// How much is moved at a time.
+    piece_bytes: u32,
     open: bool,
     /// What was moved last ended a line: a line of our own may follow it.
     at_line_end: bool,
@@ -47,7 +49,20 @@ struct Broken {
 
 impl Lane {
     const fn new(from_client: bool, bytes: u64) -> Self {
-        Self { from_client, bytes, open: true, at_line_end: true, broken: None }
+        Self { from_client, bytes, piece_bytes: READ_BYTES_MIN as u32, open: true, at_line_end: true, broken: None }
+    }
+
+    /// A piece was moved; `taken`: the receiver took all of it.
+    fn moved(&mut self, bytes: &[u8], taken: bool) {
+        self.bytes += bytes.len() as u64;
+        self.at_line_end = bytes.ends_with(b"\r\n");
+        // TLS takes a little of each piece for itself.
+        let was_full = bytes.len() + bytes.len() / 64 >= self.piece_bytes as usize;
+        if !taken {
+            self.piece_bytes = (self.piece_bytes / 2).max(READ_BYTES_MIN as u32);
+        } else if was_full {
+            self.piece_bytes = (self.piece_bytes * 2).min(READ_BYTES_MAX as u32);
+        }
     }
 
     fn end(&mut self) {
@@ -216,13 +231,13 @@ fn pump(
         return false;
     }
     let Scratch { incoming, outgoing } = scratch;
-    let result = match from.poll_receive(cx, incoming, outgoing) {
+    let result = match from.poll_receive(cx, lane.piece_bytes as usize, incoming, outgoing) {
         Poll::Pending => return false,
         Poll::Ready(Ok(Received::Bytes(bytes))) => {
-            lane.bytes += bytes.len() as u64;
-            lane.at_line_end = bytes.ends_with(b"\r\n");
             // The end of the stream goes out together with its last bytes.
-            to.send(bytes, from.is_over(), outgoing)
+            let result = to.send(bytes, from.is_over(), outgoing);
+            lane.moved(bytes, to.unsent() == 0);
+            result
         }
         Poll::Ready(Ok(Received::End)) => {
             lane.end();
