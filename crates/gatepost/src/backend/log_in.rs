@@ -147,9 +147,9 @@ impl Backend {
     ) -> Result<Connected, Attempt> {
         let started = Instant::now();
         let connect_deadline = deadline.min(started + link.settings.connect_timeout);
-        let too_slow = |_| Attempt::Down(format!("no greeting within {}", seconds(started.elapsed())));
         let connecting = self.connect(host, link, purpose, connect_deadline);
-        let (mut stream, host_address) = timeout_at(connect_deadline, connecting).await.map_err(too_slow)??;
+        let (mut stream, host_address) =
+            timeout_at(connect_deadline, connecting).await.map_err(|_| too_slow_to_greet(started))??;
 
         let mut back = (purpose.protocol.back)(self.setup(link, purpose));
         let (mut input, mut out) = (Vec::new(), Vec::new());

@@ -177,11 +177,13 @@ pub(crate) fn client_config(link: &Link, min: TlsVersion) -> Result<Arc<ClientCo
         .with_protocol_versions(versions(min))
         .map_err(|error| Problem::of("tls", error.to_string()))?;
     let builder = builder.dangerous();
-    let config = if !link.pins.is_empty() {
-        let known = KnownCertificates { provider, pins: link.pins.clone() };
-        builder.with_custom_certificate_verifier(Arc::new(known))
-    } else if !link.verify {
-        builder.with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
+    let alone = match (link.pins.as_slice(), link.verify) {
+        ([], true) => None,
+        ([], false) => Some(Accepted::Any),
+        (pins, _) => Some(Accepted::Pinned(pins.to_vec())),
+    };
+    let config = if let Some(accepted) = alone {
+        builder.with_custom_certificate_verifier(Arc::new(OneCertificate { provider, accepted }))
     } else {
         let roots = match &link.ca {
             Some(path) => roots_from(path)?,
@@ -230,85 +232,57 @@ pub(crate) fn server_name(host: &str) -> Option<ServerName<'static>> {
     }
 }
 
-/// Takes exactly the pinned certificates.
+/// Judges a back end's certificate by itself alone. That the back end has its key is always checked.
 #[derive(Debug)]
-struct KnownCertificates {
+struct OneCertificate {
     provider: Arc<CryptoProvider>,
-    pins: Vec<[u8; 32]>,
+    accepted: Accepted,
 }
 
-/// Takes any certificate: only where the administrator says so.
 #[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
+enum Accepted {
+    /// These, by their SHA-256.
+    Pinned(Vec<[u8; 32]>),
+    /// Any: only where the administrator says so.
+    Any,
 }
 
-impl KnownCertificates {
-    fn judge(&self, certificate: &CertificateDer<'_>) -> Result<ServerCertVerified, rustls::Error> {
-        let digest: [u8; 32] = Sha256::digest(certificate).into();
-        if self.pins.contains(&digest) {
-            return Ok(ServerCertVerified::assertion());
+impl ServerCertVerifier for OneCertificate {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match &self.accepted {
+            Accepted::Pinned(pins) if !pins.contains(&Sha256::digest(certificate).into()) => {
+                Err(rustls::Error::General("the certificate is none of those pinned".into()))
+            }
+            Accepted::Pinned(_) | Accepted::Any => Ok(ServerCertVerified::assertion()),
         }
-        Err(rustls::Error::General("the certificate is none of those pinned".into()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
-
-impl AnyCertificate {
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "has the shape of its sibling")]
-    fn judge(&self, _: &CertificateDer<'_>) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-}
-
-/// Both judge the certificate alone; that the peer has its key is always checked.
-macro_rules! verifier {
-    ($type:ty) => {
-        impl ServerCertVerifier for $type {
-            fn verify_server_cert(
-                &self,
-                certificate: &CertificateDer<'_>,
-                _: &[CertificateDer<'_>],
-                _: &ServerName<'_>,
-                _: &[u8],
-                _: UnixTime,
-            ) -> Result<ServerCertVerified, rustls::Error> {
-                self.judge(certificate)
-            }
-
-            fn verify_tls12_signature(
-                &self,
-                message: &[u8],
-                certificate: &CertificateDer<'_>,
-                signature: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, rustls::Error> {
-                verify_tls12_signature(
-                    message,
-                    certificate,
-                    signature,
-                    &self.provider.signature_verification_algorithms,
-                )
-            }
-
-            fn verify_tls13_signature(
-                &self,
-                message: &[u8],
-                certificate: &CertificateDer<'_>,
-                signature: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, rustls::Error> {
-                verify_tls13_signature(
-                    message,
-                    certificate,
-                    signature,
-                    &self.provider.signature_verification_algorithms,
-                )
-            }
-
-            fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-                self.provider.signature_verification_algorithms.supported_schemes()
-            }
-        }
-    };
-}
-
-verifier!(KnownCertificates);
-verifier!(AnyCertificate);

@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout_at};
 use super::idle::Wheel;
 use super::relay::Relay;
 use super::{Established, Session};
-use crate::auth::hash::Unusable;
 use crate::backend::{Backend, Client, Connected, Failure, Purpose};
 use crate::config::Level;
 use crate::directory::Entry;
@@ -270,7 +269,7 @@ impl Session {
         match self.shared.checker.check(stored, credentials.password.duplicate()).await {
             Ok(true) => {}
             Ok(false) => return Err(Denied::Refused(Refusal::BadCredentials)),
-            Err(unusable @ (Unusable::Malformed | Unusable::UnknownScheme | Unusable::Stopped)) => {
+            Err(unusable) => {
                 return Err(Denied::Fault(
                     Refusal::Unavailable,
                     format!("the directory's entry can't be used: {unusable}"),
