@@ -245,7 +245,11 @@ pub(crate) struct Names {
 impl Names {
     /// The name under which a user is looked up, logged and logged in.
     pub(crate) fn canonical(&self, user: &str) -> String {
-        let mut name = if self.fold_case { user.to_lowercase() } else { user.to_owned() };
+        let mut name = match self.fold_case {
+            true if user.is_ascii() => user.to_ascii_lowercase(),
+            true => user.to_lowercase(),
+            false => user.to_owned(),
+        };
         if let Some(domain) = self.domain.as_ref().filter(|_| !name.contains('@')) {
             name.push('@');
             name.push_str(domain);

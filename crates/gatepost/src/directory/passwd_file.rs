@@ -1,6 +1,7 @@
 //! Dovecot's passwd-file: `user:{SCHEME}hash:uid:gid:gecos:home:shell:extra fields`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,6 +12,8 @@ use crate::log::Logger;
 
 /// How often the file is asked whether it has changed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A line with little in it, by which room for all users is made at once.
+const LINE_BYTES_USUAL: usize = 32;
 
 /// A passwd-file, read again when it changes.
 pub(crate) struct PasswdFile {
@@ -109,7 +112,7 @@ fn read(path: &Path, names: &Names) -> Result<(Arc<HashMap<String, Entry>>, Stam
 /// Reads all lines. A line that makes no sense spoils the file: half a file of users would be an outage
 /// that looks like wrong passwords.
 pub(crate) fn parse(text: &str, names: &Names) -> Result<HashMap<String, Entry>, Fault> {
-    let mut users = HashMap::new();
+    let mut users = HashMap::with_capacity(text.len() / LINE_BYTES_USUAL);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim_end();
         if line.is_empty() || line.starts_with('#') {
@@ -118,15 +121,15 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<HashMap<String, Entry>,
         let fault = |what: &str| Fault(format!("line {}: {what}", number + 1));
         let (user, entry) = parse_line(line).map_err(|what| fault(&what))?;
         // Log-ins are looked up under their full names, so that is how the lines are kept.
-        let user = names.canonical(&user);
-        if users.insert(user.clone(), entry).is_some() {
-            return Err(fault(&format!("a second entry for {user:?}")));
+        match users.entry(names.canonical(user)) {
+            MapEntry::Vacant(place) => drop(place.insert(entry)),
+            MapEntry::Occupied(known) => return Err(fault(&format!("a second entry for {:?}", known.key()))),
         }
     }
     Ok(users)
 }
 
-fn parse_line(line: &str) -> Result<(String, Entry), String> {
+fn parse_line(line: &str) -> Result<(&str, Entry), String> {
     let mut fields = line.splitn(8, ':');
     let user = fields.next().filter(|user| !user.is_empty()).ok_or("no user name")?;
     let password = fields.next().filter(|password| !password.is_empty()).map(str::to_owned);
@@ -146,7 +149,7 @@ fn parse_line(line: &str) -> Result<(String, Entry), String> {
             _ => {}
         }
     }
-    Ok((user.to_owned(), entry))
+    Ok((user, entry))
 }
 
 #[cfg(test)]
