@@ -19,6 +19,8 @@ const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// A client that was refused in a storm comes again after this time, and its share of as much again.
 const RETRY_TIME: Duration = Duration::from_millis(250);
 const RETRIES_MAX: u32 = 100;
+/// Whoever relays fewer messages than this in the whole time stalls.
+const STALLED_MESSAGES: u32 = 300;
 
 /// The proxy that is measured: where it is, and its process.
 #[derive(Clone)]
@@ -166,9 +168,12 @@ pub(crate) async fn relay(subject: &Subject, size: u64, count: u32, limit: Durat
     };
     let (done, took, spent) = subject.timed(work).await?;
     let gigabytes = number(size) * f64::from(done) / 1e9;
+    // So few messages in all that time mean that something waits; their processor time says nothing.
+    let stalls = done < count.min(STALLED_MESSAGES) && took >= limit.as_secs_f64();
     Ok(json!({
         "messages": done,
-        "cpu_seconds_per_gb": spent / gigabytes,
+        "stalls": stalls,
+        "cpu_seconds_per_gb": (!stalls).then_some(spent / gigabytes),
         "gb_per_second": gigabytes / took,
     }))
 }

@@ -61,6 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .into_iter()
         .filter(|run| options.only.as_ref().is_none_or(|text| run.measures.iter().any(|m| m.name.contains(text))))
         .collect();
+    let machine = report::machine();
     let started = Instant::now();
     let mut results = Results::default();
     for round in 1..=options.rounds.max(1) {
@@ -74,6 +75,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 let subject = setting.start(peer)?;
                 let Some(leg) = subject.leg(run.leg) else { continue };
                 let said = measure(&setting, leg, run, peer)?;
+                if said["stalls"] == true {
+                    println!("round {round} {:<44} {:<10} stalls", run.measures[0].name, peer.name);
+                    continue;
+                }
                 for measure in run.measures {
                     let value = measure.read(&said).ok_or_else(|| format!("{}: {said}", measure.name))?;
                     println!("round {round} {:<44} {:<10} {value:.2} {}", measure.name, peer.name, measure.unit);
@@ -84,7 +89,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let minutes = started.elapsed().as_secs() / 60;
     let folder = options.out.clone().unwrap_or_else(|| cargo::target().join("bench/report"));
-    report::write(&folder, &setting, &wanted, &results, options.rounds, minutes)
+    report::write(
+        &folder,
+        &machine,
+        &setting,
+        &wanted,
+        &results,
+        &format!("{} rounds in {minutes} minutes", options.rounds),
+    )
 }
 
 /// How long each takes from nothing to its first greeting.

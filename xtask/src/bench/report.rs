@@ -61,16 +61,15 @@ impl Row {
     }
 }
 
-/// Writes the report into `folder`.
+/// Writes the report into `folder`; `machine` as it was when the measurements began.
 pub(super) fn write(
     folder: &Path,
+    machine: &str,
     setting: &Setting,
     peers: &[&Peer],
     results: &Results,
-    rounds: usize,
-    minutes: u64,
+    extent: &str,
 ) -> Result<()> {
-    let machine = machine();
     let versions = peers.iter().filter_map(|peer| peers::version(peer)).collect::<Vec<_>>();
     let everybody: Vec<_> = std::iter::once(&GATEPOST).chain(peers.iter().copied()).collect();
     let configurations = everybody
@@ -79,14 +78,14 @@ pub(super) fn write(
         .collect::<Result<BTreeMap<_, _>>>()?;
 
     let mut text = format!(
-        "{machine}. {}. {rounds} rounds in {minutes} minutes; medians, lowest and highest in brackets.\n\n",
+        "{machine}. {}. {extent}; medians, lowest and highest in brackets; nothing where a proxy can't or stalls.\n\n",
         versions.join("; ")
     );
     text.push_str(&table(&everybody, results));
     let json = json!({
         "machine": machine,
         "versions": versions,
-        "rounds": rounds,
+        "extent": extent,
         "results": results.0.iter().map(describe).collect::<Vec<_>>(),
         "configurations": configurations,
     });
@@ -107,8 +106,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Processor, cores, system, and the commit that was measured.
-fn machine() -> String {
+/// Processor, cores, system, and the commit that is measured.
+pub(super) fn machine() -> String {
     let say = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).current_dir(cargo::root()).output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
