@@ -5,9 +5,15 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 17] = [
     "dovecot-core",
     "dovecot-imapd",
+    "slapd",
+    "postgresql",
+    "postgresql-client",
+    "mariadb-server",
+    "mariadb-client",
+    "nginx-light",
     "curl",
     "isync",
     "mutt",

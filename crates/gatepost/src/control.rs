@@ -104,7 +104,8 @@ async fn serve(source: Source) -> Result<(), Problems> {
         Logger::start(&config::Log { level: Level::Critical, rules: Vec::new() })
     })?;
     let states = Arc::default();
-    let built = World::build(config.clone(), &log, &states, &mut warnings)
+    let checker = Checker::new(tokio::runtime::Handle::current());
+    let built = World::build(config.clone(), &log, &checker, &states, &mut warnings)
         .map_err(|found| problems.append(&mut found.into_vec()));
     let listeners: Vec<_> = config.listeners().collect();
     let sockets = bind(&listeners, &mut problems);
@@ -121,7 +122,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let shared = Arc::new(Shared {
         log: log.clone(),
         ledger: Arc::new(Ledger::default()),
-        checker: Checker::new(tokio::runtime::Handle::current()),
+        checker,
         pace: Pace::default(),
         control: tokio::runtime::Handle::current(),
         stopping,
@@ -255,12 +256,13 @@ impl Server {
     async fn try_reload(&self, acceptors: &mut Acceptors) -> Result<Vec<Problem>, Problems> {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
         let (source, log, states) = (self.source.clone(), self.shared.log.clone(), Arc::clone(&self.states));
+        let checker = self.shared.checker.clone();
         // Reading files takes time that accepting connections should not wait for.
         let build = move || {
             let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
             let mut note = |found: Problems| problems.append(&mut found.into_vec());
             let prepared = Logger::prepare(&config.log).map_err(&mut note);
-            let world = World::build(config, &log, &states, &mut warnings).map_err(&mut note);
+            let world = World::build(config, &log, &checker, &states, &mut warnings).map_err(&mut note);
             Problems::check(problems, ())?;
             match (world, prepared) {
                 (Ok(world), Ok(prepared)) => Ok((world, prepared, warnings)),

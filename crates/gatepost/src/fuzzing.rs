@@ -17,7 +17,7 @@ pub fn configuration(text: &str) -> bool {
 
 /// Reads a passwd-file; how many users it has.
 pub fn passwd_file(text: &str) -> Option<usize> {
-    let names = Names { fold_case: true, domain: Some("example.org".into()) };
+    let names = Names { fold_case: true, domain: Some("example.org".into()), ..Names::default() };
     passwd_file::parse(text, &names).map(|users| users.len()).ok()
 }
 

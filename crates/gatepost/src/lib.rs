@@ -4,6 +4,7 @@
 mod acceptor;
 mod auth;
 mod backend;
+mod cache;
 mod cli;
 mod config;
 mod control;

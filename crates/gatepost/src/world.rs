@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::auth::{Checker, Judge};
 use crate::backend::{Backends, States};
 use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, Problem, Problems, TlsMode};
-use crate::directory::{self, Directory};
+use crate::directory;
 use crate::ledger::Scope;
 use crate::log::Logger;
 use crate::map::Map;
@@ -24,7 +25,7 @@ pub(crate) struct World {
     pub(crate) map: Arc<Map>,
     own_listeners: Arc<[SocketAddr]>,
     certificates: Vec<(CertificateFiles, Certificate)>,
-    directories: Directories,
+    directories: Vec<Arc<Judge>>,
 }
 
 impl World {
@@ -33,20 +34,20 @@ impl World {
     pub(crate) fn build(
         config: Config,
         log: &Logger,
+        checker: &Checker,
         states: &Arc<States>,
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, Problems> {
         let mut problems = Vec::new();
-        let directories = open_directories(&config, log, &mut problems);
+        let directories = open_directories(&config, log, warnings, &mut problems);
         let backends = Backends::open(&config, states, warnings).unwrap_or_else(|found| {
             problems.append(&mut found.into_vec());
             Backends::default()
         });
         let mut certificates = Vec::new();
         let listeners = build_listeners(&config, &directories, &mut certificates, &mut problems);
-        let chosen =
-            config.map.directories.iter().filter_map(|name| directories.iter().find(|(known, _)| known == name));
-        let map = Map::new(&config.map, chosen.cloned().collect(), backends, log.clone());
+        let chosen = config.map.directories.iter().filter_map(|name| named(&directories, name));
+        let map = Map::new(&config.map, chosen.collect(), backends, checker.clone(), log.clone());
         let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
         let level = Arc::new(Level::new(&config.access));
         problems.dedup();
@@ -64,15 +65,16 @@ impl World {
     }
 
     /// The directory of that name.
-    pub(crate) fn directory(&self, name: &str) -> Option<&Arc<dyn Directory>> {
-        self.directories.iter().find(|(known, _)| known == name).map(|(_, directory)| directory)
+    pub(crate) fn directory(&self, name: &str) -> Option<Arc<Judge>> {
+        named(&self.directories, name)
     }
 
     /// Keys and directories that everyone on this machine can read.
     fn exposure_warnings(&self) -> Vec<Problem> {
         let keys = self.certificates.iter().map(|(files, _)| &files.key);
-        let directories = self.config.directories.iter().map(|directory| match &directory.kind {
-            DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => path,
+        let directories = self.config.directories.iter().filter_map(|directory| match &directory.kind {
+            DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => Some(path),
+            DirectoryKind::Sql(_) | DirectoryKind::Ldap(_) | DirectoryKind::Http(_) => None,
         });
         keys.chain(directories).filter_map(secret_file::exposure).collect()
     }
@@ -94,22 +96,30 @@ impl World {
     }
 }
 
-type Directories = Vec<(String, Arc<dyn Directory>)>;
+fn named(directories: &[Arc<Judge>], name: &str) -> Option<Arc<Judge>> {
+    directories.iter().find(|judge| &*judge.name == name).map(Arc::clone)
+}
 
-fn open_directories(config: &Config, log: &Logger, problems: &mut Vec<Problem>) -> Directories {
-    let open = |settings: &config::Directory| match directory::open(settings, &config.map.names, log) {
-        Ok(directory) => Some((settings.name.clone(), directory)),
-        Err(problem) => {
-            problems.push(problem);
-            None
-        }
-    };
+fn open_directories(
+    config: &Config,
+    log: &Logger,
+    warnings: &mut Vec<Problem>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Arc<Judge>> {
+    let open =
+        |settings: &config::Directory| match directory::open(settings, &config.map.names, &config.tls, log, warnings) {
+            Ok(directory) => Some(Arc::new(Judge::new(&settings.name, directory, config.map.cache))),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
     config.directories.iter().filter_map(open).collect()
 }
 
 fn build_listeners(
     config: &Config,
-    directories: &Directories,
+    directories: &[Arc<Judge>],
     certificates: &mut Vec<(CertificateFiles, Certificate)>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Listener>> {
@@ -128,9 +138,7 @@ fn build_listeners(
     for settings in &config.services {
         let protocol = settings.protocol;
         let checks = match &settings.authenticate {
-            Authenticate::Proxy { directory } => {
-                directories.iter().find(|(name, _)| name == directory).map(|(_, found)| Arc::clone(found))
-            }
+            Authenticate::Proxy { directory } => named(directories, directory),
             Authenticate::Backend => None,
         };
         let service = Arc::new(Service {

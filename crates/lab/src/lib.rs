@@ -5,17 +5,21 @@
 
 mod apt;
 mod certificates;
+mod databases;
 mod dovecot;
 mod gatepost;
 mod ports;
 mod process;
+mod slapd;
 
 pub use apt::ensure_packages;
 pub use certificates::{Authority, Certificate};
+pub use databases::{DATABASE_PASSWORD, DATABASE_USER, Database, DatabaseKind};
 pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox, give_away, identity};
 pub use gatepost::Gatepost;
 pub use ports::{free_port, free_ports};
 pub use process::{Process, wait_for_port};
+pub use slapd::{LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Person, Slapd};
 
 /// What goes wrong here ends a test or the demonstration: a text for the person who started it.
 pub type Result<T> = std::result::Result<T, String>;

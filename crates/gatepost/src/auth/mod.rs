@@ -1,12 +1,17 @@
 //! Checking passwords at the proxy.
 
 pub(crate) mod hash;
+mod remembered;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gatepost_wire::Secret;
 use tokio::sync::Semaphore;
+
+use crate::config;
+use crate::directory::{Bar, Directory, Entry, Fault, Verdict, Who};
+use remembered::Remembered;
 
 /// Checks hashes on threads of their own, few at a time: each Argon2 takes 19 MiB and a core for a
 /// while, and log-ins that wait cost less than a machine without memory.
@@ -34,6 +39,75 @@ impl Checker {
             None => hash::verify(hash::nobody(), &password).map(|_| false),
         };
         self.runtime.spawn_blocking(work).await.unwrap_or(Err(hash::Unusable::Stopped))
+    }
+}
+
+/// A directory with its name, that judges passwords.
+pub(crate) struct Judge {
+    pub(crate) name: Arc<str>,
+    pub(crate) directory: Arc<dyn Directory>,
+    remembered: Option<Remembered>,
+}
+
+/// Why a user is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// Nobody has this name.
+    Unknown,
+    Wrong,
+    /// The directory knows the user, and has no password to compare with.
+    Unjudged,
+    /// The password is right; the account can't be used.
+    Barred(Bar),
+}
+
+impl Judge {
+    /// Passwords that were right are remembered as `times` says.
+    pub(crate) fn new(name: &str, directory: Arc<dyn Directory>, times: config::Cache) -> Self {
+        Self { name: name.into(), directory, remembered: Remembered::new(times) }
+    }
+
+    /// The account of `who`, if `password` is right. An error means that nobody can say.
+    pub(crate) async fn judge(
+        &self,
+        checker: &Checker,
+        who: &Who,
+        password: &Secret,
+    ) -> Result<Result<Entry, Denial>, Fault> {
+        let remembered = self.remembered.as_ref();
+        let is_down = self.directory.is_down();
+        let known = remembered.and_then(|r| if is_down { r.stale(who, password) } else { r.fresh(who, password) });
+        if let Some(entry) = known {
+            return Ok(Ok(entry));
+        }
+        let verdict = match self.directory.authenticate(who, password).await {
+            Ok(verdict) => verdict,
+            Err(fault) => return remembered.and_then(|r| r.stale(who, password)).map(Ok).ok_or(fault),
+        };
+        let judged = match verdict {
+            Verdict::Right(entry) => Ok(entry),
+            Verdict::Compare(entry) if entry.password.is_some() => {
+                match checker.check(entry.password.clone(), password.duplicate()).await {
+                    Ok(true) => Ok(entry),
+                    Ok(false) => Err(Denial::Wrong),
+                    Err(unusable) => return Err(Fault(format!("the directory's entry can't be used: {unusable}"))),
+                }
+            }
+            verdict @ (Verdict::Unknown | Verdict::Compare(_)) => {
+                // Takes as long as for a user who has a password.
+                let _ = checker.check(None, password.duplicate()).await;
+                Err(if verdict == Verdict::Unknown { Denial::Unknown } else { Denial::Unjudged })
+            }
+            Verdict::Wrong => Err(Denial::Wrong),
+            Verdict::Barred(bar) => Err(Denial::Barred(bar)),
+        };
+        if let Some(remembered) = remembered {
+            match &judged {
+                Ok(entry) => remembered.keep(who, password, entry),
+                Err(_) => remembered.forget(who, password),
+            }
+        }
+        Ok(judged)
     }
 }
 

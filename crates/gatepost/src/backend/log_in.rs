@@ -10,7 +10,7 @@ use gatepost_wire::{
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Backend, Lease, ServiceLink};
+use super::{Backend, Host, Lease, ServiceLink};
 use crate::config::{Announce, TlsMode};
 use crate::net::socket::Connection;
 use crate::net::stream::{Stream, TlsFacts};
@@ -103,21 +103,21 @@ impl Backend {
         for round in 0..ROUNDS_MAX {
             let mut busy = false;
             let hosts = self.in_order();
-            for (n, host) in hosts.iter().enumerate() {
+            for (n, Host { name: host, health }) in hosts.iter().enumerate() {
                 // One that hangs must leave time for those behind it.
                 let share = deadline.saturating_duration_since(Instant::now()) / (hosts.len() - n) as u32;
                 match self.try_host(host, link, purpose, Instant::now() + share, &mut lease).await {
                     Ok(connected) => {
-                        self.state.mark_up(host);
+                        health.mark_up();
                         return Ok(connected);
                     }
                     Err(Attempt::Final(failure)) => {
-                        self.state.mark_up(host);
+                        health.mark_up();
                         return Err(failure);
                     }
                     Err(Attempt::Loop(reason)) => return Err(Failure::Unavailable(format!("{host}: {reason}"))),
                     Err(Attempt::Down(reason)) => {
-                        self.state.mark_down(host);
+                        health.mark_down();
                         reasons.push(format!("{host}: {reason}"));
                     }
                     Err(Attempt::Busy(reason)) => {

@@ -4,20 +4,18 @@ mod log_in;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gatepost_wire::{Offers, Protocol, Secret};
 use rustls::ClientConfig;
 
 use crate::config::{self, Link, Problem, TlsVersion};
+use crate::net::health::{Health, in_order};
 use crate::net::tls;
 
 pub(crate) use log_in::{Client, Connected, Failure, Purpose};
 
-/// A host that failed is tried last for this long. Short: a server that returns is used again within two seconds.
-const DOWN_TIME: Duration = Duration::from_millis(1500);
 /// Hosts that only directories name, remembered at once.
 const NAMED_HOSTS_MAX: usize = 10_000;
 
@@ -41,6 +39,12 @@ pub(crate) struct Backend {
     master: Option<Master>,
     links: Vec<(&'static str, ServiceLink)>,
     state: Arc<State>,
+}
+
+/// One host of a back end.
+struct Host<'a> {
+    name: &'a str,
+    health: Arc<Health>,
 }
 
 /// A log-in that may act for every user.
@@ -68,8 +72,8 @@ struct State {
     next_source: AtomicUsize,
     /// What each service was offered at its latest log-in.
     offers: Mutex<HashMap<&'static str, Offers>>,
-    /// When each host may be tried in its turn again, in milliseconds of [`uptime`].
-    down_until: Mutex<HashMap<String, Arc<AtomicU64>>>,
+    /// How each host is doing.
+    health: Mutex<HashMap<String, Arc<Health>>>,
 }
 
 /// A connection to a back end, counted until it is dropped.
@@ -80,12 +84,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Milliseconds since the program's first use of this clock.
-fn uptime() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl State {
@@ -100,35 +98,12 @@ impl State {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn clock(&self, host: &str) -> Arc<AtomicU64> {
-        let mut clocks = self.down_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(clock) = clocks.get(host) {
-            return Arc::clone(clock);
+    fn health(&self, host: &str) -> Arc<Health> {
+        let mut known = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = known.get(host) {
+            return Arc::clone(health);
         }
-        Arc::clone(clocks.entry(host.to_owned()).or_default())
-    }
-
-    fn mark_down(&self, host: &str) {
-        self.clock(host).store(uptime() + DOWN_TIME.as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn mark_up(&self, host: &str) {
-        self.clock(host).store(0, Ordering::Relaxed);
-    }
-
-    /// Whether the host should be tried in its turn. One that was down and whose time is over is tried by
-    /// one log-in; to the others it stays down until that one knows better.
-    fn is_up(&self, host: &str) -> bool {
-        let clock = self.clock(host);
-        let until = clock.load(Ordering::Relaxed);
-        if until == 0 {
-            return true;
-        }
-        let now = uptime();
-        now >= until
-            && clock
-                .compare_exchange(until, now + DOWN_TIME.as_millis() as u64, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        Arc::clone(known.entry(host.to_owned()).or_default())
     }
 }
 
@@ -230,15 +205,9 @@ impl Backend {
     }
 
     /// The hosts in the order in which they should be tried: those that are down last.
-    fn in_order(&self) -> Vec<&str> {
-        let (mut up, mut down) = (Vec::new(), Vec::new());
-        for host in &self.hosts {
-            // With a single host there is no choice, and asking it is the fastest way to know.
-            let target = if self.hosts.len() == 1 || self.state.is_up(host) { &mut up } else { &mut down };
-            target.push(host.as_str());
-        }
-        up.append(&mut down);
-        up
+    fn in_order(&self) -> Vec<Host<'_>> {
+        let hosts = self.hosts.iter().map(|name| Host { name, health: self.state.health(name) });
+        in_order(hosts.collect(), |host| &host.health)
     }
 
     /// The local address for the next connection to an address of this family.
@@ -253,7 +222,7 @@ impl Backend {
 impl ServiceLink {
     fn open(link: &Link, min: TlsVersion) -> Result<Self, Problem> {
         let needs_tls = link.tls != config::TlsMode::None;
-        let tls = needs_tls.then(|| tls::client_config(link, min)).transpose()?;
+        let tls = needs_tls.then(|| tls::client_config(&link.trust, min)).transpose()?;
         Ok(Self { settings: link.clone(), tls })
     }
 }
@@ -282,19 +251,5 @@ mod tests {
         drop(held);
         assert_eq!(state.connections.load(Ordering::Relaxed), 0);
         assert!(state.lease(None).is_some());
-    }
-
-    #[test]
-    fn a_host_that_failed_is_tried_by_one_once_its_time_is_over() {
-        let state = State::default();
-        assert!(state.is_up("a"));
-        state.mark_down("a");
-        assert!(!state.is_up("a"));
-        state.clock("a").store(1, Ordering::Relaxed);
-        while uptime() < 1 {}
-        assert!(state.is_up("a"), "one tries");
-        assert!(!state.is_up("a"), "the others wait for what it finds");
-        state.mark_up("a");
-        assert!(state.is_up("a") && state.is_up("a"));
     }
 }

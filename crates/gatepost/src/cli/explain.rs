@@ -7,11 +7,11 @@ use gatepost_wire::sasl;
 use serde_json::json;
 
 use super::Failure;
-use crate::auth::hash;
+use crate::auth::{Judge, hash};
 use crate::config::{self, Announce, Authenticate, Link, Listener, Loaded, Plaintext, Service, TlsMode};
-use crate::directory::Entry;
+use crate::directory::{Bar, Entry, Fault, Who};
 use crate::log::Logger;
-use crate::map::{Found, NoPlace};
+use crate::map::{Evidence, Found, NoPlace, Reason};
 use crate::world::World;
 
 /// Prints the steps; an error where the user could not log in.
@@ -45,64 +45,75 @@ impl Steps {
 async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<bool, Failure> {
     let Loaded { config, mut warnings, .. } = config::load(path)?;
     let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
-    let world = World::build(config, &log, &Arc::default(), &mut warnings)?;
+    let world = World::build(config, &log, &super::here(), &Arc::default(), &mut warnings)?;
     let Some(user) = sasl::user_name(user.as_bytes()) else {
         steps.say("name", "refused: a name is not empty, at most 512 bytes long and without control characters");
         return Ok(false);
     };
-    let name = world.map.canonical(&user);
-    steps.say("name", format!("{user:?} is looked up, logged and logged in as {name:?}"));
     let mut is_possible = true;
     for service in &world.config.services {
-        is_possible &= explain_service(&world, service, &name, steps).await;
+        for (name, listeners) in names(service, &user) {
+            let everywhere = listeners.len() == service.listeners.len();
+            let at = if everywhere { String::new() } else { format!(" at {}", listeners.join(", ")) };
+            steps.say("name", format!("{user:?} is looked up, logged and logged in as {name:?}{at}"));
+            is_possible &= explain_service(&world, service, &name, steps).await;
+        }
     }
     Ok(is_possible)
+}
+
+/// What a service's listeners make of a name, each with those that make the same of it.
+fn names(service: &Service, user: &str) -> Vec<(String, Vec<String>)> {
+    let mut names: Vec<(String, Vec<String>)> = Vec::new();
+    for listener in &service.listeners {
+        let name = listener.names.canonical(user);
+        let address = listener.address.to_string();
+        match names.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, listeners)) => listeners.push(address),
+            None => names.push((name, vec![address])),
+        }
+    }
+    names
 }
 
 /// A log-in to one service, step by step; false where a step would refuse it.
 async fn explain_service(world: &World, service: &Service, name: &str, steps: &mut Steps) -> bool {
     let protocol = service.protocol.name;
+    // Where the user comes from is not known: what depends on it is said in words.
+    let who = Who::somebody(name, protocol);
     let mut is_possible = true;
     let takes_passwords = |listener: &Listener| listener.tls != TlsMode::None || service.plaintext != Plaintext::Tls;
     if !service.listeners.iter().any(takes_passwords) {
         steps.say("listener", format!("{protocol}: no listener takes passwords: none has TLS, and `plaintext` is tls"));
         is_possible = false;
     }
-    let mut is_checked = false;
+    let mut checked = None;
     if let Authenticate::Proxy { directory } = &service.authenticate {
         steps.say("password", format!("{protocol}: Gatepost checks it against {directory}, then the back end"));
-        let found = match world.directory(directory) {
-            Some(asked) => asked.find(name).await,
-            None => Ok(None),
-        };
-        match found {
-            Ok(entry) => is_possible &= explain_check(directory, entry.as_ref(), steps),
+        let Some(judge) = world.directory(directory) else { return false };
+        match find(&judge, &who).await {
+            Ok(entry) => is_possible &= explain_check(&judge, entry.as_ref(), &who, steps),
             Err(fault) => {
                 steps.say("password", format!("{directory} can't answer: {fault}"));
                 return false;
             }
         }
-        is_checked = true;
+        checked = Some(judge);
     } else {
         steps.say("password", format!("{protocol}: the back end checks it"));
     }
-    let asked: Vec<_> = world.map.directories().collect();
-    let found = match world.map.find(name).await {
+    let found = match world.map.find(&who, Evidence::default()).await {
         Ok(found) => found,
         Err(unanswered) => {
             steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
             return false;
         }
     };
-    match &found {
-        Found::Account { directory, entry } => explain_entry(directory, entry, steps),
-        Found::Nobody if asked.is_empty() => steps.say("directory", "none is asked ([map] has no `directories`)"),
-        Found::Nobody => steps.say("directory", format!("unknown to {}", asked.join(", "))),
-    }
-    let backend = match world.map.choose(&found) {
-        Ok(backend) => backend,
+    explain_found(world, &found, steps);
+    let (backend, reason) = match world.map.choose(name, &found) {
+        Ok(chosen) => chosen,
         Err(NoPlace::Unknown) => {
-            steps.say("map", "unknown users are refused ([map] has no `default`)");
+            steps.say("map", "unknown users are refused ([map] has no `default`, `spread` or rule for them)");
             return false;
         }
         Err(NoPlace::Refused(why)) => {
@@ -110,53 +121,118 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
             return false;
         }
     };
-    steps.say("map", format!("back end {}", backend.name));
+    let why = match reason {
+        Reason::Directory => "named by the directory".to_owned(),
+        Reason::Rule(number) => format!("by [[map.rule]] number {number}"),
+        Reason::Spread => "by `map.spread`".to_owned(),
+        Reason::Default => "the default".to_owned(),
+    };
+    steps.say("map", format!("back end {}, {why}", backend.name));
     if let Some(link) = backend.link(protocol) {
         explain_link(protocol, &backend.hosts().join(", then "), &link.settings, steps);
     }
-    let entry = match &found {
-        Found::Account { entry, .. } => Some(entry),
-        Found::Nobody => None,
-    };
-    let is_restricted = entry.is_some_and(|entry| entry.disabled || !entry.networks.is_empty());
-    if !is_checked && (backend.master().is_some() || is_restricted) {
-        steps.say("password", "checked against the map's entry, for a master log-in or a restricted account");
-        is_possible &= explain_check("the map", entry, steps);
+    let entry = found.entry();
+    let acts = backend.master().is_some() || entry.is_some_and(|entry| entry.login_password.is_some());
+    let is_restricted =
+        entry.is_some_and(|entry| entry.barred.is_some() || !entry.networks.is_empty() || entry.services.is_some());
+    if checked.is_none() && (acts || is_restricted) {
+        steps.say(
+            "password",
+            "checked first against the map, since the account is restricted or somebody else's log-in is used",
+        );
+        let knowing = world
+            .map
+            .judges()
+            .iter()
+            .find(|judge| matches!(&found, Found::Account { directory, .. } if *directory == judge.name));
+        is_possible &= knowing.is_some_and(|judge| explain_check(judge, entry, &who, steps));
     }
+    let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
     steps.say(
         "log-in",
         match backend.master() {
-            Some(master) => format!("as {name:?}, by the master log-in of {master:?}"),
-            None => format!("as {name:?}, with the user's own password"),
+            Some(master) => format!("as {login:?}, by the master log-in of {master:?}"),
+            None if entry.is_some_and(|entry| entry.login_password.is_some()) => {
+                format!("as {login:?}, with a password that the directory holds")
+            }
+            None => format!("as {login:?}, with the user's own password"),
         },
     );
-    if entry.is_some_and(|entry| entry.disabled) {
-        steps.say("log-in", "refused: the account is disabled");
+    is_possible &= explain_bars(entry, &who, world, steps);
+    is_possible
+}
+
+/// What keeps an account from being used, or makes it wait; false where it does.
+fn explain_bars(entry: Option<&Entry>, who: &Who, world: &World, steps: &mut Steps) -> bool {
+    let Some(entry) = entry else { return true };
+    let mut is_possible = true;
+    if let Some(bar) = entry.barred {
+        steps.say("log-in", format!("refused: the account is {}", bar_word(bar)));
+        is_possible = false;
+    }
+    if let Some(services) = &entry.services
+        && !services.iter().any(|name| name == who.service)
+    {
+        steps.say("log-in", format!("refused: the account is for {} alone", services.join(", ")));
+        is_possible = false;
+    }
+    if entry.held {
+        let time = humantime::format_duration(world.map.settings.hold_time);
+        steps.say("log-in", format!("held: it waits {time} for the user to be released, then UNAVAILABLE"));
         is_possible = false;
     }
     is_possible
 }
 
+fn bar_word(bar: Bar) -> &'static str {
+    match bar {
+        Bar::Disabled => "disabled",
+        Bar::Expired => "expired",
+        Bar::Locked => "locked",
+    }
+}
+
+/// What a directory says without a password; nothing, where it wants to see one.
+async fn find(judge: &Judge, who: &Who) -> Result<Option<Entry>, Fault> {
+    if judge.directory.finds() { judge.directory.find(who).await } else { Ok(None) }
+}
+
 /// Whether a password could be right, by a directory's entry.
-fn explain_check(directory: &str, entry: Option<&Entry>, steps: &mut Steps) -> bool {
-    let problem = match entry.map(|entry| entry.password.as_deref()) {
+fn explain_check(judge: &Judge, entry: Option<&Entry>, who: &Who, steps: &mut Steps) -> bool {
+    let name = &judge.name;
+    if !judge.directory.finds() {
+        steps.say("password", format!("{name} says only to who brings a password whether it knows {:?}", who.user));
+        return true;
+    }
+    let problem = match entry {
         None => "does not know the user: refused as a wrong password",
-        Some(None) => "has no password for the user: refused as a wrong password",
-        Some(Some(stored)) if !hash::is_usable(stored) => {
+        Some(_) if !judge.directory.keeps_hashes() => {
+            steps.say("password", format!("{name} judges it itself"));
+            return true;
+        }
+        Some(Entry { password: None, .. }) => "has no password for the user: refused as a wrong password",
+        Some(Entry { password: Some(stored), .. }) if !hash::is_usable(stored) => {
             "has a password of a scheme that is not supported: UNAVAILABLE"
         }
-        Some(Some(_)) if entry.is_some_and(|entry| entry.disabled) => "has the account disabled",
-        Some(Some(_)) => return true,
+        Some(_) => return true,
     };
-    steps.say("password", format!("{directory} {problem}"));
+    steps.say("password", format!("{name} {problem}"));
     false
 }
 
-fn explain_entry(directory: &str, entry: &Entry, steps: &mut Steps) {
+fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
+    let asked: Vec<_> = world.map.judges().iter().map(|judge| &*judge.name).collect();
+    let (directory, entry) = match found {
+        Found::Account { directory, entry, .. } => (directory, entry),
+        Found::Nobody if asked.is_empty() => {
+            return steps.say("directory", "none is asked ([map] has no `directories`)");
+        }
+        Found::Nobody | Found::Denied(_) => return steps.say("directory", format!("unknown to {}", asked.join(", "))),
+    };
     let place = entry.place.as_ref().map_or_else(|| "without a place".to_owned(), |place| format!("at {place:?}"));
-    let disabled = if entry.disabled { ", disabled" } else { "" };
-    let password = if entry.password.is_some() { "with a password" } else { "without a password" };
-    steps.say("directory", format!("{directory} knows the user: {place}, {password}{disabled}"));
+    let password = if entry.password.is_some() { ", with a password hash" } else { "" };
+    let bar = entry.barred.map(|bar| format!(", {}", bar_word(bar))).unwrap_or_default();
+    steps.say("directory", format!("{directory} knows the user: {place}{password}{bar}"));
     for network in &entry.networks {
         steps.say("directory", format!("only from {network}"));
     }

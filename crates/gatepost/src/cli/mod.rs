@@ -17,6 +17,7 @@ use std::sync::Arc;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
+use crate::auth::Checker;
 use crate::config::{self, Draft, Problem, Problems};
 use crate::control::{self, Source};
 use crate::log::Logger;
@@ -196,7 +197,7 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
         warnings.extend(found);
         problems.extend(Logger::check(&config.log).err().map(Problems::into_vec).unwrap_or_default());
         let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
-        if let Err(found) = World::build(config, &log, &Arc::default(), &mut warnings) {
+        if let Err(found) = World::build(config, &log, &here(), &Arc::default(), &mut warnings) {
             problems.append(&mut found.into_vec());
         }
         Problems::check(problems, ())
@@ -216,6 +217,11 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::Silent) }
+}
+
+/// Checks passwords on the runtime that a command has.
+fn here() -> Checker {
+    Checker::new(tokio::runtime::Handle::current())
 }
 
 /// Runs `work` where directories can be opened.

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use gatepost_wire::{Secret, sasl};
+use gatepost_wire::{PROTOCOLS, Secret, sasl};
 use serde_json::json;
 
 use super::Failure;
 use crate::auth::hash;
 use crate::config::{self, Config, DirectoryKind, Loaded, Map, NamedFile, Problem};
-use crate::directory::sqlite::{Account, Sqlite};
+use crate::directory::sqlite::{Account, Change, Sqlite};
 use crate::directory::{Entry, passwd_file};
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +29,12 @@ pub(super) enum UserCommand {
         /// Take the user's log-ins again
         #[arg(long)]
         enable: bool,
+        /// Have the user's log-ins wait, while the mail is being moved (`map.hold_time`)
+        #[arg(long, conflicts_with = "release")]
+        hold: bool,
+        /// Let the user's log-ins go on
+        #[arg(long)]
+        release: bool,
     },
     /// List all users
     List {
@@ -67,6 +73,9 @@ pub(super) struct Settings {
     /// A file whose first line is the password
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// The only services the user may use, such as imap,pop3; with "", all
+    #[arg(long, value_name = "LIST")]
+    services: Option<String>,
     #[command(flatten)]
     directory: DirectoryName,
     #[command(flatten)]
@@ -107,7 +116,9 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
     match command {
         UserCommand::Add { settings } => {
             let (name, password, directory) = settings.prepare(config).await?;
-            let entry = Entry { place: settings.backend.clone(), password, ..Entry::default() };
+            let services = settings.services()?.filter(|list| !list.is_empty());
+            let services = services.map(|list| list.split(',').map(str::to_owned).collect());
+            let entry = Entry { place: settings.backend.clone(), password, services, ..Entry::default() };
             if !directory.add(&name, &entry).await.map_err(fault)? {
                 return Err(
                     Problem::of(name, "there is such a user already: change it with `gatepost user set`").into()
@@ -116,20 +127,20 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
             directory.close().await;
             settings.output.done(&name, "added");
         }
-        UserCommand::Set { settings, disable, enable } => {
+        UserCommand::Set { settings, disable, enable, hold, release } => {
             let (name, password, directory) = settings.prepare(config).await?;
-            let disabled = (disable || enable).then_some(disable);
-            if password.is_none() && settings.backend.is_none() && disabled.is_none() {
-                return Err(Problem::of(
-                    name,
-                    "nothing to change: give --backend, --password-file, --disable or --enable",
-                )
-                .into());
+            let change = Change {
+                password,
+                place: settings.backend.clone(),
+                disabled: (disable || enable).then_some(disable),
+                held: (hold || release).then_some(hold),
+                services: settings.services()?,
+            };
+            if change.is_empty() {
+                let message = "nothing to change: give --backend, --password-file, --services, --disable, --enable, --hold or --release";
+                return Err(Problem::of(name, message).into());
             }
-            let done = directory
-                .set(&name, password.as_deref(), settings.backend.as_deref(), disabled)
-                .await
-                .map_err(fault)?;
+            let done = directory.set(&name, &change).await.map_err(fault)?;
             directory.close().await;
             if !done {
                 return Err(unknown(name));
@@ -194,6 +205,17 @@ fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
 }
 
 impl Settings {
+    /// The services as they are kept; a word that is none is refused.
+    fn services(&self) -> Result<Option<String>, Failure> {
+        let Some(list) = &self.services else { return Ok(None) };
+        let names: Vec<_> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|n| !n.is_empty()).collect();
+        if let Some(name) = names.iter().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == **name)) {
+            let known = PROTOCOLS.iter().map(|protocol| protocol.name).collect::<Vec<_>>().join(", ");
+            return Err(Problem::of("--services", format!("{name:?} is no service; there is {known}")).into());
+        }
+        Ok(Some(names.join(",")))
+    }
+
     /// The name in full, the password's hash, and the directory.
     async fn prepare(&self, config: &Config) -> Result<(String, Option<String>, Sqlite), Failure> {
         if let Some(backend) =
@@ -221,7 +243,7 @@ impl DirectoryName {
     async fn open(&self, config: &Config) -> Result<Sqlite, Failure> {
         let embedded = config.directories.iter().filter_map(|directory| match &directory.kind {
             DirectoryKind::Sqlite { path } => Some((directory.name.as_str(), path)),
-            DirectoryKind::PasswdFile { .. } => None,
+            _ => None,
         });
         let fitting: Vec<_> =
             embedded.filter(|(name, _)| self.directory.as_deref().is_none_or(|wanted| wanted == *name)).collect();
@@ -251,7 +273,8 @@ fn print_list(accounts: &[Account], json: bool) {
         let list: Vec<_> = accounts
             .iter()
             .map(|account| {
-                json!({ "name": account.name, "backend": account.place, "disabled": account.disabled, "password": account.has_password })
+                json!({ "name": account.name, "backend": account.place, "disabled": account.disabled, "held": account.held, "services": account.services,
+                    "password": account.has_password })
             })
             .collect();
         say_line!("{}", json!({ "users": list }));
@@ -262,7 +285,9 @@ fn print_list(accounts: &[Account], json: bool) {
         let place = account.place.as_deref().unwrap_or("(the default)");
         let password = if account.has_password { "" } else { "  no password" };
         let disabled = if account.disabled { "  disabled" } else { "" };
-        say_line!("{:<width$}  {place}{password}{disabled}", account.name);
+        let held = if account.held { "  held" } else { "" };
+        let services = account.services.as_ref().map(|services| format!("  only {services}")).unwrap_or_default();
+        say_line!("{:<width$}  {place}{password}{disabled}{held}{services}", account.name);
     }
 }
 

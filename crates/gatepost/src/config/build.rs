@@ -2,18 +2,19 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost_wire::{Mechanism, PROTOCOLS, Protocol};
 
-use super::reader::{Context, Problems, Table, parse_syntax};
+use super::directory::{self, Directory};
+use super::map;
+use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::settings as at;
-use super::values::{AnnounceBy, AuthenticateAt, DirectoryType, LogTo, MechanismName, Port};
+use super::values::{AnnounceBy, AuthenticateAt, LogTo, MechanismName, Pin, Port};
 use super::{
-    AccessRule, Announce, Authenticate, Backend, Cache, CertificateFiles, Config, Directory, DirectoryKind, Draft,
-    Limits, Link, Listener, Log, LogRule, LogTarget, Map, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate,
-    Service, Threads, Tls, TlsMode,
+    AccessRule, Announce, Authenticate, Backend, CertificateFiles, Config, Draft, Limits, Link, Listener, Log, LogRule,
+    LogTarget, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate, Service, Threads, Tls, TlsMode, Trust,
 };
 
 /// RFC 9051, section 5.4: an autologout timer is at least this long.
@@ -49,11 +50,12 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     let tls = read_tls(&root.table("tls", &at::tls::SECTION));
     let access = read_access(root, "all");
     let directories: Vec<_> = root
-        .named_tables("directory", &at::directory::SECTION)
+        .named_tables("directory", |table| directory::section_of(table.peek(&at::directory::TYPE)))
         .iter()
-        .filter_map(|(name, t)| read_directory(name, t))
+        .filter_map(|(name, table)| directory::read(name, table))
         .collect();
 
+    let map_table = root.table("map", &at::map::SECTION);
     let mut services = Vec::new();
     let mut links = Vec::new();
     for protocol in PROTOCOLS {
@@ -63,7 +65,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         }
         let link_table = table.table("backend", &at::link::SECTION);
         if let Some(link) = read_link(&link_table, &link_table, None, protocol) {
-            services.extend(read_service(&table, protocol, tls.as_ref(), &directories, link));
+            services.extend(read_service(&table, protocol, tls.as_ref(), &directories, &map_table, link));
         }
         links.push((protocol, link_table));
     }
@@ -73,13 +75,12 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     check_addresses(root, &services);
 
     let backends: Vec<_> = root
-        .named_tables("backend", &at::backend::SECTION)
+        .named_tables("backend", |_| &at::backend::SECTION)
         .iter()
         .filter_map(|(name, table)| read_backend(name, table, &links))
         .collect();
-    let map_table = root.table("map", &at::map::SECTION);
     let named: Vec<_> = root.names_of("backend");
-    let map = read_map(&map_table, &named, &directories);
+    let map = map::read(&map_table, &named, &directories);
     Some(Config {
         name,
         drain: drain?,
@@ -247,6 +248,7 @@ fn read_service(
     protocol: &'static Protocol,
     tls: Option<&Tls>,
     directories: &[Directory],
+    map: &Table<'_>,
     link: Link,
 ) -> Option<Service> {
     use at::service as key;
@@ -287,11 +289,12 @@ fn read_service(
     let mut listeners: Vec<_> = table
         .tables("listener", &at::listener::SECTION)
         .iter()
-        .filter_map(|listener| read_listener(listener, protocol, idle_timeout, has_certificate))
+        .filter_map(|listener| read_listener(listener, protocol, map, idle_timeout, has_certificate))
         .collect();
     let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
     if listeners.is_empty() {
-        listeners = default_listeners(table, protocol, idle_timeout, has_certificate);
+        let names = map::names_of(map);
+        listeners = default_listeners(table, protocol, idle_timeout, &names, has_certificate);
     }
     if plaintext == Plaintext::Tls && listeners.iter().all(|listener| listener.tls == TlsMode::None) {
         table.warn_of(&key::PLAINTEXT, "tls: no listener has TLS, so that nobody can log in");
@@ -332,6 +335,7 @@ fn default_listeners(
     table: &Table<'_>,
     protocol: &Protocol,
     idle_timeout: Duration,
+    names: &Names,
     has_certificate: bool,
 ) -> Vec<Listener> {
     let listener = |port, tls| Listener {
@@ -339,6 +343,7 @@ fn default_listeners(
         place: table.place(),
         tls,
         idle_timeout,
+        names: names.clone(),
         limits: Limits::NONE,
         access: Vec::new(),
         proxy_protocol: None,
@@ -356,6 +361,7 @@ fn default_listeners(
 fn read_listener(
     table: &Table<'_>,
     protocol: &Protocol,
+    map: &Table<'_>,
     idle_timeout: Duration,
     has_certificate: bool,
 ) -> Option<Listener> {
@@ -385,6 +391,7 @@ fn read_listener(
         place: table.place(),
         tls,
         idle_timeout,
+        names: map::read_names(table, Some(map))?,
         limits,
         access: read_access(table, &format!("{} {address}", protocol.name)),
         proxy_protocol: proxy.as_ref().and_then(read_proxy_protocol),
@@ -434,7 +441,7 @@ fn read_backend(name: &str, table: &Table<'_>, services: &[(&'static Protocol, T
         if link.tls == TlsMode::None && !hosts.iter().flatten().all(is_here) {
             own.warn_of(&at::link::TLS, "none: passwords and mail cross the network to this back end in clear");
         }
-        if !link.verify && link.pins.is_empty() && link.tls != TlsMode::None {
+        if !link.trust.verify && link.trust.pins.is_empty() && link.tls != TlsMode::None {
             own.warn_of(
                 &at::link::VERIFY,
                 "the back end's certificate is not checked: anyone on the path can read passwords",
@@ -479,13 +486,15 @@ fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol:
             return None;
         }
     };
-    let verify = own.inherit(service, &key::VERIFY)?;
+    let trust = Trust {
+        verify: own.inherit(service, &key::VERIFY)?,
+        ca: own.inherit_file(service, &key::CA),
+        pins: own.inherit(service, &key::PINS).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
+    };
     Some(Link {
         port: port.unwrap_or(if tls == TlsMode::Implicit { protocol.tls_port } else { protocol.port }),
         tls,
-        verify,
-        ca: own.inherit_file(service, &key::CA),
-        pins: own.inherit(service, &key::PINS).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
+        trust,
         connect_timeout: own.inherit(service, &key::CONNECT_TIMEOUT)?,
         login_timeout: own.inherit(service, &key::LOGIN_TIMEOUT)?,
         max_connections: own.inherit(service, &key::MAX_CONNECTIONS),
@@ -494,64 +503,16 @@ fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol:
     })
 }
 
-fn read_map(table: &Table<'_>, backends: &[String], known: &[Directory]) -> Option<Map> {
-    use at::map as key;
-
-    let directories = table.get(&key::DIRECTORIES)?;
-    for name in directories.iter().filter(|name| !known.iter().any(|directory| directory.name == **name)) {
-        table.problem_with(&key::DIRECTORIES, format_args!("there is no [directory.{name}]"));
-    }
-    let default = table.get(&key::DEFAULT);
-    if let Some(name) = default.as_ref().filter(|name| !backends.contains(name)) {
-        table.problem_with(&key::DEFAULT, format_args!("there is no [backend.{name}]"));
-    }
-    if default.is_none() && directories.is_empty() {
-        table.context.problem(table.at(), "[map] needs `directories`, `default` or both: no user can be placed");
-    }
-    let domain = table.get(&key::DOMAIN);
-    if let Some(domain) = domain.as_ref().filter(|domain| !is_host(domain)) {
-        table.problem_with(&key::DOMAIN, format_args!("expected a domain such as \"example.org\", found {domain:?}"));
-    }
-    let cache = table.table("cache", &at::cache::SECTION);
-    Some(Map {
-        directories,
-        default,
-        names: Names { domain, fold_case: table.get(&key::FOLD_CASE)? },
-        hosts: table.get(&key::HOSTS)?,
-        cache: Cache {
-            found: cache.get(&at::cache::FOUND)?,
-            missing: cache.get(&at::cache::MISSING)?,
-            stale: cache.get(&at::cache::STALE)?,
-        },
+/// Which certificates are taken of the servers that a table is about.
+pub(super) fn read_trust(
+    table: &Table<'_>,
+    verify: &Key<bool>,
+    ca: &Key<PathBuf>,
+    pins: &Key<Vec<Pin>>,
+) -> Option<Trust> {
+    Some(Trust {
+        verify: table.get(verify)?,
+        ca: table.file(ca),
+        pins: table.get(pins).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
     })
-}
-
-fn read_directory(name: &str, table: &Table<'_>) -> Option<Directory> {
-    use at::directory as key;
-
-    let kind = match table.require(&key::TYPE)? {
-        DirectoryType::Sql => {
-            let url = table.require(&key::URL)?;
-            match url.strip_prefix("sqlite://") {
-                Some(path) if !path.is_empty() => {
-                    DirectoryKind::Sqlite { path: table.named_file(&key::URL, Path::new(path)) }
-                }
-                _ if url.starts_with("postgres") || url.starts_with("mysql") => {
-                    table.problem_with(&key::URL, "PostgreSQL and MySQL are not in this version of Gatepost");
-                    return None;
-                }
-                _ => {
-                    table
-                        .problem_with(&key::URL, format_args!("expected \"sqlite:///path/to/file.db\", found {url:?}"));
-                    return None;
-                }
-            }
-        }
-        DirectoryType::PasswdFile => DirectoryKind::PasswdFile { path: table.require_file(&key::PATH)? },
-        DirectoryType::Later => {
-            table.problem_with(&key::TYPE, "ldap, http and oauth2 are not in this version of Gatepost");
-            return None;
-        }
-    };
-    Some(Directory { name: name.to_owned(), kind })
 }

@@ -5,8 +5,13 @@
 //! files they name is the business of those who use them.
 
 mod build;
+mod directory;
+mod map;
+mod networks;
+mod query;
 mod reader;
 mod settings;
+mod template;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,9 +22,15 @@ use std::time::Duration;
 use gatepost_wire::{Mechanism, Protocol};
 
 pub(crate) use build::is_host;
+pub(crate) use directory::{
+    Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, Sql,
+};
+pub(crate) use map::{Cache, Map, MapRule, Names};
+pub(crate) use networks::Network;
+pub(crate) use query::{Dialect, Parameter, Query};
 pub(crate) use reader::{Effective, NamedFile, Place, Problem, Problems, Warning};
 pub(crate) use settings::{reference, reference_json};
-pub(crate) use values::{HostPattern, Network};
+pub(crate) use template::{Template, split as split_name};
 
 /// All settings of one Gatepost, as meant.
 #[derive(Debug, Clone)]
@@ -211,6 +222,7 @@ pub(crate) struct Listener {
     pub(crate) place: Place,
     pub(crate) tls: TlsMode,
     pub(crate) idle_timeout: Duration,
+    pub(crate) names: Names,
     pub(crate) limits: Limits,
     pub(crate) access: Vec<AccessRule>,
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
@@ -223,47 +235,6 @@ pub(crate) struct ProxyProtocol {
     pub(crate) from: Vec<Network>,
     /// A listed sender without a header is turned away.
     pub(crate) required: bool,
-}
-
-/// Which user's mail is where.
-#[derive(Debug, Clone)]
-pub(crate) struct Map {
-    pub(crate) directories: Vec<String>,
-    pub(crate) default: Option<String>,
-    pub(crate) names: Names,
-    pub(crate) hosts: Vec<HostPattern>,
-    pub(crate) cache: Cache,
-}
-
-/// How user names are completed.
-#[derive(Debug, Clone)]
-pub(crate) struct Names {
-    pub(crate) fold_case: bool,
-    pub(crate) domain: Option<String>,
-}
-
-impl Names {
-    /// The name under which a user is looked up, logged and logged in.
-    pub(crate) fn canonical(&self, user: &str) -> String {
-        let mut name = match self.fold_case {
-            true if user.is_ascii() => user.to_ascii_lowercase(),
-            true => user.to_lowercase(),
-            false => user.to_owned(),
-        };
-        if let Some(domain) = self.domain.as_ref().filter(|_| !name.contains('@')) {
-            name.push('@');
-            name.push_str(domain);
-        }
-        name
-    }
-}
-
-/// How long the map's answers are remembered. Zero: not at all.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cache {
-    pub(crate) found: Duration,
-    pub(crate) missing: Duration,
-    pub(crate) stale: Duration,
 }
 
 /// A mail server, or several that hold the same mail.
@@ -288,15 +259,23 @@ pub(crate) struct MasterLogin {
 pub(crate) struct Link {
     pub(crate) port: u16,
     pub(crate) tls: TlsMode,
-    pub(crate) verify: bool,
-    pub(crate) ca: Option<NamedFile>,
-    /// SHA-256 of certificates that are taken whatever else is wrong with them.
-    pub(crate) pins: Vec<[u8; 32]>,
+    pub(crate) trust: Trust,
     pub(crate) connect_timeout: Duration,
     pub(crate) login_timeout: Duration,
     pub(crate) max_connections: Option<u32>,
     pub(crate) source_addresses: Vec<IpAddr>,
     pub(crate) announce: Announce,
+}
+
+/// Which servers' certificates are taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Trust {
+    /// Chain, name and time are checked.
+    pub(crate) verify: bool,
+    /// Against these authorities; `None`: the system's.
+    pub(crate) ca: Option<NamedFile>,
+    /// SHA-256 of certificates that are taken whatever else is wrong with them.
+    pub(crate) pins: Vec<[u8; 32]>,
 }
 
 /// How a back end learns the client's address.
@@ -305,21 +284,6 @@ pub(crate) enum Announce {
     Nothing,
     Id,
     ProxyV2,
-}
-
-/// A source of accounts and places.
-#[derive(Debug, Clone)]
-pub(crate) struct Directory {
-    pub(crate) name: String,
-    pub(crate) kind: DirectoryKind,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum DirectoryKind {
-    /// The embedded `SQLite` file.
-    Sqlite { path: NamedFile },
-    /// Dovecot's passwd-file.
-    PasswdFile { path: NamedFile },
 }
 
 /// A sound configuration with what was noticed while reading it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::Section;
+pub(super) use super::settings::Section;
 
 /// Where something stands in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -357,6 +357,11 @@ impl<'a> Table<'a> {
         Some(value)
     }
 
+    /// A value, if it makes sense, to look at before it is read.
+    pub(super) fn peek<T: Value>(&self, key: &Key<T>) -> Option<T> {
+        T::read(self.entry(key.name)?.get_ref())
+    }
+
     /// As [`Table::inherit`], to look at a value that is read elsewhere.
     pub(super) fn inherit_quietly<T: Value>(&self, parent: &Table<'_>, key: &Key<T>) -> Option<T> {
         let entry = self.entry(key.name).or_else(|| parent.entry(key.name))?;
@@ -404,11 +409,16 @@ impl<'a> Table<'a> {
 
     /// The subtable `name`. One that is left out is read as an empty one.
     pub(super) fn table(&self, name: &str, section: &Section) -> Table<'a> {
+        self.table_with(name, |_| section)
+    }
+
+    /// As [`Table::table`], where what may stand in it follows from what does.
+    fn table_with<'s>(&self, name: &str, section_of: impl Fn(&Table<'a>) -> &'s Section) -> Table<'a> {
         let entry = self.entry(name);
         let entries = entry.and_then(|entry| self.expect_table(name, entry));
         let at = entry.map_or_else(|| self.at.clone(), Spanned::span);
         let table = Table { context: self.context, path: self.full(name), at, entries, block: Cell::default() };
-        table.check_names(section);
+        table.check_names(section_of(&table));
         table.head("[", "]");
         table
     }
@@ -437,7 +447,11 @@ impl<'a> Table<'a> {
     }
 
     /// The subtables of `name`, whose names the administrator chose, in the file's order.
-    pub(super) fn named_tables(&self, name: &str, section: &Section) -> Vec<(String, Table<'a>)> {
+    pub(super) fn named_tables<'s>(
+        &self,
+        name: &str,
+        section_of: impl Fn(&Table<'a>) -> &'s Section,
+    ) -> Vec<(String, Table<'a>)> {
         let Some(entry) = self.entry(name) else { return Vec::new() };
         let Some(entries) = self.expect_table(name, entry) else { return Vec::new() };
         let (path, at) = (self.full(name), entry.span());
@@ -453,7 +467,7 @@ impl<'a> Table<'a> {
                     .context
                     .problem(&key.span(), format!("[{}] a name is letters, digits, `-`, `_` and `.`", parent.path));
             }
-            sound.then(|| (known.clone(), parent.table(&known, section)))
+            sound.then(|| (known.clone(), parent.table_with(&known, &section_of)))
         };
         named.into_iter().filter_map(|(key, _)| open(key)).collect()
     }

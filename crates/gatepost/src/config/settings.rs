@@ -5,9 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
+use super::networks::{HostPattern, Network};
 use super::reader::{Key, Value};
+use super::template::Template;
 use super::values::{
-    AnnounceBy, AuthenticateAt, DirectoryType, HostPattern, LogTo, MechanismName, Network, Pin, Port, Size,
+    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HttpUrl, LdapTls, LogTo, MechanismName, Pairs, Pattern, Pin,
+    Port, Several, Size, SqlTls, Weights,
 };
 use super::{Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
 
@@ -185,7 +189,7 @@ section! { service, "[imap]", "The IMAP service. It runs if this section stands 
 }
 
 section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 with STARTTLS and, with a certificate, 127.0.0.1:993 with implicit TLS.",
-    tables &["limits", "access", "proxy_protocol", "certificate"], later &[], includes None;
+    tables &["limits", "access", "proxy_protocol", "certificate"], later &[], includes Some(&names::SECTION);
     ADDRESS: SocketAddr = "address", "Address and port.";
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls or implicit.";
     IDLE_TIMEOUT: Duration = "idle_timeout", "Default: the service's.";
@@ -210,20 +214,38 @@ section! { link, "[imap.backend]", "How this service talks to back ends. Each ba
     ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (ID), none, id or proxy-v2.";
 }
 
-section! { map, "[map]", "Which back end holds whose mail.",
-    tables &["cache"], later &[], includes None;
+section! { map, "[map]", "Which back end holds whose mail: what a directory says, then the first rule that fits, the spread, the default.",
+    tables &["cache", "rule"], later &[], includes Some(&names::SECTION);
     DIRECTORIES: Vec<String> = "directories" or "[]", "Directories asked in turn; the first that knows the user answers.";
-    DEFAULT: String = "default", "The back end of users that none knows. Left out: they are refused.";
-    DOMAIN: String = "domain", "Completes a bare user name, for look-ups, logs and the back-end log-in alike.";
-    FOLD_CASE: bool = "fold_case" or "true", "User names are taken in lower case throughout.";
+    DEFAULT: String = "default", "The back end of users of whom nothing else is said. Left out: they are refused.";
+    SPREAD: Weights = "spread", "Back ends that share the users of whom no directory and no rule says more, by weight, such as { store-a = 2, store-b = 1 }. A user stays at the same one.";
     HOSTS: Vec<HostPattern> = "hosts" or "[]", "Hosts that a directory may name beside the back ends of this file.";
+    ALIASES: Pairs = "aliases", "Other names of users, such as { \"info@example.org\" = \"kim@example.org\" }, as they are once all else is done.";
+    HOLD_TIME: Duration = "hold_time" or "\"30s\"", "How long a log-in waits for a user who is being moved (`gatepost user set NAME --hold`). Then: UNAVAILABLE.";
 }
 
-section! { cache, "[map.cache]", "How long answers of the map are remembered. A reload forgets them all.",
+section! { names, "[map]", "How a user's name is completed. The same may stand in a listener, for that listener alone.",
+    tables &[], later &[], includes None;
+    DOMAIN: String = "domain", "Completes a bare user name, for look-ups, logs and the back-end log-in alike.";
+    FOLD_CASE: bool = "fold_case" or "true", "User names are taken in lower case throughout.";
+    DETAIL: Delimiter = "detail", "What divides a name from a detail, such as \"+\": kim+lists@example.org is kim@example.org.";
+    STRIP_DOMAINS: Vec<String> = "strip_domains" or "[]", "Domains or realms that are taken off a name; \"*\" takes off any.";
+}
+
+section! { map_rule, "[[map.rule]]", "Places users of whom no directory says where they are. The first rule that fits wins.",
+    tables &[], later &[], includes None;
+    DOMAIN: String = "domain", "Fits users of this domain.";
+    MATCH: Pattern = "match", "Fits users whose whole name this regular expression matches.";
+    BACKEND: String = "backend", "Where they are.";
+}
+
+section! { cache, "[map.cache]", "How long answers of directories are remembered. A reload forgets them all.",
     tables &[], later &[], includes None;
     FOUND: Duration = "found" or "\"0s\"", "A user's place.";
     MISSING: Duration = "missing" or "\"0s\"", "That a user is unknown.";
-    STALE: Duration = "stale" or "\"0s\"", "A place, while every directory is down.";
+    STALE: Duration = "stale" or "\"0s\"", "A place, and that a password was right, while a directory that must be asked is down.";
+    VERIFIED: Duration = "verified" or "\"0s\"", "That a password was right (as a keyed hash). A new password works at once; the old one may go on working for this long.";
+    ENTRIES: u32 = "entries" or "100000", "How many answers are remembered at most, for the map and for each directory's passwords.";
 }
 
 section! { backend, "[backend.NAME]", "A mail server, or several that hold the same mail.",
@@ -242,11 +264,85 @@ section! { login, "[backend.NAME.login]", "A master log-in (SASL PLAIN, with the
     PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is its password.";
 }
 
-section! { directory, "[directory.NAME]", "A directory of accounts and where their mail lives.",
-    tables &[], later &["urls", "tls", "base", "filter", "bind", "verify", "fields", "timeout", "issuer", "audience", "introspection"], includes None;
-    TYPE: DirectoryType = "type", "sql (the embedded SQLite file) or passwd-file (Dovecot's format).";
-    URL: String = "url", "sqlite:///path/to/file.db, for sql. Keep it with `gatepost user`.";
-    PATH: PathBuf = "path", "The file, for passwd-file. It is read again when it changes.";
+section! { directory, "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.",
+    tables &[], later &[], includes None;
+    TYPE: DirectoryType = "type", "sql, passwd-file, ldap or http.";
+}
+
+section! { directory_sql, "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.",
+    tables &[], later &[], includes Some(&directory::SECTION);
+    URL: String = "url", "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";
+    QUERY: String = "query", "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: backend, port, password, disabled, held, services, networks, login, login_password.";
+    PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is the database user's password.";
+    TLS: SqlTls = "tls", "none or required. Default: none on this machine, else required.";
+    TLS_VERIFY: bool = "tls_verify" or "true", "Check the server's certificate: chain, name and time.";
+    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
+    PINS: Vec<Pin> = "pin_sha256", "Not for databases.";
+    CONNECTIONS: u32 = "connections" or "8", "Connections at once.";
+    TIMEOUT: Duration = "timeout" or "\"4s\"", "For a look-up, with connecting.";
+}
+
+section! { directory_passwd_file, "[directory.NAME]  # type = \"passwd-file\"", "A file in Dovecot's format, with the extra fields host, port, nologin and allow_nets.",
+    tables &[], later &[], includes Some(&directory::SECTION);
+    PATH: PathBuf = "path", "The file. It is read again when it changes.";
+}
+
+section! { directory_ldap, "[directory.NAME]  # type = \"ldap\"", "LDAP servers, Active Directory included. In the texts, %u is the whole name, %n its local part, %d its domain.",
+    tables &["bind", "fields"], later &[], includes Some(&directory::SECTION);
+    URLS: Vec<LdapUrl> = "urls", "The servers, all with the same content: asked in order, those that are down last.";
+    STARTTLS: LdapTls = "tls" or "\"starttls\"", "For ldap:// servers: none or starttls. ldaps:// is implicit TLS.";
+    TLS_VERIFY: bool = "tls_verify" or "true", "Check the servers' certificates: chain, name and time.";
+    CA: PathBuf = "ca", "Authorities to check them against, PEM. Default: the system's.";
+    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
+    BASE: Template = "base", "The entry below which users are searched.";
+    SCOPE: LdapScope = "scope" or "\"subtree\"", "How far below: base, one or subtree.";
+    FILTER: Template = "filter", "Which entry is the user's, such as (mail=%u). What is put in is escaped.";
+    DN: Template = "dn", "The name of a user's entry, such as uid=%n,ou=people,dc=example,dc=org, in the stead of a search below `base`.";
+    VERIFY: LdapVerify = "verify" or "\"bind\"", "How a password is checked: bind (log in as the user) or compare (with the hash in `fields.password`).";
+    SEVERAL: Several = "several" or "\"refuse\"", "What if several entries match: refuse the log-in, or take the first.";
+    CLEARTEXT: bool = "cleartext" or "false", "With compare: take passwords that stand in the directory in clear.";
+    TIMEOUT: Duration = "timeout" or "\"4s\"", "For connecting to a server, and for each answer.";
+    CONNECTIONS: u32 = "connections" or "8", "Connections at once to each server for checking passwords. Searches share one more.";
+}
+
+section! { ldap_bind, "[directory.NAME.bind]", "As whom users are searched. Left out: as nobody (an anonymous search).",
+    tables &[], later &[], includes None;
+    DN: String = "dn", "The account's name in the directory; for Active Directory also name@domain.";
+    PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is its password.";
+}
+
+section! { ldap_fields, "[directory.NAME.fields]", "The attributes that an account is read from. One that is not named is not asked for.",
+    tables &[], later &[], includes None;
+    BACKEND: String = "backend", "Where the mail is: the name of a [backend.…], or a host or host:port that `map.hosts` allows.";
+    PASSWORD: String = "password", "The password's hash, for verify = \"compare\".";
+    DISABLED: String = "disabled", "Disables the account, unless its value is 0, false, no, off, active or enabled. userAccountControl is read by its flag.";
+    HELD: String = "held", "Has log-ins wait while the user is being moved, by the same rule.";
+    SERVICES: String = "services", "The only services that the account may use, a value each, such as imap.";
+    NETWORKS: String = "networks", "The only networks it may log in from, a value each.";
+    LOGIN: String = "login", "The name to log in with at the back end, where it is not the user's.";
+    LOGIN_PASSWORD: String = "login_password", "The password for the back end, where it is not the user's own. Only used once the user's is checked.";
+}
+
+section! { directory_http, "[directory.NAME]  # type = \"http\"", "A responder asked over HTTP with each log-in: nginx's auth_http protocol, or JSON.",
+    tables &["secret_header"], later &[], includes Some(&directory::SECTION);
+    URL: HttpUrl = "url", "Where it is; http or https.";
+    FORM: HttpForm = "form" or "\"nginx\"", "How it is spoken to: nginx (all in headers) or json.";
+    HEADERS: Pairs = "headers", "Headers sent with each request, such as { X-Site = \"mail\" }.";
+    TLS_VERIFY: bool = "tls_verify" or "true", "Check the responder's certificate: chain, name and time.";
+    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
+    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
+    CONNECTIONS: u32 = "connections" or "8", "Connections that are kept while nothing is asked.";
+    TIMEOUT: Duration = "timeout" or "\"4s\"", "For an answer, with connecting.";
+}
+
+section! { http_secret_header, "[directory.NAME.secret_header]", "One more header, whose value is a secret.",
+    tables &[], later &[], includes None;
+    NAME: String = "name", "The header's name, such as X-Auth-Key.";
+    FILE: PathBuf = "file", "The file whose first line is its value.";
+}
+
+section! { directory_later, "[directory.NAME]", "Types that are not built yet, with what the contract has for them.",
+    tables &["url", "issuer", "audience", "introspection", "fields"], later &[], includes Some(&directory::SECTION);
 }
 
 /// All sections, in the order of the reference.
@@ -265,11 +361,20 @@ static SECTIONS: &[&Section] = &[
     &proxy_protocol::SECTION,
     &link::SECTION,
     &map::SECTION,
+    &names::SECTION,
+    &map_rule::SECTION,
     &cache::SECTION,
     &backend::SECTION,
     &backend_service::SECTION,
     &login::SECTION,
     &directory::SECTION,
+    &directory_sql::SECTION,
+    &directory_passwd_file::SECTION,
+    &directory_ldap::SECTION,
+    &ldap_bind::SECTION,
+    &ldap_fields::SECTION,
+    &directory_http::SECTION,
+    &http_secret_header::SECTION,
 ];
 
 /// The reference of all settings, for programs.

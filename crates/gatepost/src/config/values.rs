@@ -1,12 +1,14 @@
 //! The types of settings: how each is read from TOML and written back.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gatepost_wire::Mechanism;
 use toml::de::DeValue;
 
+use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
+use super::is_host;
 use super::reader::Value;
 use super::{Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
 
@@ -72,14 +74,14 @@ impl Value for Port {
     }
 }
 
-fn text<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
+pub(super) fn text<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
     match value {
         DeValue::String(text) => Some(text),
         _ => None,
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -188,130 +190,6 @@ impl Value for IpAddr {
     }
 }
 
-/// A set of addresses that follow one another: a network, a range, or one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Network {
-    pub(crate) first: IpAddr,
-    pub(crate) last: IpAddr,
-}
-
-impl Network {
-    /// Reads `10.0.0.0/8`, `10.0.0.5-10.0.0.9`, `10.0.0.5` or their IPv6 kin.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        if let Some((first, last)) = text.split_once('-') {
-            let (first, last): (IpAddr, IpAddr) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-            return (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last });
-        }
-        if let Ok(network) = text.parse::<ipnet::IpNet>() {
-            return Some(Self { first: network.network(), last: last_of(&network) });
-        }
-        text.parse().ok().map(|address| Self { first: address, last: address })
-    }
-
-    /// Whether `address` is in it. An IPv4 address is never in an IPv6 network, mapped or not.
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.first.is_ipv4() && self.first <= address && address <= self.last
-    }
-
-    /// How many leading bits are fixed; for a range, those of the smallest network of its size.
-    pub(crate) fn prefix_length(&self) -> u32 {
-        match (self.first, self.last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => (u32::from(last) - u32::from(first)).leading_zeros(),
-            (IpAddr::V6(first), IpAddr::V6(last)) => (u128::from(last) - u128::from(first)).leading_zeros(),
-            _ => 0,
-        }
-    }
-}
-
-/// The last address of a network, IPv4's broadcast address included.
-fn last_of(network: &ipnet::IpNet) -> IpAddr {
-    match network {
-        ipnet::IpNet::V4(network) => {
-            let host_bits = u32::MAX.checked_shr(network.prefix_len().into()).unwrap_or(0);
-            Ipv4Addr::from(u32::from(network.network()) | host_bits).into()
-        }
-        ipnet::IpNet::V6(network) => {
-            let host_bits = u128::MAX.checked_shr(network.prefix_len().into()).unwrap_or(0);
-            Ipv6Addr::from(u128::from(network.network()) | host_bits).into()
-        }
-    }
-}
-
-impl std::fmt::Display for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let bits = if self.first.is_ipv4() { 32 } else { 128 };
-        let network = ipnet::IpNet::new(self.first, self.prefix_length().min(bits) as u8).ok();
-        match network.filter(|net| net.network() == self.first && last_of(net) == self.last) {
-            Some(net) if u32::from(net.prefix_len()) < bits => write!(f, "{net}"),
-            Some(_) => write!(f, "{}", self.first),
-            None => write!(f, "{}-{}", self.first, self.last),
-        }
-    }
-}
-
-impl Value for Network {
-    const EXPECTED: &'static str = "a network such as \"10.0.0.0/8\", a range \"10.0.0.5-10.0.0.9\" or an address";
-
-    fn read(value: &DeValue<'_>) -> Option<Self> {
-        Self::parse(text(value)?)
-    }
-
-    fn show(&self) -> String {
-        quoted(&self.to_string())
-    }
-}
-
-/// A host that a directory may name: a network, a name, or all names under one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HostPattern {
-    Network(Network),
-    Name(String),
-    /// `*.example.org`: kept with its leading dot.
-    Under(String),
-}
-
-impl HostPattern {
-    /// Whether `host`, an address or a name, is one that is meant.
-    pub(crate) fn matches(&self, host: &str) -> bool {
-        match self {
-            Self::Network(network) => host.parse().is_ok_and(|address| network.contains(address)),
-            Self::Name(name) => host.eq_ignore_ascii_case(name),
-            Self::Under(suffix) => {
-                let suffix_at = host.len().checked_sub(suffix.len());
-                suffix_at
-                    .is_some_and(|at| at > 0 && host.is_char_boundary(at) && host[at..].eq_ignore_ascii_case(suffix))
-            }
-        }
-    }
-}
-
-impl Value for HostPattern {
-    const EXPECTED: &'static str = "a host name, \"*.example.org\", a network or an address";
-
-    fn read(value: &DeValue<'_>) -> Option<Self> {
-        let text = text(value)?;
-        if let Some(network) = Network::parse(text) {
-            return Some(Self::Network(network));
-        }
-        let is_name = |name: &str| {
-            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
-        };
-        match text.strip_prefix('*') {
-            Some(suffix) => (suffix.starts_with('.') && is_name(suffix)).then(|| Self::Under(suffix.to_owned())),
-            None => is_name(text).then(|| Self::Name(text.to_owned())),
-        }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Network(network) => network.show(),
-            Self::Name(name) => quoted(name),
-            Self::Under(suffix) => quoted(&format!("*{suffix}")),
-        }
-    }
-}
-
 /// The SHA-256 of a certificate, in hexadecimal, with or without colons and a leading `sha256:`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pin(pub(super) [u8; 32]);
@@ -350,6 +228,86 @@ impl<T: Value> Value for Vec<T> {
 
     fn show(&self) -> String {
         format!("[{}]", self.iter().map(Value::show).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// What divides a name from a detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Delimiter(pub(super) char);
+
+impl Value for Delimiter {
+    const EXPECTED: &'static str = "one character in quotes, such as \"+\"";
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        let mut chars = text(value)?.chars();
+        let divider = chars.next().filter(|c| !c.is_alphanumeric() && !c.is_control() && *c != '@')?;
+        chars.next().is_none().then_some(Self(divider))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0.to_string())
+    }
+}
+
+/// A regular expression that has to match a whole text.
+#[derive(Debug, Clone)]
+pub(crate) struct Pattern(pub(crate) regex_lite::Regex);
+
+impl Value for Pattern {
+    const EXPECTED: &'static str = "a regular expression such as \"[a-m].*\"";
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        regex_lite::Regex::new(&format!("^(?:{})$", text(value)?)).ok().map(Self)
+    }
+
+    fn show(&self) -> String {
+        let whole = self.0.as_str();
+        quoted(whole.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(whole))
+    }
+}
+
+/// Names of the administrator's choice with something for each, in the file's order.
+fn pairs<T: Value>(value: &DeValue<'_>) -> Option<Vec<(String, T)>> {
+    let DeValue::Table(entries) = value else { return None };
+    let mut entries: Vec<_> = entries.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries.into_iter().map(|(key, value)| Some((key.get_ref().to_string(), T::read(value.get_ref())?))).collect()
+}
+
+fn show_pairs<T: Value>(pairs: &[(String, T)]) -> String {
+    let shown: Vec<_> = pairs.iter().map(|(key, value)| format!("{} = {}", quoted(key), value.show())).collect();
+    format!("{{ {} }}", shown.join(", "))
+}
+
+/// Back ends and how much each takes of what is shared among them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Weights(pub(super) Vec<(String, u32)>);
+
+impl Value for Weights {
+    const EXPECTED: &'static str = "back ends and their weights, such as { store-a = 2, store-b = 1 }";
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        pairs(value).map(Self)
+    }
+
+    fn show(&self) -> String {
+        show_pairs(&self.0)
+    }
+}
+
+/// Texts for texts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pairs(pub(super) Vec<(String, String)>);
+
+impl Value for Pairs {
+    const EXPECTED: &'static str = "a table of texts, such as { \"info@example.org\" = \"kim@example.org\" }";
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        pairs(value).map(Self)
+    }
+
+    fn show(&self) -> String {
+        show_pairs(&self.0)
     }
 }
 
@@ -422,10 +380,89 @@ words!(AuthenticateAt, "backend or proxy", "backend" => AuthenticateAt::Backend,
 pub(super) enum DirectoryType {
     Sql,
     PasswdFile,
+    Ldap,
+    Http,
     Later,
 }
-words!(DirectoryType, "sql or passwd-file", "sql" => DirectoryType::Sql, "passwd-file" => DirectoryType::PasswdFile,
-    "ldap" => DirectoryType::Later, "oauth2" => DirectoryType::Later, "http" => DirectoryType::Later);
+words!(DirectoryType, "sql, passwd-file, ldap or http", "sql" => DirectoryType::Sql,
+    "passwd-file" => DirectoryType::PasswdFile, "ldap" => DirectoryType::Ldap, "http" => DirectoryType::Http,
+    "oauth2" => DirectoryType::Later);
+words!(HttpForm, "nginx or json", "nginx" => HttpForm::Nginx, "json" => HttpForm::Json);
+
+/// TLS towards a database, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SqlTls {
+    None,
+    Required,
+}
+words!(SqlTls, "none or required", "none" => SqlTls::None, "required" => SqlTls::Required);
+
+/// Where a responder is.
+#[derive(Debug, Clone)]
+pub(super) struct HttpUrl(pub(super) hyper::Uri);
+
+impl Value for HttpUrl {
+    const EXPECTED: &'static str = "a URL such as \"http://127.0.0.1:9090/auth\"";
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        let url: hyper::Uri = text(value)?.parse().ok()?;
+        (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(Self(url))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0.to_string())
+    }
+}
+
+/// TLS towards LDAP servers that have no implicit TLS, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LdapTls {
+    None,
+    StartTls,
+}
+words!(LdapTls, "none or starttls", "none" => LdapTls::None, "starttls" => LdapTls::StartTls);
+words!(LdapScope, "base, one or subtree",
+    "base" => LdapScope::Base, "one" => LdapScope::One, "subtree" => LdapScope::Subtree);
+words!(LdapVerify, "bind or compare", "bind" => LdapVerify::Bind, "compare" => LdapVerify::Compare);
+
+/// What becomes of a search that finds several entries, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Several {
+    Refuse,
+    First,
+}
+words!(Several, "refuse or first", "refuse" => Several::Refuse, "first" => Several::First);
+
+impl Value for LdapUrl {
+    const EXPECTED: &'static str = "a URL such as \"ldap://ldap.example.org\" or \"ldaps://ldap.example.org:636\"";
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        let text = text(value)?;
+        let (is_tls, rest) = match text.split_once("://")? {
+            ("ldap", rest) => (false, rest),
+            ("ldaps", rest) => (true, rest),
+            _ => return None,
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let host = match rest.rsplit_once(':') {
+            Some((host, port)) if !rest.ends_with(']') => {
+                port.parse::<u16>().ok().filter(|&port| port != 0)?;
+                host
+            }
+            _ => rest,
+        };
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let sound =
+            address.map_or_else(|| is_host(host) && !host.contains(':'), |address| address.parse::<Ipv6Addr>().is_ok());
+        let ip = address.unwrap_or(host).parse::<IpAddr>();
+        let is_local = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+        sound.then(|| Self { text: text.to_owned(), is_tls, is_local })
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.text)
+    }
+}
 
 /// A mechanism as written: one that is built, or the name of one that is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -456,6 +493,7 @@ impl Value for MechanismName {
 
 #[cfg(test)]
 mod tests {
+    use super::super::networks::{HostPattern, Network};
     use super::*;
 
     fn read<T: Value>(text: &str) -> Option<T> {
@@ -490,29 +528,5 @@ mod tests {
         }
         assert!(read::<String>("\"a\\r\\nb\"").is_none());
         assert!(read::<u32>("-1").is_none());
-    }
-
-    #[test]
-    fn networks_hold_what_they_say() {
-        let network = |text| Network::parse(text).expect("a network");
-        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert!(network("10.0.0.5-10.0.0.9").contains(address("10.0.0.9")));
-        assert!(!network("10.0.0.5-10.0.0.9").contains(address("10.0.0.10")));
-        assert!(network("127.0.0.0/8").contains(address("::ffff:127.0.0.1")), "a mapped address is the one it maps");
-        assert!(!network("::/0").contains(address("::ffff:127.0.0.1")));
-        assert!(network("0.0.0.0/0").contains(address("255.255.255.255")));
-        assert_eq!(network("10.0.0.0/8").prefix_length(), 8);
-        assert_eq!(network("10.0.0.5-10.0.0.9").prefix_length(), 29);
-        assert_eq!(network("::1").prefix_length(), 128);
-    }
-
-    #[test]
-    fn host_patterns() {
-        let pattern = |text: &str| read::<HostPattern>(&format!("\"{text}\"")).expect("a pattern");
-        assert!(pattern("*.example.org").matches("a.Example.org"));
-        assert!(!pattern("*.example.org").matches("example.org"));
-        assert!(!pattern("*.example.org").matches("badexample.org"));
-        assert!(pattern("10.0.1.0/24").matches("10.0.1.7"));
-        assert!(!pattern("10.0.1.0/24").matches("10.0.1.7.example.org"));
     }
 }

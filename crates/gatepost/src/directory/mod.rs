@@ -1,17 +1,58 @@
-//! Directories: who has an account, and where their mail lives.
+//! Directories: who has an account, whether a password is right, and where the mail lives.
 //!
-//! A directory answers one question, [`Directory::find`]. Adding one is a file here and an arm in
-//! [`open`]; it knows neither passwords in clear nor back ends.
+//! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password as
+//! well, it also judges that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
+//! Adding one is a file here, an arm in [`open`] and its settings. None knows what a back end is.
 
+pub(crate) mod http;
+pub(crate) mod ldap;
 pub(crate) mod passwd_file;
+pub(crate) mod sql;
 pub(crate) mod sqlite;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::config::{self, DirectoryKind, Names, Network, Problem};
+use gatepost_wire::Secret;
+use subtle::ConstantTimeEq as _;
+
+use crate::config::{self, DirectoryKind, Names, Network, Problem, Tls};
 use crate::log::Logger;
+use crate::net::stream::TlsFacts;
+
+/// Whom a directory is asked about, and who wants to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Who {
+    /// The name in full, as it is looked up everywhere.
+    pub(crate) user: String,
+    /// The service that the client wants.
+    pub(crate) service: &'static str,
+    pub(crate) client: SocketAddr,
+    pub(crate) via: Via,
+}
+
+/// How a client came, for directories that want to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Via {
+    /// Where it connected to.
+    pub(crate) local: SocketAddr,
+    /// A load balancer announced its address by the PROXY protocol.
+    pub(crate) is_proxied: bool,
+    pub(crate) tls: Option<TlsFacts>,
+    /// The number of this log-in on its connection, the first being 1.
+    pub(crate) attempt: u32,
+}
+
+impl Who {
+    /// Somebody of whom nothing but the name is known.
+    pub(crate) fn somebody(user: &str, service: &'static str) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let via = Via { local: nowhere, is_proxied: false, tls: None, attempt: 1 };
+        Self { user: user.to_owned(), service, client: nowhere, via }
+    }
+}
 
 /// An account as a directory knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,9 +64,53 @@ pub(crate) struct Entry {
     /// `{SCHEME}hash`.
     pub(crate) password: Option<String>,
     /// Log-ins are refused, once the password is right.
-    pub(crate) disabled: bool,
+    pub(crate) barred: Option<Bar>,
     /// The only addresses it may log in from; empty: all.
     pub(crate) networks: Vec<Network>,
+    /// The only services it may use; `None`: all.
+    pub(crate) services: Option<Vec<String>>,
+    /// The user is being moved: log-ins wait.
+    pub(crate) held: bool,
+    /// The name at the back end, where it is another.
+    pub(crate) login: Option<String>,
+    /// The password at the back end, where it is not the user's own.
+    pub(crate) login_password: Option<LoginPassword>,
+}
+
+/// Why an account can't be used though its password is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bar {
+    Disabled,
+    /// The account or its password has expired.
+    Expired,
+    /// Too many wrong passwords: said to nobody, since the right one may not have been among them.
+    Locked,
+}
+
+/// A back end's password that a directory holds for a user.
+#[derive(Debug, Clone)]
+pub(crate) struct LoginPassword(pub(crate) Arc<Secret>);
+
+impl PartialEq for LoginPassword {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose().ct_eq(other.0.expose()).into()
+    }
+}
+
+impl Eq for LoginPassword {}
+
+/// What a directory says of a name and a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It doesn't know the name.
+    Unknown,
+    /// It keeps a hash, in the entry, to compare the password with.
+    Compare(Entry),
+    /// The password is right.
+    Right(Entry),
+    Wrong,
+    /// The password is right, or may be, but the account can't be used.
+    Barred(Bar),
 }
 
 /// A directory that can't answer. The text is for the administrator.
@@ -38,17 +123,43 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// What asking a directory gives.
-pub(crate) type Finding<'a> = Pin<Box<dyn Future<Output = Result<Option<Entry>, Fault>> + Send + 'a>>;
+/// An answer that may have to be waited for.
+pub(crate) type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
 /// A source of accounts.
 pub(crate) trait Directory: Send + Sync {
     /// The account with exactly this name.
-    fn find<'a>(&'a self, user: &'a str) -> Finding<'a>;
+    fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>>;
+
+    /// The account with exactly this name, if `password`, which is not empty, is its.
+    fn authenticate<'a>(&'a self, who: &'a Who, _password: &'a Secret) -> Answering<'a, Verdict> {
+        Box::pin(async move { Ok(self.find(who).await?.map_or(Verdict::Unknown, Verdict::Compare)) })
+    }
+
+    /// Whether [`Directory::find`] can answer: some only speak to who brings a password.
+    fn finds(&self) -> bool {
+        true
+    }
+
+    /// Whether passwords are compared with hashes from its entries, rather than judged by itself.
+    fn keeps_hashes(&self) -> bool {
+        true
+    }
+
+    /// Whether it failed a moment ago, so that what is remembered serves better than asking.
+    fn is_down(&self) -> bool {
+        false
+    }
 }
 
-/// Opens the directory that `settings` describe.
-pub(crate) fn open(settings: &config::Directory, names: &Names, log: &Logger) -> Result<Arc<dyn Directory>, Problem> {
+/// Opens the directory that `settings` describe. What it reads on the way may be worth a warning.
+pub(crate) fn open(
+    settings: &config::Directory,
+    names: &Names,
+    tls: &Tls,
+    log: &Logger,
+    warnings: &mut Vec<Problem>,
+) -> Result<Arc<dyn Directory>, Problem> {
     match &settings.kind {
         DirectoryKind::Sqlite { path } => {
             let opened = sqlite::Sqlite::open(path).map_err(|fault| path.problem(fault))?;
@@ -59,5 +170,8 @@ pub(crate) fn open(settings: &config::Directory, names: &Names, log: &Logger) ->
                 passwd_file::PasswdFile::open(path, names.clone(), log).map_err(|fault| path.problem(fault))?;
             Ok(Arc::new(opened))
         }
+        DirectoryKind::Sql(settings) => Ok(Arc::new(sql::Sql::open(settings, warnings)?)),
+        DirectoryKind::Http(settings) => Ok(Arc::new(http::Http::open(settings, tls.min_version, warnings)?)),
+        DirectoryKind::Ldap(settings) => Ok(Arc::new(ldap::Ldap::open(settings, tls.min_version, warnings)?)),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Directory, Entry, Fault, Finding};
+use super::{Answering, Bar, Directory, Entry, Fault, Who};
 use crate::config::{Level, Names, Network};
 use crate::log::Logger;
 
@@ -91,8 +91,8 @@ impl PasswdFile {
 }
 
 impl Directory for PasswdFile {
-    fn find<'a>(&'a self, user: &'a str) -> Finding<'a> {
-        Box::pin(async move { Ok(self.users().get(user).cloned()) })
+    fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
+        Box::pin(async move { Ok(self.users().get(&who.user).cloned()) })
     }
 }
 
@@ -139,7 +139,9 @@ fn parse_line(line: &str) -> Result<(&str, Entry), String> {
         match key {
             "host" => entry.place = Some(value.to_owned()),
             "port" => entry.port = Some(value.parse().map_err(|_| format!("port={value} is no port"))?),
-            "nologin" => entry.disabled = true,
+            "nologin" => entry.barred = Some(Bar::Disabled),
+            "hold" => entry.held = true,
+            "services" => entry.services = Some(value.split(',').map(str::to_lowercase).collect()),
             "allow_nets" => {
                 let networks =
                     value.split(',').map(|text| Network::parse(text).ok_or_else(|| format!("{text:?} is no network")));
@@ -157,12 +159,12 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names { fold_case: true, domain: None }
+        Names { fold_case: true, ..Names::default() }
     }
 
     #[test]
     fn names_are_kept_as_log_ins_look_them_up() {
-        let names = Names { fold_case: true, domain: Some("example.org".into()) };
+        let names = Names { fold_case: true, domain: Some("example.org".into()), ..Names::default() };
         let users = parse("Kim:x\nLee@Example.ORG:y\n", &names).expect("a sound file");
         assert!(users.contains_key("kim@example.org") && users.contains_key("lee@example.org"));
         assert!(parse("kim:x\nKim@example.org:y\n", &names).is_err(), "two lines for one user");
@@ -178,7 +180,7 @@ mod tests {
         assert_eq!(users["kim"].password.as_deref(), Some("{PLAIN}secret"));
         let lee = &users["lee@example.org"];
         assert_eq!((lee.place.as_deref(), lee.port, lee.networks.len()), (Some("store-b"), Some(1143), 2));
-        assert!(users["max"].disabled && users["max"].password.is_none());
+        assert!(users["max"].barred == Some(Bar::Disabled) && users["max"].password.is_none());
     }
 
     #[test]
@@ -204,11 +206,11 @@ mod tests {
         std::fs::write(&path, "kim:{PLAIN}bcd\n").expect("a file");
         due();
         assert_eq!(
-            directory.find("kim").await.expect("an answer").expect("kim").password.as_deref(),
+            directory.find(&Who::somebody("kim", "imap")).await.expect("an answer").expect("kim").password.as_deref(),
             Some("{PLAIN}bcd")
         );
         std::fs::write(&path, ":broken line\n").expect("a file");
         due();
-        assert!(directory.find("kim").await.expect("an answer").is_some());
+        assert!(directory.find(&Who::somebody("kim", "imap")).await.expect("an answer").is_some());
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
 
-use super::{Directory, Entry, Fault, Finding};
+use tokio::sync::OnceCell;
+
+use super::{Answering, Bar, Directory, Entry, Fault, Who};
 use crate::config::Network;
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
@@ -15,7 +17,8 @@ const POOL_CONNECTIONS_MAX: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Steps from one version of the schema to the next; the file's `user_version` says how many were taken.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE users (
         name     TEXT PRIMARY KEY NOT NULL,
         password TEXT,
@@ -24,13 +27,20 @@ const MIGRATIONS: [&str; 1] = ["
         networks TEXT,
         changed  INTEGER NOT NULL DEFAULT (unixepoch())
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE users ADD COLUMN held     INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE users ADD COLUMN services TEXT;
+",
+];
 
 /// The embedded directory.
 #[derive(Debug)]
 pub(crate) struct Sqlite {
     path: PathBuf,
     pool: SqlitePool,
+    /// Done once the file is known to have the present schema.
+    is_current: OnceCell<()>,
 }
 
 /// An account as `gatepost user list` shows it.
@@ -39,7 +49,28 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) place: Option<String>,
     pub(crate) disabled: bool,
+    pub(crate) held: bool,
+    pub(crate) services: Option<String>,
     pub(crate) has_password: bool,
+}
+
+/// What is to be changed of an account; `None`: nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Change {
+    pub(crate) password: Option<String>,
+    pub(crate) place: Option<String>,
+    pub(crate) disabled: Option<bool>,
+    pub(crate) held: Option<bool>,
+    /// The only services, divided by commas; empty: all.
+    pub(crate) services: Option<String>,
+}
+
+impl Change {
+    /// Whether there is anything to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { password, place, disabled, held, services } = self;
+        password.is_none() && place.is_none() && disabled.is_none() && held.is_none() && services.is_none()
+    }
 }
 
 impl Sqlite {
@@ -58,7 +89,7 @@ impl Sqlite {
         let made = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         made.map_err(|error| Fault(format!("{}: can't be opened: {error}", path.display())))?;
         let directory = Self::with(path, true);
-        directory.migrate().await.map_err(|error| directory.fault(&error))?;
+        directory.be_current().await?;
         Ok(directory)
     }
 
@@ -72,10 +103,20 @@ impl Sqlite {
             .max_connections(POOL_CONNECTIONS_MAX)
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_lazy_with(options);
-        Self { path: path.to_owned(), pool }
+        Self { path: path.to_owned(), pool, is_current: OnceCell::new() }
+    }
+
+    /// Brings a file of an earlier version to the present schema; the first look-up sees to it.
+    async fn be_current(&self) -> Result<(), Fault> {
+        let migrated = self.is_current.get_or_try_init(|| self.migrate()).await;
+        migrated.map(|&()| ()).map_err(|error| self.fault(&error))
     }
 
     async fn migrate(&self) -> sqlx::Result<()> {
+        let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.pool).await?.try_get(0)?;
+        if usize::try_from(version).is_ok_and(|version| version >= MIGRATIONS.len()) {
+            return Ok(());
+        }
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *transaction).await?.try_get(0)?;
         for (step, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0)) {
@@ -88,7 +129,8 @@ impl Sqlite {
 
     /// Adds an account; false: there is one of that name.
     pub(crate) async fn add(&self, name: &str, entry: &Entry) -> Result<bool, Fault> {
-        let query = "INSERT INTO users (name, password, place, disabled, networks) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+        let query = "INSERT INTO users (name, password, place, disabled, held, networks, services)
+                     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
         let place = match (&entry.place, entry.port) {
             (Some(place), Some(port)) if place.contains(':') => Some(format!("[{place}]:{port}")),
             (Some(place), Some(port)) => Some(format!("{place}:{port}")),
@@ -96,23 +138,22 @@ impl Sqlite {
         };
         let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let networks = Some(networks).filter(|list| !list.is_empty());
-        let insert =
-            sqlx::query(query).bind(name).bind(&entry.password).bind(place).bind(entry.disabled).bind(networks);
+        let services = entry.services.as_ref().map(|services| services.join(","));
+        let insert = sqlx::query(query).bind(name).bind(&entry.password).bind(place);
+        let insert = insert.bind(entry.barred.is_some()).bind(entry.held).bind(networks).bind(services);
         let result = insert.execute(&self.pool).await;
         result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
     }
 
-    /// Changes what is given of an account; false: there is none of that name.
-    pub(crate) async fn set(
-        &self,
-        name: &str,
-        password: Option<&str>,
-        place: Option<&str>,
-        disabled: Option<bool>,
-    ) -> Result<bool, Fault> {
+    /// Changes an account; false: there is none of that name.
+    pub(crate) async fn set(&self, name: &str, change: &Change) -> Result<bool, Fault> {
         let query = "UPDATE users SET password = coalesce(?2, password), place = coalesce(?3, place),
-                     disabled = coalesce(?4, disabled), changed = unixepoch() WHERE name = ?1";
-        let result = sqlx::query(query).bind(name).bind(password).bind(place).bind(disabled).execute(&self.pool).await;
+                     disabled = coalesce(?4, disabled), held = coalesce(?5, held),
+                     services = CASE WHEN ?6 IS NULL THEN services ELSE nullif(?6, '') END,
+                     changed = unixepoch() WHERE name = ?1";
+        let Change { password, place, disabled, held, services } = change;
+        let update = sqlx::query(query).bind(name).bind(password).bind(place).bind(disabled).bind(held).bind(services);
+        let result = update.execute(&self.pool).await;
         result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
     }
 
@@ -124,14 +165,16 @@ impl Sqlite {
 
     /// All accounts, by name.
     pub(crate) async fn list(&self) -> Result<Vec<Account>, Fault> {
-        let query = "SELECT name, place, disabled, password IS NOT NULL FROM users ORDER BY name";
+        let query = "SELECT name, place, disabled, held, services, password IS NOT NULL FROM users ORDER BY name";
         let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(|error| self.fault(&error))?;
         let read = |row: &SqliteRow| {
             Ok(Account {
                 name: row.try_get(0)?,
                 place: row.try_get(1)?,
                 disabled: row.try_get(2)?,
-                has_password: row.try_get(3)?,
+                held: row.try_get(3)?,
+                services: row.try_get(4)?,
+                has_password: row.try_get(5)?,
             })
         };
         rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| self.fault(&error))
@@ -170,27 +213,32 @@ fn look(path: &Path) -> Result<(), String> {
 }
 
 impl Directory for Sqlite {
-    fn find<'a>(&'a self, user: &'a str) -> Finding<'a> {
+    fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move {
-            let query = "SELECT place, password, disabled, networks FROM users WHERE name = ?";
+            let user = who.user.as_str();
+            self.be_current().await?;
+            let query = "SELECT place, password, disabled, held, networks, services FROM users WHERE name = ?";
             let row =
                 sqlx::query(query).bind(user).fetch_optional(&self.pool).await.map_err(|error| self.fault(&error))?;
-            let Some(row) = row else { return Ok(None) };
-            let read = |row: &SqliteRow| {
-                let entry = Entry {
-                    place: row.try_get(0)?,
-                    password: row.try_get(1)?,
-                    disabled: row.try_get(2)?,
-                    ..Entry::default()
-                };
-                Ok::<_, sqlx::Error>((entry, row.try_get::<Option<String>, _>(3)?))
-            };
-            let (entry, networks) = read(&row).map_err(|error| self.fault(&error))?;
-            let parse = |text| Network::parse(text).ok_or_else(|| Fault(format!("{user}: {text:?} is no network")));
-            let networks = networks.iter().flat_map(|list| list.split(',')).map(parse).collect::<Result<_, _>>()?;
-            Ok(Some(Entry { networks, ..entry }))
+            row.map(|row| read(&row).map_err(|error| self.fault(&error))).transpose()
         })
     }
+}
+
+fn read(row: &SqliteRow) -> sqlx::Result<Entry> {
+    let parse =
+        |text: &str| Network::parse(text).ok_or_else(|| sqlx::Error::Decode(format!("{text:?} is no network").into()));
+    let networks: Option<String> = row.try_get(4)?;
+    let services: Option<String> = row.try_get(5)?;
+    Ok(Entry {
+        place: row.try_get(0)?,
+        password: row.try_get(1)?,
+        barred: row.try_get::<bool, _>(2)?.then_some(Bar::Disabled),
+        held: row.try_get(3)?,
+        networks: networks.iter().flat_map(|list| list.split(',')).map(parse).collect::<Result<_, _>>()?,
+        services: services.map(|list| list.split(',').map(str::to_owned).collect()),
+        ..Entry::default()
+    })
 }
 
 #[cfg(test)]
@@ -210,25 +258,49 @@ mod tests {
                 Network::parse("10.0.0.0/8").expect("a network"),
                 Network::parse("::1").expect("an address"),
             ],
+            services: Some(vec!["imap".into(), "pop3".into()]),
+            held: true,
             ..Entry::default()
         };
         assert_eq!(directory.add("kim", &kim).await, Ok(true));
-        assert_eq!(directory.find("kim").await, Ok(Some(kim)));
+        let find = async |name: &str| directory.find(&Who::somebody(name, "imap")).await;
+        assert_eq!(find("kim").await, Ok(Some(kim)));
         assert_eq!(directory.add("kim", &Entry::default()).await, Ok(false));
-        assert_eq!(directory.set("kim", None, Some("store-b"), Some(true)).await, Ok(true));
-        assert_eq!(directory.set("lee", None, None, None).await, Ok(false));
-        let kim = directory.find("kim").await.expect("an answer").expect("kim");
+        let change = Change { place: Some("store-b".into()), disabled: Some(true), ..Change::default() };
+        assert_eq!(directory.set("kim", &change).await, Ok(true));
+        assert_eq!(directory.set("lee", &Change::default()).await, Ok(false));
+        let kim = find("kim").await.expect("an answer").expect("kim");
         assert_eq!(
-            (kim.place.as_deref(), kim.password.as_deref(), kim.disabled),
-            (Some("store-b"), Some("{PLAIN}a"), true)
+            (kim.place.as_deref(), kim.password.as_deref(), kim.barred, kim.held),
+            (Some("store-b"), Some("{PLAIN}a"), Some(Bar::Disabled), true)
         );
+        let change = Change { held: Some(false), services: Some(String::new()), ..Change::default() };
+        assert_eq!(directory.set("kim", &change).await, Ok(true));
+        let kim = find("kim").await.expect("an answer").expect("kim");
+        assert_eq!((kim.held, kim.services), (false, None));
         for name in ["Kim", "kim'--", "%", "k_m", "kim\0"] {
-            assert_eq!(directory.find(name).await, Ok(None), "{name}");
+            assert_eq!(find(name).await, Ok(None), "{name}");
         }
         assert_eq!(directory.list().await.expect("a list").len(), 1);
         assert_eq!(directory.remove("kim").await, Ok(true));
         assert_eq!(directory.remove("kim").await, Ok(false));
         drop(directory);
         Sqlite::create(&path).await.expect("the same file again");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_an_earlier_version_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("people.db");
+        let old = Sqlite::with(&path, true);
+        sqlx::raw_sql(MIGRATIONS[0]).execute(&old.pool).await.expect("the old schema");
+        sqlx::raw_sql("PRAGMA user_version = 1; INSERT INTO users (name, place) VALUES ('kim', 'store-a')")
+            .execute(&old.pool)
+            .await
+            .expect("an old user");
+        old.close().await;
+        let directory = Sqlite::open(&path).expect("a directory");
+        let kim = directory.find(&Who::somebody("kim", "imap")).await.expect("an answer").expect("kim");
+        assert_eq!((kim.place.as_deref(), kim.held), (Some("store-a"), false));
     }
 }

@@ -6,6 +6,7 @@
 mod format;
 mod sink;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -22,6 +23,10 @@ const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 const TICK: Duration = Duration::from_secs(5);
 /// How long a stop waits for the last records.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the same complaint is said, and how many are told apart.
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
+const COMPLAINTS_MAX: usize = 1000;
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -85,6 +90,8 @@ struct Shared {
     /// The lightest level that any sink wants, as a number.
     level: AtomicU8,
     lost: AtomicU64,
+    /// When each was last said, and how often it came since.
+    complaints: Mutex<HashMap<String, (Option<Instant>, u64)>>,
     /// Places to be used from the next record on.
     next: Mutex<Option<Vec<Sink>>>,
 }
@@ -97,6 +104,7 @@ impl Logger {
         let shared = Arc::new(Shared {
             level: AtomicU8::new(lightest(&sinks)),
             lost: AtomicU64::new(0),
+            complaints: Mutex::default(),
             next: Mutex::default(),
         });
         let logger = Self { queue, shared: Arc::clone(&shared) };
@@ -138,6 +146,22 @@ impl Logger {
             fields: Vec::new(),
         });
         Draft { logger: self, record }
+    }
+
+    /// Whether a complaint that may come with every log-in should be said now, and how often it came since it
+    /// was last said.
+    pub(crate) fn seldom(&self, complaint: &str) -> Option<u64> {
+        let mut complaints = self.shared.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if complaints.len() >= COMPLAINTS_MAX {
+            complaints.clear();
+        }
+        let (said, times) = complaints.entry(complaint.to_owned()).or_insert((None, 0));
+        *times += 1;
+        if said.is_some_and(|at| at.elapsed() < COMPLAINT_INTERVAL) {
+            return None;
+        }
+        *said = Some(Instant::now());
+        Some(std::mem::take(times))
     }
 
     /// Waits until everything handed over so far is written, or for a second.

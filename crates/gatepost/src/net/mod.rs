@@ -1,5 +1,6 @@
 //! Sockets and TLS. Knows nothing of mail: here belong bytes, addresses and certificates.
 
+pub(crate) mod health;
 pub(crate) mod records;
 pub(crate) mod socket;
 pub(crate) mod stream;

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::config::{CertificateFiles, Link, NamedFile, Problem, TlsVersion};
+use crate::config::{CertificateFiles, NamedFile, Problem, TlsVersion, Trust};
 
 /// A certificate that ends within this time is warned of.
 const EXPIRY_WARNING: Duration = Duration::from_hours(336);
@@ -170,14 +170,14 @@ pub(crate) fn server_config(
     Ok(Some(Arc::new(config)))
 }
 
-/// How TLS is spoken towards a back end.
-pub(crate) fn client_config(link: &Link, min: TlsVersion) -> Result<Arc<ClientConfig>, Problem> {
+/// How TLS is spoken towards a server.
+pub(crate) fn client_config(trust: &Trust, min: TlsVersion) -> Result<Arc<ClientConfig>, Problem> {
     let provider = provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(min))
         .map_err(|error| Problem::of("tls", error.to_string()))?;
     let builder = builder.dangerous();
-    let alone = match (link.pins.as_slice(), link.verify) {
+    let alone = match (trust.pins.as_slice(), trust.verify) {
         ([], true) => None,
         ([], false) => Some(Accepted::Any),
         (pins, _) => Some(Accepted::Pinned(pins.to_vec())),
@@ -185,13 +185,13 @@ pub(crate) fn client_config(link: &Link, min: TlsVersion) -> Result<Arc<ClientCo
     let config = if let Some(accepted) = alone {
         builder.with_custom_certificate_verifier(Arc::new(OneCertificate { provider, accepted }))
     } else {
-        let roots = match &link.ca {
+        let roots = match &trust.ca {
             Some(path) => roots_from(path)?,
             None => system_roots()?,
         };
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
-            .map_err(|error| Problem::of("tls", format!("no authority to check back ends against: {error}")))?;
+            .map_err(|error| Problem::of("tls", format!("no authority to check servers against: {error}")))?;
         builder.with_custom_certificate_verifier(verifier)
     };
     Ok(Arc::new(config.with_no_client_auth()))

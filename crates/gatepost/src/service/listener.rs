@@ -7,8 +7,8 @@ use gatepost_wire::{Carry, ClientTls, FrontSetup, Offers};
 use rustls::ServerConfig;
 
 use super::admit::Level;
+use crate::auth::Judge;
 use crate::config::{self, Plaintext, TlsMode};
-use crate::directory::Directory;
 use crate::ledger::Scope;
 
 /// A service, ready to serve.
@@ -19,7 +19,7 @@ pub(crate) struct Service {
     pub(crate) level: Level,
     pub(crate) scope: Scope,
     /// Who checks passwords at the proxy; `None`: the back end alone does.
-    pub(crate) checks: Option<Arc<dyn Directory>>,
+    pub(crate) checks: Option<Arc<Judge>>,
 }
 
 /// A listener, ready to serve.

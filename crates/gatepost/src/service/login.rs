@@ -1,6 +1,5 @@
 //! The conversation with the client until it is logged in, and what its questions set in motion.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::idle::Wheel;
 use super::relay::Relay;
+use super::resolve::Account;
 use super::{Established, Session};
-use crate::backend::{Backend, Client, Connected, Failure, Purpose};
+use crate::backend::{Client, Connected, Failure, Purpose};
 use crate::config::Level;
-use crate::directory::Entry;
 use crate::ledger::Slots;
-use crate::map::{Found, NoPlace, admits};
 use crate::net::stream::Scratch;
 use crate::story::Ended;
 
@@ -30,14 +28,8 @@ pub(super) struct Farewell {
     text: &'static [u8],
 }
 
-/// The user is in, as far as Gatepost can say.
-struct Account {
-    user: String,
-    backend: Arc<Backend>,
-}
-
 /// The user is not in.
-enum Denied {
+pub(super) enum Denied {
     /// The user's fault, or nobody's: one answer.
     Refused(Refusal),
     /// The back end's own words.
@@ -46,6 +38,8 @@ enum Denied {
     Left,
     /// As for wrong credentials, but the configuration is why; the text is for the log.
     Unfit(String),
+    /// A directory names a place that can't be used; the text is for the log.
+    Misplaced(String),
     /// Something is out of order; the text is for the log.
     Fault(Refusal, String),
 }
@@ -87,6 +81,7 @@ impl Session {
                             Answer::Welcome(welcome)
                         }
                         Err(Denied::Refused(refusal) | Denied::Fault(refusal, _)) => Answer::Refused(refusal),
+                        Err(Denied::Misplaced(_)) => Answer::Refused(Refusal::Unavailable),
                         Err(Denied::Unfit(_)) => Answer::Refused(Refusal::BadCredentials),
                         Err(Denied::Passed(text)) => Answer::Passed(text),
                     };
@@ -164,7 +159,7 @@ impl Session {
         let asked = Instant::now();
         self.story.attempts += 1;
         self.story.mechanism = Some(credentials.mechanism.name());
-        self.story.user = Some(self.snapshot.map.canonical(&credentials.user));
+        self.story.user = Some(self.snapshot.listener.settings.names.canonical(&credentials.user));
         let result = match timeout_at(self.deadline, self.resolve(&credentials)).await {
             Ok(Ok(account)) => self.connect(account, &credentials, id, asked).await,
             Ok(Err(denied)) => {
@@ -199,86 +194,6 @@ impl Session {
         tokio::time::sleep_until((asked + time).min(self.deadline - ANSWER_MARGIN)).await;
     }
 
-    /// Checks the password where that is Gatepost's to do, and finds the back end.
-    async fn resolve(&mut self, credentials: &Credentials) -> Result<Account, Denied> {
-        let user = self.story.user.clone().unwrap_or_default();
-        let mut is_checked = false;
-        if let Some(directory) = self.snapshot.listener.service.checks.clone() {
-            let started = Instant::now();
-            let name = user.clone();
-            let found = self.on_control(async move { directory.find(&name).await }).await;
-            let entry = found.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault.0))?;
-            self.check(entry.as_ref(), credentials).await?;
-            self.story.took.auth = Some(started.elapsed().into());
-            is_checked = true;
-        }
-
-        let started = Instant::now();
-        let found = match self.snapshot.map.known(&user) {
-            // The way to the control plane and back costs more than the rest of a log-in.
-            Some(found) => found,
-            None => {
-                let (map, name) = (Arc::clone(&self.snapshot.map), user.clone());
-                let found = self.on_control(async move { map.find(&name).await }).await;
-                found.map_err(|fault| {
-                    Denied::Fault(Refusal::Unavailable, format!("{}: {}", fault.directory, fault.fault))
-                })?
-            }
-        };
-        self.story.took.map = Some(started.elapsed().into());
-        let backend = match self.snapshot.map.choose(&found) {
-            Ok(backend) => backend,
-            Err(NoPlace::Unknown) => return Err(Denied::Refused(Refusal::BadCredentials)),
-            Err(NoPlace::Refused(text)) => return Err(Denied::Fault(Refusal::Unavailable, text)),
-        };
-        let entry = match &found {
-            Found::Account { entry, .. } => Some(entry),
-            Found::Nobody => None,
-        };
-        let is_restricted = entry.is_some_and(|entry| is_restricted(entry, self.address.ip()));
-        if is_checked {
-            entry.map_or(Ok(()), |entry| permitted(entry, self.address.ip()))?;
-        } else if is_restricted || backend.master().is_some() {
-            // Who may not in learns that only with the right password, and a master log-in must not let
-            // anybody in whose password nobody asked for. What was remembered is not good enough here.
-            self.check_by_map(&user, &backend, credentials).await?;
-        }
-        Ok(Account { user, backend })
-    }
-
-    /// Checks a password against what the map's directories say now.
-    async fn check_by_map(&self, user: &str, backend: &Backend, credentials: &Credentials) -> Result<(), Denied> {
-        let map = Arc::clone(&self.snapshot.map);
-        let name = user.to_owned();
-        let found = self.on_control(async move { map.find_now(&name).await }).await;
-        let found = found
-            .map_err(|fault| Denied::Fault(Refusal::Unavailable, format!("{}: {}", fault.directory, fault.fault)))?;
-        match &found {
-            Found::Account { entry, .. } if entry.password.is_some() => self.check(Some(entry), credentials).await,
-            _ => Err(Denied::Unfit(format!(
-                "{} has a master log-in or the account is restricted, and no directory can check its password",
-                backend.name
-            ))),
-        }
-    }
-
-    /// Checks a password against a directory's entry. What an account may not do is said only to who
-    /// knows its password.
-    async fn check(&self, entry: Option<&Entry>, credentials: &Credentials) -> Result<(), Denied> {
-        let stored = entry.and_then(|entry| entry.password.clone());
-        match self.shared.checker.check(stored, credentials.password.duplicate()).await {
-            Ok(true) => {}
-            Ok(false) => return Err(Denied::Refused(Refusal::BadCredentials)),
-            Err(unusable) => {
-                return Err(Denied::Fault(
-                    Refusal::Unavailable,
-                    format!("the directory's entry can't be used: {unusable}"),
-                ));
-            }
-        }
-        entry.map_or(Ok(()), |entry| permitted(entry, self.address.ip()))
-    }
-
     /// Logs in at the back end.
     async fn connect(
         &mut self,
@@ -287,15 +202,15 @@ impl Session {
         id: &[(String, String)],
         asked: Instant,
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
-        let Account { user, backend } = account;
+        let Account { backend, login, password } = account;
         self.story.backend = Some(Arc::clone(&backend.name));
         let greeting = self.snapshot.listener.service.greeting();
         let trace = self.shared.log.wants(Level::Protocol);
         let tell = |line| self.story.tell_line(&self.shared.log, "back end", line);
         let purpose = Purpose {
             protocol: self.snapshot.listener.service.settings.protocol,
-            user: &user,
-            password: &credentials.password,
+            user: &login,
+            password: password.as_ref().map_or(&credentials.password, |password| &password.0),
             client: Client { address: self.address, local: self.local, session: self.story.session.as_str(), id },
             own_greeting: &greeting,
             own_listeners: &self.snapshot.own_listeners,
@@ -330,15 +245,6 @@ impl Session {
         }
     }
 
-    /// Runs what may talk to directories on the control plane.
-    async fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        match self.shared.control.spawn(work).await {
-            Ok(value) => value,
-            // The control plane ends only with the program, and this session with it.
-            Err(_) => std::future::pending().await,
-        }
-    }
-
     /// Logs a failed log-in at once, in the words that filters against guessing know.
     fn tell(&self, denied: &Denied) {
         let log = &self.shared.log;
@@ -348,6 +254,17 @@ impl Session {
             Denied::Unfit(text) => {
                 self.story.tell_failure(log);
                 self.story.tell_fault(log, Level::Error, text);
+            }
+            Denied::Misplaced(text) => {
+                let complaint = format!("{:?} {text}", self.story.service);
+                if let Some(times) = log.seldom(&complaint) {
+                    let text = if times > 1 {
+                        format!("{text} ({times} log-ins since this was last said)")
+                    } else {
+                        text.clone()
+                    };
+                    self.story.tell_fault(log, Level::Error, &text);
+                }
             }
             Denied::Fault(refusal, text) => {
                 let level = if *refusal == Refusal::TooMany { Level::Warning } else { Level::Error };
@@ -385,21 +302,6 @@ impl Session {
         let (slots, permit) = held;
         Some(Established { relay, story, _held: (slots, lease, permit) })
     }
-}
-
-fn is_restricted(entry: &Entry, client: IpAddr) -> bool {
-    entry.disabled || !admits(entry, client)
-}
-
-/// Whether an account, whose password is right, may be used from `client`.
-fn permitted(entry: &Entry, client: IpAddr) -> Result<(), Denied> {
-    if entry.disabled {
-        return Err(Denied::Refused(Refusal::Disabled));
-    }
-    if !admits(entry, client) {
-        return Err(Denied::Refused(Refusal::BadCredentials));
-    }
-    Ok(())
 }
 
 /// What came from the client.

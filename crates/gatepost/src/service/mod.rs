@@ -9,6 +9,7 @@ pub(crate) mod idle;
 pub(crate) mod listener;
 mod login;
 mod relay;
+mod resolve;
 
 /// How a relay ended, for the story.
 pub(crate) mod relayed {
@@ -82,6 +83,8 @@ struct Session {
     address: SocketAddr,
     /// Where it connected to.
     local: SocketAddr,
+    /// A load balancer announced the address.
+    is_proxied: bool,
     deadline: Instant,
     /// Bytes that came before they were asked for, behind a PROXY header.
     early: Vec<u8>,
@@ -171,7 +174,9 @@ async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, Owned
     let deadline = started + service.settings.login_timeout;
     let story = Box::new(Story::new(service.name(), &snapshot.listener.scope.name, peer));
     let client = Stream::new(connection);
-    let mut session = Session { shared, snapshot, client, address: peer, local, deadline, early: Vec::new(), story };
+    let early = Vec::new();
+    let mut session =
+        Session { shared, snapshot, client, address: peer, local, is_proxied: false, deadline, early, story };
     if let Some(required) = session.snapshot.listener.takes_proxy_header(peer.ip())
         && let Err(reason) = session.read_proxy_header(required).await
     {
@@ -195,6 +200,7 @@ impl Session {
                     self.early = bytes.split_off(length);
                     if let Some(client) = client {
                         self.address = client;
+                        self.is_proxied = true;
                         self.story.client = client;
                     }
                     return Ok(());

@@ -91,7 +91,7 @@ fn errors_name_file_line_and_column_all_at_once() {
     bed.write(
         "gatepost.toml",
         "nmae = \"x\"\n[imap]\nlogin_timeout = \"5 minutes\"\nidle_timeout = \"5m\"\nmechanisms = [\"PLAIN\", \"XOAUTH2\"]\n[[imap.listener]]\naddress = \"143\"\n\
-         [pop3]\n[defence]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\npop3 = { port = 110 }\n[directory.d]\ntype = \"ldap\"\n",
+         [pop3]\n[defence]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\npop3 = { port = 110 }\n[directory.d]\ntype = \"oauth2\"\nissuer = \"https://sso.example.org\"\n",
     );
     let output = gatepost(&bed, &["check"]);
     assert_eq!(output.status.code(), Some(1));
@@ -107,7 +107,7 @@ fn errors_name_file_line_and_column_all_at_once() {
         "gatepost.toml:11:11: map.default: there is no [backend.nobody]",
         "gatepost.toml:13:8: backend.a.host: expected a host name or address without a port, found \"a b\"",
         "gatepost.toml:14:1: backend.a.pop3: not in this version of Gatepost",
-        "gatepost.toml:16:8: directory.d.type: ldap, http and oauth2 are not in this version of Gatepost",
+        "gatepost.toml:16:8: directory.d.type: oauth2 is not in this version of Gatepost",
     ] {
         assert!(text.contains(complaint), "{complaint}\nis not in\n{text}");
     }

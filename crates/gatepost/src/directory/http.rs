@@ -1,0 +1,320 @@
+//! A responder asked over HTTP: nginx's `auth_http` protocol, or the same in JSON.
+//!
+//! In nginx's form everything stands in headers, and a user without a password can't be asked about. What
+//! nginx says is from its `ngx_mail_auth_http_module`; where that is silent, from how it behaves.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatepost_wire::Secret;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Verdict, Who};
+use crate::config::{self, HttpForm, Network, Problem, TlsVersion};
+use crate::net::health::Health;
+use crate::net::tls;
+use crate::secret_file;
+
+/// What of an answer's body is read.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// What of an answer's headers is read.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// A connection that is not used for so long is closed.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+
+/// See the module's documentation.
+pub(crate) struct Http {
+    settings: config::Http,
+    uri: Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    health: Health,
+}
+
+impl Http {
+    /// Reads secrets and authorities; the responder is connected to when it is first asked.
+    pub(crate) fn open(settings: &config::Http, min: TlsVersion, warnings: &mut Vec<Problem>) -> Result<Self, Problem> {
+        let tls = tls::client_config(&settings.trust, min)?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config((*tls).clone()).https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(settings.connections as usize)
+            .http1_title_case_headers(true)
+            .http1_max_buf_size(HEADER_BYTES_MAX)
+            .build(connector);
+        let mut headers = Vec::new();
+        for (name, value) in &settings.headers {
+            headers.push(header(name, value.as_bytes()).map_err(|what| Problem::of("headers", what))?);
+        }
+        if let Some((name, file)) = &settings.secret_header {
+            let value = secret_file::read(file, warnings)?;
+            let (name, mut value) = header(name, value.expose()).map_err(|what| file.problem(what))?;
+            value.set_sensitive(true);
+            headers.push((name, value));
+        }
+        Ok(Self { settings: settings.clone(), uri: settings.url.clone(), headers, client, health: Health::default() })
+    }
+
+    /// Sends a request, and gives the answer with its body. Everything within the time-out.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Fault> {
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| whole(&error))?;
+            let (head, body) = response.into_parts();
+            // Read to its end, so that the connection can be used again.
+            let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(Response::from_parts(head, body.to_bytes()))
+        };
+        let answer = timeout(self.settings.timeout, exchange)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {}", humantime::format_duration(self.settings.timeout))));
+        match answer {
+            Ok(response) => {
+                self.health.mark_up();
+                Ok(response)
+            }
+            Err(what) => {
+                self.health.mark_down();
+                Err(self.fault(what))
+            }
+        }
+    }
+
+    fn fault(&self, what: impl std::fmt::Display) -> Fault {
+        Fault(format!("{}: {what}", self.uri))
+    }
+
+    fn request(&self, method: Method, body: Vec<u8>) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        request
+    }
+
+    async fn ask_nginx(&self, who: &Who, password: &Secret) -> Result<Verdict, Fault> {
+        let mut request = self.request(Method::GET, Vec::new());
+        let headers = request.headers_mut();
+        let mut add = |name: &'static str, value: &[u8]| {
+            // What is not a header's value has been escaped.
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        add("auth-method", b"plain");
+        add("auth-user", escaped(who.user.as_bytes()).as_slice());
+        add("auth-pass", escaped(password.expose()).as_slice());
+        add("auth-protocol", protocol_name(who.service).as_bytes());
+        add("auth-login-attempt", who.via.attempt.to_string().as_bytes());
+        add("client-ip", who.client.ip().to_canonical().to_string().as_bytes());
+        if who.via.is_proxied {
+            add("proxy-protocol-addr", who.client.ip().to_canonical().to_string().as_bytes());
+            add("proxy-protocol-port", who.client.port().to_string().as_bytes());
+            add("proxy-protocol-server-addr", who.via.local.ip().to_canonical().to_string().as_bytes());
+            add("proxy-protocol-server-port", who.via.local.port().to_string().as_bytes());
+        }
+        if let Some(tls) = who.via.tls {
+            add("auth-ssl", b"on");
+            add("auth-ssl-protocol", tls.version().as_bytes());
+            add("auth-ssl-cipher", tls.cipher().as_bytes());
+        }
+        if let Some(pass) = headers.get_mut("auth-pass") {
+            pass.set_sensitive(true);
+        }
+        let response = self.send(request).await?;
+        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        // nginx looks at nothing but this.
+        let Some(status) = text("auth-status") else {
+            return Err(self.fault(format_args!("it answers {} without Auth-Status", response.status())));
+        };
+        if !status.eq_ignore_ascii_case("OK") {
+            let is_temporary = text("auth-error-code").is_some_and(|code| code.starts_with('4'));
+            if is_temporary {
+                return Err(self.fault(format_args!("it says that it can't tell now: {status:?}")));
+            }
+            if let Some(seconds) = text("auth-wait").and_then(|wait| wait.parse().ok()) {
+                tokio::time::sleep(Duration::from_secs(seconds).min(self.settings.timeout)).await;
+            }
+            return Ok(Verdict::Wrong);
+        }
+        let port = text("auth-port").map(str::parse).transpose();
+        let port = port.map_err(|_| self.fault(format_args!("Auth-Port is no port: {:?}", text("auth-port"))))?;
+        let login_password = text("auth-pass")
+            .map(|password| LoginPassword(std::sync::Arc::new(Secret::new(password.as_bytes().to_vec()))));
+        Ok(Verdict::Right(Entry {
+            place: text("auth-server").map(str::to_owned),
+            port,
+            login: text("auth-user").map(str::to_owned),
+            login_password,
+            ..Entry::default()
+        }))
+    }
+
+    /// `password`: to be judged; without one, only what is known of the user is asked for.
+    async fn ask_json(&self, who: &Who, password: Option<&Secret>) -> Result<Verdict, Fault> {
+        let mut question = json!({
+            "user": who.user,
+            "service": who.service,
+            "client": { "address": who.client.ip().to_canonical(), "port": who.client.port() },
+            "local": { "address": who.via.local.ip().to_canonical(), "port": who.via.local.port() },
+            "attempt": who.via.attempt,
+            "tls": who.via.tls.map(|tls| json!({ "version": tls.version(), "cipher": tls.cipher() })),
+        });
+        if let Some(password) = password {
+            let Ok(password) = std::str::from_utf8(password.expose()) else { return Ok(Verdict::Wrong) };
+            question["password"] = password.into();
+        }
+        let body = Zeroizing::new(serde_json::to_vec(&question).map_err(|error| self.fault(error))?);
+        let mut request = self.request(Method::POST, body.to_vec());
+        request.headers_mut().insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self.fault(format_args!("it answers {}", response.status())));
+        }
+        let answer: Value = serde_json::from_slice(response.body()).map_err(|error| self.fault(error))?;
+        let bar = match answer["result"].as_str() {
+            Some("ok") => None,
+            Some("unknown") => return Ok(Verdict::Unknown),
+            Some("wrong") => return Ok(Verdict::Wrong),
+            Some("disabled") => Some(Bar::Disabled),
+            Some("expired") => Some(Bar::Expired),
+            Some("locked") => Some(Bar::Locked),
+            Some("temporary") => return Err(self.fault("it says that it can't tell now")),
+            _ => return Err(self.fault("its answer has no `result` that is known")),
+        };
+        let entry = read_json(&answer).map_err(|what| self.fault(what))?;
+        Ok(match (bar, password) {
+            (Some(bar), Some(_)) => Verdict::Barred(bar),
+            (barred, _) => Verdict::Right(Entry { barred, ..entry }),
+        })
+    }
+}
+
+impl Directory for Http {
+    fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
+        Box::pin(async move {
+            match self.settings.form {
+                HttpForm::Nginx => Err(self.fault("nginx's protocol can't ask about a user without a password")),
+                HttpForm::Json => Ok(match self.ask_json(who, None).await? {
+                    Verdict::Right(entry) | Verdict::Compare(entry) => Some(entry),
+                    Verdict::Unknown | Verdict::Wrong | Verdict::Barred(_) => None,
+                }),
+            }
+        })
+    }
+
+    fn authenticate<'a>(&'a self, who: &'a Who, password: &'a Secret) -> Answering<'a, Verdict> {
+        Box::pin(async move {
+            match self.settings.form {
+                HttpForm::Nginx => self.ask_nginx(who, password).await,
+                HttpForm::Json => self.ask_json(who, Some(password)).await,
+            }
+        })
+    }
+
+    fn finds(&self) -> bool {
+        self.settings.form == HttpForm::Json
+    }
+
+    fn keeps_hashes(&self) -> bool {
+        false
+    }
+
+    fn is_down(&self) -> bool {
+        self.health.is_down()
+    }
+}
+
+/// An account as the JSON form has it. What is left out is as if nothing were known of it.
+fn read_json(answer: &Value) -> Result<Entry, String> {
+    let text = |key: &str| match &answer[key] {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        _ => Err(format!("`{key}` in its answer is no text")),
+    };
+    let list = |key: &str| match &answer[key] {
+        Value::Null => Ok(None),
+        Value::Array(items) => {
+            let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
+            texts
+                .collect::<Option<Vec<_>>>()
+                .map(Some)
+                .ok_or_else(|| format!("`{key}` in its answer is no list of texts"))
+        }
+        _ => Err(format!("`{key}` in its answer is no list")),
+    };
+    let port = match &answer["port"] {
+        Value::Null => None,
+        port => Some(port.as_u64().and_then(|port| u16::try_from(port).ok()).ok_or("`port` in its answer is no port")?),
+    };
+    let parse = |text: &String| Network::parse(text).ok_or_else(|| format!("{text:?} is no network"));
+    Ok(Entry {
+        place: text("backend")?,
+        port,
+        services: list("services")?,
+        networks: list("networks")?.unwrap_or_default().iter().map(parse).collect::<Result<_, _>>()?,
+        login: text("login")?,
+        login_password: text("login_password")?
+            .map(|password| LoginPassword(std::sync::Arc::new(Secret::new(password.into_bytes())))),
+        held: answer["held"].as_bool().unwrap_or(false),
+        ..Entry::default()
+    })
+}
+
+/// nginx knows IMAP, POP3 and SMTP; what it never heard of keeps its own name.
+fn protocol_name(service: &str) -> &str {
+    match service {
+        "submission" => "smtp",
+        other => other,
+    }
+}
+
+/// As nginx escapes names and passwords: space, `%` and control characters, and also DEL, which no header may hold.
+fn escaped(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut escaped = Zeroizing::new(Vec::with_capacity(text.len() * 3));
+    for &byte in text {
+        if byte <= b' ' || byte == b'%' || byte == 0x7f {
+            escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            escaped.push(byte);
+        }
+    }
+    escaped
+}
+
+fn header(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), String> {
+    let header_name = name.parse().map_err(|_| format!("{name:?} is no name of a header"))?;
+    let value = HeaderValue::from_bytes(value).map_err(|_| format!("{name} has a value that no header can have"))?;
+    Ok((header_name, value))
+}
+
+/// An error with what caused it, which is where the reason stands.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_passwords_are_escaped_as_nginx_does() {
+        assert_eq!(*escaped(b"a b%c\r\n\xc3\xa4"), b"a%20b%25c%0D%0A\xc3\xa4");
+    }
+}

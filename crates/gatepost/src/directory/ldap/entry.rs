@@ -1,0 +1,126 @@
+//! From an LDAP entry to an account.
+
+use std::sync::Arc;
+
+use gatepost_wire::Secret;
+use ldap3::SearchEntry;
+
+use crate::config::{self, LdapFields, LdapVerify, Network};
+use crate::directory::{Bar, Entry, LoginPassword};
+
+/// Active Directory's attribute of flags, and the one that says that the account is disabled.
+const ACCOUNT_CONTROL: &str = "userAccountControl";
+const ACCOUNT_DISABLED: u32 = 0x2;
+
+/// The attributes that an account is read from.
+pub(super) fn attributes(fields: &LdapFields) -> Vec<String> {
+    let LdapFields { backend, password, disabled, held, services, networks, login, login_password } = fields;
+    let named = [backend, password, disabled, held, services, networks, login, login_password];
+    let mut attributes: Vec<_> = named.into_iter().flatten().cloned().collect();
+    if attributes.is_empty() {
+        // RFC 4511, section 4.5.1.8: none, rather than all.
+        attributes.push("1.1".to_owned());
+    }
+    attributes
+}
+
+/// Makes an account of an entry. An error says what of it makes no sense.
+pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry, String> {
+    let fields = &settings.fields;
+    let networks = all(entry, fields.networks.as_ref());
+    let parse = |text: &str| Network::parse(text).ok_or_else(|| format!("{text:?} is no network"));
+    let services = all(entry, fields.services.as_ref());
+    let is_set = |name: &Option<String>| match name {
+        Some(name) => Ok::<_, String>(one(entry, Some(name))?.is_some_and(|value| means_yes(name, value))),
+        None => Ok(false),
+    };
+    let password = match settings.verify {
+        LdapVerify::Compare => password(entry, settings)?,
+        LdapVerify::Bind => None,
+    };
+    let login_password = one(entry, fields.login_password.as_ref())?;
+    Ok(Entry {
+        place: one(entry, fields.backend.as_ref())?.map(str::to_owned),
+        port: None,
+        password,
+        barred: is_set(&fields.disabled)?.then_some(Bar::Disabled),
+        held: is_set(&fields.held)?,
+        networks: networks.iter().map(|text| parse(text)).collect::<Result<_, _>>()?,
+        services: fields.services.is_some().then(|| services.iter().map(|name| name.to_lowercase()).collect()),
+        login: one(entry, fields.login.as_ref())?.map(str::to_owned),
+        login_password: login_password
+            .map(|password| LoginPassword(Arc::new(Secret::new(password.as_bytes().to_vec())))),
+    })
+}
+
+/// All values of an attribute. Servers write names in their own case.
+fn all<'e>(entry: &'e SearchEntry, name: Option<&String>) -> &'e [String] {
+    let found = name.and_then(|name| entry.attrs.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)));
+    found.map_or(&[], |(_, values)| values)
+}
+
+/// The value of an attribute that may have only one.
+fn one<'e>(entry: &'e SearchEntry, name: Option<&String>) -> Result<Option<&'e str>, String> {
+    match all(entry, name) {
+        [] => Ok(None),
+        [value] => Ok(Some(value)),
+        _ => Err(format!("{} has several values, and only one makes sense", name.map_or("", String::as_str))),
+    }
+}
+
+/// The hash that a password is compared with; of several, the first in a form that is known.
+fn password(entry: &SearchEntry, settings: &config::Ldap) -> Result<Option<String>, String> {
+    let mut in_clear = false;
+    for value in all(entry, settings.fields.password.as_ref()) {
+        let scheme = value.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(scheme, _)| scheme);
+        match scheme.map(str::to_ascii_uppercase).as_deref() {
+            None if value.starts_with('$') => return Ok(Some(value.clone())),
+            None if settings.cleartext => return Ok(Some(format!("{{PLAIN}}{value}"))),
+            None | Some("PLAIN" | "CLEAR" | "CLEARTEXT") if !settings.cleartext => in_clear = true,
+            _ => return Ok(Some(value.clone())),
+        }
+    }
+    if in_clear {
+        return Err("its password is kept in clear, which only cleartext = true allows".into());
+    }
+    Ok(None)
+}
+
+/// Whether a value means that the account is disabled, or held. What is not known to mean the contrary does.
+fn means_yes(attribute: &str, value: &str) -> bool {
+    if attribute.eq_ignore_ascii_case(ACCOUNT_CONTROL)
+        && let Ok(flags) = value.parse::<u32>()
+    {
+        return flags & ACCOUNT_DISABLED != 0;
+    }
+    !["", "0", "false", "no", "n", "off", "active", "enabled"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_one_value_has_one() {
+        let attrs =
+            [("MailHost".to_owned(), vec!["a".to_owned()]), ("x".to_owned(), vec!["a".into(), "b".into()])].into();
+        let entry = SearchEntry { dn: "uid=kim".into(), attrs, bin_attrs: std::collections::HashMap::default() };
+        assert_eq!(one(&entry, Some(&"mailHost".into())), Ok(Some("a")), "in whatever case");
+        assert_eq!(one(&entry, Some(&"none".into())), Ok(None));
+        assert!(one(&entry, Some(&"x".into())).is_err_and(|what| what.contains("several values")));
+    }
+
+    #[test]
+    fn what_means_disabled() {
+        for (attribute, value, expected) in [
+            ("userAccountControl", "512", false),
+            ("useraccountcontrol", "514", true),
+            ("nsAccountLock", "TRUE", true),
+            ("nsAccountLock", "false", false),
+            ("accountStatus", "active", false),
+            ("accountStatus", "noaccess", true),
+        ] {
+            assert_eq!(means_yes(attribute, value), expected, "{attribute}={value}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! SQL databases, asked with the administrator's own query.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use gatepost_wire::Secret;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, Column as _, ColumnIndex, Decode, Row, Type};
+use tokio::time::timeout;
+
+use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Who};
+use crate::config::{self, Dialect, Network, Parameter, Problem, split_name};
+use crate::net::health::Health;
+use crate::secret_file;
+
+/// The columns that a query may give.
+const COLUMNS: &str = "backend, port, password, disabled, held, services, networks, login, login_password";
+/// A connection that is not used for so long is closed.
+const IDLE_TIME: Duration = Duration::from_mins(5);
+
+/// See the module's documentation.
+pub(crate) struct Sql {
+    settings: config::Sql,
+    pool: Pool,
+    health: Health,
+}
+
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+    MySql(MySqlPool),
+}
+
+/// Options that all pools have in common, under other types.
+macro_rules! pool {
+    ($options:ty, $settings:expr, $connect:expr) => {
+        <$options>::new()
+            .max_connections($settings.connections)
+            .acquire_timeout($settings.timeout)
+            .idle_timeout(IDLE_TIME)
+            .connect_lazy_with($connect)
+    };
+}
+
+impl Sql {
+    /// Reads the password; the database is connected to when it is first asked.
+    pub(crate) fn open(settings: &config::Sql, warnings: &mut Vec<Problem>) -> Result<Self, Problem> {
+        let password = settings.password_file.as_ref().map(|file| secret_file::read(file, warnings)).transpose()?;
+        let password = match &password {
+            Some(secret) => Some(
+                std::str::from_utf8(secret.expose())
+                    .map_err(|_| Problem::of("password_file", "holds a password that is not UTF-8"))?,
+            ),
+            None => None,
+        };
+        let unusable = |error: sqlx::Error| Problem::at(&settings.place, format!("url: {error}"));
+        let config::Trust { verify, ca, .. } = &settings.trust;
+        let pool = match settings.dialect {
+            Dialect::Sqlite => {
+                let options = SqliteConnectOptions::from_str(&settings.url).map_err(unusable)?.read_only(true);
+                Pool::Sqlite(pool!(SqlitePoolOptions, settings, options.busy_timeout(settings.timeout)))
+            }
+            Dialect::Postgres => {
+                let mut options = PgConnectOptions::from_str(&settings.url).map_err(unusable)?;
+                options = options.ssl_mode(match (settings.tls, verify) {
+                    (false, _) => PgSslMode::Disable,
+                    (true, true) => PgSslMode::VerifyFull,
+                    (true, false) => PgSslMode::Require,
+                });
+                if let Some(ca) = ca {
+                    options = options.ssl_root_cert(ca);
+                }
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                Pool::Postgres(pool!(PgPoolOptions, settings, options.application_name("gatepost")))
+            }
+            Dialect::MySql => {
+                let mut options = MySqlConnectOptions::from_str(&settings.url).map_err(unusable)?;
+                options = options.ssl_mode(match (settings.tls, verify) {
+                    (false, _) => MySqlSslMode::Disabled,
+                    (true, true) => MySqlSslMode::VerifyIdentity,
+                    (true, false) => MySqlSslMode::Required,
+                });
+                if let Some(ca) = ca {
+                    options = options.ssl_ca(ca);
+                }
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                Pool::MySql(pool!(MySqlPoolOptions, settings, options))
+            }
+        };
+        Ok(Self { settings: settings.clone(), pool, health: Health::default() })
+    }
+
+    async fn ask(&self, who: &Who) -> Result<Vec<Entry>, Problematic> {
+        match &self.pool {
+            Pool::Sqlite(pool) => ask(pool, &self.settings.query, who).await,
+            Pool::Postgres(pool) => ask(pool, &self.settings.query, who).await,
+            Pool::MySql(pool) => ask(pool, &self.settings.query, who).await,
+        }
+    }
+}
+
+/// Why there is no answer: the database's fault, or the query's.
+enum Problematic {
+    Database(sqlx::Error),
+    Query(String),
+}
+
+impl From<sqlx::Error> for Problematic {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// The first two rows: more than one is as bad as any number.
+async fn ask<DB>(pool: &sqlx::Pool<DB>, query: &config::Query, who: &Who) -> Result<Vec<Entry>, Problematic>
+where
+    DB: sqlx::Database,
+    for<'q> DB::Arguments: sqlx::IntoArguments<DB>,
+    for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
+    for<'q> String: sqlx::Encode<'q, DB> + Type<DB> + Decode<'q, DB>,
+    for<'q> Option<String>: sqlx::Encode<'q, DB> + Type<DB>,
+    for<'r> bool: Decode<'r, DB> + Type<DB>,
+    for<'r> i64: Decode<'r, DB> + Type<DB>,
+    for<'r> i32: Decode<'r, DB> + Type<DB>,
+    for<'r> i16: Decode<'r, DB> + Type<DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    let (local, domain) = split_name(&who.user);
+    let mut asking = sqlx::query::<DB>(AssertSqlSafe(query.text.clone()));
+    for parameter in &query.parameters {
+        asking = match parameter {
+            Parameter::User => asking.bind(who.user.clone()),
+            Parameter::Local => asking.bind(local.to_owned()),
+            Parameter::Domain => asking.bind(domain.map(str::to_owned)),
+            Parameter::Service => asking.bind(who.service.to_owned()),
+        };
+    }
+    let mut rows = asking.fetch(pool);
+    let mut entries = Vec::new();
+    while entries.len() < 2
+        && let Some(row) = rows.try_next().await?
+    {
+        entries.push(read(&row).map_err(Problematic::Query)?);
+    }
+    Ok(entries)
+}
+
+/// Makes an account of a row, by the names of its columns.
+fn read<R>(row: &R) -> Result<Entry, String>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i32: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let mut entry = Entry::default();
+    for (n, column) in row.columns().iter().enumerate() {
+        let name = column.name().to_ascii_lowercase();
+        let text = text(row, n).map_err(|error| format!("column {name}: {error}"))?;
+        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
+        match name.as_str() {
+            "backend" => entry.place = Some(text),
+            "port" => entry.port = Some(text.parse().map_err(|_| format!("port {text:?} is no port"))?),
+            "password" => entry.password = Some(text),
+            "disabled" => entry.barred = is_true(&text).then_some(Bar::Disabled),
+            "held" => entry.held = is_true(&text),
+            "services" => entry.services = Some(words(&text).map(str::to_lowercase).collect()),
+            "networks" => {
+                let parse = |text: &str| Network::parse(text).ok_or_else(|| format!("{text:?} is no network"));
+                entry.networks = words(&text).map(parse).collect::<Result<_, _>>()?;
+            }
+            "login" => entry.login = Some(text),
+            "login_password" => {
+                entry.login_password = Some(LoginPassword(Arc::new(Secret::new(text.into_bytes()))));
+            }
+            _ => return Err(format!("the query gives a column {name}; known are {COLUMNS}")),
+        }
+    }
+    Ok(entry)
+}
+
+/// A value as text, whatever simple type it has.
+fn text<R>(row: &R, n: usize) -> Result<Option<String>, sqlx::Error>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i32: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let is_text = row.try_get::<Option<String>, _>(n);
+    let first_error = match is_text {
+        Ok(text) => return Ok(text),
+        Err(error) => error,
+    };
+    if let Ok(number) = row.try_get::<Option<i64>, _>(n) {
+        return Ok(number.map(|number| number.to_string()));
+    }
+    if let Ok(number) = row.try_get::<Option<i32>, _>(n) {
+        return Ok(number.map(|number| number.to_string()));
+    }
+    if let Ok(number) = row.try_get::<Option<i16>, _>(n) {
+        return Ok(number.map(|number| number.to_string()));
+    }
+    match row.try_get::<Option<bool>, _>(n) {
+        Ok(truth) => Ok(truth.map(|truth| u8::from(truth).to_string())),
+        Err(_) => Err(first_error),
+    }
+}
+
+fn is_true(text: &str) -> bool {
+    !["0", "f", "false", "n", "no", "off"].contains(&text.to_ascii_lowercase().as_str())
+}
+
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|word| !word.is_empty())
+}
+
+impl Directory for Sql {
+    fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
+        Box::pin(async move {
+            let answer = timeout(self.settings.timeout, self.ask(who)).await;
+            let name = &self.settings.shown;
+            let mut entries = match answer {
+                Ok(Ok(entries)) => entries,
+                Ok(Err(Problematic::Query(what))) => return Err(Fault(format!("{name}: {what}"))),
+                Ok(Err(Problematic::Database(error))) => {
+                    if !matches!(error, sqlx::Error::Database(_)) {
+                        self.health.mark_down();
+                    }
+                    return Err(Fault(format!("{name}: {error}")));
+                }
+                Err(_) => {
+                    self.health.mark_down();
+                    let time = humantime::format_duration(self.settings.timeout);
+                    return Err(Fault(format!("{name}: no answer within {time}")));
+                }
+            };
+            self.health.mark_up();
+            if entries.len() > 1 {
+                return Err(Fault(format!("{name}: several rows match {:?}: make the query give one", who.user)));
+            }
+            Ok(entries.pop())
+        })
+    }
+
+    fn is_down(&self) -> bool {
+        self.health.is_down()
+    }
+}

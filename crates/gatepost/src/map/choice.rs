@@ -1,0 +1,160 @@
+//! From what is known of a user to a back end: a pure choice, the same on every node.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{self, MapRule, is_host, split_name};
+use crate::directory::Entry;
+
+/// Where a user's mail is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A back end of the configuration.
+    Named(String),
+    /// A host that a directory names.
+    Host { host: String, port: Option<u16> },
+}
+
+/// How a place came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Directory,
+    /// The rule of this number, the first being 1.
+    Rule(usize),
+    Spread,
+    Default,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// Nobody knows the user, and nothing is said of such users.
+    Unknown,
+    /// A directory names a place that can't be used. The text is for the administrator.
+    Refused(String),
+}
+
+/// Where the mail of `user` is: what the directory says, then the first rule, the spread, the default.
+pub(crate) fn choose(
+    settings: &config::Map,
+    is_backend: impl Fn(&str) -> bool,
+    user: &str,
+    entry: Option<&Entry>,
+) -> Result<(Place, Reason), NoPlace> {
+    if let Some((place, port)) = entry.and_then(|entry| Some((entry.place.as_ref()?, entry.port))) {
+        if is_backend(place) {
+            return Ok((Place::Named(place.clone()), Reason::Directory));
+        }
+        return named_host(settings, place, port).map(|host| (host, Reason::Directory));
+    }
+    if let Some(n) = settings.rules.iter().position(|rule| applies(rule, user)) {
+        return Ok((Place::Named(settings.rules[n].backend.clone()), Reason::Rule(n + 1)));
+    }
+    if let Some(name) = spread(&settings.spread, user) {
+        return Ok((Place::Named(name.to_owned()), Reason::Spread));
+    }
+    let default = settings.default.as_ref().ok_or(NoPlace::Unknown)?;
+    Ok((Place::Named(default.clone()), Reason::Default))
+}
+
+fn named_host(settings: &config::Map, place: &str, port: Option<u16>) -> Result<Place, NoPlace> {
+    let (host, port) = split_port(place, port)
+        .ok_or_else(|| NoPlace::Refused(format!("{place:?} is neither a back end nor a host")))?;
+    if !settings.hosts.iter().any(|pattern| pattern.matches(host)) {
+        let message =
+            format!("{host:?} is no [backend.…] of the configuration, and `map.hosts` does not allow it as a host");
+        return Err(NoPlace::Refused(message));
+    }
+    Ok(Place::Host { host: host.to_owned(), port })
+}
+
+/// `host`, `host:port`, `[v6]:port`: the host and the port, which may also be a field of its own.
+fn split_port(place: &str, port: Option<u16>) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, text)) if !host.contains(':') || host.ends_with(']') => (host, Some(text.parse().ok()?)),
+        _ => (place, port),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    is_host(host).then_some((host, port))
+}
+
+fn applies(rule: &MapRule, user: &str) -> bool {
+    let domain = rule.domain.as_ref();
+    let is_in_domain = domain.is_none_or(|domain| split_name(user).1.is_some_and(|d| d.eq_ignore_ascii_case(domain)));
+    is_in_domain && rule.pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(user))
+}
+
+/// Rendezvous hashing with weights: each back end draws a number from the user's name, and the best wins.
+/// When a back end comes or goes, only users who move to it or from it change theirs.
+fn spread<'s>(weights: &'s [(String, u32)], user: &str) -> Option<&'s str> {
+    let score = |(name, weight): &(String, u32)| {
+        let digest = Sha256::new().chain_update(user).chain_update([0]).chain_update(name).finalize();
+        let mut first = [0; 4];
+        first.copy_from_slice(&digest[..4]);
+        // Within (0, 1), so that the logarithm is finite and not 0.
+        let drawn = (f64::from(u32::from_be_bytes(first)) + 0.5) / (f64::from(u32::MAX) + 1.0);
+        -f64::from(*weight) / drawn.ln()
+    };
+    let scored = weights.iter().filter(|(_, weight)| *weight > 0).map(|backend| (score(backend), backend));
+    scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, (name, _))| name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn hosts_and_ports() {
+        assert_eq!(split_port("10.0.0.1", None), Some(("10.0.0.1", None)));
+        assert_eq!(split_port("10.0.0.1", Some(993)), Some(("10.0.0.1", Some(993))));
+        assert_eq!(split_port("a.example.org:1143", None), Some(("a.example.org", Some(1143))));
+        assert_eq!(split_port("[::1]:1143", None), Some(("::1", Some(1143))));
+        assert_eq!(split_port("::1", None), Some(("::1", None)));
+        for bad in ["a b", "a:x", "a\r\nb", "", "a:70000", "user@host"] {
+            assert_eq!(split_port(bad, None), None, "{bad:?}");
+        }
+    }
+
+    fn weights(of: &[(&str, u32)]) -> Vec<(String, u32)> {
+        of.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
+    }
+
+    fn shares(weights: &[(String, u32)]) -> HashMap<String, usize> {
+        let mut shares = HashMap::new();
+        for n in 0..10_000 {
+            let name = spread(weights, &format!("user{n}")).expect("a back end");
+            *shares.entry(name.to_owned()).or_default() += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn users_are_spread_by_weight() {
+        let shares = shares(&weights(&[("a", 1), ("b", 2), ("c", 1), ("none", 0)]));
+        assert!((2300..2700).contains(&shares["a"]) && (4700..5300).contains(&shares["b"]), "{shares:?}");
+        assert!(!shares.contains_key("none"));
+    }
+
+    #[test]
+    fn a_new_back_end_takes_only_its_own_users() {
+        let (before, after) = (weights(&[("a", 1), ("b", 1)]), weights(&[("c", 1), ("b", 1), ("a", 1)]));
+        let mut moved = 0;
+        for n in 0..3000 {
+            let user = format!("user{n}");
+            let (old, new) = (spread(&before, &user), spread(&after, &user));
+            if old != new {
+                assert_eq!(new, Some("c"));
+                moved += 1;
+            }
+        }
+        assert!((900..1100).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn a_users_place_never_changes_by_itself() {
+        // Written down, since all nodes and versions must agree.
+        let backends = weights(&[("store-a", 1), ("store-b", 1), ("store-c", 2)]);
+        let placed: Vec<_> = ["kim", "lee", "max", "noa"].map(|user| spread(&backends, user).unwrap_or("")).into();
+        assert_eq!(placed, ["store-c", "store-c", "store-c", "store-a"]);
+    }
+}

@@ -1,0 +1,6 @@
+//! Directories: who is it and where is their mail, asked of real servers.
+
+mod http;
+mod ldap;
+mod map;
+mod sql;
