@@ -1,7 +1,7 @@
 //! A back end says anything: no panic, and no credential before TLS where TLS is required.
 #![no_main]
 
-use gatepost_wire::{BackEvent, BackLogin, BackSetup, BackStep, PROTOCOLS, Secret};
+use gatepost_wire::{BackEvent, BackLogin, BackSetup, BackStep, Mechanism, PROTOCOLS, Proof, Secret};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
@@ -12,7 +12,11 @@ fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
         login: BackLogin {
             user: "us\"er".into(),
             master: (flags & 2 == 2).then(|| "master".into()),
-            password: Secret::new(if flags & 4 == 4 { b"p\r\n\"".to_vec() } else { b"hunter2".to_vec() }),
+            proof: {
+                let secret = Secret::new(if flags & 4 == 4 { b"p\r\n\"".to_vec() } else { b"hunter2".to_vec() });
+                if flags & 16 == 16 { Proof::Token(secret) } else { Proof::Password(secret) }
+            },
+            mechanism: Mechanism::SASL.get(usize::from(flags >> 5)).copied(),
         },
         id: vec![("x-session-id".into(), "abc".into())],
         own_greeting: "us".into(),

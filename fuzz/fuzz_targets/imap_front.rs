@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 
 use gatepost_wire::{
-    Answer, Carry, ClientTls, Event, FrontSetup, Mechanism, Offers, PROTOCOLS, Refusal, Step, Welcome,
+    Answer, Carry, ClientTls, Event, FrontSetup, Mechanism, OAuthHints, Offers, PROTOCOLS, Refusal, Step, Welcome,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -17,6 +17,8 @@ fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
         tls: if flags & 1 == 0 { ClientTls::Offered } else { ClientTls::Up },
         passwords: flags & 2 == 0,
         mechanisms: Mechanism::SASL.into(),
+        has_passwords: flags & 32 == 0,
+        oauth: OAuthHints::default(),
         id: flags & 4 == 0,
         offers: Offers(u32::from(flags & 16 != 0)),
         max_errors: NonZeroU32::new(u32::from(flags >> 4)),

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use gatepost_wire::OAuthHints;
+
 use crate::auth::{Checker, Judge};
 use crate::backend::{Backends, States};
 use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, Problem, Problems, TlsMode};
@@ -15,7 +17,7 @@ use crate::net::tls::{self, Certificate};
 use crate::secret_file;
 use crate::service::Snapshot;
 use crate::service::admit::Level;
-use crate::service::listener::{Listener, Service};
+use crate::service::listener::{Checks, Listener, Service};
 
 /// See the module's documentation. Sessions keep what they need of it; a new world doesn't touch them.
 pub(crate) struct World {
@@ -74,7 +76,7 @@ impl World {
         let keys = self.certificates.iter().map(|(files, _)| &files.key);
         let directories = self.config.directories.iter().filter_map(|directory| match &directory.kind {
             DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => Some(path),
-            DirectoryKind::Sql(_) | DirectoryKind::Ldap(_) | DirectoryKind::Http(_) => None,
+            _ => None,
         });
         keys.chain(directories).filter_map(secret_file::exposure).collect()
     }
@@ -117,6 +119,27 @@ fn open_directories(
     config.directories.iter().filter_map(open).collect()
 }
 
+/// Who checks what: directories of tokens, and all others.
+fn checks(config: &Config, directories: &[Arc<Judge>], names: &[String]) -> Checks {
+    let takes_tokens = |name: &&String| config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
+    let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(takes_tokens);
+    let [tokens, passwords] =
+        [tokens, passwords].map(|names| names.into_iter().filter_map(|name| named(directories, name)).collect());
+    Checks { passwords, tokens }
+}
+
+/// Where a client is told to get a token.
+fn oauth_hints(config: &Config, checks: &Checks) -> OAuthHints {
+    let first = checks.tokens.first().and_then(|judge| config.directories.iter().find(|d| d.name == *judge.name));
+    let Some(DirectoryKind::OAuth2(settings)) = first.map(|directory| &directory.kind) else {
+        return OAuthHints::default();
+    };
+    OAuthHints {
+        scope: Some(settings.scope.join(" ")).filter(|scope| !scope.is_empty()),
+        configuration: settings.configuration.as_ref().map(ToString::to_string),
+    }
+}
+
 fn build_listeners(
     config: &Config,
     directories: &[Arc<Judge>],
@@ -138,15 +161,17 @@ fn build_listeners(
     for settings in &config.services {
         let protocol = settings.protocol;
         let checks = match &settings.authenticate {
-            Authenticate::Proxy { directory } => named(directories, directory),
+            Authenticate::Proxy { directories: names } => Some(checks(config, directories, names)),
             Authenticate::Backend => None,
         };
+        let oauth = checks.as_ref().map(|checks| oauth_hints(config, checks)).unwrap_or_default();
         let service = Arc::new(Service {
             settings: settings.clone(),
             node: config.name.clone(),
             level: Level::new(&settings.access),
             scope: Scope { name: protocol.name.into(), limits: settings.limits },
             checks,
+            oauth,
         });
         for settings in &settings.listeners {
             let own = settings.certificate.as_ref().and_then(|files| load(files, problems));

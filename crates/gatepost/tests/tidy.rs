@@ -141,7 +141,7 @@ impl Documented {
         assert!(certificate.chain.ends_with("mail.pem") && certificate.key.ends_with("mail.key"));
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
         write("users", "kim:::::::host=store-b\n");
-        ["ldap.secret", "db.secret", "auth.key"].into_iter().for_each(|name| write(name, "a secret\n"));
+        ["ldap.secret", "db.secret", "auth.key", "store.secret"].into_iter().for_each(|name| write(name, "a secret\n"));
         let toml = toml.replace("/etc/gatepost/", "");
         // Authorities of the system may not be there, nor be needed.
         let has_link = toml.contains("[imap.backend]");

@@ -132,7 +132,7 @@ impl Dovecot {
              default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\nfirst_valid_uid = 1\n\
              protocols = imap\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
              ssl = yes\nssl_cert = <{folder}/cert.pem\nssl_key = <{folder}/key.pem\nssl_min_protocol = TLSv1.2\n\
-             disable_plaintext_auth = no\nauth_mechanisms = plain login\nauth_failure_delay = 0\n\
+             disable_plaintext_auth = no\nauth_mechanisms = plain login\nauth_failure_delay = 0\nauth_master_user_separator = *\n\
              login_trusted_networks = 127.0.0.0/8\nhaproxy_trusted_networks = 127.0.0.0/8\n\
              passdb {{\n driver = passwd-file\n args = scheme=PLAIN username_format=%u {folder}/masters\n master = yes\n result_success = continue\n}}\n\
              passdb {{\n driver = passwd-file\n args = scheme=PLAIN username_format=%u {folder}/users\n}}\n\

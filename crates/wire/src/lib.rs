@@ -15,7 +15,7 @@ mod secret;
 
 pub use protocols::{
     Answer, Ask, Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Credentials, Event,
-    Front, FrontSetup, Mechanism, Offers, Outcome, PROTOCOLS, Protocol, Refusal, Step, Welcome,
+    Front, FrontSetup, Mechanism, OAuthHints, Offers, Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
 };
 pub use secret::{Secret, WipedBuffer};
 

@@ -14,6 +14,8 @@ pub const TAG_BYTES_MAX: usize = 64;
 pub const USER_BYTES_MAX: usize = 512;
 /// Longest password.
 pub const PASSWORD_BYTES_MAX: usize = 4096;
+/// Longest token. In base64 it fits on a line.
+pub const TOKEN_BYTES_MAX: usize = 11 * 1024;
 /// Most pairs in one ID command, and in all of a session's merged (RFC 2971, section 3.3).
 pub const ID_PAIRS_MAX: usize = 30;
 /// Longest field name in ID (RFC 2971, section 3.3).

@@ -122,10 +122,30 @@ pub enum Ask {
 pub struct Credentials {
     /// How it was offered.
     pub mechanism: Mechanism,
-    /// The name, as the client wrote it.
+    /// The name, as the client wrote it; empty where a token says whose it is.
     pub user: String,
-    /// The password.
-    pub password: Secret,
+    /// What proves it.
+    pub proof: Proof,
+}
+
+/// What a client proves its name with.
+#[derive(Debug)]
+pub enum Proof {
+    /// A password.
+    Password(Secret),
+    /// An OAuth 2 access token (RFC 6750).
+    Token(Secret),
+}
+
+impl Proof {
+    /// A second copy, as [`Secret::duplicate`].
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        match self {
+            Self::Password(password) => Self::Password(password.duplicate()),
+            Self::Token(token) => Self::Token(token.duplicate()),
+        }
+    }
 }
 
 /// How credentials are offered. Each is also a setting, but for the bare command.
@@ -135,21 +155,32 @@ pub enum Mechanism {
     Plain,
     /// SASL LOGIN.
     Login,
+    /// SASL OAUTHBEARER (RFC 7628).
+    OAuthBearer,
+    /// SASL XOAUTH2, which Google and Microsoft had before it.
+    XOAuth2,
     /// The protocol's own command (IMAP's LOGIN), allowed wherever passwords are.
     Command,
 }
 
 impl Mechanism {
     /// The SASL mechanisms, as they are named in the configuration and on the wire.
-    pub const SASL: [Self; 2] = [Self::Plain, Self::Login];
+    pub const SASL: [Self; 4] = [Self::Plain, Self::Login, Self::OAuthBearer, Self::XOAuth2];
 
     /// Its name on the wire, in logs and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::Login => "LOGIN",
+            Self::OAuthBearer => "OAUTHBEARER",
+            Self::XOAuth2 => "XOAUTH2",
             Self::Command => "command",
         }
+    }
+
+    /// Whether it carries a token rather than a password.
+    pub const fn takes_token(self) -> bool {
+        matches!(self, Self::OAuthBearer | Self::XOAuth2)
     }
 }
 
@@ -234,6 +265,15 @@ pub struct Carry {
     pub asked_capabilities: bool,
 }
 
+/// Where a client gets a token that is good here (RFC 7628, section 3.2.2).
+#[derive(Debug, Clone, Default)]
+pub struct OAuthHints {
+    /// The scope that a token must have.
+    pub scope: Option<String>,
+    /// The provider's `OpenID` configuration, a URL.
+    pub configuration: Option<String>,
+}
+
 /// What a [`Front`] must know to begin.
 #[derive(Debug, Clone)]
 pub struct FrontSetup {
@@ -247,6 +287,10 @@ pub struct FrontSetup {
     pub passwords: bool,
     /// SASL mechanisms offered, in order.
     pub mechanisms: Vec<Mechanism>,
+    /// Somebody can check a password, so that the protocol's own command is taken too.
+    pub has_passwords: bool,
+    /// What a client is told whose token is refused.
+    pub oauth: OAuthHints,
     /// Whether questions about identity (IMAP's ID) are answered.
     pub id: bool,
     /// What every back end is known to offer.
@@ -329,7 +373,7 @@ impl std::fmt::Display for BackFault {
             ),
             Self::NoStartTls => f.write_str("TLS is required, but it offers no STARTTLS or refused it"),
             Self::TrailingBytes => f.write_str("it sent data behind its answer to STARTTLS"),
-            Self::NoMechanism => f.write_str("it offers no way to log in that can be used (AUTH=PLAIN or LOGIN)"),
+            Self::NoMechanism => f.write_str("it offers no way to log in that can be used for this user"),
             Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),
             Self::Protocol(what) => write!(f, "it broke the protocol: {what}"),
             Self::Bye(text) => write!(f, "it ended the conversation: {text:?}"),
@@ -344,8 +388,10 @@ pub struct BackLogin {
     pub user: String,
     /// The master's name, where its password is used in the user's stead.
     pub master: Option<String>,
-    /// The user's password, or the master's.
-    pub password: Secret,
+    /// The user's password or token, or the master's password.
+    pub proof: Proof,
+    /// The only mechanism to be used, where one is set; else the best that is offered.
+    pub mechanism: Option<Mechanism>,
 }
 
 /// What a [`Back`] must know to begin.

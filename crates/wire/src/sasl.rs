@@ -1,9 +1,11 @@
-//! The SASL mechanisms' messages (RFC 4422): PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login).
+//! The SASL mechanisms' messages (RFC 4422): PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login),
+//! OAUTHBEARER (RFC 7628) and XOAUTH2 (as Google documents it).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::limits::{PASSWORD_BYTES_MAX, USER_BYTES_MAX};
+use crate::limits::{PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
+use crate::protocols::{Mechanism, OAuthHints};
 use crate::secret::Secret;
 
 /// The prompts of the LOGIN mechanism, in base64 as they go over the wire.
@@ -39,6 +41,74 @@ pub fn plain_message(authzid: &str, authcid: &str, password: &Secret) -> Secret 
     message.push(0);
     message.extend_from_slice(password.expose());
     Secret::new(message)
+}
+
+/// The user name, which may be left out, and the token of an OAUTHBEARER message: a GS2 header such as
+/// `n,a=user,`, then pairs `key=value`, each behind `^A`, and `^A^A` at the end.
+pub fn oauth_bearer(message: &Secret) -> Option<(String, Secret)> {
+    let (header, pairs) = split_at_byte(message.expose().strip_suffix(b"\x01\x01")?, 1)?;
+    let header = std::str::from_utf8(header).ok()?;
+    // Channel binding is not offered, so that a client may only say that it has none, or could have.
+    let authzid = header.strip_prefix("n,").or_else(|| header.strip_prefix("y,"))?.strip_suffix(',')?;
+    let user = match authzid.strip_prefix("a=") {
+        Some(name) => user_name(name.replace("=2C", ",").replace("=3D", "=").as_bytes())?,
+        None if authzid.is_empty() => String::new(),
+        None => return None,
+    };
+    let mut auth = pairs.split(|&b| b == 1).filter_map(|pair| pair.strip_prefix(b"auth="));
+    let token = bearer(auth.next()?)?;
+    auth.next().is_none().then_some((user, token))
+}
+
+/// The user name and the token of an XOAUTH2 message: `user=NAME^Aauth=Bearer TOKEN^A^A`.
+pub fn xoauth2(message: &Secret) -> Option<(String, Secret)> {
+    let (user, auth) = split_at_byte(message.expose().strip_suffix(b"\x01\x01")?, 1)?;
+    Some((user_name(user.strip_prefix(b"user=")?)?, bearer(auth.strip_prefix(b"auth=")?)?))
+}
+
+fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|&b| b == byte)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}
+
+/// The token behind `Bearer` (RFC 6750, section 2.1).
+fn bearer(value: &[u8]) -> Option<Secret> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    let sound = scheme.eq_ignore_ascii_case(b"Bearer ")
+        && !token.is_empty()
+        && token.len() <= TOKEN_BYTES_MAX
+        && token.iter().all(|&b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b));
+    sound.then(|| Secret::new(token.to_vec()))
+}
+
+/// The message for a back end that takes tokens by this mechanism.
+pub fn token_message(mechanism: Mechanism, user: &str, token: &Secret) -> Secret {
+    let head = match mechanism {
+        Mechanism::XOAuth2 => format!("user={user}\x01auth=Bearer "),
+        _ => format!("n,a={},\x01auth=Bearer ", user.replace('=', "=3D").replace(',', "=2C")),
+    };
+    Secret::new([head.as_bytes(), token.expose(), b"\x01\x01"].concat())
+}
+
+/// What a client is told, in base64, whose token is refused (RFC 7628, section 3.2.2).
+pub fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String {
+    let mut pairs = match mechanism {
+        Mechanism::XOAuth2 => vec![("status", "401"), ("schemes", "bearer")],
+        _ => vec![("status", "invalid_token")],
+    };
+    pairs.extend(hints.scope.as_deref().map(|scope| ("scope", scope)));
+    pairs.extend(hints.configuration.as_deref().map(|url| ("openid-configuration", url)));
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("\"{key}\":\"{}\"", quoted(value))).collect();
+    STANDARD.encode(format!("{{{}}}", pairs.join(",")))
+}
+
+/// What ends an exchange after a refused token: `^A` for OAUTHBEARER, nothing for XOAUTH2.
+pub const fn token_dismissal(mechanism: Mechanism) -> &'static [u8] {
+    match mechanism {
+        Mechanism::XOAuth2 => b"\r\n",
+        _ => b"AQ==\r\n",
+    }
 }
 
 /// A name as a client may give it: UTF-8, not empty, of bounded length and without control characters,
@@ -87,6 +157,41 @@ mod tests {
             b"\0\xff\0p",
         ] {
             assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_come_in_two_wrappings() {
+        let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+        let bearer = |text| oauth_bearer(&secret(text)).map(|(user, token)| (user, token.expose().to_vec()));
+        let google = |text| xoauth2(&secret(text)).map(|(user, token)| (user, token.expose().to_vec()));
+        let kim = Some(("kim@a.org".to_owned(), b"t.o-k~e+n/==".to_vec()));
+        assert_eq!(bearer("n,a=kim@a.org,\x01host=h\x01port=143\x01auth=Bearer t.o-k~e+n/==\x01\x01"), kim);
+        assert_eq!(bearer("y,,\x01auth=bearer t\x01\x01"), Some((String::new(), b"t".to_vec())));
+        assert_eq!(bearer("n,a=k=2Cm=3D,\x01auth=Bearer t\x01\x01"), Some(("k,m=".to_owned(), b"t".to_vec())));
+        assert_eq!(google("user=kim@a.org\x01auth=Bearer t.o-k~e+n/==\x01\x01"), kim);
+        for mechanism in [Mechanism::OAuthBearer, Mechanism::XOAuth2] {
+            let message = token_message(mechanism, "k,m=", &secret("t"));
+            let read = if mechanism == Mechanism::XOAuth2 { xoauth2(&message) } else { oauth_bearer(&message) };
+            assert_eq!(read.map(|(user, _)| user).as_deref(), Some("k,m="));
+        }
+        for bad in [
+            "",
+            "\x01\x01",
+            "n,,\x01\x01",
+            "n,,\x01auth=Bearer \x01\x01",
+            "n,,\x01auth=Basic t\x01\x01",
+            "n,,\x01auth=Bearer t t\x01\x01",
+            "n,,\x01auth=Bearer t\x01",
+            "n,,\x01auth=Bearer t\x01auth=Bearer u\x01\x01",
+            "p=tls-exporter,,\x01auth=Bearer t\x01\x01",
+            "n,a=,\x01auth=Bearer t\x01\x01",
+            "n,a=k\n,\x01auth=Bearer t\x01\x01",
+        ] {
+            assert_eq!(bearer(bad), None, "{bad:?}");
+        }
+        for bad in ["user=\x01auth=Bearer t\x01\x01", "auth=Bearer t\x01\x01", "user=k\x01auth=Bearer t"] {
+            assert_eq!(google(bad), None, "{bad:?}");
         }
     }
 

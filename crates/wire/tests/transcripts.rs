@@ -9,8 +9,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use gatepost_wire::{
-    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism, Offers,
-    PROTOCOLS, Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism, OAuthHints,
+    Offers, PROTOCOLS, Proof, Refusal, Secret, Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -40,12 +40,9 @@ impl Front {
             Step::Close(outcome) => format!("close {outcome:?}"),
             Step::Ask(Ask::Hopeless(mechanism)) => format!("hopeless {}", mechanism.name()),
             Step::Ask(Ask::Login(ask)) => {
-                format!(
-                    "ask {} {:?} {:?}",
-                    ask.mechanism.name(),
-                    ask.user,
-                    String::from_utf8_lossy(ask.password.expose())
-                )
+                let (Proof::Password(secret) | Proof::Token(secret)) = &ask.proof;
+                assert_eq!(matches!(ask.proof, Proof::Token(_)), ask.mechanism.takes_token());
+                format!("ask {} {:?} {:?}", ask.mechanism.name(), ask.user, String::from_utf8_lossy(secret.expose()))
             }
         }
     }
@@ -135,12 +132,17 @@ fn machine(head: &str) -> Box<dyn Machine> {
     let get = |key: &str| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
     if kind == "back" {
         let master = get("master").map(str::to_owned);
+        let password = Secret::new(unescape(get("password").unwrap_or("secret")));
+        let token = get("token").map(|token| Proof::Token(Secret::new(unescape(token))));
+        let mechanism = get("mechanism")
+            .map(|name| if name == "command" { Mechanism::Command } else { mechanisms(name).remove(0) });
         let setup = BackSetup {
             starttls: get("starttls") == Some("yes"),
             login: BackLogin {
                 user: text(get("user").unwrap_or("kim")),
                 master,
-                password: Secret::new(unescape(get("password").unwrap_or("secret"))),
+                proof: token.unwrap_or(Proof::Password(password)),
+                mechanism,
             },
             id: get("id").map(|value| ("x-session-id".to_owned(), value.to_owned())).into_iter().collect(),
             own_greeting: "mail.example.org Gatepost ready.".into(),
@@ -159,7 +161,9 @@ fn machine(head: &str) -> Box<dyn Machine> {
         greeting: "Gatepost ready.".into(),
         tls,
         passwords: get("passwords") != Some("no"),
-        mechanisms: Mechanism::SASL.into(),
+        mechanisms: mechanisms(get("mechanisms").unwrap_or("PLAIN,LOGIN")),
+        has_passwords: get("has_passwords") != Some("no"),
+        oauth: OAuthHints { scope: get("scope").map(text), configuration: get("configuration").map(text) },
         id: get("id") != Some("no"),
         offers: Offers::of(&PROTOCOLS[0], get("backends").unwrap_or_default()),
         max_errors: number("max_errors", 10),
@@ -168,6 +172,11 @@ fn machine(head: &str) -> Box<dyn Machine> {
         trace: false,
     };
     Box::new(Front((PROTOCOLS[0].front)(setup.clone()), setup))
+}
+
+fn mechanisms(list: &str) -> Vec<Mechanism> {
+    let known = |name| Mechanism::SASL.into_iter().find(|mechanism| mechanism.name() == name).expect("a mechanism");
+    list.split(',').map(known).collect()
 }
 
 fn text(escaped: &str) -> String {

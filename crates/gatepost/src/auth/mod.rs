@@ -50,11 +50,13 @@ pub(crate) struct Judge {
 }
 
 /// Why a user is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denial {
     /// Nobody has this name.
     Unknown,
     Wrong,
+    /// As wrong; the text is for the administrator.
+    Unfit(String),
     /// The directory knows the user, and has no password to compare with.
     Unjudged,
     /// The password is right; the account can't be used.
@@ -99,6 +101,7 @@ impl Judge {
                 Err(if verdict == Verdict::Unknown { Denial::Unknown } else { Denial::Unjudged })
             }
             Verdict::Wrong => Err(Denial::Wrong),
+            Verdict::Unfit(why) => Err(Denial::Unfit(why)),
             Verdict::Barred(bar) => Err(Denial::Barred(bar)),
         };
         if let Some(remembered) = remembered {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gatepost_wire::limits::ID_PAIRS_MAX;
 use gatepost_wire::{
-    BackEvent, BackFault, BackLogin, BackSetup, BackStep, Offers, Protocol, Secret, Welcome, proxy_header,
+    BackEvent, BackFault, BackLogin, BackSetup, BackStep, Offers, Proof, Protocol, Welcome, proxy_header,
 };
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
@@ -29,7 +29,8 @@ const ROUND_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Purpose<'a> {
     pub(crate) protocol: &'static Protocol,
     pub(crate) user: &'a str,
-    pub(crate) password: &'a Secret,
+    /// The user's password or token.
+    pub(crate) proof: &'a Proof,
     pub(crate) client: Client<'a>,
     /// Our own greeting, and where we listen: a back end that has either is no back end.
     pub(crate) own_greeting: &'a str,
@@ -295,13 +296,22 @@ impl Backend {
     }
 
     fn setup(&self, link: &ServiceLink, purpose: &Purpose<'_>) -> BackSetup {
-        let (master, password) = match &self.master {
-            Some(master) => (Some(master.name.clone()), master.password.duplicate()),
-            None => (None, purpose.password.duplicate()),
+        let mut login = BackLogin {
+            user: purpose.user.to_owned(),
+            master: None,
+            proof: purpose.proof.duplicate(),
+            mechanism: link.settings.mechanism,
         };
+        if let Some(master) = &self.master {
+            login.proof = Proof::Password(master.password.duplicate());
+            match master.separator {
+                Some(separator) => login.user = format!("{}{separator}{}", purpose.user, master.name),
+                None => login.master = Some(master.name.clone()),
+            }
+        }
         BackSetup {
             starttls: link.settings.tls == TlsMode::StartTls,
-            login: BackLogin { user: purpose.user.to_owned(), master, password },
+            login,
             id: announcement(link.settings.announce, &purpose.client),
             own_greeting: purpose.own_greeting.to_owned(),
             trace: purpose.tell.is_some(),

@@ -51,6 +51,8 @@ struct Host<'a> {
 #[derive(Debug)]
 struct Master {
     name: String,
+    /// Put between the user's name and the master's.
+    separator: Option<char>,
     password: Secret,
 }
 
@@ -236,7 +238,7 @@ impl States {
 
 fn read_master(login: &config::MasterLogin, warnings: &mut Vec<Problem>) -> Result<Master, Problem> {
     let password = crate::secret_file::read(&login.password_file, warnings)?;
-    Ok(Master { name: login.master.clone(), password })
+    Ok(Master { name: login.master.clone(), separator: login.separator, password })
 }
 
 #[cfg(test)]

@@ -87,21 +87,19 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
         steps.say("listener", format!("{protocol}: no listener takes passwords: none has TLS, and `plaintext` is tls"));
         is_possible = false;
     }
-    let mut checked = None;
-    if let Authenticate::Proxy { directory } = &service.authenticate {
-        steps.say("password", format!("{protocol}: Gatepost checks it against {directory}, then the back end"));
-        let Some(judge) = world.directory(directory) else { return false };
-        match find(&judge, &who).await {
-            Ok(entry) => is_possible &= explain_check(&judge, entry.as_ref(), &who, steps),
-            Err(fault) => {
-                steps.say("password", format!("{directory} can't answer: {fault}"));
-                return false;
-            }
+    let is_checked = match &service.authenticate {
+        Authenticate::Backend => {
+            steps.say("password", format!("{protocol}: the back end checks it"));
+            false
         }
-        checked = Some(judge);
-    } else {
-        steps.say("password", format!("{protocol}: the back end checks it"));
-    }
+        Authenticate::Proxy { directories } => {
+            let Some(possible) = explain_directories(world, protocol, directories, &who, steps).await else {
+                return false;
+            };
+            is_possible &= possible;
+            true
+        }
+    };
     let found = match world.map.find(&who, Evidence::default()).await {
         Ok(found) => found,
         Err(unanswered) => {
@@ -135,7 +133,7 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
     let acts = backend.master().is_some() || entry.is_some_and(|entry| entry.login_password.is_some());
     let is_restricted =
         entry.is_some_and(|entry| entry.barred.is_some() || !entry.networks.is_empty() || entry.services.is_some());
-    if checked.is_none() && (acts || is_restricted) {
+    if !is_checked && (acts || is_restricted) {
         steps.say(
             "password",
             "checked first against the map, since the account is restricted or somebody else's log-in is used",
@@ -160,6 +158,39 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
     );
     is_possible &= explain_bars(entry, &who, world, steps);
     is_possible
+}
+
+/// What the directories say that check passwords, in turn; `None`: one can't answer.
+async fn explain_directories(
+    world: &World,
+    protocol: &str,
+    names: &[String],
+    who: &Who,
+    steps: &mut Steps,
+) -> Option<bool> {
+    let of_tokens = |name: &&String| world.config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
+    let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(of_tokens);
+    for name in &tokens {
+        steps.say("token", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
+    }
+    let mut is_possible = !tokens.is_empty();
+    for name in passwords {
+        steps.say("password", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
+        let judge = world.directory(name)?;
+        match find(&judge, who).await {
+            Ok(entry) => {
+                is_possible |= explain_check(&judge, entry.as_ref(), who, steps);
+                if entry.is_some() {
+                    break;
+                }
+            }
+            Err(fault) => {
+                steps.say("password", format!("{name} can't answer: {fault}"));
+                return None;
+            }
+        }
+    }
+    Some(is_possible)
 }
 
 /// What keeps an account from being used, or makes it wait; false where it does.

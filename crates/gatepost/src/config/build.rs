@@ -11,7 +11,7 @@ use super::directory::{self, Directory};
 use super::map;
 use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::settings as at;
-use super::values::{AnnounceBy, AuthenticateAt, LogTo, MechanismName, Pin, Port};
+use super::values::{AnnounceBy, AuthenticateAt, Delimiter, LogTo, LoginBy, MechanismName, Pin, Port};
 use super::{
     AccessRule, Announce, Authenticate, Backend, CertificateFiles, Config, Draft, Limits, Link, Listener, Log, LogRule,
     LogTarget, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate, Service, Threads, Tls, TlsMode, Trust,
@@ -253,22 +253,11 @@ fn read_service(
 ) -> Option<Service> {
     use at::service as key;
 
-    let directory = table.get(&key::DIRECTORY);
-    if let Some(name) = directory.as_ref().filter(|name| !directories.iter().any(|d| d.name == **name)) {
-        table.problem_with(&key::DIRECTORY, format_args!("there is no [directory.{name}]"));
-    }
-    let authenticate = match (table.get(&key::AUTHENTICATE)?, directory) {
-        (AuthenticateAt::Backend, _) => Authenticate::Backend,
-        (AuthenticateAt::Proxy, Some(directory)) => Authenticate::Proxy { directory },
-        (AuthenticateAt::Proxy, None) => {
-            table.problem_with(&key::AUTHENTICATE, "proxy needs `directory`, which checks the passwords");
-            return None;
-        }
-    };
     let mechanisms = read_mechanisms(table);
     if mechanisms.as_ref().is_some_and(Vec::is_empty) {
         table.warn_of(&key::MECHANISMS, "[]: clients are left with the bare log-in command");
     }
+    let authenticate = read_authenticate(table, mechanisms.as_deref().unwrap_or_default(), directories)?;
     let max_auth_errors = table.get(&key::MAX_AUTH_ERRORS)?;
     if max_auth_errors == 0 {
         table.warn_of(&key::MAX_AUTH_ERRORS, "0: one connection may guess passwords without end");
@@ -314,6 +303,35 @@ fn read_service(
         listeners,
         link,
     })
+}
+
+fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Directory]) -> Option<Authenticate> {
+    use at::service as key;
+
+    let names = table.get(&key::DIRECTORY).unwrap_or_default();
+    let find = |name: &String| known.iter().find(|directory| directory.name == *name);
+    for name in names.iter().filter(|name| find(name).is_none()) {
+        table.problem_with(&key::DIRECTORY, format_args!("there is no [directory.{name}]"));
+    }
+    if table.get(&key::AUTHENTICATE)? == AuthenticateAt::Backend {
+        return Some(Authenticate::Backend);
+    }
+    if names.is_empty() {
+        table.problem_with(&key::AUTHENTICATE, "proxy needs `directory`, which checks the passwords");
+        return None;
+    }
+    let can = |tokens: bool| names.iter().filter_map(find).any(|directory| directory.takes_tokens() == tokens);
+    let all_known = names.iter().all(|name| find(name).is_some());
+    for mechanism in mechanisms.iter().filter(|mechanism| all_known && !can(mechanism.takes_token())) {
+        let what = if mechanism.takes_token() {
+            "tokens: name one of type oauth2"
+        } else {
+            "passwords: all are of type oauth2"
+        };
+        let message = format!("{} is offered, but no directory of `directory` checks {what}", mechanism.name());
+        table.problem_with(&key::MECHANISMS, message);
+    }
+    Some(Authenticate::Proxy { directories: names })
 }
 
 fn read_mechanisms(table: &Table<'_>) -> Option<Vec<Mechanism>> {
@@ -464,7 +482,8 @@ pub(crate) fn is_host(host: &str) -> bool {
 fn read_login(table: &Table<'_>) -> Option<MasterLogin> {
     let master = table.require(&at::login::MASTER);
     let password_file = table.require_file(&at::login::PASSWORD_FILE);
-    Some(MasterLogin { master: master?, password_file: password_file? })
+    let separator = table.get(&at::login::SEPARATOR).map(|Delimiter(separator)| separator);
+    Some(MasterLogin { master: master?, separator, password_file: password_file? })
 }
 
 fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol: &Protocol) -> Option<Link> {
@@ -498,6 +517,10 @@ fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol:
         connect_timeout: own.inherit(service, &key::CONNECT_TIMEOUT)?,
         login_timeout: own.inherit(service, &key::LOGIN_TIMEOUT)?,
         max_connections: own.inherit(service, &key::MAX_CONNECTIONS),
+        mechanism: match own.inherit(service, &key::MECHANISM)? {
+            LoginBy::Best => None,
+            LoginBy::One(mechanism) => Some(mechanism),
+        },
         source_addresses: own.inherit(service, &key::SOURCE_ADDRESS).unwrap_or_default(),
         announce,
     })

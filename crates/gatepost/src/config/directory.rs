@@ -12,7 +12,7 @@ use super::query::{Dialect, Query};
 use super::reader::{Key, NamedFile, Place, Section, Table};
 use super::settings as at;
 use super::template::Template;
-use super::values::{DirectoryType, LdapTls, Several, SqlTls};
+use super::values::{DirectoryType, HttpUrl, LdapTls, Several, SqlTls};
 
 /// A source of accounts and places.
 #[derive(Debug, Clone)]
@@ -35,6 +35,45 @@ pub(crate) enum DirectoryKind {
     Sql(Box<Sql>),
     Ldap(Box<Ldap>),
     Http(Box<Http>),
+    OAuth2(Box<OAuth2>),
+}
+
+/// A provider of OAuth 2 tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct OAuth2 {
+    /// As tokens name it.
+    pub(crate) issuer: Option<String>,
+    /// Where its `OpenID` configuration is, from which its keys follow.
+    pub(crate) configuration: Option<Uri>,
+    /// Where it is asked about tokens; `None`: signatures are checked.
+    pub(crate) introspection: Option<Uri>,
+    /// As whom it is asked.
+    pub(crate) client: Option<OAuth2Client>,
+    /// A token must be for one of these.
+    pub(crate) audience: Vec<String>,
+    /// A token must have all of these.
+    pub(crate) scope: Vec<String>,
+    pub(crate) user_claim: String,
+    /// Sessions end with their token.
+    pub(crate) close_sessions: bool,
+    /// How long the provider's word on a token is remembered, within the token's life.
+    pub(crate) cache: Duration,
+    pub(crate) trust: Trust,
+    pub(crate) timeout: Duration,
+}
+
+/// What identifies Gatepost to a provider.
+#[derive(Debug, Clone)]
+pub(crate) struct OAuth2Client {
+    pub(crate) id: String,
+    pub(crate) secret_file: NamedFile,
+}
+
+impl Directory {
+    /// Whether it judges tokens, rather than passwords.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        matches!(self.kind, DirectoryKind::OAuth2(_))
+    }
 }
 
 /// A database that is asked with the administrator's own query.
@@ -160,7 +199,7 @@ pub(super) fn section_of(kind: Option<DirectoryType>) -> &'static Section {
         Some(DirectoryType::PasswdFile) => &at::directory_passwd_file::SECTION,
         Some(DirectoryType::Ldap) => &at::directory_ldap::SECTION,
         Some(DirectoryType::Http) => &at::directory_http::SECTION,
-        Some(DirectoryType::Later) => &at::directory_later::SECTION,
+        Some(DirectoryType::OAuth2) => &at::directory_oauth2::SECTION,
     }
 }
 
@@ -173,10 +212,7 @@ pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
         }
         DirectoryType::Ldap => DirectoryKind::Ldap(Box::new(read_ldap(table)?)),
         DirectoryType::Http => DirectoryKind::Http(Box::new(read_http(table)?)),
-        DirectoryType::Later => {
-            table.problem_with(&at::directory::TYPE, "oauth2 is not in this version of Gatepost");
-            return None;
-        }
+        DirectoryType::OAuth2 => DirectoryKind::OAuth2(Box::new(read_oauth2(table)?)),
     };
     Some(Directory { name: name.to_owned(), kind })
 }
@@ -287,6 +323,61 @@ fn read_http(table: &Table<'_>) -> Option<Http> {
         secret_header: secret,
         trust,
         connections: within(table, &key::CONNECTIONS)?,
+        timeout: more_than_nothing(table, &key::TIMEOUT)?,
+    })
+}
+
+fn read_oauth2(table: &Table<'_>) -> Option<OAuth2> {
+    use at::directory_oauth2 as key;
+
+    let issuer = table.get(&key::ISSUER);
+    let introspection = table.get(&key::INTROSPECTION).map(|HttpUrl(url)| url);
+    if issuer.is_none() && introspection.is_none() {
+        table.problem("needs `issuer`, whose keys sign the tokens, or `introspection`, where they are asked about");
+    }
+    // Tokens must name the issuer to the letter, so that it is kept as it is written.
+    let configuration = issuer.as_ref().and_then(|issuer| {
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')).parse::<Uri>();
+        let url = url.ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
+        if url.is_none() {
+            table.problem_with(
+                &key::ISSUER,
+                format_args!("expected a URL such as \"https://sso.example.org\", found {issuer:?}"),
+            );
+        }
+        url
+    });
+    let is_exposed = |url: &Option<Uri>| {
+        url.as_ref().is_some_and(|url| url.scheme_str() == Some("http") && !is_local(url.host().unwrap_or_default()))
+    };
+    if is_exposed(&configuration) {
+        table.problem_with(&key::ISSUER, "http: whoever is on the path could make tokens; use https");
+    }
+    if is_exposed(&introspection) {
+        table.problem_with(&key::INTROSPECTION, "http: whoever is on the path could read tokens; use https");
+    }
+    let audience = table.get(&key::AUDIENCE).unwrap_or_default();
+    if audience.is_empty() && introspection.is_none() {
+        table.problem("needs `audience`: without it, a token that the provider gave for anything would do");
+    } else if audience.is_empty() {
+        table.warn_of(&key::AUDIENCE, "is not set: a token that the provider gave for anything will do");
+    }
+    let client = table.optional_table("client", &at::oauth2_client::SECTION).and_then(|client| {
+        let id = client.require(&at::oauth2_client::ID);
+        let secret_file = client.require_file(&at::oauth2_client::SECRET_FILE);
+        Some(OAuth2Client { id: id?, secret_file: secret_file? })
+    });
+    Some(OAuth2 {
+        issuer,
+        configuration,
+        introspection,
+        client,
+        audience,
+        scope: table.get(&key::SCOPE)?,
+        user_claim: table.get(&key::USER_CLAIM)?,
+        close_sessions: table.get(&key::CLOSE_SESSIONS)?,
+        cache: table.get(&key::CACHE)?,
+        trust: read_trust(table, &key::TLS_VERIFY, &key::CA, &key::PINS)?,
         timeout: more_than_nothing(table, &key::TIMEOUT)?,
     })
 }

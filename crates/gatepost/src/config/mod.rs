@@ -23,7 +23,7 @@ use gatepost_wire::{Mechanism, Protocol};
 
 pub(crate) use build::is_host;
 pub(crate) use directory::{
-    Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, Sql,
+    Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, OAuth2, Sql,
 };
 pub(crate) use map::{Cache, Map, MapRule, Names};
 pub(crate) use networks::Network;
@@ -196,8 +196,8 @@ pub(crate) struct Service {
 pub(crate) enum Authenticate {
     /// The back end alone.
     Backend,
-    /// Gatepost, against this directory, and then the back end.
-    Proxy { directory: String },
+    /// Gatepost, against these directories in turn, and then the back end.
+    Proxy { directories: Vec<String> },
 }
 
 /// Where passwords may cross the wire in clear.
@@ -251,6 +251,8 @@ pub(crate) struct Backend {
 #[derive(Debug, Clone)]
 pub(crate) struct MasterLogin {
     pub(crate) master: String,
+    /// Put between the user's name and the master's; `None`: the user is the authorisation identity.
+    pub(crate) separator: Option<char>,
     pub(crate) password_file: NamedFile,
 }
 
@@ -264,6 +266,8 @@ pub(crate) struct Link {
     pub(crate) login_timeout: Duration,
     pub(crate) max_connections: Option<u32>,
     pub(crate) source_addresses: Vec<IpAddr>,
+    /// The only way to log in; `None`: the best that is offered.
+    pub(crate) mechanism: Option<Mechanism>,
     pub(crate) announce: Announce,
 }
 

@@ -10,8 +10,8 @@ use super::networks::{HostPattern, Network};
 use super::reader::{Key, Value};
 use super::template::Template;
 use super::values::{
-    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HttpUrl, LdapTls, LogTo, MechanismName, Pairs, Pattern, Pin,
-    Port, Several, Size, SqlTls, Weights,
+    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HttpUrl, LdapTls, LogTo, LoginBy, MechanismName, Pairs,
+    Pattern, Pin, Port, Several, Size, SqlTls, Weights,
 };
 use super::{Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
 
@@ -177,7 +177,7 @@ section! { limits, "[imap.limits]", "Flow control; a connection must fit all lim
 section! { service, "[imap]", "The IMAP service. It runs if this section stands in the file.",
     tables &["limits", "access", "listener", "backend"], later &[], includes None;
     AUTHENTICATE: AuthenticateAt = "authenticate" or "\"backend\"", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
-    DIRECTORY: String = "directory", "The directory that checks passwords where `authenticate` is proxy.";
+    DIRECTORY: Vec<String> = "directory", "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. One of type oauth2 checks tokens.";
     MECHANISMS: Vec<MechanismName> = "mechanisms" or "[\"PLAIN\", \"LOGIN\"]", "SASL mechanisms offered.";
     PLAINTEXT: Plaintext = "plaintext" or "\"tls\"", "Where passwords are taken: under TLS only, loopback (also from 127.0.0.0/8 and ::1 in clear), or always.";
     GREETING: String = "greeting" or "\"Gatepost ready.\"", "The greeting's text, behind the name.";
@@ -211,6 +211,7 @@ section! { link, "[imap.backend]", "How this service talks to back ends. Each ba
     LOGIN_TIMEOUT: Duration = "login_timeout" or "\"30s\"", "The whole log-in, over all hosts.";
     MAX_CONNECTIONS: u32 = "max_connections", "Connections at once to each back end.";
     SOURCE_ADDRESS: Vec<IpAddr> = "source_address", "Local addresses to connect from, in turn.";
+    MECHANISM: LoginBy = "mechanism" or "\"best\"", "How to log in: best (of PLAIN, the bare command and LOGIN, or of OAUTHBEARER and XOAUTH2 with a token) or only this one.";
     ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (ID), none, id or proxy-v2.";
 }
 
@@ -261,12 +262,13 @@ section! { backend_service, "[backend.NAME.imap]", "Settings of [imap.backend] f
 section! { login, "[backend.NAME.login]", "A master log-in (SASL PLAIN, with the user as authorisation identity) in the stead of the user's own.",
     tables &[], later &[], includes None;
     MASTER: String = "master", "Its name.";
+    SEPARATOR: Delimiter = "separator", "Log in as user, separator, master (such as kim*gatepost) in the stead of an authorisation identity.";
     PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is its password.";
 }
 
 section! { directory, "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.",
     tables &[], later &[], includes None;
-    TYPE: DirectoryType = "type", "sql, passwd-file, ldap or http.";
+    TYPE: DirectoryType = "type", "sql, passwd-file, ldap, http or oauth2.";
 }
 
 section! { directory_sql, "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.",
@@ -341,8 +343,25 @@ section! { http_secret_header, "[directory.NAME.secret_header]", "One more heade
     FILE: PathBuf = "file", "The file whose first line is its value.";
 }
 
-section! { directory_later, "[directory.NAME]", "Types that are not built yet, with what the contract has for them.",
-    tables &["url", "issuer", "audience", "introspection", "fields"], later &[], includes Some(&directory::SECTION);
+section! { directory_oauth2, "[directory.NAME]  # type = \"oauth2\"", "A provider of OAuth 2 tokens, for the mechanisms OAUTHBEARER and XOAUTH2.",
+    tables &["client"], later &[], includes Some(&directory::SECTION);
+    ISSUER: String = "issuer", "The provider's URL, as its tokens name it. Its keys are found from there.";
+    INTROSPECTION: HttpUrl = "introspection", "Where it is asked about each token (RFC 7662), in the stead of checking signatures.";
+    AUDIENCE: Vec<String> = "audience", "A token must be for one of these.";
+    SCOPE: Vec<String> = "scope" or "[]", "A token must have all of these.";
+    USER_CLAIM: String = "user_claim" or "\"email\"", "The claim that holds the user's name.";
+    CLOSE_SESSIONS: bool = "close_sessions" or "false", "End sessions when their token ends.";
+    CACHE: Duration = "cache" or "\"1m\"", "How long the answer to introspection is remembered, within the token's life.";
+    TLS_VERIFY: bool = "tls_verify" or "true", "Check the provider's certificate: chain, name and time.";
+    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
+    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
+    TIMEOUT: Duration = "timeout" or "\"4s\"", "For an answer of the provider's, with connecting.";
+}
+
+section! { oauth2_client, "[directory.NAME.client]", "What identifies Gatepost to the provider when it asks about tokens.",
+    tables &[], later &[], includes None;
+    ID: String = "id", "The client's id.";
+    SECRET_FILE: PathBuf = "secret_file", "The file whose first line is its secret.";
 }
 
 /// All sections, in the order of the reference.
@@ -375,6 +394,8 @@ static SECTIONS: &[&Section] = &[
     &ldap_fields::SECTION,
     &directory_http::SECTION,
     &http_secret_header::SECTION,
+    &directory_oauth2::SECTION,
+    &oauth2_client::SECTION,
 ];
 
 /// The reference of all settings, for programs.

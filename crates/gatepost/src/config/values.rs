@@ -382,11 +382,11 @@ pub(super) enum DirectoryType {
     PasswdFile,
     Ldap,
     Http,
-    Later,
+    OAuth2,
 }
-words!(DirectoryType, "sql, passwd-file, ldap or http", "sql" => DirectoryType::Sql,
+words!(DirectoryType, "sql, passwd-file, ldap, http or oauth2", "sql" => DirectoryType::Sql,
     "passwd-file" => DirectoryType::PasswdFile, "ldap" => DirectoryType::Ldap, "http" => DirectoryType::Http,
-    "oauth2" => DirectoryType::Later);
+    "oauth2" => DirectoryType::OAuth2);
 words!(HttpForm, "nginx or json", "nginx" => HttpForm::Nginx, "json" => HttpForm::Json);
 
 /// TLS towards a database, as written.
@@ -396,6 +396,17 @@ pub(super) enum SqlTls {
     Required,
 }
 words!(SqlTls, "none or required", "none" => SqlTls::None, "required" => SqlTls::Required);
+
+/// The way to log in at a back end, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoginBy {
+    Best,
+    One(Mechanism),
+}
+words!(LoginBy, "best, PLAIN, LOGIN, OAUTHBEARER, XOAUTH2 or command", "best" => LoginBy::Best,
+    "PLAIN" => LoginBy::One(Mechanism::Plain), "LOGIN" => LoginBy::One(Mechanism::Login),
+    "OAUTHBEARER" => LoginBy::One(Mechanism::OAuthBearer), "XOAUTH2" => LoginBy::One(Mechanism::XOAuth2),
+    "command" => LoginBy::One(Mechanism::Command));
 
 /// Where a responder is.
 #[derive(Debug, Clone)]
@@ -472,14 +483,14 @@ pub(super) enum MechanismName {
 }
 
 impl Value for MechanismName {
-    const EXPECTED: &'static str = "mechanisms out of \"PLAIN\" and \"LOGIN\"";
+    const EXPECTED: &'static str = "mechanisms out of \"PLAIN\", \"LOGIN\", \"OAUTHBEARER\" and \"XOAUTH2\"";
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         let text = text(value)?;
         if let Some(known) = Mechanism::SASL.into_iter().find(|mechanism| mechanism.name() == text) {
             return Some(Self::Known(known));
         }
-        let later = ["OAUTHBEARER", "XOAUTH2", "EXTERNAL", "SCRAM-SHA-256"].contains(&text);
+        let later = ["EXTERNAL", "SCRAM-SHA-256"].contains(&text);
         later.then(|| Self::Later(text.to_owned()))
     }
 

@@ -7,36 +7,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_wire::Secret;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Verdict, Who};
 use crate::config::{self, HttpForm, Network, Problem, TlsVersion};
 use crate::net::health::Health;
+use crate::net::http::HttpClient;
 use crate::net::tls;
 use crate::secret_file;
-
-/// What of an answer's body is read.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-/// What of an answer's headers is read.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// A connection that is not used for so long is closed.
-const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// See the module's documentation.
 pub(crate) struct Http {
     settings: config::Http,
     uri: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     health: Health,
 }
 
@@ -44,15 +33,7 @@ impl Http {
     /// Reads secrets and authorities; the responder is connected to when it is first asked.
     pub(crate) fn open(settings: &config::Http, min: TlsVersion, warnings: &mut Vec<Problem>) -> Result<Self, Problem> {
         let tls = tls::client_config(&settings.trust, min)?;
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config((*tls).clone()).https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(settings.connections as usize)
-            .http1_title_case_headers(true)
-            .http1_max_buf_size(HEADER_BYTES_MAX)
-            .build(connector);
+        let client = HttpClient::new(&tls, settings.connections, settings.timeout);
         let mut headers = Vec::new();
         for (name, value) in &settings.headers {
             headers.push(header(name, value.as_bytes()).map_err(|what| Problem::of("headers", what))?);
@@ -66,28 +47,10 @@ impl Http {
         Ok(Self { settings: settings.clone(), uri: settings.url.clone(), headers, client, health: Health::default() })
     }
 
-    /// Sends a request, and gives the answer with its body. Everything within the time-out.
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Fault> {
-        let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| whole(&error))?;
-            let (head, body) = response.into_parts();
-            // Read to its end, so that the connection can be used again.
-            let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
-            Ok::<_, String>(Response::from_parts(head, body.to_bytes()))
-        };
-        let answer = timeout(self.settings.timeout, exchange)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {}", humantime::format_duration(self.settings.timeout))));
-        match answer {
-            Ok(response) => {
-                self.health.mark_up();
-                Ok(response)
-            }
-            Err(what) => {
-                self.health.mark_down();
-                Err(self.fault(what))
-            }
-        }
+        let answer = self.client.send(request).await;
+        self.health.mark(answer.is_ok());
+        answer.map_err(|what| self.fault(what))
     }
 
     fn fault(&self, what: impl std::fmt::Display) -> Fault {
@@ -207,7 +170,7 @@ impl Directory for Http {
                 HttpForm::Nginx => Err(self.fault("nginx's protocol can't ask about a user without a password")),
                 HttpForm::Json => Ok(match self.ask_json(who, None).await? {
                     Verdict::Right(entry) | Verdict::Compare(entry) => Some(entry),
-                    Verdict::Unknown | Verdict::Wrong | Verdict::Barred(_) => None,
+                    Verdict::Unknown | Verdict::Wrong | Verdict::Unfit(_) | Verdict::Barred(_) => None,
                 }),
             }
         })
@@ -296,17 +259,6 @@ fn header(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), String>
     let header_name = name.parse().map_err(|_| format!("{name:?} is no name of a header"))?;
     let value = HeaderValue::from_bytes(value).map_err(|_| format!("{name} has a value that no header can have"))?;
     Ok((header_name, value))
-}
-
-/// An error with what caused it, which is where the reason stands.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Directories: who has an account, whether a password is right, and where the mail lives.
 //!
-//! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password as
-//! well, it also judges that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
+//! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password or token
+//! as well, it also judges that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
 //! Adding one is a file here, an arm in [`open`] and its settings. None knows what a back end is.
 
 pub(crate) mod http;
 pub(crate) mod ldap;
+pub(crate) mod oauth2;
 pub(crate) mod passwd_file;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
@@ -14,6 +15,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use gatepost_wire::Secret;
 use subtle::ConstantTimeEq as _;
@@ -69,6 +71,10 @@ pub(crate) struct Entry {
     pub(crate) networks: Vec<Network>,
     /// The only services it may use; `None`: all.
     pub(crate) services: Option<Vec<String>>,
+    /// The user's name, where it follows from what was shown (a token).
+    pub(crate) name: Option<String>,
+    /// When the session must end.
+    pub(crate) expires: Option<SystemTime>,
     /// The user is being moved: log-ins wait.
     pub(crate) held: bool,
     /// The name at the back end, where it is another.
@@ -109,6 +115,8 @@ pub(crate) enum Verdict {
     /// The password is right.
     Right(Entry),
     Wrong,
+    /// As wrong, but not by chance: the text is for the administrator.
+    Unfit(String),
     /// The password is right, or may be, but the account can't be used.
     Barred(Bar),
 }
@@ -131,7 +139,8 @@ pub(crate) trait Directory: Send + Sync {
     /// The account with exactly this name.
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>>;
 
-    /// The account with exactly this name, if `password`, which is not empty, is its.
+    /// The account with exactly this name, if `password`, which is not empty, is its; for a directory of
+    /// tokens, a token.
     fn authenticate<'a>(&'a self, who: &'a Who, _password: &'a Secret) -> Answering<'a, Verdict> {
         Box::pin(async move { Ok(self.find(who).await?.map_or(Verdict::Unknown, Verdict::Compare)) })
     }
@@ -172,6 +181,7 @@ pub(crate) fn open(
         }
         DirectoryKind::Sql(settings) => Ok(Arc::new(sql::Sql::open(settings, warnings)?)),
         DirectoryKind::Http(settings) => Ok(Arc::new(http::Http::open(settings, tls.min_version, warnings)?)),
+        DirectoryKind::OAuth2(settings) => Ok(Arc::new(oauth2::OAuth2::open(settings, tls.min_version, warnings)?)),
         DirectoryKind::Ldap(settings) => Ok(Arc::new(ldap::Ldap::open(settings, tls.min_version, warnings)?)),
     }
 }

@@ -31,6 +31,15 @@ impl Health {
         self.down_until.store(0, Ordering::Relaxed);
     }
 
+    /// It served, or failed.
+    pub(crate) fn mark(&self, served: bool) {
+        if served {
+            self.mark_up();
+        } else {
+            self.mark_down();
+        }
+    }
+
     /// Whether it should be tried in its turn. One that was down and whose time is over is tried by one
     /// caller; to the others it stays down until that one knows better.
     pub(crate) fn is_up(&self) -> bool {

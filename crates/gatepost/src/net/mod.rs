@@ -1,6 +1,7 @@
 //! Sockets and TLS. Knows nothing of mail: here belong bytes, addresses and certificates.
 
 pub(crate) mod health;
+pub(crate) mod http;
 pub(crate) mod records;
 pub(crate) mod socket;
 pub(crate) mod stream;

@@ -26,6 +26,8 @@ pub(crate) enum Verdict {
     Drained,
     /// Gatepost stops now.
     Stopped,
+    /// What the session was let in by is over.
+    Expired,
 }
 
 /// What the wheel has to say to a session.
@@ -59,12 +61,25 @@ const OPEN: u8 = 2;
 const IDLE: u8 = 3;
 const DRAINED: u8 = 4;
 const STOPPED: u8 = 5;
-const GONE: u8 = 6;
+const EXPIRED: u8 = 6;
+const GONE: u8 = 7;
 
 impl Heart {
     /// A byte passed.
     pub(crate) fn beat(&self) {
         self.0.last.store(Wheel::now(), Ordering::Relaxed);
+    }
+
+    /// Tells the session to end when so much time has passed, whatever it does. Few sessions are told, so that
+    /// each has a timer of its own.
+    pub(crate) fn end_after(&self, time: Duration) {
+        let pulse = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Some(pulse) = pulse.upgrade().filter(|pulse| pulse.is_alive()) {
+                pulse.say(EXPIRED);
+            }
+        });
     }
 
     /// Sets another time-out, which counts from the last byte.
@@ -88,6 +103,7 @@ impl Heart {
             IDLE => Some(Word::End(Verdict::Idle)),
             DRAINED => Some(Word::End(Verdict::Drained)),
             STOPPED => Some(Word::End(Verdict::Stopped)),
+            EXPIRED => Some(Word::End(Verdict::Expired)),
             _ => None,
         }
     }

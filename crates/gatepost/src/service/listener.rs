@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use gatepost_wire::{Carry, ClientTls, FrontSetup, Offers};
+use gatepost_wire::{Carry, ClientTls, FrontSetup, OAuthHints, Offers};
 use rustls::ServerConfig;
 
 use super::admit::Level;
@@ -18,8 +18,15 @@ pub(crate) struct Service {
     pub(crate) node: String,
     pub(crate) level: Level,
     pub(crate) scope: Scope,
-    /// Who checks passwords at the proxy; `None`: the back end alone does.
-    pub(crate) checks: Option<Arc<Judge>>,
+    /// Who checks passwords and tokens at the proxy; `None`: the back end alone does.
+    pub(crate) checks: Option<Checks>,
+    pub(crate) oauth: OAuthHints,
+}
+
+/// The directories that are asked, in their order.
+pub(crate) struct Checks {
+    pub(crate) passwords: Vec<Arc<Judge>>,
+    pub(crate) tokens: Vec<Arc<Judge>>,
 }
 
 /// A listener, ready to serve.
@@ -76,6 +83,8 @@ impl Listener {
             tls,
             passwords,
             mechanisms: settings.mechanisms.clone(),
+            has_passwords: self.service.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty()),
+            oauth: self.service.oauth.clone(),
             id: settings.id,
             offers,
             max_errors: settings.max_errors,

@@ -1,9 +1,9 @@
 //! The conversation with the client until it is logged in, and what its questions set in motion.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Answer, Ask, Carry, Credentials, Event, Front, Mechanism, Outcome, Refusal, Step};
+use gatepost_wire::{Answer, Ask, Carry, Credentials, Event, Front, Mechanism, Outcome, Proof, Refusal, Step};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -159,7 +159,8 @@ impl Session {
         let asked = Instant::now();
         self.story.attempts += 1;
         self.story.mechanism = Some(credentials.mechanism.name());
-        self.story.user = Some(self.snapshot.listener.settings.names.canonical(&credentials.user));
+        let names = &self.snapshot.listener.settings.names;
+        self.story.user = Some(&credentials.user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
         let result = match timeout_at(self.deadline, self.resolve(&credentials)).await {
             Ok(Ok(account)) => self.connect(account, &credentials, id, asked).await,
             Ok(Err(denied)) => {
@@ -202,7 +203,8 @@ impl Session {
         id: &[(String, String)],
         asked: Instant,
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
-        let Account { backend, login, password } = account;
+        let Account { backend, login, password, expires } = account;
+        let other = password.map(|password| Proof::Password(password.0.duplicate()));
         self.story.backend = Some(Arc::clone(&backend.name));
         let greeting = self.snapshot.listener.service.greeting();
         let trace = self.shared.log.wants(Level::Protocol);
@@ -210,7 +212,7 @@ impl Session {
         let purpose = Purpose {
             protocol: self.snapshot.listener.service.settings.protocol,
             user: &login,
-            password: password.as_ref().map_or(&credentials.password, |password| &password.0),
+            proof: other.as_ref().unwrap_or(&credentials.proof),
             client: Client { address: self.address, local: self.local, session: self.story.session.as_str(), id },
             own_greeting: &greeting,
             own_listeners: &self.snapshot.own_listeners,
@@ -231,6 +233,7 @@ impl Session {
                 self.story.backend_tls = connected.tls;
                 self.story.took.connect = Some(connected.connect_took.into());
                 self.story.took.backend_login = Some(connected.login_took.into());
+                self.expires = expires;
                 Ok((std::mem::take(&mut connected.welcome), connected))
             }
             Err(Failure::BadCredentials) => {
@@ -280,7 +283,7 @@ impl Session {
         farewell: &Farewell,
         held: (Slots, OwnedSemaphorePermit),
     ) -> Option<Established> {
-        let Self { mut client, mut story, shared, snapshot, .. } = self;
+        let Self { mut client, mut story, shared, snapshot, expires, .. } = self;
         let Connected { stream: mut server, lease, rest, .. } = connected;
         let sent = (farewell.client_rest.len() as u64, rest.len() as u64);
         let moved = Scratch::with(|scratch| {
@@ -298,6 +301,9 @@ impl Session {
             return None;
         }
         let heart = Wheel::enter(snapshot.listener.settings.idle_timeout);
+        if let Some(left) = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default()) {
+            heart.end_after(left);
+        }
         let relay = Relay::new(client, server, heart, sent, farewell.text);
         let (slots, permit) = held;
         Some(Established { relay, story, _held: (slots, lease, permit) })

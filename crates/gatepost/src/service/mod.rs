@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gatepost_wire::{Refusal, proxy_header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -86,6 +86,8 @@ struct Session {
     /// A load balancer announced the address.
     is_proxied: bool,
     deadline: Instant,
+    /// When the session must end, whatever it does.
+    expires: Option<SystemTime>,
     /// Bytes that came before they were asked for, behind a PROXY header.
     early: Vec<u8>,
     story: Box<Story>,
@@ -175,8 +177,18 @@ async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, Owned
     let story = Box::new(Story::new(service.name(), &snapshot.listener.scope.name, peer));
     let client = Stream::new(connection);
     let early = Vec::new();
-    let mut session =
-        Session { shared, snapshot, client, address: peer, local, is_proxied: false, deadline, early, story };
+    let mut session = Session {
+        shared,
+        snapshot,
+        client,
+        address: peer,
+        local,
+        is_proxied: false,
+        deadline,
+        expires: None,
+        early,
+        story,
+    };
     if let Some(required) = session.snapshot.listener.takes_proxy_header(peer.ip())
         && let Err(reason) = session.read_proxy_header(required).await
     {

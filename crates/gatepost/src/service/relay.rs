@@ -94,6 +94,7 @@ impl std::fmt::Display for End {
             Self::Closed { by_client } => write!(f, "closed by {}", who(*by_client)),
             Self::Broken { by_client, kind } => write!(f, "the connection to {} broke: {kind}", who(*by_client)),
             Self::Told(Verdict::Idle) => f.write_str("idle for too long"),
+            Self::Told(Verdict::Expired) => f.write_str("its token has expired"),
             Self::Told(Verdict::Drained | Verdict::Stopped) => f.write_str("Gatepost stopped"),
         }
     }
@@ -167,7 +168,8 @@ impl Relay {
             self.heart.decline();
             return None;
         }
-        if verdict != Verdict::Idle && self.is_between_commands() {
+        // The farewell speaks of stopping; whoever is idle or expired just sees the end.
+        if matches!(verdict, Verdict::Drained | Verdict::Stopped) && self.is_between_commands() {
             let _ = self.client.send(self.farewell, true, &mut scratch.outgoing);
         }
         let _ = self.client.close_write(&mut scratch.outgoing);

@@ -1,9 +1,9 @@
 //! Who is it, and where is their mail: the password where that is Gatepost's to check, then the map.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Credentials, Refusal};
+use gatepost_wire::{Credentials, Proof, Refusal};
 use tokio::time::Instant;
 
 use super::Session;
@@ -23,12 +23,21 @@ pub(super) struct Account {
     pub(super) login: String,
     /// The password at the back end, where it is not the user's.
     pub(super) password: Option<LoginPassword>,
+    /// When the session must end.
+    pub(super) expires: Option<SystemTime>,
+}
+
+/// What a directory has found right.
+#[derive(Clone)]
+struct Checked {
+    by: Arc<str>,
+    entry: Entry,
 }
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
     pub(super) async fn resolve(&mut self, credentials: &Credentials) -> Result<Account, Denied> {
-        let who = Who {
+        let mut who = Who {
             user: self.story.user.clone().unwrap_or_default(),
             service: self.snapshot.listener.service.name(),
             client: self.address,
@@ -39,7 +48,10 @@ impl Session {
                 attempt: self.story.attempts,
             },
         };
-        let checked = self.check(&who, credentials).await?;
+        let checked = self.check(&mut who, credentials).await?;
+        if who.user.is_empty() {
+            return Err(Denied::Unfit("the client names no user, and only a token that is checked here could".into()));
+        }
         let started = Instant::now();
         let found = self.locate(&who, credentials, checked.as_ref()).await?;
         self.story.took.map = Some(started.elapsed().into());
@@ -60,26 +72,55 @@ impl Session {
         Ok(Account {
             login: entry.and_then(|entry| entry.login.clone()).unwrap_or(who.user),
             password: entry.and_then(|entry| entry.login_password.clone()),
+            expires: checked.and_then(|checked| checked.entry.expires),
             backend,
         })
     }
 
-    /// Checks the password against the service's directory, where it has one; with the account that this gave.
-    async fn check(&mut self, who: &Who, credentials: &Credentials) -> Result<Option<Entry>, Denied> {
-        let Some(judge) = self.snapshot.listener.service.checks.clone() else { return Ok(None) };
+    /// Checks the password or token against the service's directories, where it has some: what that gave.
+    async fn check(&mut self, who: &mut Who, credentials: &Credentials) -> Result<Option<Checked>, Denied> {
+        let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
+        let (judges, proof) = match &credentials.proof {
+            Proof::Password(password) => (&checks.passwords, password),
+            Proof::Token(token) => (&checks.tokens, token),
+        };
         let started = Instant::now();
-        let checker = self.shared.checker.clone();
-        let (asked, password) = (who.clone(), credentials.password.duplicate());
-        let judged = self.on_control(async move { judge.judge(&checker, &asked, &password).await }).await;
-        let judged = judged.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault.0))?;
+        let (judges, proof) = (judges.clone(), proof.duplicate());
+        let (checker, asked) = (self.shared.checker.clone(), who.clone());
+        let checking = async move {
+            for judge in &judges {
+                match judge.judge(&checker, &asked, &proof).await {
+                    Ok(Err(Denial::Unknown)) => {}
+                    Ok(judged) => return Ok(judged.map(|entry| Checked { by: Arc::clone(&judge.name), entry })),
+                    Err(fault) => return Err(format!("{}: {fault}", judge.name)),
+                }
+            }
+            Ok(Err(Denial::Unknown))
+        };
+        let judged = self.on_control(checking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
         self.story.took.auth = Some(started.elapsed().into());
-        let entry = judged.map_err(denied)?;
-        permitted(&entry, who)?;
-        Ok(Some(entry))
+        let checked = judged.map_err(denied)?;
+        if let Some(name) = &checked.entry.name {
+            self.take_name(who, name)?;
+        }
+        permitted(&checked.entry, who)?;
+        Ok(Some(checked))
+    }
+
+    /// Whose a token is, says the token: the client may have said the same, or nothing.
+    fn take_name(&mut self, who: &mut Who, name: &str) -> Result<(), Denied> {
+        let name = self.snapshot.listener.settings.names.canonical(name);
+        if who.user.is_empty() {
+            who.user.clone_from(&name);
+            self.story.user = Some(name);
+        } else if who.user != name {
+            return Err(Denied::Unfit(format!("the token is that of {name:?}")));
+        }
+        Ok(())
     }
 
     /// What the map's directories say; while they say that the user is being moved, not at once.
-    async fn locate(&self, who: &Who, credentials: &Credentials, checked: Option<&Entry>) -> Result<Found, Denied> {
+    async fn locate(&self, who: &Who, credentials: &Credentials, checked: Option<&Checked>) -> Result<Found, Denied> {
         let mut found = match self.snapshot.map.known(who) {
             // The way to the control plane and back costs more than the rest of a log-in.
             Some(found) if checked.is_none() => found,
@@ -103,16 +144,19 @@ impl Session {
         &self,
         who: &Who,
         credentials: &Credentials,
-        checked: Option<&Entry>,
+        checked: Option<&Checked>,
         is_now: bool,
     ) -> Result<Found, Denied> {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
-        let judge = self.snapshot.listener.service.checks.clone();
-        let checked = judge.map(|judge| Arc::clone(&judge.name)).zip(checked.cloned());
-        let password = credentials.password.duplicate();
+        let checked = checked.cloned();
+        let proof = credentials.proof.duplicate();
         let found = self.on_control(async move {
-            let evidence =
-                Evidence { password: Some(&password), checked: checked.as_ref().map(|(name, entry)| (&**name, entry)) };
+            let password = match &proof {
+                Proof::Password(password) => Some(password),
+                Proof::Token(_) => None,
+            };
+            let checked = checked.as_ref().map(|Checked { by, entry }| (&**by, entry));
+            let evidence = Evidence { password, checked };
             if is_now { map.find_now(&who, evidence).await } else { map.find(&who, evidence).await }
         });
         found.await.map_err(|found| unanswered(&found))
@@ -120,16 +164,18 @@ impl Session {
 
     /// Checks a password against what the map's directories say now.
     async fn check_by_map(&self, who: &Who, backend: &Backend, credentials: &Credentials) -> Result<(), Denied> {
+        let unfit = || {
+            let what = "has a master log-in or the account is restricted, and no directory can check its password";
+            Denied::Unfit(format!("{} {what}", backend.name))
+        };
+        let Proof::Password(password) = &credentials.proof else { return Err(unfit()) };
         let (map, checker, asked) = (Arc::clone(&self.snapshot.map), self.shared.checker.clone(), who.clone());
-        let password = credentials.password.duplicate();
+        let password = password.duplicate();
         let judged = self.on_control(async move { map.judge(&checker, &asked, &password).await }).await;
         match judged.map_err(|found| unanswered(&found))? {
             Some(Ok(entry)) => permitted(&entry, who),
             Some(Err(denial)) => Err(denied(denial)),
-            None => Err(Denied::Unfit(format!(
-                "{} has a master log-in or the account is restricted, and no directory can check its password",
-                backend.name
-            ))),
+            None => Err(unfit()),
         }
     }
 
@@ -149,6 +195,7 @@ fn unanswered(unanswered: &Unanswered) -> Denied {
 
 fn denied(denial: Denial) -> Denied {
     Denied::Refused(match denial {
+        Denial::Unfit(why) => return Denied::Unfit(why),
         // A locked account is told apart in the log alone: the password may be wrong.
         Denial::Unknown | Denial::Wrong | Denial::Unjudged | Denial::Barred(Bar::Locked) => Refusal::BadCredentials,
         Denial::Barred(Bar::Disabled) => Refusal::Disabled,

@@ -73,6 +73,27 @@ fn a_master_logs_in_for_users_whose_passwords_it_does_not_need() {
 }
 
 #[test]
+fn a_master_may_be_named_behind_the_user_and_one_mechanism_be_asked_for() {
+    let login = format!("login = {{ master = \"{MASTER}\", password_file = \"master.secret\", separator = \"*\" }}\n");
+    let setup = AtProxy::new(&[Mailbox { user: "kim", password: "another" }], &login);
+    setup.bed.logged_in(KIM);
+    setup.store.wait_for_log("user=<kim>").expect("a log-in");
+    let configuration = std::fs::read_to_string(setup.bed.path("gatepost.toml")).expect("a file");
+    let with = |mechanism: &str| {
+        let line = format!("[imap.backend]\nmechanism = \"{mechanism}\"");
+        setup.gatepost.reload(&configuration.replace("[imap.backend]", &line)).expect("a reload");
+    };
+    for mechanism in ["LOGIN", "command"] {
+        with(mechanism);
+        setup.bed.logged_in(KIM);
+    }
+    // One that the store doesn't offer.
+    with("XOAUTH2");
+    assert!(setup.bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
+    setup.gatepost.wait_for_log("it offers no way to log in").expect("the reason");
+}
+
+#[test]
 fn a_master_never_stands_in_for_a_password_that_nobody_checked() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM, LEE]);

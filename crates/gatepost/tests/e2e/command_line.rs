@@ -90,8 +90,8 @@ fn errors_name_file_line_and_column_all_at_once() {
     let bed = Bed::new();
     bed.write(
         "gatepost.toml",
-        "nmae = \"x\"\n[imap]\nlogin_timeout = \"5 minutes\"\nidle_timeout = \"5m\"\nmechanisms = [\"PLAIN\", \"XOAUTH2\"]\n[[imap.listener]]\naddress = \"143\"\n\
-         [pop3]\n[defence]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\npop3 = { port = 110 }\n[directory.d]\ntype = \"oauth2\"\nissuer = \"https://sso.example.org\"\n",
+        "nmae = \"x\"\n[imap]\nlogin_timeout = \"5 minutes\"\nidle_timeout = \"5m\"\nmechanisms = [\"PLAIN\", \"EXTERNAL\"]\n[[imap.listener]]\naddress = \"143\"\n\
+         [pop3]\n[defence]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\npop3 = { port = 110 }\n[directory.d]\ntype = \"nis\"\n",
     );
     let output = gatepost(&bed, &["check"]);
     assert_eq!(output.status.code(), Some(1));
@@ -100,14 +100,14 @@ fn errors_name_file_line_and_column_all_at_once() {
         "gatepost.toml:1:1: nmae: unknown setting; did you mean `name`?",
         "gatepost.toml:3:17: imap.login_timeout: expected a duration such as \"90s\", \"5m\" or \"1h\", found \"5 minutes\"",
         "gatepost.toml:4:16: imap.idle_timeout: is at least 30m",
-        "gatepost.toml:5:14: imap.mechanisms: XOAUTH2: not in this version of Gatepost",
+        "gatepost.toml:5:14: imap.mechanisms: EXTERNAL: not in this version of Gatepost",
         "gatepost.toml:7:11: imap.listener.address: expected an address and port",
         "gatepost.toml:8:2: pop3: not in this version of Gatepost",
         "gatepost.toml:9:2: defence: not in this version of Gatepost",
         "gatepost.toml:11:11: map.default: there is no [backend.nobody]",
         "gatepost.toml:13:8: backend.a.host: expected a host name or address without a port, found \"a b\"",
         "gatepost.toml:14:1: backend.a.pop3: not in this version of Gatepost",
-        "gatepost.toml:16:8: directory.d.type: oauth2 is not in this version of Gatepost",
+        "gatepost.toml:16:8: directory.d.type: expected sql, passwd-file, ldap, http or oauth2, found \"nis\"",
     ] {
         assert!(text.contains(complaint), "{complaint}\nis not in\n{text}");
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::syntax::{capability_list, printable, push_id, push_quoted, response_code};
 use crate::frame::{Frame, Framer};
 use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::protocols::{BackEvent, BackFault, BackSetup, BackStep, Welcome};
+use crate::protocols::{BackEvent, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
 
@@ -37,6 +37,8 @@ enum State {
     /// The log-in is sent, but for the pieces that wait for the back end's `+`.
     Login {
         pieces: VecDeque<Secret>,
+        /// What is said once, should the back end then ask for more: it refuses a token.
+        dismissal: Option<&'static [u8]>,
         untagged: Vec<u8>,
     },
     /// Logged in by an answer that names no capabilities.
@@ -142,11 +144,15 @@ impl Back {
     }
 
     fn proceed(&mut self, out: &mut Vec<u8>) -> BackStep {
-        if let State::Login { pieces, .. } = &mut self.state
-            && let Some(piece) = pieces.pop_front()
-        {
-            out.extend_from_slice(piece.expose());
-            return BackStep::Read;
+        if let State::Login { pieces, dismissal, .. } = &mut self.state {
+            if let Some(piece) = pieces.pop_front() {
+                out.extend_from_slice(piece.expose());
+                return BackStep::Read;
+            }
+            if let Some(dismissal) = dismissal.take() {
+                out.extend_from_slice(dismissal);
+                return BackStep::Read;
+            }
         }
         self.fault(BackFault::Protocol("it asks for more than there is to send"))
     }
@@ -218,36 +224,42 @@ impl Back {
             return BackStep::Read;
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
-        let mut pieces = VecDeque::new();
-        if offers("ID") && !self.setup.id.is_empty() {
+        let mechanism = choose(&self.setup.login, offers);
+        let takes_initial = offers("SASL-IR");
+        let unasked = offers("LITERAL+") || offers("LITERAL-");
+        let announces = offers("ID") && !self.setup.id.is_empty();
+        let Some(mechanism) = mechanism else { return self.fault(BackFault::NoMechanism) };
+        if announces {
             out.extend_from_slice(format!("{TAG_ID} ID ").as_bytes());
             push_id(&self.setup.id, out);
             out.extend_from_slice(b"\r\n");
         }
         let login = &self.setup.login;
+        let secret = match &login.proof {
+            Proof::Password(secret) | Proof::Token(secret) => secret,
+        };
+        let mut pieces = VecDeque::new();
         let mut line = WipedBuffer::default();
-        if offers("AUTH=PLAIN") {
-            let (authzid, authcid) = match &login.master {
-                Some(master) => (login.user.as_str(), master.as_str()),
-                None => ("", login.user.as_str()),
-            };
-            let response = sasl::encode_secret(&sasl::plain_message(authzid, authcid, &login.password));
-            line.extend(format!("{TAG_LOGIN} AUTHENTICATE PLAIN").as_bytes());
-            if offers("SASL-IR") {
-                line.extend(b" ");
-            } else {
-                line.extend(b"\r\n");
-                pieces.push_back(Secret::new(line.take()));
-            }
-            line.extend(response.expose());
-        } else if login.master.is_none() && !offers("LOGINDISABLED") {
-            let unasked = offers("LITERAL+") || offers("LITERAL-");
+        if mechanism == Mechanism::Command {
             line.extend(format!("{TAG_LOGIN} LOGIN ").as_bytes());
             push_astring(login.user.as_bytes(), unasked, &mut line, &mut pieces);
             line.extend(b" ");
-            push_astring(login.password.expose(), unasked, &mut line, &mut pieces);
+            push_astring(secret.expose(), unasked, &mut line, &mut pieces);
         } else {
-            return self.fault(BackFault::NoMechanism);
+            line.extend(format!("{TAG_LOGIN} AUTHENTICATE {}", mechanism.name()).as_bytes());
+            // LOGIN's first word is the server's.
+            let mut may_follow = takes_initial && mechanism != Mechanism::Login;
+            for message in messages(mechanism, login, secret) {
+                if may_follow {
+                    line.extend(b" ");
+                } else {
+                    line.extend(b"\r\n");
+                    pieces.push_back(Secret::new(line.take()));
+                }
+                // Only the first response may come with the command.
+                may_follow = false;
+                line.extend(sasl::encode_secret(&message).expose());
+            }
         }
         line.extend(b"\r\n");
         pieces.push_back(Secret::new(line.take()));
@@ -256,7 +268,8 @@ impl Back {
         }
         self.keep_trace("C", || format!("{TAG_LOGIN} [struck out]"));
         self.capabilities = None;
-        self.state = State::Login { pieces, untagged: Vec::new() };
+        let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
+        self.state = State::Login { pieces, dismissal, untagged: Vec::new() };
         BackStep::Read
     }
 
@@ -293,6 +306,35 @@ impl crate::protocols::Back for Back {
 
     fn take_trace(&mut self) -> Vec<String> {
         std::mem::take(&mut self.trace)
+    }
+}
+
+/// The way to log in: the only one that is set, else the best that the back end offers.
+fn choose(login: &BackLogin, offers: impl Fn(&str) -> bool) -> Option<Mechanism> {
+    let ways: &[Mechanism] = match login.proof {
+        Proof::Token(_) => &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
+        // Only PLAIN can act for somebody else.
+        Proof::Password(_) if login.master.is_some() => &[Mechanism::Plain],
+        Proof::Password(_) => &[Mechanism::Plain, Mechanism::Command, Mechanism::Login],
+    };
+    ways.iter().copied().filter(|way| login.mechanism.is_none_or(|only| only == *way)).find(|way| match way {
+        Mechanism::Command => !offers("LOGINDISABLED"),
+        way => offers(&format!("AUTH={}", way.name())),
+    })
+}
+
+/// The messages of a SASL exchange, ours alone.
+fn messages(mechanism: Mechanism, login: &BackLogin, secret: &Secret) -> Vec<Secret> {
+    match mechanism {
+        Mechanism::Login => vec![Secret::new(login.user.as_bytes().to_vec()), secret.duplicate()],
+        Mechanism::OAuthBearer | Mechanism::XOAuth2 => vec![sasl::token_message(mechanism, &login.user, secret)],
+        Mechanism::Plain | Mechanism::Command => {
+            let (authzid, authcid) = match &login.master {
+                Some(master) => (login.user.as_str(), master.as_str()),
+                None => ("", login.user.as_str()),
+            };
+            vec![sasl::plain_message(authzid, authcid, secret)]
+        }
     }
 }
 

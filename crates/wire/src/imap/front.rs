@@ -7,7 +7,7 @@ use super::words;
 use crate::frame::{Announced, Frame, Framer};
 use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
 use crate::protocols::{
-    Answer, Ask, Carry, ClientTls, Credentials, Event, FrontSetup, Mechanism, Outcome, Refusal, Step, Welcome,
+    Answer, Ask, Carry, ClientTls, Credentials, Event, FrontSetup, Mechanism, Outcome, Proof, Refusal, Step, Welcome,
 };
 use crate::sasl;
 use crate::secret::Secret;
@@ -32,14 +32,20 @@ enum State {
     /// Waiting for a line of the exchange that AUTHENTICATE began.
     Sasl { tag: String, exchange: Exchange },
     /// Waiting for the answer to a log-in.
-    Asked { tag: String },
+    Asked { tag: String, mechanism: Mechanism },
 }
 
 /// What the next SASL response holds.
 enum Exchange {
     Plain,
     LoginUser,
-    LoginPassword { user: Option<String> },
+    LoginPassword {
+        user: Option<String>,
+    },
+    /// A token, by one of two mechanisms.
+    Token(Mechanism),
+    /// Nothing more: the client has read why its token is refused, and must say so before it is told.
+    TokenRefused,
 }
 
 /// What a wrong command is told; counted against `max_errors`.
@@ -95,7 +101,7 @@ impl Front {
         })();
         let carries_literals = !self.framer.is_broken()
             && match command.as_deref() {
-                Some("LOGIN") => self.setup.passwords,
+                Some("LOGIN") => self.setup.passwords && self.setup.has_passwords,
                 Some("ID") => self.setup.id,
                 _ => false,
             };
@@ -219,6 +225,9 @@ impl Front {
         if !self.setup.passwords {
             return self.refuse_in_clear(&tag, out);
         }
+        if !self.setup.has_passwords {
+            return self.wrong(&tag, &no("Passwords are not taken here."), out);
+        }
         let parsed = (|| {
             cursor.expect(b" ")?;
             let user = cursor.astring()?;
@@ -253,6 +262,7 @@ impl Front {
         let exchange = match mechanism {
             Mechanism::Plain | Mechanism::Command => Exchange::Plain,
             Mechanism::Login => Exchange::LoginUser,
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => Exchange::Token(mechanism),
         };
         match initial {
             Some(initial) => self.respond(tag, exchange, initial, out),
@@ -262,7 +272,7 @@ impl Front {
 
     fn challenge(&mut self, tag: String, exchange: Exchange, out: &mut Vec<u8>) -> Step {
         let prompt = match exchange {
-            Exchange::Plain => "",
+            Exchange::Plain | Exchange::Token(_) | Exchange::TokenRefused => "",
             Exchange::LoginUser => sasl::LOGIN_PROMPTS[0],
             Exchange::LoginPassword { .. } => sasl::LOGIN_PROMPTS[1],
         };
@@ -280,6 +290,7 @@ impl Front {
             self.trace.push("[struck out]".to_owned());
         }
         match std::mem::replace(&mut self.state, State::Command) {
+            State::Sasl { tag, exchange: Exchange::TokenRefused } => self.refuse(&tag, Refusal::BadCredentials, out),
             State::Sasl { tag, .. } if broken => {
                 self.wrong(&tag, &bad("Invalid base64, or a line that does not end in CRLF."), out)
             }
@@ -306,36 +317,61 @@ impl Front {
                 let credentials = user.zip(sasl::password(message.expose()));
                 self.ask(tag, Mechanism::Login, credentials)
             }
+            Exchange::Token(mechanism) => {
+                let credentials = match mechanism {
+                    Mechanism::XOAuth2 => sasl::xoauth2(&message),
+                    _ => sasl::oauth_bearer(&message),
+                };
+                self.ask(tag, mechanism, credentials)
+            }
+            // Whatever it says, it has been answered.
+            Exchange::TokenRefused => self.refuse(&tag, Refusal::BadCredentials, out),
         }
     }
 
     fn ask(&mut self, tag: String, mechanism: Mechanism, credentials: Option<(String, Secret)>) -> Step {
-        self.state = State::Asked { tag };
+        self.state = State::Asked { tag, mechanism };
+        let proof = if mechanism.takes_token() { Proof::Token } else { Proof::Password };
         match credentials {
-            Some((user, password)) => Step::Ask(Ask::Login(Credentials { mechanism, user, password })),
+            Some((user, secret)) => Step::Ask(Ask::Login(Credentials { mechanism, user, proof: proof(secret) })),
             None => Step::Ask(Ask::Hopeless(mechanism)),
         }
     }
 
     fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
-        let State::Asked { tag } = std::mem::replace(&mut self.state, State::Command) else {
+        let State::Asked { tag, mechanism } = std::mem::replace(&mut self.state, State::Command) else {
             return Step::Read;
         };
-        let counts = match answer {
+        match answer {
             Answer::Welcome(welcome) => {
                 self.welcome(&tag, welcome, out);
-                return Step::Through;
+                Step::Through
             }
-            Answer::Refused(refusal) => {
-                let (code, text) = words(*refusal);
-                out.extend_from_slice(format!("{tag} NO {code} {text}\r\n").as_bytes());
-                matches!(refusal, Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired)
+            // RFC 7628, section 3.2.3: the reason comes as a challenge, which the client must answer first.
+            Answer::Refused(Refusal::BadCredentials) if mechanism.takes_token() => {
+                let reason = sasl::token_refused(mechanism, &self.setup.oauth);
+                out.extend_from_slice(format!("+ {reason}\r\n").as_bytes());
+                self.state = State::Sasl { tag, exchange: Exchange::TokenRefused };
+                Step::Read
             }
+            Answer::Refused(refusal) => self.refuse(&tag, *refusal, out),
             Answer::Passed(text) => {
                 out.extend_from_slice(format!("{tag} NO {text}\r\n").as_bytes());
-                !["[LIMIT]", "[INUSE]"].iter().any(|code| text.starts_with(code))
+                let counts = !["[LIMIT]", "[INUSE]"].iter().any(|code| text.starts_with(code));
+                self.count_failure(counts, out)
             }
-        };
+        }
+    }
+
+    fn refuse(&mut self, tag: &str, refusal: Refusal, out: &mut Vec<u8>) -> Step {
+        let (code, text) = words(refusal);
+        out.extend_from_slice(format!("{tag} NO {code} {text}\r\n").as_bytes());
+        let counts = matches!(refusal, Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired);
+        self.count_failure(counts, out)
+    }
+
+    /// The end after too many failed log-ins.
+    fn count_failure(&mut self, counts: bool, out: &mut Vec<u8>) -> Step {
         self.carry.auth_errors += u32::from(counts);
         if reached(self.carry.auth_errors, self.setup.max_auth_errors) {
             return bye(Refusal::Misbehaved, "Too many failed log-ins.", out);
@@ -396,12 +432,11 @@ impl Front {
         if self.setup.tls == ClientTls::Offered {
             list.push_str(" STARTTLS");
         }
-        if self.setup.passwords {
-            for mechanism in &self.setup.mechanisms {
-                list.push_str(" AUTH=");
-                list.push_str(mechanism.name());
-            }
-        } else {
+        for mechanism in self.setup.mechanisms.iter().filter(|_| self.setup.passwords) {
+            list.push_str(" AUTH=");
+            list.push_str(mechanism.name());
+        }
+        if !self.setup.passwords || !self.setup.has_passwords {
             list.push_str(" LOGINDISABLED");
         }
         list

@@ -41,7 +41,6 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
     let login_password = one(entry, fields.login_password.as_ref())?;
     Ok(Entry {
         place: one(entry, fields.backend.as_ref())?.map(str::to_owned),
-        port: None,
         password,
         barred: is_set(&fields.disabled)?.then_some(Bar::Disabled),
         held: is_set(&fields.held)?,
@@ -50,6 +49,7 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
         login: one(entry, fields.login.as_ref())?.map(str::to_owned),
         login_password: login_password
             .map(|password| LoginPassword(Arc::new(Secret::new(password.as_bytes().to_vec())))),
+        ..Entry::default()
     })
 }
 

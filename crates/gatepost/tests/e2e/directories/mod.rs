@@ -3,4 +3,5 @@
 mod http;
 mod ldap;
 mod map;
+mod oauth2;
 mod sql;

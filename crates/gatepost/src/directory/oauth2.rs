@@ -1,0 +1,353 @@
+//! OAuth 2 access tokens: signed ones checked with the provider's keys (RFC 9068, `OpenID` Connect discovery),
+//! or any that the provider is asked about (RFC 7662).
+//!
+//! It judges tokens alone, and says whose they are; where that user's mail is, other directories say.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use gatepost_wire::Secret;
+use http_body_util::Full;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Uri};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::{Answering, Directory, Entry, Fault, Verdict, Who};
+use crate::cache::Cache;
+use crate::config::{self, Problem, TlsVersion};
+use crate::net::health::Health;
+use crate::net::http::HttpClient;
+use crate::net::tls;
+use crate::secret_file;
+
+/// Signatures that are taken: none that a secret shared with others could make.
+const ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+/// The provider's keys are asked for again after this time …
+const KEYS_LIFETIME: Duration = Duration::from_hours(1);
+/// … and go on serving for this long, should it not answer.
+const KEYS_STALE_TIME: Duration = Duration::from_hours(24);
+/// A token with an unknown key has them asked for again, but not more often than this.
+const KEYS_INTERVAL: Duration = Duration::from_secs(10);
+/// Clocks may differ by this much.
+const LEEWAY_SECONDS: u64 = 60;
+/// Answers about tokens remembered at once.
+const TOKENS_MAX: usize = 20_000;
+
+/// See the module's documentation.
+pub(crate) struct OAuth2 {
+    settings: config::OAuth2,
+    http: HttpClient,
+    /// What identifies us to the provider when it is asked about a token.
+    authorization: Option<HeaderValue>,
+    keys: Mutex<Option<Keys>>,
+    fetching: tokio::sync::Mutex<()>,
+    /// What the provider said of tokens, by their SHA-256.
+    known: Cache<Known>,
+    health: Health,
+}
+
+#[derive(Clone)]
+struct Keys {
+    set: Arc<JwkSet>,
+    fetched: Instant,
+    /// When they were last asked for, whether that gave them or not.
+    asked: Instant,
+}
+
+/// A token that is good until then.
+#[derive(Clone)]
+struct Known {
+    claims: Arc<Value>,
+    lifetime: Duration,
+}
+
+/// Why a token isn't taken.
+enum Bad {
+    /// Somebody's mistake or guess: nothing to tell.
+    Wrong,
+    /// What an administrator may want to know.
+    Unfit(String),
+}
+
+impl OAuth2 {
+    /// Reads secrets and authorities; the provider is asked with the first token.
+    pub(crate) fn open(
+        settings: &config::OAuth2,
+        min: TlsVersion,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<Self, Problem> {
+        let tls = tls::client_config(&settings.trust, min)?;
+        let authorization = match &settings.client {
+            Some(client) => {
+                let secret = secret_file::read(&client.secret_file, warnings)?;
+                let pair = Secret::new([client.id.as_bytes(), b":", secret.expose()].concat());
+                let value = format!("Basic {}", STANDARD.encode(pair.expose()));
+                let mut value = HeaderValue::from_str(&value).map_err(|error| client.secret_file.problem(error))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            http: HttpClient::new(&tls, 4, settings.timeout),
+            authorization,
+            keys: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+            known: Cache::new(TOKENS_MAX),
+            health: Health::default(),
+        })
+    }
+
+    async fn judge(&self, token: &Secret) -> Result<Verdict, Fault> {
+        // The front takes no token with other letters.
+        let Ok(text) = std::str::from_utf8(token.expose()) else { return Ok(Verdict::Wrong) };
+        let claims = match &self.settings.introspection {
+            Some(url) => self.introspect(url, text).await?,
+            None => self.verify(text).await?,
+        };
+        let judged = claims.and_then(|claims| self.accept(&claims));
+        Ok(match judged {
+            Ok(entry) => Verdict::Right(entry),
+            Err(Bad::Wrong) => Verdict::Wrong,
+            Err(Bad::Unfit(why)) => Verdict::Unfit(why),
+        })
+    }
+
+    /// What a good token's claims must be besides, and whose it is.
+    fn accept(&self, claims: &Value) -> Result<Entry, Bad> {
+        let granted = scopes(claims);
+        if let Some(missing) = self.settings.scope.iter().find(|scope| !granted.contains(&scope.as_str())) {
+            return Err(Bad::Unfit(format!("the token lacks the scope {missing:?}")));
+        }
+        let claim = &self.settings.user_claim;
+        let Some(name) = claims[claim].as_str().and_then(|name| gatepost_wire::sasl::user_name(name.as_bytes())) else {
+            return Err(Bad::Unfit(format!("the token has no claim {claim:?} with a user's name: see `user_claim`")));
+        };
+        let expires = claims["exp"].as_u64().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+        Ok(Entry { name: Some(name), expires: expires.filter(|_| self.settings.close_sessions), ..Entry::default() })
+    }
+
+    /// Checks a signed token: the claims of a good one.
+    async fn verify(&self, token: &str) -> Result<Result<Value, Bad>, Fault> {
+        let Ok(header) = decode_header(token) else { return Ok(Err(Bad::Wrong)) };
+        if !ALGORITHMS.contains(&header.alg) {
+            return Ok(Err(Bad::Unfit(format!("the token is signed by {:?}, which is not taken", header.alg))));
+        }
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_nbf = true;
+        validation.set_audience(&self.settings.audience);
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        if let Some(issuer) = &self.settings.issuer {
+            validation.set_issuer(&[issuer]);
+        }
+        let mut bad = Bad::Unfit("the token is signed with a key that the provider doesn't have".into());
+        for key in self.keys_for(header.kid.as_deref()).await? {
+            let Ok(decoding) = DecodingKey::from_jwk(&key) else { continue };
+            if decoding.family() != header.alg.family() {
+                continue;
+            }
+            match decode::<Value>(token, &decoding, &validation) {
+                Ok(token) => return Ok(Ok(token.claims)),
+                Err(error) => {
+                    bad = match error.kind() {
+                        ErrorKind::ExpiredSignature | ErrorKind::InvalidSignature => Bad::Wrong,
+                        kind => Bad::Unfit(format!("the token is not good here: {kind:?}")),
+                    };
+                }
+            }
+        }
+        Ok(Err(bad))
+    }
+
+    /// The keys that a token may be signed with: the one that it names, else all.
+    async fn keys_for(&self, id: Option<&str>) -> Result<Vec<Jwk>, Fault> {
+        let pick = |set: &JwkSet| match id {
+            Some(id) => set.find(id).cloned().into_iter().collect::<Vec<_>>(),
+            None => set.keys.clone(),
+        };
+        let (known, due) = self.known_keys();
+        if let Some(set) = &known {
+            let found = pick(set);
+            if !due && !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        match self.fetch_keys(due).await {
+            Ok(set) => Ok(pick(&set)),
+            // Better than nothing, while the provider doesn't answer; but a key that it may have by now is no wrong one.
+            Err(fault) => known.map(|set| pick(&set)).filter(|found| !found.is_empty()).ok_or(fault),
+        }
+    }
+
+    /// The keys as they were fetched last, if they are still good for anything, and whether it is time for new ones.
+    fn known_keys(&self) -> (Option<Arc<JwkSet>>, bool) {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = keys.as_ref().filter(|keys| keys.fetched.elapsed() < KEYS_STALE_TIME);
+        (usable.map(|keys| Arc::clone(&keys.set)), usable.is_none_or(|keys| keys.fetched.elapsed() >= KEYS_LIFETIME))
+    }
+
+    /// Fetches the keys, unless somebody just has. `due`: those that are known are old.
+    async fn fetch_keys(&self, due: bool) -> Result<Arc<JwkSet>, Fault> {
+        let _one_at_a_time = self.fetching.lock().await;
+        let known = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(keys) = &known {
+            let is_new = keys.fetched.elapsed() < KEYS_INTERVAL;
+            if is_new || (keys.asked.elapsed() < KEYS_INTERVAL && !due) {
+                return Ok(Arc::clone(&keys.set));
+            }
+        }
+        let fetched = self.discover().await;
+        let now = Instant::now();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match fetched {
+            Ok(set) => {
+                self.health.mark_up();
+                let set = Arc::new(set);
+                *keys = Some(Keys { set: Arc::clone(&set), fetched: now, asked: now });
+                Ok(set)
+            }
+            Err(fault) => {
+                self.health.mark_down();
+                if let Some(keys) = keys.as_mut() {
+                    keys.asked = now;
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// From the issuer to its keys (`OpenID` Connect Discovery 1.0, section 4).
+    async fn discover(&self) -> Result<JwkSet, Fault> {
+        let Some(url) = &self.settings.configuration else { return Err(Fault("there is no `issuer`".into())) };
+        let configuration = self.get(url).await?;
+        let issuer = configuration["issuer"].as_str();
+        if issuer != self.settings.issuer.as_deref() {
+            return Err(Fault(format!("{url}: it is the configuration of {issuer:?}, another issuer")));
+        }
+        let keys = configuration["jwks_uri"].as_str().and_then(|text| text.parse::<Uri>().ok());
+        let keys = keys.ok_or_else(|| Fault(format!("{url}: it names no `jwks_uri`")))?;
+        if keys.scheme_str() != url.scheme_str() {
+            return Err(Fault(format!("{url}: its keys at {keys} are not as safe as itself")));
+        }
+        let set = self.get(&keys).await?;
+        serde_json::from_value(set).map_err(|error| Fault(format!("{keys}: {error}")))
+    }
+
+    async fn get(&self, url: &Uri) -> Result<Value, Fault> {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = url.clone();
+        self.fetch(request).await
+    }
+
+    async fn fetch(&self, mut request: Request<Full<Bytes>>) -> Result<Value, Fault> {
+        let url = request.uri().clone();
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let response = self.http.send(request).await.map_err(|what| Fault(format!("{url}: {what}")))?;
+        if !response.status().is_success() {
+            return Err(Fault(format!("{url}: it answers {}", response.status())));
+        }
+        serde_json::from_slice(response.body()).map_err(|error| Fault(format!("{url}: {error}")))
+    }
+
+    /// Asks the provider about a token: the claims of a good one.
+    async fn introspect(&self, url: &Uri, token: &str) -> Result<Result<Value, Bad>, Fault> {
+        let question = STANDARD.encode(Sha256::digest(token));
+        if let Some(known) = self.known.get(&question, Instant::now(), |known| known.lifetime) {
+            return Ok(Ok((*known.claims).clone()));
+        }
+        // What a token may consist of needs no escaping but for two.
+        let body = format!("token={}&token_type_hint=access_token", token.replace('+', "%2B").replace('=', "%3D"));
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = url.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let answered = self.fetch(request).await;
+        self.health.mark(answered.is_ok());
+        let claims = answered?;
+        if claims["active"] != true {
+            return Ok(Err(Bad::Wrong));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let expires = claims["exp"].as_u64();
+        if expires.is_some_and(|end| end <= now)
+            || claims["nbf"].as_u64().is_some_and(|start| start > now + LEEWAY_SECONDS)
+        {
+            return Ok(Err(Bad::Wrong));
+        }
+        if let (Some(issuer), Some(named)) = (&self.settings.issuer, claims["iss"].as_str())
+            && issuer != named
+        {
+            return Ok(Err(Bad::Unfit(format!("the token is of another issuer, {named:?}"))));
+        }
+        if !self.settings.audience.is_empty()
+            && !audience(&claims).any(|name| self.settings.audience.iter().any(|a| a == name))
+        {
+            return Ok(Err(Bad::Unfit("the token is for another audience".into())));
+        }
+        let left = expires.map_or(Duration::MAX, |end| Duration::from_secs(end - now));
+        let known = Known { claims: Arc::new(claims.clone()), lifetime: self.settings.cache.min(left) };
+        self.known.keep(question, known, Instant::now());
+        Ok(Ok(claims))
+    }
+}
+
+/// A token's scopes: a text with spaces between (RFC 8693, section 4.2), or a list in `scp`.
+fn scopes(claims: &Value) -> Vec<&str> {
+    let words = ["scope", "scp"].into_iter().flat_map(|claim| match &claims[claim] {
+        Value::String(text) => text.split_ascii_whitespace().collect(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    });
+    words.collect()
+}
+
+/// Whom a token is for: one, or a list.
+fn audience(claims: &Value) -> impl Iterator<Item = &str> {
+    let list = claims["aud"].as_array().map(Vec::as_slice).unwrap_or_default();
+    claims["aud"].as_str().into_iter().chain(list.iter().filter_map(Value::as_str))
+}
+
+impl Directory for OAuth2 {
+    fn find<'a>(&'a self, _: &'a Who) -> Answering<'a, Option<Entry>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn authenticate<'a>(&'a self, _: &'a Who, token: &'a Secret) -> Answering<'a, Verdict> {
+        Box::pin(self.judge(token))
+    }
+
+    fn finds(&self) -> bool {
+        false
+    }
+
+    fn keeps_hashes(&self) -> bool {
+        false
+    }
+
+    fn is_down(&self) -> bool {
+        self.health.is_down()
+    }
+}
