@@ -122,6 +122,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let shared = Arc::new(Shared {
         log: log.clone(),
         ledger: Arc::new(Ledger::default()),
+        defence: Arc::default(),
         checker,
         pace: Pace::default(),
         control: tokio::runtime::Handle::current(),

@@ -173,7 +173,7 @@ impl Drop for Slots {
 }
 
 /// The address as it is counted: a subscriber of IPv6 has a whole /64, and so is that one address.
-fn bucket(address: IpAddr) -> IpAddr {
+pub(crate) fn bucket(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into(),
         v4 @ IpAddr::V4(_) => v4,

@@ -8,6 +8,7 @@ mod cache;
 mod cli;
 mod config;
 mod control;
+mod defence;
 mod directory;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -162,6 +162,16 @@ impl Story {
             .write();
     }
 
+    /// Somebody guesses, or seems to.
+    pub(crate) fn tell_guessing(&self, log: &Logger, what: &'static str, times: u64) {
+        log.record(Level::Warning, self.service, what)
+            .with_some("user", self.user.clone().map(Field::Name))
+            .with("rip", self.client.ip().to_canonical())
+            .with("times", times)
+            .with("session", Field::Name(self.session.as_str().to_owned()))
+            .write();
+    }
+
     /// The session is over: its one record.
     pub(crate) fn finish(&self, log: &Logger, ended: &Ended) {
         let (result, reason) = self.result(ended);

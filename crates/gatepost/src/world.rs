@@ -28,6 +28,7 @@ pub(crate) struct World {
     own_listeners: Arc<[SocketAddr]>,
     certificates: Vec<(CertificateFiles, Certificate)>,
     directories: Vec<Arc<Judge>>,
+    defence: Option<Arc<config::Defence>>,
 }
 
 impl World {
@@ -53,7 +54,9 @@ impl World {
         let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
         let level = Arc::new(Level::new(&config.access));
         problems.dedup();
-        let world = Self { config, listeners, level, map: Arc::new(map), own_listeners, certificates, directories };
+        let defence = config.defence.clone().map(Arc::new);
+        let world =
+            Self { config, defence, listeners, level, map: Arc::new(map), own_listeners, certificates, directories };
         warnings.extend(world.expiry_warnings());
         warnings.extend(world.exposure_warnings());
         warnings.dedup();
@@ -94,6 +97,7 @@ impl World {
             level: Arc::clone(&self.level),
             map: Arc::clone(&self.map),
             own_listeners: Arc::clone(&self.own_listeners),
+            defence: self.defence.clone(),
         })
     }
 }

@@ -7,7 +7,7 @@ const LINES_MAX: usize = 600;
 
 /// Modules from the top of the house to the ground; each may use only those below it. Those in one
 /// group may use each other.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["cli"],
     &["control"],
     &["acceptor"],
@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 12] = [
     &["service", "story"],
     &["map"],
     &["backend", "auth"],
+    &["defence"],
     &["ledger", "directory", "secret_file", "cache"],
     &["net"],
     &["log"],

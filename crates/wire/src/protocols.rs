@@ -221,6 +221,8 @@ pub enum Refusal {
     TlsRequired,
     /// A limit on connections is reached.
     TooMany,
+    /// Too many log-ins failed, from this address or of this user.
+    Guessing,
     /// An access rule forbids this address.
     Forbidden,
     /// A directory or back end is out of reach: never the user's fault.

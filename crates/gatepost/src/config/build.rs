@@ -13,8 +13,8 @@ use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::settings as at;
 use super::values::{AnnounceBy, AuthenticateAt, Delimiter, LogTo, LoginBy, MechanismName, Pin, Port};
 use super::{
-    AccessRule, Announce, Authenticate, Backend, CertificateFiles, Config, Draft, Limits, Link, Listener, Log, LogRule,
-    LogTarget, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate, Service, Threads, Tls, TlsMode, Trust,
+    AccessRule, Announce, Authenticate, Backend, CertificateFiles, Config, Defence, Draft, Limits, Link, Listener, Log,
+    LogRule, LogTarget, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate, Service, Threads, Tls, TlsMode, Trust,
 };
 
 /// RFC 9051, section 5.4: an autologout timer is at least this long.
@@ -81,6 +81,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         .collect();
     let named: Vec<_> = root.names_of("backend");
     let map = map::read(&map_table, &named, &directories);
+    let defence = root.optional_table("defence", &at::defence::SECTION).and_then(|table| read_defence(&table));
     Some(Config {
         name,
         drain: drain?,
@@ -92,12 +93,37 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         map: map?,
         backends,
         directories,
+        defence,
     })
 }
 
 /// The host's name, as the kernel knows it.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn read_defence(table: &Table<'_>) -> Option<Defence> {
+    use at::defence as key;
+
+    let read = |key: &Key<u32>| {
+        let max = table.get(key)?;
+        if max == 0 {
+            table.problem_with(key, "is at least 1: the first failure would lock everybody out");
+        }
+        Some(max)
+    };
+    let window = table.get(&key::WINDOW)?;
+    if window.is_zero() {
+        table.problem_with(&key::WINDOW, "is more than nothing");
+    }
+    Some(Defence {
+        failures_per_ip: read(&key::FAILURES_PER_IP)?,
+        failures_per_user: read(&key::FAILURES_PER_USER)?,
+        window,
+        delay: table.get(&key::DELAY)?,
+        ban: table.get(&key::BAN)?,
+        exempt: table.get(&key::EXEMPT)?,
+    })
 }
 
 fn read_threads(table: &Table<'_>) -> Option<Threads> {

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) map: Map,
     pub(crate) backends: Vec<Backend>,
     pub(crate) directories: Vec<Directory>,
+    /// `None`: guessing is not looked for.
+    pub(crate) defence: Option<Defence>,
 }
 
 impl Config {
@@ -52,6 +54,18 @@ impl Config {
     pub(crate) fn listeners(&self) -> impl Iterator<Item = &Listener> {
         self.services.iter().flat_map(|service| &service.listeners)
     }
+}
+
+/// What is done about guessing.
+#[derive(Debug, Clone)]
+pub(crate) struct Defence {
+    pub(crate) failures_per_ip: u32,
+    pub(crate) failures_per_user: u32,
+    pub(crate) window: Duration,
+    /// The longest delay.
+    pub(crate) delay: Duration,
+    pub(crate) ban: Duration,
+    pub(crate) exempt: Vec<Network>,
 }
 
 /// Bounds on connection-handling threads.

@@ -113,8 +113,8 @@ macro_rules! section {
 }
 
 section! { root, "", "Settings of the whole program.",
-    tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory"],
-    later &["pop3", "sieve", "submission", "smtp", "webmail", "defence", "cluster", "admin"], includes None;
+    tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory", "defence"],
+    later &["pop3", "sieve", "submission", "smtp", "webmail", "cluster", "admin"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
     STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps; this version keeps nothing there. A relative path, here and in every other setting, is relative to this file's folder.";
     DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
@@ -364,6 +364,16 @@ section! { oauth2_client, "[directory.NAME.client]", "What identifies Gatepost t
     SECRET_FILE: PathBuf = "secret_file", "The file whose first line is its secret.";
 }
 
+section! { defence, "[defence]", "Against guessing, if this section stands in the file: failed log-ins are slowed, then refused, for an address (IPv6: one /64), a user, and both together. Whoever logged in from an address within 30 days is only held to their own failures there.",
+    tables &[], later &[], includes None;
+    FAILURES_PER_IP: u32 = "failures_per_ip" or "30", "Within `window` from one address; then it is banned.";
+    FAILURES_PER_USER: u32 = "failures_per_user" or "30", "Within `window` for one user, from everywhere; then the user's log-ins from new places are refused.";
+    WINDOW: Duration = "window" or "\"10m\"", "How far back failures count.";
+    DELAY: Duration = "delay" or "\"15s\"", "What the delay of a log-in grows to, from one second at the third failure.";
+    BAN: Duration = "ban" or "\"1h\"", "How long an address is banned.";
+    EXEMPT: Vec<Network> = "exempt" or "[]", "Addresses of which all this is not true: webmail hosts, probes.";
+}
+
 /// All sections, in the order of the reference.
 static SECTIONS: &[&Section] = &[
     &root::SECTION,
@@ -396,6 +406,7 @@ static SECTIONS: &[&Section] = &[
     &http_secret_header::SECTION,
     &directory_oauth2::SECTION,
     &oauth2_client::SECTION,
+    &defence::SECTION,
 ];
 
 /// The reference of all settings, for programs.

@@ -68,7 +68,10 @@ impl Map {
         checker: Checker,
         log: Logger,
     ) -> Self {
-        let cache = Cache::new(settings.cache.entries as usize);
+        // Room is only taken where something is to be remembered.
+        let config::Cache { found, missing, stale, entries, .. } = settings.cache;
+        let is_used = found.max(missing).max(stale) > Duration::ZERO;
+        let cache = Cache::new(if is_used { entries as usize } else { 1 });
         Self { settings: settings.clone(), judges, backends, cache, flights: Flights::default(), checker, log }
     }
 

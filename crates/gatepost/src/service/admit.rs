@@ -28,6 +28,8 @@ struct Verdict {
 pub(crate) enum TurnedAway {
     /// This rule denies it.
     Denied { rule: Arc<str> },
+    /// It guessed passwords.
+    Banned,
     /// This limit is reached.
     Limited(Exceeded),
 }

@@ -13,6 +13,7 @@ use super::resolve::Account;
 use super::{Established, Session};
 use crate::backend::{Client, Connected, Failure, Purpose};
 use crate::config::Level;
+use crate::defence::{Attempt, Consequence, Stopped};
 use crate::ledger::Slots;
 use crate::net::stream::Scratch;
 use crate::story::Ended;
@@ -161,6 +162,8 @@ impl Session {
         self.story.mechanism = Some(credentials.mechanism.name());
         let names = &self.snapshot.listener.settings.names;
         self.story.user = Some(&credentials.user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
+        let user = self.story.user.clone();
+        let attempt = self.begin(user.as_deref()).await?;
         let result = match timeout_at(self.deadline, self.resolve(&credentials)).await {
             Ok(Ok(account)) => self.connect(account, &credentials, id, asked).await,
             Ok(Err(denied)) => {
@@ -171,10 +174,58 @@ impl Session {
             }
             Err(_) => Err(Denied::Fault(Refusal::Unavailable, "the directories took too long".into())),
         };
+        let now = std::time::Instant::now();
+        match &result {
+            Ok(_) => attempt.succeeded(self.story.user.as_deref().unwrap_or_default(), now),
+            Err(Denied::Refused(Refusal::BadCredentials) | Denied::Unfit(_)) => {
+                let (Proof::Password(shown) | Proof::Token(shown)) = &credentials.proof;
+                let tag = self.shared.defence.tag(shown.expose());
+                self.count_failure(attempt, tag, now);
+            }
+            // Not wrong, as far as anybody knows.
+            Err(_) => drop(attempt),
+        }
         if let Err(denied) = &result {
             self.tell(denied);
         }
         result
+    }
+
+    /// A log-in begins, unless too many failed before it; some must wait.
+    async fn begin(&self, user: Option<&str>) -> Result<Attempt, Denied> {
+        let (defence, address) = (&self.shared.defence, self.address.ip());
+        let settings = self.snapshot.defence.as_ref();
+        match defence.begin(settings, address, user, std::time::Instant::now()) {
+            Ok(attempt) => {
+                if !attempt.delay.is_zero() {
+                    let until = Instant::now() + attempt.delay;
+                    tokio::time::sleep_until(until.min(self.deadline - ANSWER_MARGIN)).await;
+                }
+                Ok(attempt)
+            }
+            Err(stopped) => {
+                let denied = Denied::Refused(Refusal::Guessing);
+                let what = match stopped {
+                    Stopped::Address => "log-ins from an address are refused: too many failed",
+                    Stopped::User => "log-ins of a user from new places are refused: too many failed",
+                };
+                let whose = match stopped {
+                    Stopped::Address => address.to_canonical().to_string(),
+                    Stopped::User => user.unwrap_or_default().to_owned(),
+                };
+                if let Some(times) = self.shared.log.seldom(&format!("{what} {whose}")) {
+                    self.story.tell_guessing(&self.shared.log, what, times);
+                }
+                self.tell(&denied);
+                Err(denied)
+            }
+        }
+    }
+
+    fn count_failure(&self, attempt: Attempt, tag: u64, now: std::time::Instant) {
+        if attempt.failed(tag, now) == Consequence::Ban {
+            self.story.tell_guessing(&self.shared.log, "an address is banned: too many log-ins failed", 1);
+        }
     }
 
     /// Counts and logs credentials that no user can have, and takes as long as for any others.
@@ -183,7 +234,9 @@ impl Session {
         self.story.attempts += 1;
         self.story.mechanism = Some(mechanism.name());
         self.story.user = None;
+        let Ok(attempt) = self.begin(None).await else { return };
         self.take_time(asked).await;
+        self.count_failure(attempt, 0, std::time::Instant::now());
         self.tell(&Denied::Refused(Refusal::BadCredentials));
     }
 

@@ -27,7 +27,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{Checker, Pace};
-use crate::config::{Level, TlsMode};
+use crate::config::{self, Level, TlsMode};
+use crate::defence::Defence;
 use crate::ledger::{Ledger, Slots};
 use crate::log::Logger;
 use crate::map::Map;
@@ -47,6 +48,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) log: Logger,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) defence: Arc<Defence>,
     pub(crate) checker: Checker,
     pub(crate) pace: Pace,
     /// Directories are asked on the control plane's runtime.
@@ -63,6 +65,7 @@ pub(crate) struct Snapshot {
     pub(crate) map: Arc<Map>,
     /// Every address that is listened on.
     pub(crate) own_listeners: Arc<[SocketAddr]>,
+    pub(crate) defence: Option<Arc<config::Defence>>,
 }
 
 /// A connection as it was accepted.
@@ -241,15 +244,22 @@ impl Session {
 
     fn admit(&self) -> Result<Slots, TurnedAway> {
         let listener = &self.snapshot.listener;
+        let now = std::time::Instant::now();
+        if let Some(settings) = &self.snapshot.defence
+            && self.shared.defence.bans(settings, self.address.ip(), now)
+        {
+            return Err(TurnedAway::Banned);
+        }
         let levels = [&listener.level, &listener.service.level, &self.snapshot.level];
         let scopes = [&listener.scope, &listener.service.scope];
-        admit(&levels, &scopes, &self.shared.ledger, self.address.ip(), std::time::Instant::now())
+        admit(&levels, &scopes, &self.shared.ledger, self.address.ip(), now)
     }
 
     /// Says so in clear where the client could read it; a client of implicit TLS just sees the end.
     fn turn_away(&mut self, turned_away: &TurnedAway) {
         let (refusal, text) = match turned_away {
             TurnedAway::Denied { rule } => (Refusal::Forbidden, format!("denied by {rule}")),
+            TurnedAway::Banned => (Refusal::Guessing, "banned for guessing".to_owned()),
             TurnedAway::Limited(limit) => {
                 (Refusal::TooMany, format!("{} {} of {}", limit.limit, limit.max, limit.scope))
             }

@@ -11,6 +11,7 @@ mod capabilities;
 mod clients;
 mod command_line;
 mod dead_peers;
+mod defence;
 mod directories;
 mod faults;
 mod operation;

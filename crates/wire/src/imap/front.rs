@@ -366,7 +366,8 @@ impl Front {
     fn refuse(&mut self, tag: &str, refusal: Refusal, out: &mut Vec<u8>) -> Step {
         let (code, text) = words(refusal);
         out.extend_from_slice(format!("{tag} NO {code} {text}\r\n").as_bytes());
-        let counts = matches!(refusal, Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired);
+        let counts =
+            matches!(refusal, Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired | Refusal::Guessing);
         self.count_failure(counts, out)
     }
 

@@ -28,6 +28,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::Expired => ("[EXPIRED]", "This account or its password has expired."),
         Refusal::TlsRequired => ("[PRIVACYREQUIRED]", "Passwords are only taken under TLS."),
         Refusal::TooMany => ("[LIMIT]", "Too many connections, try again later."),
+        Refusal::Guessing => ("[LIMIT]", "Too many failed log-ins, try again later."),
         Refusal::Forbidden => ("[CONTACTADMIN]", "Access from your address is not allowed."),
         Refusal::Unavailable => ("[UNAVAILABLE]", "Temporarily unavailable, try again later."),
         Refusal::ShuttingDown => ("[UNAVAILABLE]", "The server is shutting down."),
@@ -40,6 +41,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
 fn turned_away(refusal: Refusal) -> &'static [u8] {
     match refusal {
         Refusal::TooMany => b"* BYE [LIMIT] Too many connections, try again later.\r\n",
+        Refusal::Guessing => b"* BYE [LIMIT] Too many failed log-ins, try again later.\r\n",
         Refusal::Forbidden => b"* BYE [CONTACTADMIN] Access from your address is not allowed.\r\n",
         Refusal::ShuttingDown => b"* BYE [UNAVAILABLE] The server is shutting down.\r\n",
         Refusal::TimedOut => b"* BYE [UNAVAILABLE] Log-in took too long.\r\n",

@@ -1,0 +1,404 @@
+//! Against guessing: failed log-ins make the next ones slow, and then refused.
+//!
+//! Failures are counted for the address, for the user, and for both together. A log-in counts as failed from
+//! its beginning until it turns out otherwise, so that guesses made side by side are no cheaper than
+//! one after another. Whoever logged in from an address lately is known there: to such a user, only their own
+//! failures from that place matter, so that nobody can lock them out from elsewhere. The counts outlive reloads.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::ledger::bucket;
+
+/// Addresses, users and pairs of both that are counted at once; beyond it, those seen least go first.
+const COUNTED_MAX: usize = 200_000;
+/// Users known at an address, remembered at once …
+const KNOWN_MAX: usize = 200_000;
+/// … and for how long after their last log-in there.
+const KNOWN_TIME: Duration = Duration::from_hours(24 * 30);
+/// The first delay. It doubles with each failure.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// Failures that anybody may have without a delay.
+const FREE_FAILURES: u32 = 2;
+/// A place or a user has so many failures for each that somebody at that place would have: many share them.
+const SHARE: u32 = 4;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(crate) struct Defence {
+    /// Made when it is first needed.
+    state: Mutex<Option<State>>,
+    hasher: RandomState,
+}
+
+struct State {
+    counted: quick_cache::unsync::Cache<Key, Counter>,
+    known: quick_cache::unsync::Cache<Key, Instant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Address(IpAddr),
+    User(String),
+    Pair(IpAddr, String),
+}
+
+/// Failures within a sliding window, reckoned from two fixed ones.
+#[derive(Debug, Clone)]
+struct Counter {
+    start: Instant,
+    current: u32,
+    previous: u32,
+    banned_until: Option<Instant>,
+    /// A keyed hash of what was wrong last: a program that goes on trying an old password guesses nothing.
+    last: Option<u64>,
+}
+
+impl Counter {
+    fn new(now: Instant) -> Self {
+        Self { start: now, current: 0, previous: 0, banned_until: None, last: None }
+    }
+
+    fn roll(&mut self, window: Duration, now: Instant) {
+        if self.banned_until.is_some_and(|until| until <= now) {
+            // What the ban was for has been paid.
+            *self = Self::new(now);
+        }
+        let passed = now.saturating_duration_since(self.start);
+        if passed >= window * 2 {
+            (self.previous, self.current, self.start) = (0, 0, now);
+        } else if passed >= window {
+            (self.previous, self.current) = (self.current, 0);
+            self.start += window;
+        }
+    }
+
+    /// The failures within the last window. Call [`Counter::roll`] first.
+    fn count(&self, window: Duration, now: Instant) -> u32 {
+        let left = window.saturating_sub(now.saturating_duration_since(self.start));
+        let previous = u128::from(self.previous) * left.as_millis() / window.as_millis().max(1);
+        self.current.saturating_add(u32::try_from(previous).unwrap_or(u32::MAX))
+    }
+}
+
+/// Who may not try at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// Nobody at this address who isn't known there.
+    Address,
+    /// This user, from places where they are not known.
+    User,
+}
+
+/// What a failure led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    Nothing,
+    /// From now on the address is banned.
+    Ban,
+}
+
+/// A log-in under way. It counts as failed; dropped without a word, as if it had never been.
+pub(crate) struct Attempt {
+    defence: Arc<Defence>,
+    keys: Vec<Key>,
+    settings: Option<Arc<config::Defence>>,
+    /// How long it must wait before anybody is asked.
+    pub(crate) delay: Duration,
+}
+
+impl Defence {
+    /// Begins a log-in from `address`; `user` is the full name, where one is given.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        settings: Option<&Arc<config::Defence>>,
+        address: IpAddr,
+        user: Option<&str>,
+        now: Instant,
+    ) -> Result<Attempt, Stopped> {
+        let is_exempt = |settings: &&Arc<config::Defence>| settings.exempt.iter().any(|net| net.contains(address));
+        let Some(settings) = settings.filter(|settings| !is_exempt(settings)) else {
+            return Ok(Attempt { defence: Arc::clone(self), keys: Vec::new(), settings: None, delay: Duration::ZERO });
+        };
+        let address = bucket(address);
+        let mut keys = vec![Key::Address(address)];
+        keys.extend(user.map(|user| Key::User(user.to_owned())));
+        keys.extend(user.map(|user| Key::Pair(address, user.to_owned())));
+        let mut guard = self.lock();
+        let state = guard.get_or_insert_with(State::new);
+        let is_known = keys.last().is_some_and(|pair| state.knows(pair, now));
+        let mut level = 0;
+        for key in &keys {
+            // Where a user is known, others' failures are not theirs.
+            if is_known && !matches!(key, Key::Pair(..)) {
+                continue;
+            }
+            let (count, is_banned) = state.with(key, settings.window, now, |counter| {
+                (counter.count(settings.window, now), counter.banned_until.is_some_and(|until| until > now))
+            });
+            let (max, stopped, share) = match key {
+                Key::Address(_) if is_banned => return Err(Stopped::Address),
+                Key::Address(_) => (settings.failures_per_ip, Stopped::Address, SHARE),
+                Key::User(_) => (settings.failures_per_user, Stopped::User, SHARE),
+                Key::Pair(..) => (settings.failures_per_user, Stopped::User, 1),
+            };
+            if count >= max {
+                return Err(stopped);
+            }
+            level = level.max(count / share);
+        }
+        for key in &keys {
+            state.with(key, settings.window, now, |counter| counter.current += 1);
+        }
+        let doublings = level.checked_sub(FREE_FAILURES);
+        let delay = doublings.map_or(Duration::ZERO, |n| FIRST_DELAY.saturating_mul(2_u32.saturating_pow(n)));
+        let delay = delay.min(settings.delay);
+        Ok(Attempt { defence: Arc::clone(self), keys, settings: Some(Arc::clone(settings)), delay })
+    }
+
+    /// Whether nobody at `address` may log in: it is banned, and nobody is known there.
+    pub(crate) fn bans(&self, settings: &config::Defence, address: IpAddr, now: Instant) -> bool {
+        if settings.exempt.iter().any(|network| network.contains(address)) {
+            return false;
+        }
+        let key = Key::Address(bucket(address));
+        self.lock().as_ref().is_some_and(|state| {
+            let counter = state.counted.get(&key);
+            counter.is_some_and(|counter| counter.banned_until.is_some_and(|at| at > now)) && !state.knows(&key, now)
+        })
+    }
+
+    /// A keyed hash of what a client showed.
+    pub(crate) fn tag(&self, shown: &[u8]) -> u64 {
+        self.hasher.hash_one(shown)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            counted: quick_cache::unsync::Cache::new(COUNTED_MAX),
+            known: quick_cache::unsync::Cache::new(KNOWN_MAX),
+        }
+    }
+
+    /// Looks at a counter, and changes it.
+    fn with<T>(&mut self, key: &Key, window: Duration, now: Instant, work: impl FnOnce(&mut Counter) -> T) -> T {
+        let mut counter = self.counted.get(key).cloned().unwrap_or_else(|| Counter::new(now));
+        counter.roll(window, now);
+        let result = work(&mut counter);
+        self.counted.insert(key.clone(), counter);
+        result
+    }
+
+    fn knows(&self, key: &Key, now: Instant) -> bool {
+        self.known.get(key).is_some_and(|at| now.saturating_duration_since(*at) < KNOWN_TIME)
+    }
+}
+
+impl Attempt {
+    /// The password was right: the user is known here from now on.
+    pub(crate) fn succeeded(self, user: &str, now: Instant) {
+        if self.settings.is_none() {
+            return;
+        }
+        let Some(Key::Address(address)) = self.keys.first() else { return };
+        let (place, pair) = (Key::Address(*address), Key::Pair(*address, user.to_owned()));
+        let mut guard = self.defence.lock();
+        let state = guard.get_or_insert_with(State::new);
+        state.counted.remove(&pair);
+        state.known.insert(place, now);
+        state.known.insert(pair, now);
+    }
+
+    /// What the client showed, by its [`Defence::tag`], was wrong.
+    pub(crate) fn failed(mut self, tag: u64, now: Instant) -> Consequence {
+        let Some(settings) = self.settings.take() else { return Consequence::Nothing };
+        let keys = std::mem::take(&mut self.keys);
+        let mut guard = self.defence.lock();
+        let state = guard.get_or_insert_with(State::new);
+        let is_repeated = keys.last().filter(|key| matches!(key, Key::Pair(..))).is_some_and(|pair| {
+            state.with(pair, settings.window, now, |counter| counter.last.replace(tag) == Some(tag))
+        });
+        if is_repeated {
+            state.forgive(&keys);
+            return Consequence::Nothing;
+        }
+        let Some(place) = keys.first() else { return Consequence::Nothing };
+        let is_banned = state.with(place, settings.window, now, |counter| {
+            let is_over = counter.count(settings.window, now) >= settings.failures_per_ip;
+            let is_new = is_over && counter.banned_until.is_none_or(|until| until <= now);
+            if is_new {
+                counter.banned_until = Some(now + settings.ban);
+            }
+            is_new
+        });
+        if is_banned { Consequence::Ban } else { Consequence::Nothing }
+    }
+}
+
+impl Drop for Attempt {
+    /// It turned out to be no failure.
+    fn drop(&mut self) {
+        if !self.keys.is_empty()
+            && let Some(state) = self.defence.lock().as_mut()
+        {
+            state.forgive(&self.keys);
+        }
+    }
+}
+
+impl State {
+    /// One failure less.
+    fn forgive(&mut self, keys: &[Key]) {
+        for key in keys {
+            if let Some(mut counter) = self.counted.get_mut(key) {
+                counter.current = counter.current.saturating_sub(1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bed {
+        defence: Arc<Defence>,
+        settings: Arc<config::Defence>,
+        start: Instant,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let settings = config::Defence {
+                failures_per_ip: 10,
+                failures_per_user: 6,
+                window: Duration::from_mins(10),
+                delay: Duration::from_secs(15),
+                ban: Duration::from_hours(1),
+                exempt: vec![config::Network::parse("192.0.2.0/24").expect("a network")],
+            };
+            Self { defence: Arc::default(), settings: Arc::new(settings), start: Instant::now() }
+        }
+
+        fn begin(&self, from: &str, user: &str, second: u64) -> Result<Attempt, Stopped> {
+            let now = self.start + Duration::from_secs(second);
+            self.defence.begin(Some(&self.settings), from.parse().expect("an address"), Some(user), now)
+        }
+
+        /// A wrong guess; each is another.
+        fn guess(&self, from: &str, user: &str, second: u64) -> Result<Consequence, Stopped> {
+            static GUESS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+            let tag = GUESS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let attempt = self.begin(from, user, second)?;
+            Ok(attempt.failed(tag, self.start + Duration::from_secs(second)))
+        }
+
+        fn log_in(&self, from: &str, user: &str, second: u64) {
+            let attempt = self.begin(from, user, second).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+            attempt.succeeded(user, self.start + Duration::from_secs(second));
+        }
+    }
+
+    #[test]
+    fn one_address_that_tries_many_users_is_banned() {
+        let bed = Bed::new();
+        for n in 0..9 {
+            assert_eq!(bed.guess("10.0.0.1", &format!("user{n}"), n), Ok(Consequence::Nothing));
+        }
+        assert_eq!(bed.guess("10.0.0.1", "user9", 9), Ok(Consequence::Ban));
+        assert_eq!(bed.guess("10.0.0.1", "user10", 10), Err(Stopped::Address));
+        assert!(bed.defence.bans(&bed.settings, "10.0.0.1".parse().expect("an address"), bed.start));
+        assert!(bed.begin("10.0.0.2", "user10", 10).is_ok(), "another address");
+        assert!(bed.begin("10.0.0.1", "user10", 3500).is_err(), "an hour is not over");
+        assert!(bed.begin("10.0.0.1", "user10", 3700).is_ok());
+    }
+
+    #[test]
+    fn many_addresses_that_try_one_user_are_stopped_and_the_user_still_gets_in() {
+        let bed = Bed::new();
+        bed.log_in("10.1.1.1", "kim", 0);
+        for n in 0..6 {
+            assert_eq!(bed.guess(&format!("10.0.0.{n}"), "kim", 1), Ok(Consequence::Nothing));
+        }
+        assert_eq!(bed.guess("10.0.0.9", "kim", 2), Err(Stopped::User));
+        let own = bed.begin("10.1.1.1", "kim", 2).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+        assert_eq!(own.delay, Duration::ZERO, "others' failures are not kim's");
+        drop(own);
+        assert!(bed.begin("10.0.0.9", "lee", 2).is_ok(), "another user");
+        assert!(bed.begin("10.0.0.9", "kim", 1300).is_ok(), "the window has passed");
+    }
+
+    #[test]
+    fn a_known_place_is_no_licence_to_guess() {
+        let bed = Bed::new();
+        bed.log_in("10.1.1.1", "kim", 0);
+        for _ in 0..6 {
+            assert!(bed.guess("10.1.1.1", "kim", 1).is_ok());
+        }
+        assert_eq!(bed.guess("10.1.1.1", "kim", 1), Err(Stopped::User));
+    }
+
+    #[test]
+    fn a_banned_address_lets_those_in_who_are_known_there() {
+        let bed = Bed::new();
+        bed.log_in("10.1.1.1", "kim", 0);
+        for n in 0..10 {
+            assert!(bed.guess("10.1.1.1", &format!("user{n}"), 1).is_ok());
+        }
+        assert_eq!(bed.guess("10.1.1.1", "lee", 2), Err(Stopped::Address));
+        bed.log_in("10.1.1.1", "kim", 3);
+        assert!(!bed.defence.bans(&bed.settings, "10.1.1.1".parse().expect("an address"), bed.start));
+    }
+
+    #[test]
+    fn delays_grow_to_their_limit() {
+        let bed = Bed::new();
+        let mut delays = Vec::new();
+        for _ in 0..6 {
+            let attempt = bed.begin("10.0.0.1", "kim", 1).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+            delays.push(attempt.delay.as_secs());
+            let tag = delays.len() as u64 + 1_000_000;
+            attempt.failed(tag, bed.start);
+        }
+        assert_eq!(delays, [0, 0, 1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn guesses_side_by_side_are_no_cheaper() {
+        let bed = Bed::new();
+        let attempts: Vec<_> = (0..20).map_while(|_| bed.begin("10.0.0.1", "kim", 1).ok()).collect();
+        assert_eq!(attempts.len(), 6);
+        drop(attempts);
+        assert!(bed.begin("10.0.0.1", "kim", 1).is_ok(), "none of them turned out to be wrong");
+    }
+
+    #[test]
+    fn a_slash_64_is_one_address_and_some_are_exempt() {
+        let bed = Bed::new();
+        for n in 0..10 {
+            assert!(bed.guess(&format!("2001:db8::{n}"), &format!("user{n}"), 1).is_ok());
+        }
+        assert_eq!(bed.guess("2001:db8::ffff", "lee", 1), Err(Stopped::Address));
+        for n in 0..50 {
+            assert!(bed.guess("192.0.2.7", &format!("user{}", n % 3), 1).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_old_password_that_a_program_goes_on_trying_is_one_failure() {
+        let bed = Bed::new();
+        for second in 0..50 {
+            let attempt = bed.begin("10.0.0.1", "kim", second).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+            assert_eq!(attempt.failed(7, bed.start), Consequence::Nothing);
+        }
+    }
+}
