@@ -1,6 +1,7 @@
 //! slapd, of `OpenLDAP`: a directory in one folder, run by an ordinary user.
 
 use std::fmt::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -83,13 +84,15 @@ impl Slapd {
              access to * by dn=\"{LDAP_SEARCHER}\" read by self read by anonymous auth by * none\n"
         );
         write(folder, "slapd.conf", &configuration)?;
-        let mut ldif = format!(
+        let head = format!(
             "dn: dc=example,dc=org\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n\
              dn: {LDAP_PEOPLE}\nobjectClass: organizationalUnit\nou: people\n\n\
              dn: {LDAP_SEARCHER}\nobjectClass: organizationalRole\nobjectClass: simpleSecurityObject\ncn: gatepost\nuserPassword: {LDAP_SEARCHER_PASSWORD}\n\n"
         );
-        ldif.extend(people);
-        write(folder, "people.ldif", &ldif)?;
+        let path = folder.join("people.ldif");
+        let mut ldif = BufWriter::new(context(std::fs::File::create(&path), path.display())?);
+        let written = std::iter::once(head).chain(people).try_for_each(|entry| ldif.write_all(entry.as_bytes()));
+        context(written.and_then(|()| ldif.flush()), path.display())?;
         let mut add = Command::new("/usr/sbin/slapadd");
         add.arg("-q").arg("-f").arg(folder.join("slapd.conf")).arg("-l").arg(folder.join("people.ldif"));
         let output = context(add.output(), "slapadd")?;

@@ -26,6 +26,8 @@ const READ_BYTES: usize = 256 * 1024;
 pub(crate) struct Target {
     address: SocketAddr,
     tls: Option<TlsConnector>,
+    /// Clients are so many users in turn; 0: all are the same.
+    users: u32,
     /// Clients come from so many addresses of loopback in turn, since each has only some 28,000 ports.
     sources: u8,
     turn: AtomicU32,
@@ -33,9 +35,25 @@ pub(crate) struct Target {
 
 impl Target {
     /// With an authority, implicit TLS is used; `resume`: sessions of it are resumed where they can be.
-    pub(crate) fn new(address: SocketAddr, authority: Option<&Path>, resume: bool, sources: u8) -> io::Result<Self> {
+    pub(crate) fn new(
+        address: SocketAddr,
+        authority: Option<&Path>,
+        resume: bool,
+        sources: u8,
+        users: u32,
+    ) -> io::Result<Self> {
         let tls = authority.map(|authority| client_config(authority, resume)).transpose()?.map(TlsConnector::from);
-        Ok(Self { address, tls, sources, turn: AtomicU32::new(0) })
+        Ok(Self { address, tls, users, sources, turn: AtomicU32::new(0) })
+    }
+
+    /// The next user, far from the one before, so that no page of a database serves many in a row.
+    fn user(&self) -> String {
+        if self.users == 0 {
+            return "user".to_owned();
+        }
+        // A prime that divides no number of users in use: each comes once before any comes again.
+        let turn = u64::from(self.turn.fetch_add(1, Ordering::Relaxed)) * 7_368_787;
+        format!("user{}", turn % u64::from(self.users))
     }
 }
 
@@ -89,7 +107,7 @@ impl Session {
         };
         let mut session = Self { channel: BufReader::with_capacity(2048, channel), is_resumed };
         session.expect("* OK").await?;
-        session.say("a LOGIN user secret\r\n").await?;
+        session.say(&format!("a LOGIN {} secret\r\n", target.user())).await?;
         session.expect("a OK").await?;
         Ok(session)
     }

@@ -132,6 +132,9 @@ struct Common {
     /// Come from so many addresses of 127.0.0.0/8 in turn: each has some 28,000 ports
     #[arg(long, default_value_t = 1)]
     sources: u8,
+    /// Log in as so many users in turn, user0 and so on, in the stead of "user"
+    #[arg(long, default_value_t = 0)]
+    users: u32,
 }
 
 fn main() -> std::process::ExitCode {
@@ -172,7 +175,7 @@ async fn run(command: Command) -> std::io::Result<()> {
 
 impl Common {
     fn subject(&self, resume: bool) -> std::io::Result<Subject> {
-        let target = Target::new(self.to, self.ca.as_deref(), resume, self.sources)?;
+        let target = Target::new(self.to, self.ca.as_deref(), resume, self.sources, self.users)?;
         Ok(Subject { target: Arc::new(target), pid: self.pid })
     }
 }

@@ -108,6 +108,7 @@ pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32, limi
         "per_second": done / took,
         "per_cpu_second": done / spent.max(0.01),
         "ms": percentiles(latencies, 1e3),
+        "pss_kib": proc::pss_kib(subject.pid)?,
     }))
 }
 

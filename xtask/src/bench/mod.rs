@@ -3,6 +3,7 @@
 //! Here is the order of things; `measures` says what is measured, `peers` how each proxy is set up,
 //! `report` what becomes of the figures.
 
+mod directories;
 mod measures;
 mod peers;
 mod report;
@@ -19,10 +20,13 @@ use measures::{Leg, Run};
 use peers::{PEERS, Peer, Setting, Subject};
 use report::Results;
 
+/// Asks for directories in the stead of peers.
+const DIRECTORIES: &str = "directories";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The peers to measure beside Gatepost [default: all]
-    #[arg(value_parser = PEERS.each_ref().map(|peer| peer.name))]
+    /// The peers to measure beside Gatepost [default: all]; or `directories`, what a log-in costs with each
+    #[arg(value_parser = PEERS.iter().map(|peer| peer.name).chain([DIRECTORIES]).collect::<Vec<_>>())]
     peers: Vec<String>,
     /// How many times everything is measured; the medians are reported
     #[arg(long, default_value_t = 3)]
@@ -43,12 +47,22 @@ pub(crate) struct Options {
 
 impl Options {
     /// What `cargo xtask test` runs, so that the bench doesn't rot.
-    pub(crate) fn for_check() -> Self {
-        Self { peers: Vec::new(), rounds: 1, only: None, quick: true, no_install: false, out: None }
+    pub(crate) fn for_check() -> [Self; 2] {
+        [Vec::new(), vec![DIRECTORIES.to_owned()]].map(|peers| Self {
+            peers,
+            rounds: 1,
+            only: None,
+            quick: true,
+            no_install: false,
+            out: None,
+        })
     }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.peers.iter().any(|name| name == DIRECTORIES) {
+        return directories::run(options);
+    }
     let is_wanted = |peer: &&Peer| options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name);
     let wanted: Vec<_> = PEERS.iter().filter(is_wanted).collect();
     for peer in &wanted {

@@ -172,15 +172,12 @@ async fn import(file: &Path, directory: &DirectoryName, output: &Output, config:
     let text = std::fs::read_to_string(file).map_err(|error| Problem::file(file, format!("can't be read: {error}")))?;
     let users = passwd_file::parse(&text, &config.map.names).map_err(|fault| Problem::file(file, fault.0))?;
     let directory = directory.open(config).await?;
-    let (mut added, mut known) = (0, 0);
-    for (name, entry) in users {
-        doubts(&entry, config).iter().for_each(|doubt| eprintln!("gatepost: warning: {name}: {doubt}"));
-        if directory.add(&name, &entry).await.map_err(fault)? {
-            added += 1;
-        } else {
-            known += 1;
-        }
+    for (name, entry) in &users {
+        doubts(entry, config).iter().for_each(|doubt| eprintln!("gatepost: warning: {name}: {doubt}"));
     }
+    let accounts = users.iter().map(|(name, entry)| (name.as_str(), entry));
+    let added = directory.add_all(accounts).await.map_err(fault)?;
+    let known = users.len() as u64 - added;
     directory.close().await;
     if output.json {
         say_line!("{}", json!({ "import": [{ "added": added, "known": known }] }));

@@ -129,20 +129,25 @@ impl Sqlite {
 
     /// Adds an account; false: there is one of that name.
     pub(crate) async fn add(&self, name: &str, entry: &Entry) -> Result<bool, Fault> {
-        let query = "INSERT INTO users (name, password, place, disabled, held, networks, services)
-                     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
-        let place = match (&entry.place, entry.port) {
-            (Some(place), Some(port)) if place.contains(':') => Some(format!("[{place}]:{port}")),
-            (Some(place), Some(port)) => Some(format!("{place}:{port}")),
-            (place, _) => place.clone(),
+        let added = self.add_all([(name, entry)]).await?;
+        Ok(added > 0)
+    }
+
+    /// Adds accounts, all in one piece or none; how many were not there yet.
+    pub(crate) async fn add_all<'a>(
+        &self,
+        accounts: impl IntoIterator<Item = (&'a str, &'a Entry)>,
+    ) -> Result<u64, Fault> {
+        let adding = async {
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let mut added = 0;
+            for (name, entry) in accounts {
+                added += insert(name, entry).execute(&mut *transaction).await?.rows_affected();
+            }
+            transaction.commit().await?;
+            Ok(added)
         };
-        let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let networks = Some(networks).filter(|list| !list.is_empty());
-        let services = entry.services.as_ref().map(|services| services.join(","));
-        let insert = sqlx::query(query).bind(name).bind(&entry.password).bind(place);
-        let insert = insert.bind(entry.barred.is_some()).bind(entry.held).bind(networks).bind(services);
-        let result = insert.execute(&self.pool).await;
-        result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
+        adding.await.map_err(|error| self.fault(&error))
     }
 
     /// Changes an account; false: there is none of that name.
@@ -188,6 +193,22 @@ impl Sqlite {
     fn fault(&self, error: &sqlx::Error) -> Fault {
         Fault(format!("{}: {error}", self.path.display()))
     }
+}
+
+/// Adds one account, unless there is one of its name.
+fn insert<'a>(name: &'a str, entry: &'a Entry) -> sqlx::query::Query<'a, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
+    let query = "INSERT INTO users (name, password, place, disabled, held, networks, services)
+                 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+    let place = match (&entry.place, entry.port) {
+        (Some(place), Some(port)) if place.contains(':') => Some(format!("[{place}]:{port}")),
+        (Some(place), Some(port)) => Some(format!("{place}:{port}")),
+        (place, _) => place.clone(),
+    };
+    let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let networks = Some(networks).filter(|list| !list.is_empty());
+    let services = entry.services.as_ref().map(|services| services.join(","));
+    let insert = sqlx::query(query).bind(name).bind(&entry.password).bind(place);
+    insert.bind(entry.barred.is_some()).bind(entry.held).bind(networks).bind(services)
 }
 
 /// Whether the file is what it should be: read at the start, so that a file that is none is not found
