@@ -7,6 +7,7 @@ macro_rules! say_line {
     };
 }
 
+mod app_password;
 mod explain;
 mod user;
 

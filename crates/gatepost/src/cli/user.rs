@@ -7,6 +7,7 @@ use gatepost_wire::{PROTOCOLS, Secret, sasl};
 use serde_json::json;
 
 use super::Failure;
+use super::app_password::{self, AppPasswordCommand};
 use crate::auth::hash;
 use crate::config::{self, Config, DirectoryKind, Loaded, Map, NamedFile, Problem};
 use crate::directory::sqlite::{Account, Change, Sqlite};
@@ -52,6 +53,9 @@ pub(super) enum UserCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Keep passwords for one program each
+    #[command(subcommand)]
+    AppPassword(AppPasswordCommand),
     /// Add all users of a file in Dovecot's passwd-file format, with the hashes as they are
     Import {
         /// The file
@@ -86,12 +90,12 @@ pub(super) struct Settings {
 pub(super) struct Output {
     /// Answer in JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Output {
     /// Says what was done with a user.
-    fn done(&self, name: &str, what: &str) {
+    pub(super) fn done(&self, name: &str, what: &str) {
         if self.json {
             say_line!("{}", json!({ "user": [{ "name": name, "result": what }] }));
         } else {
@@ -116,7 +120,7 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
     match command {
         UserCommand::Add { settings } => {
             let (name, password, directory) = settings.prepare(config).await?;
-            let services = settings.services()?.filter(|list| !list.is_empty());
+            let services = check_services(settings.services.as_deref())?.filter(|list| !list.is_empty());
             let services = services.map(|list| list.split(',').map(str::to_owned).collect());
             let entry = Entry { place: settings.backend.clone(), password, services, ..Entry::default() };
             if !directory.add(&name, &entry).await.map_err(fault)? {
@@ -134,7 +138,7 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
                 place: settings.backend.clone(),
                 disabled: (disable || enable).then_some(disable),
                 held: (hold || release).then_some(hold),
-                services: settings.services()?,
+                services: check_services(settings.services.as_deref())?,
             };
             if change.is_empty() {
                 let message = "nothing to change: give --backend, --password-file, --services, --disable, --enable, --hold or --release";
@@ -163,6 +167,7 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
             directory.close().await;
             print_list(&accounts, output.json);
         }
+        UserCommand::AppPassword(command) => app_password::carry_out(command, config).await?,
         UserCommand::Import { file, directory, output } => import(&file, &directory, &output, config).await?,
     }
     Ok(())
@@ -201,18 +206,18 @@ fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
     doubts
 }
 
-impl Settings {
-    /// The services as they are kept; a word that is none is refused.
-    fn services(&self) -> Result<Option<String>, Failure> {
-        let Some(list) = &self.services else { return Ok(None) };
-        let names: Vec<_> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|n| !n.is_empty()).collect();
-        if let Some(name) = names.iter().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == **name)) {
-            let known = PROTOCOLS.iter().map(|protocol| protocol.name).collect::<Vec<_>>().join(", ");
-            return Err(Problem::of("--services", format!("{name:?} is no service; there is {known}")).into());
-        }
-        Ok(Some(names.join(",")))
+/// A list of services as it is kept; a word that is none is refused.
+pub(super) fn check_services(list: Option<&str>) -> Result<Option<String>, Failure> {
+    let Some(list) = list else { return Ok(None) };
+    let names: Vec<_> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|n| !n.is_empty()).collect();
+    if let Some(name) = names.iter().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == **name)) {
+        let known = PROTOCOLS.iter().map(|protocol| protocol.name).collect::<Vec<_>>().join(", ");
+        return Err(Problem::of("--services", format!("{name:?} is no service; there is {known}")).into());
     }
+    Ok(Some(names.join(",")))
+}
 
+impl Settings {
     /// The name in full, the password's hash, and the directory.
     async fn prepare(&self, config: &Config) -> Result<(String, Option<String>, Sqlite), Failure> {
         if let Some(backend) =
@@ -237,7 +242,7 @@ impl Settings {
 }
 
 impl DirectoryName {
-    async fn open(&self, config: &Config) -> Result<Sqlite, Failure> {
+    pub(super) async fn open(&self, config: &Config) -> Result<Sqlite, Failure> {
         let embedded = config.directories.iter().filter_map(|directory| match &directory.kind {
             DirectoryKind::Sqlite { path } => Some((directory.name.as_str(), path)),
             _ => None,
@@ -257,7 +262,7 @@ impl DirectoryName {
 }
 
 /// The name under which log-ins will look the user up.
-fn full_name(name: &str, map: &Map) -> Result<String, Failure> {
+pub(super) fn full_name(name: &str, map: &Map) -> Result<String, Failure> {
     let sound = sasl::user_name(name.as_bytes());
     let sound = sound.ok_or_else(|| {
         Problem::of("NAME", "a user name is not empty, of at most 512 bytes and without control characters")
@@ -288,10 +293,10 @@ fn print_list(accounts: &[Account], json: bool) {
     }
 }
 
-fn unknown(name: String) -> Failure {
+pub(super) fn unknown(name: String) -> Failure {
     Problem::of(name, "there is no such user: `gatepost user list` shows all").into()
 }
 
-fn fault(fault: crate::directory::Fault) -> Problem {
+pub(super) fn fault(fault: crate::directory::Fault) -> Problem {
     Problem::of("directory", fault.0)
 }

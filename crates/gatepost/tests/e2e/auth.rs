@@ -94,6 +94,36 @@ fn a_master_may_be_named_behind_the_user_and_one_mechanism_be_asked_for() {
 }
 
 #[test]
+fn app_passwords_are_made_used_listed_and_revoked() {
+    let login = format!("login = {{ master = \"{MASTER}\", password_file = \"master.secret\" }}\n");
+    let setup = AtProxy::new(&[Mailbox { user: "kim", password: "another" }], &login);
+    let bed = &setup.bed;
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let said = user_command(bed, &[arguments, &["--json"]].concat(), None);
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let made = json(&["app-password", "add", "kim", "--label", "phone", "--services", "imap", "--expires", "90d"]);
+    let password = made["app-passwords"][0]["password"].as_str().expect("a password").to_owned();
+    let phone = Mailbox { user: "kim", password: &password };
+    assert!(bed.secure().try_log_in(phone).starts_with("OK "));
+    assert!(bed.secure().try_log_in(KIM).starts_with("OK "), "the user's own goes on");
+    let lee = Mailbox { user: "lee", password: &password };
+    assert!(bed.secure().try_log_in(lee).starts_with("NO [AUTHENTICATIONFAILED]"), "it is kim's alone");
+    let list = json(&["app-password", "list", "kim"]);
+    let listed = &list["app-passwords"][0];
+    assert_eq!(
+        (&listed["label"], &listed["services"], &listed["last_from"]),
+        (&"phone".into(), &"imap".into(), &"127.0.0.1".into())
+    );
+    assert!(!list.to_string().contains(&password[..11]));
+    let id = listed["id"].to_string();
+    user_command(bed, &["app-password", "revoke", "kim", &id], None);
+    assert!(bed.secure().try_log_in(phone).starts_with("NO [AUTHENTICATIONFAILED]"), "at once");
+    assert!(!setup.gatepost.log().contains(&password));
+    assert!(user_command(bed, &["app-password", "list", "kim"], None).is_empty());
+}
+
+#[test]
 fn a_master_never_stands_in_for_a_password_that_nobody_checked() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM, LEE]);

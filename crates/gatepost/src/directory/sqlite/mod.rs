@@ -1,14 +1,17 @@
 //! The embedded directory: a `SQLite` file, kept by `gatepost user`.
 
+pub(crate) mod app_password;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gatepost_wire::Secret;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
 
 use tokio::sync::OnceCell;
 
-use super::{Answering, Bar, Directory, Entry, Fault, Who};
+use super::{Answering, Bar, Directory, Entry, Fault, Verdict, Who};
 use crate::config::Network;
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
@@ -17,7 +20,7 @@ const POOL_CONNECTIONS_MAX: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Steps from one version of the schema to the next; the file's `user_version` says how many were taken.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE users (
         name     TEXT PRIMARY KEY NOT NULL,
@@ -31,6 +34,20 @@ const MIGRATIONS: [&str; 2] = [
     "
     ALTER TABLE users ADD COLUMN held     INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE users ADD COLUMN services TEXT;
+",
+    "
+    CREATE TABLE app_passwords (
+        id        INTEGER PRIMARY KEY,
+        user      TEXT NOT NULL REFERENCES users (name) ON DELETE CASCADE,
+        label     TEXT NOT NULL,
+        digest    BLOB NOT NULL,
+        services  TEXT,
+        created   INTEGER NOT NULL DEFAULT (unixepoch()),
+        expires   INTEGER,
+        last_used INTEGER,
+        last_from TEXT,
+        UNIQUE (user, digest)
+    ) STRICT;
 ",
 ];
 
@@ -97,6 +114,7 @@ impl Sqlite {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(create)
+            .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new()
@@ -236,14 +254,32 @@ fn look(path: &Path) -> Result<(), String> {
 impl Directory for Sqlite {
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move {
-            let user = who.user.as_str();
             self.be_current().await?;
             let query = "SELECT place, password, disabled, held, networks, services FROM users WHERE name = ?";
-            let row =
-                sqlx::query(query).bind(user).fetch_optional(&self.pool).await.map_err(|error| self.fault(&error))?;
+            let row = sqlx::query(query).bind(&who.user).fetch_optional(&self.pool).await;
+            let row = row.map_err(|error| self.fault(&error))?;
             row.map(|row| read(&row).map_err(|error| self.fault(&error))).transpose()
         })
     }
+
+    fn authenticate<'a>(&'a self, who: &'a Who, password: &'a Secret) -> Answering<'a, Verdict> {
+        Box::pin(async move {
+            let Some(entry) = self.find(who).await? else { return Ok(Verdict::Unknown) };
+            let Some(shown) = self.shown_app_password(&who.user, password).await? else {
+                return Ok(Verdict::Compare(entry));
+            };
+            self.note_use(&shown, who);
+            let services = narrowed(entry.services, shown.services.as_deref());
+            Ok(Verdict::Right(Entry { services, ..entry }))
+        })
+    }
+}
+
+/// The services that both the account and an app password are for.
+fn narrowed(account: Option<Vec<String>>, app: Option<&str>) -> Option<Vec<String>> {
+    let Some(app) = app else { return account };
+    let is_allowed = |name: &&str| account.as_ref().is_none_or(|services| services.iter().any(|known| known == name));
+    Some(app.split(',').filter(is_allowed).map(str::to_owned).collect())
 }
 
 fn read(row: &SqliteRow) -> sqlx::Result<Entry> {
