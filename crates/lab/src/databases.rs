@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::certificates::Certificate;
 use crate::dovecot::give_away;
-use crate::process::{NOBODY, Process, wait_for, wait_for_port};
+use crate::process::{NOBODY, Process, Server, wait_for, wait_for_port};
 use crate::{Result, context, free_port};
 
 /// The user of every database here, and the name of the database.
@@ -32,7 +30,8 @@ pub enum DatabaseKind {
 pub struct Database {
     kind: DatabaseKind,
     folder: PathBuf,
-    process: Option<Process>,
+    /// To be ended, frozen and thawed.
+    pub server: Server,
     /// Where it listens on 127.0.0.1.
     pub port: u16,
 }
@@ -48,7 +47,7 @@ impl Database {
         }
         context(std::fs::write(folder.join("password"), DATABASE_PASSWORD), folder.display())?;
         give_away(folder)?;
-        let mut database = Self { kind, folder: folder.to_owned(), process: None, port: free_port()? };
+        let mut database = Self { kind, folder: folder.to_owned(), server: Server::default(), port: free_port()? };
         let data = folder.join("data").display().to_string();
         match kind {
             DatabaseKind::Postgres => {
@@ -78,7 +77,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Starts it again after [`Database::kill`].
+    /// Starts it again after [`Server::kill`].
     pub fn resume(&mut self) -> Result<()> {
         let (folder, port) = (self.folder.display(), self.port.to_string());
         let data = format!("{folder}/data");
@@ -112,7 +111,9 @@ impl Database {
         };
         let output = self.folder.join("output");
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        self.process = Some(Process::start(&program, &words, &output, true)?);
+        // What a server that was killed would have removed itself.
+        let _ = std::fs::remove_file(self.folder.join("data/postmaster.pid"));
+        self.server.run(Process::start(&program, &words, &output, true)?);
         wait_for_port(self.port, START_PATIENCE)
             .map_err(|error| format!("{error}; {}", std::fs::read_to_string(&output).unwrap_or_default()))?;
         let answers = || match self.kind {
@@ -120,17 +121,6 @@ impl Database {
             DatabaseKind::MariaDb => self.execute("mysql", "SELECT 1").is_ok(),
         };
         wait_for(answers).map_err(|()| format!("{} does not answer", program.display()))
-    }
-
-    /// Ends it at once.
-    pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.signal_group(Signal::KILL)?;
-            process.wait(Duration::from_secs(5))?;
-        }
-        // What it would have removed itself.
-        let _ = std::fs::remove_file(self.folder.join("data/postmaster.pid"));
-        Ok(())
     }
 
     /// Runs statements as its administrator.

@@ -4,10 +4,8 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::certificates::Certificate;
-use crate::process::{NOBODY, Process, wait_for, wait_for_port};
+use crate::process::{NOBODY, Process, Server, wait_for, wait_for_port};
 use crate::{Result, context, free_ports};
 
 /// The master log-in of every Dovecot here.
@@ -28,7 +26,8 @@ pub struct Mailbox<'a> {
 #[derive(Debug)]
 pub struct Dovecot {
     folder: PathBuf,
-    process: Option<Process>,
+    /// To be ended, frozen and thawed.
+    pub server: Server,
     /// IMAP with STARTTLS.
     pub imap: u16,
     /// IMAP with implicit TLS.
@@ -55,14 +54,14 @@ impl Dovecot {
         };
         write(folder, "users", &lines(users))?;
         write(folder, "masters", &lines(&[Mailbox { user: MASTER, password: MASTER_PASSWORD }]))?;
-        let mut dovecot = Self { folder: folder.to_owned(), process: None, imap, imaps, haproxy };
+        let mut dovecot = Self { folder: folder.to_owned(), server: Server::default(), imap, imaps, haproxy };
         write(folder, "dovecot.conf", &dovecot.configuration()?)?;
         give_away(folder)?;
         dovecot.resume()?;
         Ok(dovecot)
     }
 
-    /// Starts it again after [`Dovecot::kill`].
+    /// Starts it again after [`Server::kill`].
     pub fn resume(&mut self) -> Result<()> {
         // A fresh folder each time: Dovecot waits for what an earlier one left behind.
         let run = self.folder.join("run");
@@ -72,29 +71,10 @@ impl Dovecot {
         let configuration = self.folder.join("dovecot.conf");
         let arguments = ["-F", "-c", &configuration.display().to_string()];
         let output = self.folder.join("output");
-        self.process = Some(Process::start(Path::new("/usr/sbin/dovecot"), &arguments, &output, true)?);
+        self.server.run(Process::start(Path::new("/usr/sbin/dovecot"), &arguments, &output, true)?);
         let log = self.folder.join("dovecot.log");
         wait_for_port(self.imap, Duration::from_secs(15))
             .map_err(|error| format!("{error}; {}", std::fs::read_to_string(&log).unwrap_or_default()))
-    }
-
-    /// Ends it at once, with all its sessions.
-    pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.signal_group(Signal::KILL)?;
-            process.wait(Duration::from_secs(5))?;
-        }
-        Ok(())
-    }
-
-    /// Stops it where it stands: connections are taken by the kernel, and nobody answers.
-    pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::STOP))
-    }
-
-    /// Lets it go on.
-    pub fn thaw(&self) -> Result<()> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::CONT))
     }
 
     /// Puts messages into a user's INBOX, straight into the folder.

@@ -103,6 +103,37 @@ impl Drop for Process {
     }
 }
 
+/// A server that may be ended and started again.
+#[derive(Debug, Default)]
+pub struct Server {
+    process: Option<Process>,
+}
+
+impl Server {
+    pub(crate) fn run(&mut self, process: Process) {
+        self.process = Some(process);
+    }
+
+    /// Ends it at once, with all its children.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal_group(Signal::KILL)?;
+            process.wait(Duration::from_secs(5))?;
+        }
+        Ok(())
+    }
+
+    /// Stops it where it stands: connections are taken by the kernel, and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::STOP))
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::CONT))
+    }
+}
+
 /// Waits up to 20 seconds until `is_so`.
 pub(crate) fn wait_for(is_so: impl Fn() -> bool) -> std::result::Result<(), ()> {
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::certificates::{Authority, Certificate};
 use crate::dovecot::give_away;
-use crate::process::{Process, wait_for_port};
+use crate::process::{Process, Server, wait_for_port};
 use crate::{Result, context, free_ports};
 
 /// The account that searches, in every directory here.
@@ -33,7 +31,8 @@ objectclass ( 1.3.6.1.4.1.99999.2.1 NAME 'adUser' SUP top AUXILIARY MAY ( sAMAcc
 #[derive(Debug)]
 pub struct Slapd {
     folder: PathBuf,
-    process: Option<Process>,
+    /// To be ended, frozen and thawed.
+    pub server: Server,
     /// With STARTTLS.
     pub ldap: u16,
     /// With implicit TLS.
@@ -100,40 +99,21 @@ impl Slapd {
             return Err(format!("slapadd: {}", String::from_utf8_lossy(&output.stderr)));
         }
         give_away(folder)?;
-        let mut slapd = Self { folder: folder.to_owned(), process: None, ldap, ldaps };
+        let mut slapd = Self { folder: folder.to_owned(), server: Server::default(), ldap, ldaps };
         slapd.resume()?;
         Ok(slapd)
     }
 
-    /// Starts it again after [`Slapd::kill`].
+    /// Starts it again after [`Server::kill`].
     pub fn resume(&mut self) -> Result<()> {
         let urls = format!("ldap://127.0.0.1:{} ldaps://127.0.0.1:{}", self.ldap, self.ldaps);
         let configuration = self.folder.join("slapd.conf").display().to_string();
         // A level of debugging, though it be none, keeps it in the foreground.
         let arguments = ["-d", "0", "-h", &urls, "-f", &configuration];
         let output = self.folder.join("output");
-        self.process = Some(Process::start(Path::new("/usr/sbin/slapd"), &arguments, &output, true)?);
+        self.server.run(Process::start(Path::new("/usr/sbin/slapd"), &arguments, &output, true)?);
         wait_for_port(self.ldap, Duration::from_secs(15))
             .map_err(|error| format!("{error}; {}", std::fs::read_to_string(&output).unwrap_or_default()))
-    }
-
-    /// Ends it at once.
-    pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.signal_group(Signal::KILL)?;
-            process.wait(Duration::from_secs(5))?;
-        }
-        Ok(())
-    }
-
-    /// Stops it where it stands: connections are taken by the kernel, and nobody answers.
-    pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::STOP))
-    }
-
-    /// Lets it go on.
-    pub fn thaw(&self) -> Result<()> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal_group(Signal::CONT))
     }
 }
 

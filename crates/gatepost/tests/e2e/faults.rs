@@ -21,7 +21,7 @@ fn a_back_end_that_dies_takes_only_its_own_users_along_and_is_used_again_at_once
     )));
     let mut kim = bed.logged_in(KIM);
     let mut lee = bed.logged_in(LEE);
-    a.kill().expect("an end");
+    a.server.kill().expect("an end");
     assert_eq!(kim.rest(), "", "the session ends");
     assert!(lee.verdict("NOOP").starts_with("OK"));
     let mut retry = bed.secure();

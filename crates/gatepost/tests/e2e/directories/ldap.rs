@@ -244,7 +244,7 @@ fn a_server_that_dies_and_returns_under_load_fails_nobody() {
         };
         for _ in 0..2 {
             go_on(30);
-            first.kill().expect("an end");
+            first.server.kill().expect("an end");
             go_on(30);
             first.resume().expect("a start");
         }
@@ -262,12 +262,12 @@ fn a_server_that_hangs_costs_one_time_out() {
     let ldap = searching("(uid=%n)", &format!("timeout = \"1s\"\n{FIELDS}"));
     let _gatepost = site.gatepost(AT_PROXY, "", &[starttls(&first), starttls(&second)], &ldap);
     assert!(is_ok(&site.log_in(KIM)));
-    first.freeze().expect("a stop");
+    first.server.freeze().expect("a stop");
     let started = Instant::now();
     assert!(is_ok(&site.log_in(KIM)));
     let took = started.elapsed();
     assert!(took < Duration::from_millis(2900), "a time-out for the search, not one for each step: {took:?}");
-    first.thaw().expect("going on");
+    first.server.thaw().expect("going on");
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn an_outage_is_never_a_wrong_password_and_what_is_known_still_serves() {
         &searching("(uid=%n)", &format!("timeout = \"1s\"\n{FIELDS}")),
     );
     assert!(is_ok(&site.log_in(KIM)));
-    slapd.kill().expect("an end");
+    slapd.server.kill().expect("an end");
     std::thread::sleep(Duration::from_millis(1100));
     assert!(is_ok(&site.log_in(KIM)), "found right before, and nobody can say otherwise");
     assert_eq!(site.log_in(Mailbox { user: "kim", password: "wrong" }), UNAVAILABLE, "which may have become right");

@@ -61,7 +61,7 @@ fn serves_accounts(kind: DatabaseKind, scheme: &str) {
     let explained = gatepost.command(&["explain", "kim"]).expect("an answer");
     assert!(explained.status.success(), "{}", String::from_utf8_lossy(&explained.stdout));
 
-    database.kill().expect("an end");
+    database.server.kill().expect("an end");
     assert_eq!(log_in("kim", "secret"), UNAVAILABLE);
     database.resume().expect("a start");
     let deadline = Instant::now() + Duration::from_secs(10);
