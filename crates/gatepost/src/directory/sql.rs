@@ -46,6 +46,25 @@ macro_rules! pool {
     };
 }
 
+/// How a server is reached: TLS and its authorities, and the password. Both drivers have the same under other names.
+macro_rules! secured {
+    ($options:expr, $settings:expr, $password:expr, $mode:ident, [$off:ident, $checked:ident, $unchecked:ident], $ca:ident) => {{
+        let mode = match ($settings.tls, $settings.trust.verify) {
+            (false, _) => $mode::$off,
+            (true, true) => $mode::$checked,
+            (true, false) => $mode::$unchecked,
+        };
+        let mut options = $options.ssl_mode(mode);
+        if let Some(ca) = &$settings.trust.ca {
+            options = options.$ca(ca);
+        }
+        if let Some(password) = $password {
+            options = options.password(password);
+        }
+        options
+    }};
+}
+
 impl Sql {
     /// Reads the password; the database is connected to when it is first asked.
     pub(crate) fn open(settings: &config::Sql, warnings: &mut Vec<Problem>) -> Result<Self, Problem> {
@@ -58,40 +77,21 @@ impl Sql {
             None => None,
         };
         let unusable = |error: sqlx::Error| Problem::at(&settings.place, format!("url: {error}"));
-        let config::Trust { verify, ca, .. } = &settings.trust;
         let pool = match settings.dialect {
             Dialect::Sqlite => {
                 let options = SqliteConnectOptions::from_str(&settings.url).map_err(unusable)?.read_only(true);
                 Pool::Sqlite(pool!(SqlitePoolOptions, settings, options.busy_timeout(settings.timeout)))
             }
             Dialect::Postgres => {
-                let mut options = PgConnectOptions::from_str(&settings.url).map_err(unusable)?;
-                options = options.ssl_mode(match (settings.tls, verify) {
-                    (false, _) => PgSslMode::Disable,
-                    (true, true) => PgSslMode::VerifyFull,
-                    (true, false) => PgSslMode::Require,
-                });
-                if let Some(ca) = ca {
-                    options = options.ssl_root_cert(ca);
-                }
-                if let Some(password) = password {
-                    options = options.password(password);
-                }
+                let options = PgConnectOptions::from_str(&settings.url).map_err(unusable)?;
+                let options =
+                    secured!(options, settings, password, PgSslMode, [Disable, VerifyFull, Require], ssl_root_cert);
                 Pool::Postgres(pool!(PgPoolOptions, settings, options.application_name("gatepost")))
             }
             Dialect::MySql => {
-                let mut options = MySqlConnectOptions::from_str(&settings.url).map_err(unusable)?;
-                options = options.ssl_mode(match (settings.tls, verify) {
-                    (false, _) => MySqlSslMode::Disabled,
-                    (true, true) => MySqlSslMode::VerifyIdentity,
-                    (true, false) => MySqlSslMode::Required,
-                });
-                if let Some(ca) = ca {
-                    options = options.ssl_ca(ca);
-                }
-                if let Some(password) = password {
-                    options = options.password(password);
-                }
+                let options = MySqlConnectOptions::from_str(&settings.url).map_err(unusable)?;
+                let options =
+                    secured!(options, settings, password, MySqlSslMode, [Disabled, VerifyIdentity, Required], ssl_ca);
                 Pool::MySql(pool!(MySqlPoolOptions, settings, options))
             }
         };
