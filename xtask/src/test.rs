@@ -5,7 +5,8 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 18] = [
+    "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
     "slapd",

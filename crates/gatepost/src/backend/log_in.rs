@@ -240,11 +240,10 @@ impl Backend {
         let addresses: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
             vec![SocketAddr::new(address, settings.port)]
         } else {
-            let found = tokio::net::lookup_host((host, settings.port)).await;
+            let resolver = self.resolver.as_ref().ok_or_else(|| Attempt::Down("names can't be looked up".into()))?;
+            let mut found = resolver.addresses(host, settings.port).await.map_err(Attempt::Down)?;
+            found.truncate(ADDRESSES_MAX);
             found
-                .map_err(|error| Attempt::Down(format!("its name can't be looked up: {error}")))?
-                .take(ADDRESSES_MAX)
-                .collect()
         };
         let (first, awaited) = match (settings.announce, settings.tls) {
             (Announce::ProxyV2, _) | (_, TlsMode::Implicit) => (Interest::WRITABLE, "connection"),
@@ -356,8 +355,14 @@ fn leads_to_ourselves(connection: &Connection, address: SocketAddr, own_listener
     own_listeners.iter().any(everywhere) && is_here().unwrap_or(false)
 }
 
+/// The name that the certificate must carry. Of a service's name, the domain: what hosts serve it says the DNS,
+/// which anybody on the path could have said instead (RFC 6125, section 6.2.1).
 fn certificate_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>, Attempt> {
-    tls::server_name(host).ok_or_else(|| Attempt::Down("its name can't stand in a certificate".into()))
+    let mut name = host;
+    while name.starts_with('_') {
+        name = name.split_once('.').map_or("", |(_, rest)| rest);
+    }
+    tls::server_name(name).ok_or_else(|| Attempt::Down("its name can't stand in a certificate".into()))
 }
 
 fn tls_failed(error: &std::io::Error) -> Attempt {

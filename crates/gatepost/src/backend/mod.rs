@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 
 use crate::config::{self, Link, Problem, TlsVersion};
 use crate::net::health::{Health, in_order};
+use crate::net::resolve::{KnownNames, Resolver};
 use crate::net::tls;
 
 pub(crate) use log_in::{Client, Connected, Failure, Purpose};
@@ -20,25 +21,27 @@ pub(crate) use log_in::{Client, Connected, Failure, Purpose};
 const NAMED_HOSTS_MAX: usize = 10_000;
 
 /// All back ends of the configuration, and the hosts that directories name beside them.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Backends {
     named: HashMap<String, Arc<Backend>>,
     links: Vec<(&'static str, ServiceLink)>,
     hosts: Arc<Mutex<NamedHosts>>,
     states: Arc<States>,
+    resolver: Option<Arc<Resolver>>,
 }
 
 /// Hosts and ports, as directories name them.
 type NamedHosts = HashMap<(String, Option<u16>), Arc<Backend>>;
 
 /// A mail server, or several that hold the same mail.
-#[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) name: Arc<str>,
     hosts: Vec<String>,
     master: Option<Master>,
     links: Vec<(&'static str, ServiceLink)>,
     state: Arc<State>,
+    /// For hosts that are names.
+    resolver: Option<Arc<Resolver>>,
 }
 
 /// One host of a back end.
@@ -65,7 +68,10 @@ pub(crate) struct ServiceLink {
 
 /// What is known of running back ends, by name; outlives reloads.
 #[derive(Debug, Default)]
-pub(crate) struct States(Mutex<HashMap<String, Arc<State>>>);
+pub(crate) struct States {
+    by_name: Mutex<HashMap<String, Arc<State>>>,
+    names: Arc<KnownNames>,
+}
 
 /// What is known of one running back end.
 #[derive(Debug, Default)]
@@ -116,6 +122,7 @@ impl Backends {
         states: &Arc<States>,
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, config::Problems> {
+        let resolver = Some(Resolver::new(&settings.dns, &states.names));
         let mut problems = Vec::new();
         let mut named = HashMap::new();
         let min = settings.tls.min_version;
@@ -147,11 +154,12 @@ impl Backends {
                 master,
                 links,
                 state: states.of(&backend.name),
+                resolver: resolver.clone(),
             };
             named.insert(backend.name.clone(), Arc::new(opened));
         }
         problems.dedup();
-        let backends = Self { named, links, hosts: Arc::default(), states: Arc::clone(states) };
+        let backends = Self { named, links, hosts: Arc::default(), states: Arc::clone(states), resolver };
         config::Problems::check(problems, backends)
     }
 
@@ -179,7 +187,8 @@ impl Backends {
             }
             let name = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
             let state = self.states.of(&name);
-            Arc::new(Backend { name: name.into(), hosts: vec![host.to_owned()], master: None, links, state })
+            let (hosts, resolver) = (vec![host.to_owned()], self.resolver.clone());
+            Arc::new(Backend { name: name.into(), hosts, master: None, links, state, resolver })
         };
         Arc::clone(hosts.entry((host.to_owned(), port)).or_insert_with(make))
     }
@@ -231,7 +240,7 @@ impl ServiceLink {
 
 impl States {
     fn of(&self, name: &str) -> Arc<State> {
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(states.entry(name.to_owned()).or_default())
     }
 }

@@ -13,8 +13,9 @@ use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::settings as at;
 use super::values::{AnnounceBy, AuthenticateAt, Delimiter, LogTo, LoginBy, MechanismName, Pin, Port};
 use super::{
-    AccessRule, Announce, Authenticate, Backend, CertificateFiles, Config, Defence, Draft, Limits, Link, Listener, Log,
-    LogRule, LogTarget, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate, Service, Threads, Tls, TlsMode, Trust,
+    AccessRule, Announce, Authenticate, Backend, CertificateFiles, Config, Defence, Dns, Draft, Limits, Link, Listener,
+    Log, LogRule, LogTarget, MasterLogin, Names, Plaintext, ProxyProtocol, Rotate, Service, Threads, Tls, TlsMode,
+    Trust,
 };
 
 /// RFC 9051, section 5.4: an autologout timer is at least this long.
@@ -82,6 +83,12 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     let named: Vec<_> = root.names_of("backend");
     let map = map::read(&map_table, &named, &directories);
     let defence = root.optional_table("defence", &at::defence::SECTION).and_then(|table| read_defence(&table));
+    let dns = root.table("dns", &at::dns::SECTION);
+    let dns = Dns {
+        servers: dns.get(&at::dns::SERVERS)?,
+        timeout: dns.get(&at::dns::TIMEOUT)?,
+        stale: dns.get(&at::dns::STALE)?,
+    };
     Some(Config {
         name,
         drain: drain?,
@@ -93,6 +100,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         map: map?,
         backends,
         directories,
+        dns,
         defence,
     })
 }

@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) services: Vec<Service>,
     pub(crate) map: Map,
     pub(crate) backends: Vec<Backend>,
+    pub(crate) dns: Dns,
     pub(crate) directories: Vec<Directory>,
     /// `None`: guessing is not looked for.
     pub(crate) defence: Option<Defence>,
@@ -54,6 +55,17 @@ impl Config {
     pub(crate) fn listeners(&self) -> impl Iterator<Item = &Listener> {
         self.services.iter().flat_map(|service| &service.listeners)
     }
+}
+
+/// How host names are looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct Dns {
+    /// Empty: the system's.
+    pub(crate) servers: Vec<std::net::SocketAddr>,
+    /// For each try.
+    pub(crate) timeout: Duration,
+    /// How long an answer serves while nobody gives a newer one.
+    pub(crate) stale: Duration,
 }
 
 /// What is done about guessing.

@@ -113,7 +113,7 @@ macro_rules! section {
 }
 
 section! { root, "", "Settings of the whole program.",
-    tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory", "defence"],
+    tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory", "defence", "dns"],
     later &["pop3", "sieve", "submission", "smtp", "webmail", "cluster", "admin"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
     STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps; this version keeps nothing there. A relative path, here and in every other setting, is relative to this file's folder.";
@@ -251,7 +251,7 @@ section! { cache, "[map.cache]", "How long answers of directories are remembered
 
 section! { backend, "[backend.NAME]", "A mail server, or several that hold the same mail.",
     tables &["imap", "login"], later &["pop3", "sieve", "submission", "smtp", "webmail"], includes None;
-    HOST: Vec<String> = "host", "A name or address, or several: tried in order, those that are down last.";
+    HOST: Vec<String> = "host", "A name or address, or several: tried in order, those that are down last. A name such as _imaps._tcp.example.org is looked up as a service (SRV), which says hosts and ports.";
 }
 
 section! { backend_service, "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:",
@@ -364,6 +364,13 @@ section! { oauth2_client, "[directory.NAME.client]", "What identifies Gatepost t
     SECRET_FILE: PathBuf = "secret_file", "The file whose first line is its secret.";
 }
 
+section! { dns, "[dns]", "How the host names of back ends are looked up. Answers are remembered for their time to live (a second to an hour).",
+    tables &[], later &[], includes None;
+    SERVERS: Vec<SocketAddr> = "servers" or "[]", "DNS servers, such as \"10.0.0.53:53\". Left out: those of /etc/resolv.conf. /etc/hosts is always read.";
+    TIMEOUT: Duration = "timeout" or "\"2s\"", "For one try; there are two.";
+    STALE: Duration = "stale" or "\"1h\"", "How long an answer goes on serving while no server gives a newer one.";
+}
+
 section! { defence, "[defence]", "Against guessing, if this section stands in the file: failed log-ins are slowed, then refused, for an address (IPv6: one /64), a user, and both together. Whoever logged in from an address within 30 days is only held to their own failures there.",
     tables &[], later &[], includes None;
     FAILURES_PER_IP: u32 = "failures_per_ip" or "30", "Within `window` from one address; then it is banned.";
@@ -406,6 +413,7 @@ static SECTIONS: &[&Section] = &[
     &http_secret_header::SECTION,
     &directory_oauth2::SECTION,
     &oauth2_client::SECTION,
+    &dns::SECTION,
     &defence::SECTION,
 ];
 

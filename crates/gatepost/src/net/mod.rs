@@ -3,6 +3,7 @@
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod records;
+pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tls;

@@ -1,0 +1,200 @@
+//! Host names: asked for within their time to live, and remembered for when nobody answers.
+//!
+//! Questions are asked on the control plane, so that one that takes long holds up nobody but who waits for it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
+
+use tokio::time::timeout;
+
+use crate::config;
+
+/// How long a newer answer is waited for where an old one would serve.
+const STALE_PATIENCE: Duration = Duration::from_millis(500);
+/// A name that can't be looked up is not asked for again for this long while an old answer serves.
+const RETRY_TIME: Duration = Duration::from_secs(2);
+/// An answer serves at least this long, whatever its time to live: one log-in after another must not ask.
+const LIFETIME_MIN: Duration = Duration::from_secs(1);
+/// … and at most this long.
+const LIFETIME_MAX: Duration = Duration::from_hours(1);
+/// Names remembered at once.
+const NAMES_MAX: usize = 10_000;
+/// Hosts that are taken of one SRV answer.
+const TARGETS_MAX: usize = 8;
+
+/// Answers to questions for names; outlives reloads.
+#[derive(Debug, Default)]
+pub(crate) struct KnownNames(Mutex<HashMap<String, Known>>);
+
+#[derive(Debug, Clone)]
+struct Known {
+    answer: Arc<[Found]>,
+    asked: Instant,
+    /// Until then it is as good as new.
+    until: Instant,
+}
+
+/// One address of a name; the port, where the name says it (SRV).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+/// See the module's documentation.
+pub(crate) struct Resolver {
+    inner: Option<TokioResolver>,
+    /// Why there is none.
+    problem: String,
+    control: Option<tokio::runtime::Handle>,
+    stale: Duration,
+    known: Arc<KnownNames>,
+}
+
+impl Resolver {
+    /// Asks the servers that are set, else the system's. Must be made within the control plane's runtime.
+    pub(crate) fn new(settings: &config::Dns, known: &Arc<KnownNames>) -> Arc<Self> {
+        let built = build(settings);
+        let problem = built.as_ref().err().cloned().unwrap_or_default();
+        let control = tokio::runtime::Handle::try_current().ok();
+        Arc::new(Self { inner: built.ok(), problem, control, stale: settings.stale, known: Arc::clone(known) })
+    }
+
+    /// The addresses of a host name, or of a service's name (`_imaps._tcp.example.org`), in the order in which they
+    /// should be tried. An error says why there is none.
+    pub(crate) async fn addresses(self: &Arc<Self>, name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+        let now = Instant::now();
+        let known = self.known.get(name);
+        let answer = match known {
+            Some(known) if known.until > now => known.answer,
+            known => {
+                match known.filter(|known| now.saturating_duration_since(known.asked) < self.stale) {
+                    None => self.ask(name).await?,
+                    Some(stale) => {
+                        // Whoever comes while this one asks, or soon after it got no answer, need not wait as well.
+                        self.known.put(name, Known { until: now + RETRY_TIME, ..stale.clone() });
+                        match timeout(STALE_PATIENCE, self.ask(name)).await {
+                            Ok(Ok(answer)) => answer,
+                            Ok(Err(_)) | Err(_) => stale.answer,
+                        }
+                    }
+                }
+            }
+        };
+        Ok(answer.iter().map(|found| SocketAddr::new(found.address, found.port.unwrap_or(port))).collect())
+    }
+
+    async fn ask(self: &Arc<Self>, name: &str) -> Result<Arc<[Found]>, String> {
+        let Some(control) = &self.control else { return Err("there is no control plane".into()) };
+        let (resolver, asked) = (Arc::clone(self), name.to_owned());
+        // Goes on, and is remembered, should the one who asks give up.
+        let answer = control.spawn(async move { resolver.look_up(&asked).await });
+        answer.await.unwrap_or_else(|_| Err("the look-up was interrupted".into()))
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Arc<[Found]>, String> {
+        let Some(resolver) = &self.inner else { return Err(self.problem.clone()) };
+        let (answer, until) = if name.starts_with('_') {
+            look_up_service(resolver, name).await?
+        } else {
+            look_up_host(resolver, name, None).await?
+        };
+        if answer.is_empty() {
+            return Err("its name has no address".into());
+        }
+        let now = Instant::now();
+        let answer: Arc<[Found]> = answer.into();
+        let until = until.clamp(now + LIFETIME_MIN, now + LIFETIME_MAX);
+        self.known.put(name, Known { answer: Arc::clone(&answer), asked: now, until });
+        Ok(answer)
+    }
+}
+
+impl KnownNames {
+    fn get(&self, name: &str) -> Option<Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn put(&self, name: &str, known: Known) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= NAMES_MAX {
+            names.clear();
+        }
+        names.insert(name.to_owned(), known);
+    }
+}
+
+fn build(settings: &config::Dns) -> Result<TokioResolver, String> {
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = if settings.servers.is_empty() {
+        TokioResolver::builder(provider).map_err(|error| format!("the system's DNS settings can't be read: {error}"))?
+    } else {
+        let servers = settings.servers.iter().map(|server| {
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                connection.port = server.port();
+                connection
+            });
+            NameServerConfig::new(server.ip(), true, connections.into())
+        });
+        TokioResolver::builder_with_config(ResolverConfig::from_parts(None, Vec::new(), servers.collect()), provider)
+    };
+    let options = builder.options_mut();
+    options.timeout = settings.timeout;
+    options.attempts = 2;
+    // What is known is remembered here, with what serves when nobody answers.
+    options.cache_size = 0;
+    builder.build().map_err(|error| error.to_string())
+}
+
+async fn look_up_host(
+    resolver: &TokioResolver,
+    name: &str,
+    port: Option<u16>,
+) -> Result<(Vec<Found>, Instant), String> {
+    let answer = resolver.lookup_ip(name).await.map_err(|error| format!("its name can't be looked up: {error}"))?;
+    Ok((answer.iter().map(|address| Found { address, port }).collect(), answer.valid_until()))
+}
+
+/// By priority, and among equals by chance and weight (RFC 2782).
+async fn look_up_service(resolver: &TokioResolver, name: &str) -> Result<(Vec<Found>, Instant), String> {
+    let answer = resolver.srv_lookup(name).await.map_err(|error| format!("its SRV can't be looked up: {error}"))?;
+    let mut targets: Vec<_> = answer
+        .answers()
+        .iter()
+        .filter_map(|record| match &record.data {
+            // A single target `.` says that there is no such service.
+            RData::SRV(srv) if !srv.target.is_root() => Some((srv.priority, drawn(srv.weight), srv)),
+            _ => None,
+        })
+        .collect();
+    targets.sort_by(|(a, x, _), (b, y, _)| a.cmp(b).then(y.total_cmp(x)));
+    let (mut found, mut until, mut reason) = (Vec::new(), answer.valid_until(), None);
+    for (_, _, srv) in targets.into_iter().take(TARGETS_MAX) {
+        match look_up_host(resolver, &srv.target.to_utf8(), Some(srv.port)).await {
+            Ok((addresses, valid)) => {
+                found.extend(addresses);
+                until = until.min(valid);
+            }
+            Err(error) => reason = Some(format!("{}: {error}", srv.target)),
+        }
+    }
+    match reason {
+        Some(reason) if found.is_empty() => Err(reason),
+        _ => Ok((found, until)),
+    }
+}
+
+/// A number that is the greater the likelier, the greater the weight.
+fn drawn(weight: u16) -> f64 {
+    let mut random = [0; 4];
+    let _ = getrandom::fill(&mut random);
+    let uniform = (f64::from(u32::from_be_bytes(random)) + 0.5) / (f64::from(u32::MAX) + 1.0);
+    uniform.powf(1.0 / (f64::from(weight) + 0.01))
+}

@@ -1,0 +1,104 @@
+//! Back ends by their names: a real DNS server, which dies, hangs and changes its mind.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gatepost_lab::{Process, free_port};
+use rustix::process::Signal;
+
+use crate::bed::{Bed, KIM};
+
+/// dnsmasq, saying these things; each for a second.
+struct Names<'b> {
+    bed: &'b Bed,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl<'b> Names<'b> {
+    fn start(bed: &'b Bed, says: &[&str]) -> Self {
+        let mut names = Self { bed, port: free_port().expect("a port"), process: None };
+        names.say(says);
+        names
+    }
+
+    fn say(&mut self, says: &[&str]) {
+        self.process = None;
+        let port = format!("--port={}", self.port);
+        let mut words =
+            vec!["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"];
+        words.extend(["--listen-address=127.0.0.1", "--local=/test/", "--local-ttl=1", "--pid-file=", &port]);
+        words.extend(says);
+        let output = self.bed.path("dnsmasq.out");
+        let process = Process::start(Path::new("/usr/sbin/dnsmasq"), &words, &output, false).expect("dnsmasq");
+        gatepost_lab::wait_for_port(self.port, Duration::from_secs(10)).expect("dnsmasq");
+        self.process = Some(process);
+    }
+}
+
+fn configuration(bed: &Bed, names: &Names<'_>, host: &str, port: u16) -> String {
+    let dns = format!("[dns]\nservers = [\"127.0.0.1:{}\"]\ntimeout = \"1s\"\n", names.port);
+    bed.one_backend("", port).replace("host = \"127.0.0.1\"", &format!("host = \"{host}\"")) + &dns
+}
+
+#[test]
+fn answers_last_their_time_and_serve_while_nobody_gives_newer_ones() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let mut names = Names::start(&bed, &["--address=/store.test/127.0.0.1"]);
+    let gatepost = bed.gatepost(&configuration(&bed, &names, "store.test", store.imap));
+    let log_in = || bed.secure().try_log_in(KIM);
+    assert!(log_in().starts_with("OK "), "{}", gatepost.log());
+    // A newer answer is taken: nobody listens there.
+    names.say(&["--address=/store.test/127.0.0.9"]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while log_in().starts_with("OK ") {
+        assert!(Instant::now() < deadline, "the old answer's time is over after a second");
+    }
+    names.say(&["--address=/store.test/127.0.0.1"]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !log_in().starts_with("OK ") {
+        assert!(Instant::now() < deadline);
+    }
+    // It hangs: the old answer serves, after half a second at the most.
+    std::thread::sleep(Duration::from_millis(1100));
+    let process = names.process.as_ref().expect("a process");
+    process.signal(Signal::STOP).expect("a stop");
+    let started = Instant::now();
+    assert!(log_in().starts_with("OK "));
+    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    process.signal(Signal::CONT).expect("going on");
+    names.process = None;
+    std::thread::sleep(Duration::from_millis(2100));
+    assert!(log_in().starts_with("OK "), "nor does it matter that it is gone");
+}
+
+#[test]
+fn a_service_says_its_hosts_and_ports() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let srv = format!("--srv-host=_imap._tcp.mail.test,store.test,{},20,1", store.imap);
+    let says = [
+        "--srv-host=_imap._tcp.mail.test,gone.test,9,10,1",
+        &srv,
+        "--address=/store.test/127.0.0.1",
+        "--address=/gone.test/127.0.0.1",
+    ];
+    let names = Names::start(&bed, &says);
+    let gatepost = bed.gatepost(&configuration(&bed, &names, "_imap._tcp.mail.test", 143));
+    assert!(
+        bed.secure().try_log_in(KIM).starts_with("OK "),
+        "the first is gone, the second serves: {}",
+        gatepost.log()
+    );
+    store.wait_for_log("user=<kim>").expect("a log-in");
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_an_outage_with_a_reason() {
+    let bed = Bed::new();
+    let names = Names::start(&bed, &[]);
+    let gatepost = bed.gatepost(&configuration(&bed, &names, "nowhere.test", 143));
+    assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
+    gatepost.wait_for_log("its name can't be looked up").expect("the reason");
+}
