@@ -95,11 +95,11 @@ impl Gatepost {
         context(command.output(), self.binary.display())
     }
 
-    /// Its resident memory, in KiB.
+    /// How much memory it has taken: without the pages of its program file, which grow as code is first run.
     pub fn memory_kib(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid());
         let status = context(std::fs::read_to_string(&path), &path)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
         context(line.trim().trim_end_matches(" kB").parse(), path)
     }
 

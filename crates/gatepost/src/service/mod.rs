@@ -313,8 +313,9 @@ mod tests {
 
     #[test]
     fn what_stays_of_a_session_is_small() {
-        // Kept for each session: what grows here is multiplied by all of them.
+        // Kept for each session: what grows here is multiplied by all of them. Eight bytes of each connection
+        // are tokio's, which has two kinds of runtime since the DNS library asks for the other one.
         let (task, story) = (size_of::<Serving<Arc<()>>>(), size_of::<Story>());
-        assert!(task <= 352 && story <= 256, "{task} and {story} bytes a session");
+        assert!(task <= 368 && story <= 256, "{task} and {story} bytes a session");
     }
 }
