@@ -1,8 +1,7 @@
 //! Against guessing: failed log-ins make the next ones slow, and then refused.
 //!
-//! Failures are counted for the address, for the user, and for both together. A log-in counts as failed from
-//! its beginning until it turns out otherwise, so that guesses made side by side are no cheaper than
-//! one after another. Whoever logged in from an address lately is known there: to such a user, only their own
+//! Failures are counted for the address, for the user, and for both together. No more log-ins are under way at a time
+//! than may still fail, so that guesses made side by side are no cheaper than one after another. Whoever logged in from an address lately is known there: to such a user, only their own
 //! failures from that place matter, so that nobody can lock them out from elsewhere. The counts outlive reloads.
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -52,6 +51,8 @@ struct Counter {
     start: Instant,
     current: u32,
     previous: u32,
+    /// Log-ins under way.
+    pending: u32,
     banned_until: Option<Instant>,
     /// A keyed hash of what was wrong last: a program that goes on trying an old password guesses nothing.
     last: Option<u64>,
@@ -59,13 +60,13 @@ struct Counter {
 
 impl Counter {
     fn new(now: Instant) -> Self {
-        Self { start: now, current: 0, previous: 0, banned_until: None, last: None }
+        Self { start: now, current: 0, previous: 0, pending: 0, banned_until: None, last: None }
     }
 
     fn roll(&mut self, window: Duration, now: Instant) {
         if self.banned_until.is_some_and(|until| until <= now) {
             // What the ban was for has been paid.
-            *self = Self::new(now);
+            *self = Self { pending: self.pending, ..Self::new(now) };
         }
         let passed = now.saturating_duration_since(self.start);
         if passed >= window * 2 {
@@ -91,6 +92,8 @@ pub(crate) enum Stopped {
     Address,
     /// This user, from places where they are not known.
     User,
+    /// Nobody, until some of those who try have ended.
+    Crowded,
 }
 
 /// What a failure led to.
@@ -101,7 +104,7 @@ pub(crate) enum Consequence {
     Ban,
 }
 
-/// A log-in under way. It counts as failed; dropped without a word, as if it had never been.
+/// A log-in under way; dropped without a word, as if it had never been.
 pub(crate) struct Attempt {
     defence: Arc<Defence>,
     keys: Vec<Key>,
@@ -129,15 +132,18 @@ impl Defence {
         keys.extend(user.map(|user| Key::Pair(address, user.to_owned())));
         let mut guard = self.lock();
         let state = guard.get_or_insert_with(State::new);
-        let is_known = keys.last().is_some_and(|pair| state.knows(pair, now));
+        let pair = keys.last().filter(|key| matches!(key, Key::Pair(..)));
+        let is_known = pair.is_some_and(|pair| state.knows(pair, now));
+        let mut is_crowded = false;
         let mut level = 0;
         for key in &keys {
             // Where a user is known, others' failures are not theirs.
             if is_known && !matches!(key, Key::Pair(..)) {
                 continue;
             }
-            let (count, is_banned) = state.with(key, settings.window, now, |counter| {
-                (counter.count(settings.window, now), counter.banned_until.is_some_and(|until| until > now))
+            let (count, pending, is_banned) = state.with(key, settings.window, now, |counter| {
+                let is_banned = counter.banned_until.is_some_and(|until| until > now);
+                (counter.count(settings.window, now), counter.pending, is_banned)
             });
             let (max, stopped, share) = match key {
                 Key::Address(_) if is_banned => return Err(Stopped::Address),
@@ -148,10 +154,14 @@ impl Defence {
             if count >= max {
                 return Err(stopped);
             }
+            is_crowded |= count + pending >= max;
             level = level.max(count / share);
         }
+        if is_crowded {
+            return Err(Stopped::Crowded);
+        }
         for key in &keys {
-            state.with(key, settings.window, now, |counter| counter.current += 1);
+            state.with(key, settings.window, now, |counter| counter.pending += 1);
         }
         let doublings = level.checked_sub(FREE_FAILURES);
         let delay = doublings.map_or(Duration::ZERO, |n| FIRST_DELAY.saturating_mul(2_u32.saturating_pow(n)));
@@ -213,7 +223,9 @@ impl Attempt {
         let (place, pair) = (Key::Address(*address), Key::Pair(*address, user.to_owned()));
         let mut guard = self.defence.lock();
         let state = guard.get_or_insert_with(State::new);
-        state.counted.remove(&pair);
+        if let Some(mut counter) = state.counted.get_mut(&pair) {
+            (counter.current, counter.previous, counter.last) = (0, 0, None);
+        }
         state.known.insert(place, now);
         state.known.insert(pair, now);
     }
@@ -227,9 +239,12 @@ impl Attempt {
         let is_repeated = keys.last().filter(|key| matches!(key, Key::Pair(..))).is_some_and(|pair| {
             state.with(pair, settings.window, now, |counter| counter.last.replace(tag) == Some(tag))
         });
+        state.end(&keys);
         if is_repeated {
-            state.forgive(&keys);
             return Consequence::Nothing;
+        }
+        for key in &keys {
+            state.with(key, settings.window, now, |counter| counter.current += 1);
         }
         let Some(place) = keys.first() else { return Consequence::Nothing };
         let is_banned = state.with(place, settings.window, now, |counter| {
@@ -245,22 +260,21 @@ impl Attempt {
 }
 
 impl Drop for Attempt {
-    /// It turned out to be no failure.
     fn drop(&mut self) {
         if !self.keys.is_empty()
             && let Some(state) = self.defence.lock().as_mut()
         {
-            state.forgive(&self.keys);
+            state.end(&self.keys);
         }
     }
 }
 
 impl State {
-    /// One failure less.
-    fn forgive(&mut self, keys: &[Key]) {
+    /// One fewer is under way.
+    fn end(&mut self, keys: &[Key]) {
         for key in keys {
             if let Some(mut counter) = self.counted.get_mut(key) {
-                counter.current = counter.current.saturating_sub(1);
+                counter.pending = counter.pending.saturating_sub(1);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use gatepost_wire::OAuthHints;
 
@@ -114,7 +114,12 @@ fn open_directories(
 ) -> Vec<Arc<Judge>> {
     let open =
         |settings: &config::Directory| match directory::open(settings, &config.map.names, &config.tls, log, warnings) {
-            Ok(directory) => Some(Arc::new(Judge::new(&settings.name, directory, config.map.cache))),
+            Ok(directory) => {
+                // What is known of tokens, such a directory remembers itself, within their life.
+                let none = config::Cache { verified: Duration::ZERO, ..config.map.cache };
+                let times = if settings.takes_tokens() { none } else { config.map.cache };
+                Some(Arc::new(Judge::new(&settings.name, directory, times)))
+            }
             Err(problem) => {
                 problems.push(problem);
                 None

@@ -25,6 +25,8 @@ pub struct Protocol {
     pub back: fn(BackSetup) -> Box<dyn Back>,
     /// What a client in clear is told when it is turned away before any conversation.
     pub turned_away: fn(Refusal) -> &'static [u8],
+    /// Whether a refusal in the back end's own words is a failure of the user's, rather than a limit.
+    pub passed_counts: fn(&str) -> bool,
     /// Capabilities that a client is only promised where every back end has them; at most 32.
     pub learnt: &'static [&'static str],
 }

@@ -112,10 +112,15 @@ pub const fn token_dismissal(mechanism: Mechanism) -> &'static [u8] {
 }
 
 /// A name as a client may give it: UTF-8, not empty, of bounded length and without control characters,
-/// which no protocol, directory or log could carry safely.
+/// which no protocol, directory or log could carry safely; nor spaces at an end or two together, which some
+/// directories take for none and one.
 pub fn user_name(bytes: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(bytes).ok()?;
-    let sound = !name.is_empty() && name.len() <= USER_BYTES_MAX && !name.chars().any(char::is_control);
+    let sound = !name.is_empty()
+        && name.len() <= USER_BYTES_MAX
+        && !name.chars().any(char::is_control)
+        && name.trim() == name
+        && !name.contains("  ");
     sound.then(|| name.to_owned())
 }
 
@@ -155,6 +160,9 @@ mod tests {
             b"other\0u\0p",
             b"\0u\n\0p",
             b"\0\xff\0p",
+            b"\0 u\0p",
+            b"\0u \0p",
+            b"\0u  v\0p",
         ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }

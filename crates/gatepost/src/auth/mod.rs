@@ -49,6 +49,14 @@ pub(crate) struct Judge {
     remembered: Option<Remembered>,
 }
 
+/// A user whose password is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) entry: Entry,
+    /// The directory was not asked: what else the entry says may be old.
+    pub(crate) is_remembered: bool,
+}
+
 /// Why a user is not let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denial {
@@ -75,16 +83,17 @@ impl Judge {
         checker: &Checker,
         who: &Who,
         password: &Secret,
-    ) -> Result<Result<Entry, Denial>, Fault> {
+    ) -> Result<Result<Account, Denial>, Fault> {
+        let old = |entry| Ok(Account { entry, is_remembered: true });
         let remembered = self.remembered.as_ref();
         let is_down = self.directory.is_down();
         let known = remembered.and_then(|r| if is_down { r.stale(who, password) } else { r.fresh(who, password) });
         if let Some(entry) = known {
-            return Ok(Ok(entry));
+            return Ok(old(entry));
         }
         let verdict = match self.directory.authenticate(who, password).await {
             Ok(verdict) => verdict,
-            Err(fault) => return remembered.and_then(|r| r.stale(who, password)).map(Ok).ok_or(fault),
+            Err(fault) => return remembered.and_then(|r| r.stale(who, password)).map(old).ok_or(fault),
         };
         let judged = match verdict {
             Verdict::Right(entry) => Ok(entry),
@@ -110,7 +119,7 @@ impl Judge {
                 Err(_) => remembered.forget(who, password),
             }
         }
-        Ok(judged)
+        Ok(judged.map(|entry| Account { entry, is_remembered: false }))
     }
 }
 

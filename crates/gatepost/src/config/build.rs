@@ -365,6 +365,13 @@ fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Direc
         let message = format!("{} is offered, but no directory of `directory` checks {what}", mechanism.name());
         table.problem_with(&key::MECHANISMS, message);
     }
+    let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();
+    if let Some((_, before)) = passwords.split_last() {
+        for directory in before.iter().filter(|directory| !directory.tells_unknown()) {
+            let what = "can't tell an unknown user from a wrong password: those behind it are never asked";
+            table.warn_of(&key::DIRECTORY, format_args!("{} {what}", directory.name));
+        }
+    }
     Some(Authenticate::Proxy { directories: names })
 }
 

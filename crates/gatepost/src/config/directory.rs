@@ -74,6 +74,15 @@ impl Directory {
     pub(crate) fn takes_tokens(&self) -> bool {
         matches!(self.kind, DirectoryKind::OAuth2(_))
     }
+
+    /// Whether it can tell a name that it doesn't know from a wrong password, so that the next may be asked.
+    pub(crate) fn tells_unknown(&self) -> bool {
+        match &self.kind {
+            DirectoryKind::Ldap(ldap) => ldap.dn.is_none() || ldap.verify == LdapVerify::Compare,
+            DirectoryKind::Http(http) => http.form == HttpForm::Json,
+            _ => true,
+        }
+    }
 }
 
 /// A database that is asked with the administrator's own query.
@@ -128,6 +137,8 @@ pub(crate) struct Ldap {
     pub(crate) base: Option<Template>,
     pub(crate) scope: LdapScope,
     pub(crate) filter: Template,
+    /// `filter` says something.
+    pub(crate) is_filtered: bool,
     /// The user's own entry, where its name can be told without a search.
     pub(crate) dn: Option<Template>,
     /// As whom searches are made; `None`: as nobody.
@@ -189,6 +200,7 @@ pub(crate) struct LdapFields {
     pub(crate) networks: Option<String>,
     pub(crate) login: Option<String>,
     pub(crate) login_password: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// The section with the settings of a directory, by the type that is written in its table.
@@ -247,6 +259,17 @@ fn read_sql(table: &Table<'_>) -> Option<DirectoryKind> {
         }
     };
     let (user, host, path) = authority(rest);
+    let options = rest.split_once('?').map_or("", |(_, options)| options);
+    for option in options.split('&').filter(|option| dialect != Dialect::Sqlite && !option.is_empty()) {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let elsewhere = name == "hostaddr" || (name == "host" && !value.starts_with('/') && !value.starts_with("%2F"));
+        if elsewhere || name.starts_with("ssl") {
+            table.problem_with(
+                &key::URL,
+                format_args!("has {name} behind the question mark: the host stands before it, and TLS is `tls`"),
+            );
+        }
+    }
     if user.contains(':') {
         table.warn_of(&key::URL, "holds a password: `password_file` keeps it out of this file");
     }
@@ -439,6 +462,7 @@ fn read_ldap(table: &Table<'_>) -> Option<Ldap> {
     if let Some(dn) = dn.as_ref().filter(|dn| !dn.names_the_user()) {
         table.problem_with(&key::DN, format_args!("{dn:?} is the same entry for everybody: use %u or %n"));
     }
+    let is_filtered = filter.is_some();
     // A user's entry that is known by its name needs no further condition.
     let filter = filter.or_else(|| Template::parse("(objectClass=*)"))?;
     let example = filter.render("user@example.org", std::borrow::Cow::Borrowed).unwrap_or_default();
@@ -462,6 +486,7 @@ fn read_ldap(table: &Table<'_>) -> Option<Ldap> {
         base,
         scope: table.get(&key::SCOPE)?,
         filter,
+        is_filtered,
         dn,
         bind: table.optional_table("bind", &at::ldap_bind::SECTION).and_then(|bind| read_ldap_bind(&bind)),
         verify,
@@ -491,5 +516,6 @@ fn read_ldap_fields(table: &Table<'_>) -> LdapFields {
         networks: table.get(&key::NETWORKS),
         login: table.get(&key::LOGIN),
         login_password: table.get(&key::LOGIN_PASSWORD),
+        name: table.get(&key::NAME),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::directory::Directory;
+use super::directory::{Directory, DirectoryKind};
 use super::is_host;
 use super::networks::HostPattern;
 use super::reader::Table;
@@ -99,6 +99,19 @@ pub(super) fn read(table: &Table<'_>, backends: &[String], known: &[Directory]) 
     let directories = table.get(&key::DIRECTORIES)?;
     for name in directories.iter().filter(|name| !known.iter().any(|directory| directory.name == **name)) {
         table.problem_with(&key::DIRECTORIES, format_args!("there is no [directory.{name}]"));
+    }
+    for (n, name) in directories.iter().enumerate() {
+        let Some(directory) = known.iter().find(|directory| directory.name == *name) else { continue };
+        if directory.takes_tokens() {
+            table.problem_with(&key::DIRECTORIES, format_args!("{name} knows tokens, not where mail is"));
+        } else if n + 1 < directories.len()
+            && matches!(&directory.kind, DirectoryKind::Http(_))
+            && !directory.tells_unknown()
+        {
+            let message =
+                format!("{name} can't tell an unknown user from a wrong password: those behind it are never asked");
+            table.warn_of(&key::DIRECTORIES, message);
+        }
     }
     let default = table.get(&key::DEFAULT);
     if let Some(name) = default.as_ref().filter(|name| !is_backend(name)) {

@@ -274,7 +274,7 @@ section! { directory, "[directory.NAME]", "A directory of accounts and where the
 section! { directory_sql, "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.",
     tables &[], later &[], includes Some(&directory::SECTION);
     URL: String = "url", "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";
-    QUERY: String = "query", "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: backend, port, password, disabled, held, services, networks, login, login_password.";
+    QUERY: String = "query", "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: name, backend, port, password, disabled, held, services, networks, login, login_password.";
     PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is the database user's password.";
     TLS: SqlTls = "tls", "none or required. Default: none on this machine, else required.";
     TLS_VERIFY: bool = "tls_verify" or "true", "Check the server's certificate: chain, name and time.";
@@ -321,6 +321,7 @@ section! { ldap_fields, "[directory.NAME.fields]", "The attributes that an accou
     HELD: String = "held", "Has log-ins wait while the user is being moved, by the same rule.";
     SERVICES: String = "services", "The only services that the account may use, a value each, such as imap.";
     NETWORKS: String = "networks", "The only networks it may log in from, a value each.";
+    NAME: String = "name", "The user's name, as the directory has it: it must be the one that was looked for. For directories that take other letters as equal.";
     LOGIN: String = "login", "The name to log in with at the back end, where it is not the user's.";
     LOGIN_PASSWORD: String = "login_password", "The password for the back end, where it is not the user's own. Only used once the user's is checked.";
 }

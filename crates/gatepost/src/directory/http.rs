@@ -3,6 +3,7 @@
 //! In nginx's form everything stands in headers, and a user without a password can't be asked about. What
 //! nginx says is from its `ngx_mail_auth_http_module`; where that is silent, from how it behaves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,8 +58,8 @@ impl Http {
         Fault(format!("{}: {what}", self.uri))
     }
 
-    fn request(&self, method: Method, body: Vec<u8>) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(Bytes::from(body)));
+    fn request(&self, method: Method, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -66,7 +67,7 @@ impl Http {
     }
 
     async fn ask_nginx(&self, who: &Who, password: &Secret) -> Result<Verdict, Fault> {
-        let mut request = self.request(Method::GET, Vec::new());
+        let mut request = self.request(Method::GET, Bytes::new());
         let headers = request.headers_mut();
         let mut add = |name: &'static str, value: &[u8]| {
             // What is not a header's value has been escaped.
@@ -95,7 +96,8 @@ impl Http {
             pass.set_sensitive(true);
         }
         let response = self.send(request).await?;
-        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let value = |name: &str| response.headers().get(name).map(HeaderValue::as_bytes);
+        let text = |name: &str| value(name).map(|value| String::from_utf8_lossy(value).into_owned());
         // nginx looks at nothing but this.
         let Some(status) = text("auth-status") else {
             return Err(self.fault(format_args!("it answers {} without Auth-Status", response.status())));
@@ -110,14 +112,13 @@ impl Http {
             }
             return Ok(Verdict::Wrong);
         }
-        let port = text("auth-port").map(str::parse).transpose();
+        let port = text("auth-port").map(|port| port.parse()).transpose();
         let port = port.map_err(|_| self.fault(format_args!("Auth-Port is no port: {:?}", text("auth-port"))))?;
-        let login_password = text("auth-pass")
-            .map(|password| LoginPassword(std::sync::Arc::new(Secret::new(password.as_bytes().to_vec()))));
+        let login_password = value("auth-pass").map(|password| LoginPassword(Arc::new(Secret::new(password.to_vec()))));
         Ok(Verdict::Right(Entry {
-            place: text("auth-server").map(str::to_owned),
+            place: text("auth-server"),
             port,
-            login: text("auth-user").map(str::to_owned),
+            login: text("auth-user"),
             login_password,
             ..Entry::default()
         }))
@@ -125,7 +126,7 @@ impl Http {
 
     /// `password`: to be judged; without one, only what is known of the user is asked for.
     async fn ask_json(&self, who: &Who, password: Option<&Secret>) -> Result<Verdict, Fault> {
-        let mut question = json!({
+        let question = json!({
             "user": who.user,
             "service": who.service,
             "client": { "address": who.client.ip().to_canonical(), "port": who.client.port() },
@@ -133,12 +134,15 @@ impl Http {
             "attempt": who.via.attempt,
             "tls": who.via.tls.map(|tls| json!({ "version": tls.version(), "cipher": tls.cipher() })),
         });
+        let mut body = Zeroizing::new(question.to_string().into_bytes());
         if let Some(password) = password {
             let Ok(password) = std::str::from_utf8(password.expose()) else { return Ok(Verdict::Wrong) };
-            question["password"] = password.into();
+            // Put in by hand, where it leaves nothing behind.
+            let quoted = Zeroizing::new(serde_json::to_vec(password).map_err(|error| self.fault(error))?);
+            body.pop();
+            *body = [&body[..], b",\"password\":", &quoted, b"}"].concat();
         }
-        let body = Zeroizing::new(serde_json::to_vec(&question).map_err(|error| self.fault(error))?);
-        let mut request = self.request(Method::POST, body.to_vec());
+        let mut request = self.request(Method::POST, Bytes::from_owner(body));
         request.headers_mut().insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let response = self.send(request).await?;
         if !response.status().is_success() {
@@ -228,8 +232,11 @@ fn read_json(answer: &Value) -> Result<Entry, String> {
         networks: list("networks")?.unwrap_or_default().iter().map(parse).collect::<Result<_, _>>()?,
         login: text("login")?,
         login_password: text("login_password")?
-            .map(|password| LoginPassword(std::sync::Arc::new(Secret::new(password.into_bytes())))),
-        held: answer["held"].as_bool().unwrap_or(false),
+            .map(|password| LoginPassword(Arc::new(Secret::new(password.into_bytes())))),
+        held: match &answer["held"] {
+            Value::Null => false,
+            held => held.as_bool().ok_or("`held` in its answer is neither true nor false")?,
+        },
         ..Entry::default()
     })
 }

@@ -18,6 +18,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::{Answering, Directory, Entry, Fault, Verdict, Who};
 use crate::cache::Cache;
@@ -45,6 +46,8 @@ const KEYS_LIFETIME: Duration = Duration::from_hours(1);
 const KEYS_STALE_TIME: Duration = Duration::from_hours(24);
 /// A token with an unknown key has them asked for again, but not more often than this.
 const KEYS_INTERVAL: Duration = Duration::from_secs(10);
+/// A provider that doesn't answer is asked again after this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Clocks may differ by this much.
 const LEEWAY_SECONDS: u64 = 60;
 /// Answers about tokens remembered at once.
@@ -56,19 +59,19 @@ pub(crate) struct OAuth2 {
     http: HttpClient,
     /// What identifies us to the provider when it is asked about a token.
     authorization: Option<HeaderValue>,
-    keys: Mutex<Option<Keys>>,
+    keys: Mutex<Keys>,
     fetching: tokio::sync::Mutex<()>,
     /// What the provider said of tokens, by their SHA-256.
     known: Cache<Known>,
     health: Health,
 }
 
-#[derive(Clone)]
+/// The provider's keys, as far as they are known.
+#[derive(Default, Clone)]
 struct Keys {
-    set: Arc<JwkSet>,
-    fetched: Instant,
-    /// When they were last asked for, whether that gave them or not.
-    asked: Instant,
+    fetched: Option<(Arc<JwkSet>, Instant)>,
+    /// When they were last asked for, and what came of it.
+    asked: Option<(Instant, Result<(), Fault>)>,
 }
 
 /// A token that is good until then.
@@ -141,7 +144,12 @@ impl OAuth2 {
         let Some(name) = claims[claim].as_str().and_then(|name| gatepost_wire::sasl::user_name(name.as_bytes())) else {
             return Err(Bad::Unfit(format!("the token has no claim {claim:?} with a user's name: see `user_claim`")));
         };
-        let expires = claims["exp"].as_u64().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+        // A user may set any address, and only one that the provider has seen mail arrive at is theirs.
+        if claim == "email" && !matches!(claims["email_verified"], Value::Null | Value::Bool(true)) {
+            return Err(Bad::Unfit("the token's email is not verified".into()));
+        }
+        let expires = claims["exp"].as_u64();
+        let expires = expires.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
         Ok(Entry { name: Some(name), expires: expires.filter(|_| self.settings.close_sessions), ..Entry::default() })
     }
 
@@ -191,7 +199,7 @@ impl OAuth2 {
                 return Ok(found);
             }
         }
-        match self.fetch_keys(due).await {
+        match self.fetch_keys().await {
             Ok(set) => Ok(pick(&set)),
             // Better than nothing, while the provider doesn't answer; but a key that it may have by now is no wrong one.
             Err(fault) => known.map(|set| pick(&set)).filter(|found| !found.is_empty()).ok_or(fault),
@@ -200,39 +208,33 @@ impl OAuth2 {
 
     /// The keys as they were fetched last, if they are still good for anything, and whether it is time for new ones.
     fn known_keys(&self) -> (Option<Arc<JwkSet>>, bool) {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let usable = keys.as_ref().filter(|keys| keys.fetched.elapsed() < KEYS_STALE_TIME);
-        (usable.map(|keys| Arc::clone(&keys.set)), usable.is_none_or(|keys| keys.fetched.elapsed() >= KEYS_LIFETIME))
+        let keys = self.lock_keys();
+        let usable = keys.fetched.as_ref().filter(|(_, at)| at.elapsed() < KEYS_STALE_TIME);
+        (usable.map(|(set, _)| Arc::clone(set)), usable.is_none_or(|(_, at)| at.elapsed() >= KEYS_LIFETIME))
     }
 
-    /// Fetches the keys, unless somebody just has. `due`: those that are known are old.
-    async fn fetch_keys(&self, due: bool) -> Result<Arc<JwkSet>, Fault> {
+    /// Fetches the keys, unless somebody just has, or has found that the provider doesn't answer.
+    async fn fetch_keys(&self) -> Result<Arc<JwkSet>, Fault> {
         let _one_at_a_time = self.fetching.lock().await;
-        let known = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(keys) = &known {
-            let is_new = keys.fetched.elapsed() < KEYS_INTERVAL;
-            if is_new || (keys.asked.elapsed() < KEYS_INTERVAL && !due) {
-                return Ok(Arc::clone(&keys.set));
-            }
+        let known = self.lock_keys().clone();
+        match (&known.fetched, &known.asked) {
+            (Some((set, _)), Some((at, Ok(())))) if at.elapsed() < KEYS_INTERVAL => return Ok(Arc::clone(set)),
+            (_, Some((at, Err(fault)))) if at.elapsed() < RETRY_INTERVAL => return Err(fault.clone()),
+            _ => {}
         }
-        let fetched = self.discover().await;
+        let fetched = self.discover().await.map(Arc::new);
+        self.health.mark(fetched.is_ok());
         let now = Instant::now();
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        match fetched {
-            Ok(set) => {
-                self.health.mark_up();
-                let set = Arc::new(set);
-                *keys = Some(Keys { set: Arc::clone(&set), fetched: now, asked: now });
-                Ok(set)
-            }
-            Err(fault) => {
-                self.health.mark_down();
-                if let Some(keys) = keys.as_mut() {
-                    keys.asked = now;
-                }
-                Err(fault)
-            }
+        let mut keys = self.lock_keys();
+        keys.asked = Some((now, fetched.as_ref().map(drop).map_err(Fault::clone)));
+        if let Ok(set) = &fetched {
+            keys.fetched = Some((Arc::clone(set), now));
         }
+        fetched
+    }
+
+    fn lock_keys(&self) -> std::sync::MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From the issuer to its keys (`OpenID` Connect Discovery 1.0, section 4).
@@ -275,8 +277,9 @@ impl OAuth2 {
             return Ok(Ok((*known.claims).clone()));
         }
         // What a token may consist of needs no escaping but for two.
-        let body = format!("token={}&token_type_hint=access_token", token.replace('+', "%2B").replace('=', "%3D"));
-        let mut request = Request::new(Full::new(Bytes::from(body)));
+        let escaped = Zeroizing::new(token.replace('+', "%2B").replace('=', "%3D"));
+        let body = Zeroizing::new(format!("token={}&token_type_hint=access_token", *escaped).into_bytes());
+        let mut request = Request::new(Full::new(Bytes::from_owner(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = url.clone();
         let headers = request.headers_mut();

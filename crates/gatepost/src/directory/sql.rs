@@ -18,7 +18,7 @@ use crate::net::health::Health;
 use crate::secret_file;
 
 /// The columns that a query may give.
-const COLUMNS: &str = "backend, port, password, disabled, held, services, networks, login, login_password";
+const COLUMNS: &str = "name, backend, port, password, disabled, held, services, networks, login, login_password";
 /// A connection that is not used for so long is closed.
 const IDLE_TIME: Duration = Duration::from_mins(5);
 
@@ -170,6 +170,7 @@ where
         let text = text(row, n).map_err(|error| format!("column {name}: {error}"))?;
         let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
         match name.as_str() {
+            "name" => entry.name = Some(text),
             "backend" => entry.place = Some(text),
             "port" => entry.port = Some(text.parse().map_err(|_| format!("port {text:?} is no port"))?),
             "password" => entry.password = Some(text),

@@ -94,7 +94,8 @@ impl Map {
             match judge.judge(checker, who, password).await {
                 Ok(Err(Denial::Unknown)) => {}
                 Ok(Err(Denial::Unjudged)) => return Ok(None),
-                Ok(judged) => return Ok(Some(judged)),
+                Ok(Ok(account)) if self.is_another(who, &account.entry) => {}
+                Ok(judged) => return Ok(Some(judged.map(|account| account.entry))),
                 Err(Fault(fault)) => return Err(Unanswered { directory: judge.name.to_string(), fault }),
             }
         }
@@ -129,14 +130,21 @@ impl Map {
         for judge in &self.judges {
             let answer = match evidence {
                 Evidence { checked: Some((name, entry)), .. } if name == &*judge.name => {
-                    let entry = Box::new(entry.clone());
-                    return Ok(Found::Account { directory: Arc::clone(&judge.name), entry, is_checked: true });
+                    let account = |is_checked| {
+                        let entry = Box::new(entry.clone());
+                        Found::Account { directory: Arc::clone(&judge.name), entry, is_checked }
+                    };
+                    if is_cacheable && judge.directory.finds() {
+                        // Good for the place alone: the next one's password is another question.
+                        self.keep(who, &account(false), now);
+                    }
+                    return Ok(account(true));
                 }
                 _ if judge.directory.finds() => judge.directory.find(who).await.map(|found| found.map(|e| (e, false))),
                 Evidence { password: Some(password), .. } => {
                     is_cacheable = false;
                     match judge.judge(&self.checker, who, password).await {
-                        Ok(Ok(entry)) => Ok(Some((entry, true))),
+                        Ok(Ok(account)) => Ok(Some((account.entry, true))),
                         Ok(Err(Denial::Unknown)) => Ok(None),
                         Ok(Err(denial)) => return Ok(Found::Denied(denial)),
                         Err(fault) => Err(fault),
@@ -148,6 +156,7 @@ impl Map {
                 }
             };
             match answer {
+                Ok(Some((entry, _))) if self.is_another(who, &entry) => {}
                 Ok(Some((entry, is_checked))) => {
                     let found =
                         Found::Account { directory: Arc::clone(&judge.name), entry: Box::new(entry), is_checked };
@@ -170,9 +179,17 @@ impl Map {
             }
         }
         if is_cacheable {
+            // Who has been removed must not come back when the directory is down.
+            self.cache.forget(&question(who));
             self.keep(who, &Found::Nobody, now);
         }
         Ok(Found::Nobody)
+    }
+
+    /// Whether an entry is somebody else's: a directory may take other letters as equal than those who read the
+    /// name next.
+    fn is_another(&self, who: &Who, entry: &Entry) -> bool {
+        entry.name.as_ref().is_some_and(|name| self.settings.names.canonical(name) != who.user)
     }
 
     /// The back end for what was found, and why that one.

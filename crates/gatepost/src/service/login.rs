@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::idle::Wheel;
 use super::relay::Relay;
-use super::resolve::Account;
+use super::resolve::Place;
 use super::{Established, Session};
 use crate::backend::{Client, Connected, Failure, Purpose};
 use crate::config::Level;
@@ -22,6 +22,9 @@ use crate::story::Ended;
 const CHECKED_HERE_TIME: Duration = Duration::from_secs(1);
 /// A refusal that takes its time still comes this long before the client's time is over.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
+
+/// How often a log-in that waits for others looks whether they have ended.
+const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the client sent behind its log-in, and what it is told when Gatepost stops.
 pub(super) struct Farewell {
@@ -165,7 +168,7 @@ impl Session {
         let user = self.story.user.clone();
         let attempt = self.begin(user.as_deref()).await?;
         let result = match timeout_at(self.deadline, self.resolve(&credentials)).await {
-            Ok(Ok(account)) => self.connect(account, &credentials, id, asked).await,
+            Ok(Ok(place)) => self.connect(place, &credentials, id, asked).await,
             Ok(Err(denied)) => {
                 if matches!(denied, Denied::Refused(Refusal::BadCredentials) | Denied::Unfit(_)) {
                     self.take_time(asked).await;
@@ -175,9 +178,16 @@ impl Session {
             Err(_) => Err(Denied::Fault(Refusal::Unavailable, "the directories took too long".into())),
         };
         let now = std::time::Instant::now();
+        let protocol = self.snapshot.listener.service.settings.protocol;
+        let is_failure = |denied: &Denied| match denied {
+            Denied::Refused(refusal) => *refusal == Refusal::BadCredentials,
+            Denied::Unfit(_) => true,
+            Denied::Passed(text) => (protocol.passed_counts)(text),
+            Denied::Left | Denied::Misplaced(_) | Denied::Fault(..) => false,
+        };
         match &result {
             Ok(_) => attempt.succeeded(self.story.user.as_deref().unwrap_or_default(), now),
-            Err(Denied::Refused(Refusal::BadCredentials) | Denied::Unfit(_)) => {
+            Err(denied) if is_failure(denied) => {
                 let (Proof::Password(shown) | Proof::Token(shown)) = &credentials.proof;
                 let tag = self.shared.defence.tag(shown.expose());
                 self.count_failure(attempt, tag, now);
@@ -195,23 +205,37 @@ impl Session {
     async fn begin(&self, user: Option<&str>) -> Result<Attempt, Denied> {
         let (defence, address) = (&self.shared.defence, self.address.ip());
         let settings = self.snapshot.defence.as_ref();
-        match defence.begin(settings, address, user, std::time::Instant::now()) {
+        let last = self.deadline - ANSWER_MARGIN;
+        let begun = loop {
+            match defence.begin(settings, address, user, std::time::Instant::now()) {
+                // So many are under way that more could be too many, if all fail: it waits until some have ended.
+                Err(Stopped::Crowded) if Instant::now() + CROWD_PAUSE < last => tokio::time::sleep(CROWD_PAUSE).await,
+                begun => break begun,
+            }
+        };
+        match begun {
             Ok(attempt) => {
                 if !attempt.delay.is_zero() {
-                    let until = Instant::now() + attempt.delay;
-                    tokio::time::sleep_until(until.min(self.deadline - ANSWER_MARGIN)).await;
+                    tokio::time::sleep_until((Instant::now() + attempt.delay).min(last)).await;
                 }
                 Ok(attempt)
+            }
+            Err(Stopped::Crowded) => {
+                let denied = Denied::Fault(Refusal::Unavailable, "too many log-ins from there are under way".into());
+                self.tell(&denied);
+                Err(denied)
             }
             Err(stopped) => {
                 let denied = Denied::Refused(Refusal::Guessing);
                 let what = match stopped {
                     Stopped::Address => "log-ins from an address are refused: too many failed",
-                    Stopped::User => "log-ins of a user from new places are refused: too many failed",
+                    Stopped::User | Stopped::Crowded => {
+                        "log-ins of a user from new places are refused: too many failed"
+                    }
                 };
                 let whose = match stopped {
                     Stopped::Address => address.to_canonical().to_string(),
-                    Stopped::User => user.unwrap_or_default().to_owned(),
+                    Stopped::User | Stopped::Crowded => user.unwrap_or_default().to_owned(),
                 };
                 if let Some(times) = self.shared.log.seldom(&format!("{what} {whose}")) {
                     self.story.tell_guessing(&self.shared.log, what, times);
@@ -251,12 +275,12 @@ impl Session {
     /// Logs in at the back end.
     async fn connect(
         &mut self,
-        account: Account,
+        place: Place,
         credentials: &Credentials,
         id: &[(String, String)],
         asked: Instant,
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
-        let Account { backend, login, password, expires } = account;
+        let Place { backend, login, password, expires } = place;
         let other = password.map(|password| Proof::Password(password.0.duplicate()));
         self.story.backend = Some(Arc::clone(&backend.name));
         let greeting = self.snapshot.listener.service.greeting();
@@ -288,6 +312,10 @@ impl Session {
                 self.story.took.backend_login = Some(connected.login_took.into());
                 self.expires = expires;
                 Ok((std::mem::take(&mut connected.welcome), connected))
+            }
+            Err(Failure::BadCredentials) if other.is_some() => {
+                let what = "the back end refuses the log-in that the directory holds for this user";
+                Err(Denied::Fault(Refusal::Unavailable, what.into()))
             }
             Err(Failure::BadCredentials) => {
                 self.shared.pace.record(asked.elapsed());

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::login::Denied;
-use crate::auth::Denial;
+use crate::auth::{Account, Denial};
 use crate::backend::Backend;
 use crate::directory::{Bar, Entry, LoginPassword, Via, Who};
 use crate::map::{Evidence, Found, NoPlace, Unanswered, admits};
@@ -17,7 +17,7 @@ use crate::map::{Evidence, Found, NoPlace, Unanswered, admits};
 const HOLD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The user is in, as far as Gatepost can say.
-pub(super) struct Account {
+pub(super) struct Place {
     pub(super) backend: Arc<Backend>,
     /// The name at the back end.
     pub(super) login: String,
@@ -32,11 +32,13 @@ pub(super) struct Account {
 struct Checked {
     by: Arc<str>,
     entry: Entry,
+    /// The entry is what the directory says now.
+    is_current: bool,
 }
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve(&mut self, credentials: &Credentials) -> Result<Account, Denied> {
+    pub(super) async fn resolve(&mut self, credentials: &Credentials) -> Result<Place, Denied> {
         let mut who = Who {
             user: self.story.user.clone().unwrap_or_default(),
             service: self.snapshot.listener.service.name(),
@@ -69,7 +71,7 @@ impl Session {
             // let anybody in whose own nobody asked for. What was remembered is not good enough here.
             self.check_by_map(&who, &backend, credentials).await?;
         }
-        Ok(Account {
+        Ok(Place {
             login: entry.and_then(|entry| entry.login.clone()).unwrap_or(who.user),
             password: entry.and_then(|entry| entry.login_password.clone()),
             expires: checked.and_then(|checked| checked.entry.expires),
@@ -91,7 +93,16 @@ impl Session {
             for judge in &judges {
                 match judge.judge(&checker, &asked, &proof).await {
                     Ok(Err(Denial::Unknown)) => {}
-                    Ok(judged) => return Ok(judged.map(|entry| Checked { by: Arc::clone(&judge.name), entry })),
+                    Ok(judged) => {
+                        let by = Arc::clone(&judge.name);
+                        let finds = judge.directory.finds();
+                        let checked = |Account { entry, is_remembered }| Checked {
+                            by,
+                            entry,
+                            is_current: !is_remembered || !finds,
+                        };
+                        return Ok(judged.map(checked));
+                    }
                     Err(fault) => return Err(format!("{}: {fault}", judge.name)),
                 }
             }
@@ -107,14 +118,14 @@ impl Session {
         Ok(Some(checked))
     }
 
-    /// Whose a token is, says the token: the client may have said the same, or nothing.
+    /// Whose a token is, says the token: the client may have said the same, or nothing. So may other directories say.
     fn take_name(&mut self, who: &mut Who, name: &str) -> Result<(), Denied> {
         let name = self.snapshot.listener.settings.names.canonical(name);
         if who.user.is_empty() {
             who.user.clone_from(&name);
             self.story.user = Some(name);
         } else if who.user != name {
-            return Err(Denied::Unfit(format!("the token is that of {name:?}")));
+            return Err(Denied::Unfit(format!("what was shown is that of {name:?}")));
         }
         Ok(())
     }
@@ -123,7 +134,7 @@ impl Session {
     async fn locate(&self, who: &Who, credentials: &Credentials, checked: Option<&Checked>) -> Result<Found, Denied> {
         let mut found = match self.snapshot.map.known(who) {
             // The way to the control plane and back costs more than the rest of a log-in.
-            Some(found) if checked.is_none() => found,
+            Some(found) if checked.is_none_or(|checked| !checked.is_current) => found,
             _ => self.ask_map(who, credentials, checked, false).await?,
         };
         let patience = Instant::now() + self.snapshot.map.settings.hold_time;
@@ -155,7 +166,8 @@ impl Session {
                 Proof::Password(password) => Some(password),
                 Proof::Token(_) => None,
             };
-            let checked = checked.as_ref().map(|Checked { by, entry }| (&**by, entry));
+            let checked = checked.as_ref().filter(|checked| checked.is_current);
+            let checked = checked.map(|Checked { by, entry, .. }| (&**by, entry));
             let evidence = Evidence { password, checked };
             if is_now { map.find_now(&who, evidence).await } else { map.find(&who, evidence).await }
         });

@@ -94,6 +94,25 @@ fn a_master_may_be_named_behind_the_user_and_one_mechanism_be_asked_for() {
 }
 
 #[test]
+fn a_remembered_password_says_nothing_else() {
+    let setup = AtProxy::new(&[KIM, LEE], "");
+    let bed = &setup.bed;
+    let text = std::fs::read_to_string(bed.path("gatepost.toml")).expect("a file");
+    let remembering = text.replace("[map]\n", "[map]\nhold_time = \"1s\"\ncache = { verified = \"1h\" }\n");
+    setup.gatepost.reload(&remembering).expect("a reload");
+    assert!(bed.secure().try_log_in(KIM).starts_with("OK "));
+    assert!(bed.secure().try_log_in(KIM).starts_with("OK "));
+    user_command(bed, &["set", "kim", "--hold"], None);
+    assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "held at once");
+    user_command(bed, &["set", "kim", "--release", "--disable"], None);
+    assert!(bed.secure().try_log_in(KIM).starts_with("NO [CONTACTADMIN]"), "disabled at once");
+    user_command(bed, &["set", "kim", "--enable"], Some("a new one"));
+    let new = Mailbox { user: "kim", password: "a new one" };
+    assert!(bed.secure().try_log_in(new).starts_with("NO [AUTHENTICATIONFAILED]"), "the store still has the old one");
+    setup.store.wait_for_log("kim").expect("it was asked with the new one");
+}
+
+#[test]
 fn app_passwords_are_made_used_listed_and_revoked() {
     let login = format!("login = {{ master = \"{MASTER}\", password_file = \"master.secret\" }}\n");
     let setup = AtProxy::new(&[Mailbox { user: "kim", password: "another" }], &login);

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::syntax::{Cursor, capability_list, printable, response_code};
-use super::words;
+use super::{passed_counts, words};
 use crate::frame::{Announced, Frame, Framer};
 use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
 use crate::protocols::{
@@ -357,8 +357,7 @@ impl Front {
             Answer::Refused(refusal) => self.refuse(&tag, *refusal, out),
             Answer::Passed(text) => {
                 out.extend_from_slice(format!("{tag} NO {text}\r\n").as_bytes());
-                let counts = !["[LIMIT]", "[INUSE]"].iter().any(|code| text.starts_with(code));
-                self.count_failure(counts, out)
+                self.count_failure(passed_counts(text), out)
             }
         }
     }

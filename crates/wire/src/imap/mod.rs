@@ -17,6 +17,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     front: |setup| Box::new(front::Front::new(setup)),
     back: |setup| Box::new(back::Back::new(setup)),
     turned_away,
+    passed_counts,
     learnt: &["IMAP4rev2"],
 };
 
@@ -35,6 +36,11 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::TimedOut => ("[UNAVAILABLE]", "Log-in took too long."),
         Refusal::Misbehaved => ("[CLIENTBUG]", "Too many errors."),
     }
+}
+
+/// See [`Protocol::passed_counts`].
+fn passed_counts(text: &str) -> bool {
+    !["[LIMIT]", "[INUSE]"].iter().any(|code| text.starts_with(code))
 }
 
 /// See [`Protocol::turned_away`].

@@ -12,11 +12,19 @@ use crate::directory::{Bar, Entry, LoginPassword};
 const ACCOUNT_CONTROL: &str = "userAccountControl";
 const ACCOUNT_DISABLED: u32 = 0x2;
 
+fn named(fields: &LdapFields) -> impl Iterator<Item = &String> {
+    let LdapFields { backend, password, disabled, held, services, networks, login, login_password, name } = fields;
+    [backend, password, disabled, held, services, networks, login, login_password, name].into_iter().flatten()
+}
+
+/// Whether anything is read from an entry.
+pub(super) fn is_read(fields: &LdapFields) -> bool {
+    named(fields).next().is_some()
+}
+
 /// The attributes that an account is read from.
 pub(super) fn attributes(fields: &LdapFields) -> Vec<String> {
-    let LdapFields { backend, password, disabled, held, services, networks, login, login_password } = fields;
-    let named = [backend, password, disabled, held, services, networks, login, login_password];
-    let mut attributes: Vec<_> = named.into_iter().flatten().cloned().collect();
+    let mut attributes: Vec<_> = named(fields).cloned().collect();
     if attributes.is_empty() {
         // RFC 4511, section 4.5.1.8: none, rather than all.
         attributes.push("1.1".to_owned());
@@ -46,6 +54,7 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
         held: is_set(&fields.held)?,
         networks: networks.iter().map(|text| parse(text)).collect::<Result<_, _>>()?,
         services: fields.services.is_some().then(|| services.iter().map(|name| name.to_lowercase()).collect()),
+        name: one(entry, fields.name.as_ref())?.map(str::to_owned),
         login: one(entry, fields.login.as_ref())?.map(str::to_owned),
         login_password: login_password
             .map(|password| LoginPassword(Arc::new(Secret::new(password.as_bytes().to_vec())))),

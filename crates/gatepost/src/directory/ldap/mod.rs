@@ -153,12 +153,15 @@ impl Ldap {
     async fn judge(&self, dn: &str, password: &Secret, read: Option<Search>, user: &str) -> Result<Verdict, Fault> {
         // RFC 4513, section 5.1.3: a password is UTF-8. One that isn't can't be right.
         let Ok(password) = std::str::from_utf8(password.expose()) else { return Ok(Verdict::Wrong) };
+        let was_read = read.is_some();
         let reply = self.ask(&Question::Bind { dn, password, read }).await?;
         Ok(match reply {
-            Reply::Bound(Bound::Right(found)) => {
-                let entry = self.only(found, user)?.map(|(_, entry)| entry).unwrap_or_default();
-                Verdict::Right(entry)
-            }
+            Reply::Bound(Bound::Right(_)) if !was_read => Verdict::Right(Entry::default()),
+            Reply::Bound(Bound::Right(found)) => match self.only(found, user)? {
+                Some((_, entry)) => Verdict::Right(entry),
+                // What is not seen may be what keeps the user out.
+                None => Verdict::Unfit(format!("{dn:?} can't be read by its user, or `filter` excludes it")),
+            },
             Reply::Bound(Bound::Barred(bar)) => Verdict::Barred(bar),
             Reply::Bound(Bound::Wrong) | Reply::Found(_) => Verdict::Wrong,
         })
@@ -179,7 +182,9 @@ impl Directory for Ldap {
                 (LdapVerify::Bind, Some(_)) => {
                     let Some(search) = self.search(&who.user) else { return Ok(Verdict::Unknown) };
                     let dn = search.base.clone();
-                    self.judge(&dn, password, Some(search), &who.user).await
+                    // With nothing to see in the entry, it need not be readable.
+                    let read = (self.settings.is_filtered || entry::is_read(&self.settings.fields)).then_some(search);
+                    self.judge(&dn, password, read, &who.user).await
                 }
                 (LdapVerify::Bind, None) => {
                     let Some((dn, entry)) = self.find_one(who).await? else { return Ok(Verdict::Unknown) };

@@ -298,8 +298,9 @@ fn judged(result: &LdapResult) -> Result<Bound, Failed> {
         code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX | code::INAPPROPRIATE_AUTHENTICATION => Ok(Bound::Wrong),
         // 389 Directory Server: too many wrong passwords.
         code::CONSTRAINT_VIOLATION => Ok(Bound::Barred(Bar::Locked)),
-        // 389 Directory Server: "Account inactivated. Contact system administrator."
-        code::UNWILLING_TO_PERFORM if result.text.contains("inactivated") => Ok(Bound::Barred(Bar::Disabled)),
+        // 389 Directory Server: "Account inactivated. Contact system administrator." Some versions say so before they
+        // look at the password, so that it is told to nobody.
+        code::UNWILLING_TO_PERFORM if result.text.contains("inactivated") => Ok(Bound::Barred(Bar::Locked)),
         _ => Err(Failed::Answer(result.clone())),
     }
 }

@@ -134,6 +134,25 @@ fn a_name_never_becomes_part_of_the_dn() {
 }
 
 #[test]
+fn a_user_whose_entry_is_not_seen_is_not_let_in() {
+    let site = Site::new();
+    let slapd = site.slapd("ldap", people());
+    let urls = [starttls(&slapd)];
+    let dn = format!("dn = \"uid=%n,{LDAP_PEOPLE}\"\nfilter = \"(uid=lee)\"\n{FIELDS}");
+    let gatepost = site.gatepost(AT_PROXY, "default = \"store-a\"", &urls, &dn);
+    assert_eq!(site.log_in(KIM), REFUSED, "the password is right, but the filter wants another");
+    gatepost.wait_for_log("or `filter` excludes it").expect("the reason");
+    assert!(is_ok(&site.log_in(LEE)));
+    // The name that the directory has must be the one that was looked for.
+    let named =
+        searching("(|(uid=%n)(uid=kim))", "several = \"first\"\nfields = { backend = \"mailHost\", name = \"uid\" }");
+    gatepost.reload(&site.configuration(AT_PROXY, "", &urls, &named)).expect("a reload");
+    assert!(is_ok(&site.log_in(KIM)));
+    assert_eq!(site.log_in(Mailbox { user: "max", password: KIM.password }), REFUSED);
+    gatepost.wait_for_log("what was shown is that of 'kim'").expect("the reason");
+}
+
+#[test]
 fn hashes_are_compared_and_passwords_in_clear_only_where_allowed() {
     let site = Site::new();
     // By `doveadm pw`, of "kim's secret" and "lee's secret"; max has his in clear.

@@ -110,6 +110,28 @@ fn a_sqlite_file_of_ones_own_is_read_and_never_written() {
 }
 
 #[test]
+fn a_password_that_the_directory_holds_is_never_the_users_mistake() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM_AT_STORE]);
+    let script = format!("import sqlite3; sqlite3.connect({:?}).close()", bed.path("own.db").display().to_string());
+    assert!(std::process::Command::new("python3").args(["-c", &script]).status().expect("python3").success());
+    let query =
+        "SELECT '{PLAIN}mine' AS password, 'store' AS backend, 'out of date' AS login_password WHERE :user <> ''";
+    let gatepost =
+        bed.gatepost(&configuration(&bed, store.imap, &format!("url = \"sqlite://own.db\"\nquery = \"{query}\"")));
+    let log_in = |password| bed.secure().try_log_in(Mailbox { user: "kim", password });
+    assert_eq!(log_in("mine"), UNAVAILABLE);
+    gatepost.wait_for_log("refuses the log-in that the directory holds").expect("the reason");
+    assert_eq!(log_in("wrong"), REFUSED);
+    assert!(!gatepost.log().contains("out of date"));
+    // Another's row is nobody's.
+    let query = "SELECT 'lee' AS name, '{PLAIN}mine' AS password, 'store' AS backend WHERE :user <> ''";
+    let other = configuration(&bed, store.imap, &format!("url = \"sqlite://own.db\"\nquery = \"{query}\""));
+    gatepost.reload(&other).expect("a reload");
+    assert_eq!(log_in("mine"), REFUSED);
+}
+
+#[test]
 fn mistakes_are_said_before_anything_starts() {
     let bed = Bed::new();
     let refusal = |directory: &str| bed.refusal(&configuration(&bed, 143, directory));
@@ -117,6 +139,8 @@ fn mistakes_are_said_before_anything_starts() {
     assert!(said.contains("neither :user nor :local"), "{said}");
     let said = refusal("url = \"postgres://db.example.org/mail\"");
     assert!(said.contains("needs `query`"), "{said}");
+    let said = refusal("url = \"postgres:///mail?host=db.example.org&sslmode=disable\"\nquery = \"SELECT :user\"");
+    assert!(said.contains("has host behind the question mark") && said.contains("has sslmode"), "{said}");
     let said = refusal("url = \"oracle://db\"\nquery = \"SELECT :user\"");
     assert!(said.contains("expected sqlite:///"), "{said}");
     let said = refusal("url = \"mysql://db/mail\"\nquery = \"SELECT :usr, :user\"");
@@ -134,5 +158,5 @@ fn a_column_that_means_nothing_is_named() {
         bed.gatepost(&configuration(&bed, store.imap, &format!("url = \"sqlite://empty.db\"\nquery = \"{query}\"")));
     assert_eq!(bed.secure().try_log_in(KIM), UNAVAILABLE);
     let said = gatepost.wait_for_log("a column who").expect("the reason");
-    assert!(said.contains("known are backend, port, password"), "{said}");
+    assert!(said.contains("known are name, backend, port, password"), "{said}");
 }
