@@ -213,37 +213,35 @@ impl Session {
                 begun => break begun,
             }
         };
-        match begun {
+        let stopped = match begun {
             Ok(attempt) => {
                 if !attempt.delay.is_zero() {
                     tokio::time::sleep_until((Instant::now() + attempt.delay).min(last)).await;
                 }
-                Ok(attempt)
+                return Ok(attempt);
             }
-            Err(Stopped::Crowded) => {
+            Err(stopped) => stopped,
+        };
+        let (what, whose) = match stopped {
+            Stopped::Address => {
+                ("log-ins from an address are refused: too many failed", address.to_canonical().to_string())
+            }
+            Stopped::User => {
+                let what = "log-ins of a user from new places are refused: too many failed";
+                (what, user.unwrap_or_default().to_owned())
+            }
+            Stopped::Crowded => {
                 let denied = Denied::Fault(Refusal::Unavailable, "too many log-ins from there are under way".into());
                 self.tell(&denied);
-                Err(denied)
+                return Err(denied);
             }
-            Err(stopped) => {
-                let denied = Denied::Refused(Refusal::Guessing);
-                let what = match stopped {
-                    Stopped::Address => "log-ins from an address are refused: too many failed",
-                    Stopped::User | Stopped::Crowded => {
-                        "log-ins of a user from new places are refused: too many failed"
-                    }
-                };
-                let whose = match stopped {
-                    Stopped::Address => address.to_canonical().to_string(),
-                    Stopped::User | Stopped::Crowded => user.unwrap_or_default().to_owned(),
-                };
-                if let Some(times) = self.shared.log.seldom(&format!("{what} {whose}")) {
-                    self.story.tell_guessing(&self.shared.log, what, times);
-                }
-                self.tell(&denied);
-                Err(denied)
-            }
+        };
+        if let Some(times) = self.shared.log.seldom(&format!("{what} {whose}")) {
+            self.story.tell_guessing(&self.shared.log, what, times);
         }
+        let denied = Denied::Refused(Refusal::Guessing);
+        self.tell(&denied);
+        Err(denied)
     }
 
     fn count_failure(&self, attempt: Attempt, tag: u64, now: std::time::Instant) {
