@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 
 use gatepost_wire::{
-    Answer, Carry, ClientTls, Event, FrontSetup, Mechanism, OAuthHints, Offers, PROTOCOLS, Refusal, Step, Welcome,
+    Answer, Ask, Carry, ClientTls, Event, FrontSetup, Mechanism, OAuthHints, Offers, PROTOCOLS, Refusal, Step, Welcome,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -36,10 +36,10 @@ fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
         let mut step = front.step(Event::Input(&piece), &mut out);
         assert!(out.len() <= 1024 + 256 * (piece.len() + 64 * 1024));
         while let Step::Ask(_) = step {
-            let answer = if flags & 1 == 0 {
-                Answer::Refused(Refusal::BadCredentials)
-            } else {
-                Answer::Welcome(Welcome::default())
+            let answer = match step {
+                Step::Ask(Ask::Exchange(..)) if flags & 64 != 0 => Answer::Challenge(b"r=x,s=eA==,i=4096".to_vec()),
+                _ if flags & 1 == 0 => Answer::Refused(Refusal::BadCredentials),
+                _ => Answer::Welcome(Welcome::default()),
             };
             step = front.step(Event::Answer(answer), &mut out);
         }

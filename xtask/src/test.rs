@@ -5,7 +5,7 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
@@ -19,6 +19,7 @@ const PACKAGES: [&str; 18] = [
     "isync",
     "mutt",
     "fetchmail",
+    "gsasl",
     "python3",
     "openssl",
     "iproute2",

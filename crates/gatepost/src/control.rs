@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::acceptor::{Acceptor, Entrance};
+use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
 use crate::backend::States;
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
@@ -125,6 +126,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         defence: Arc::default(),
         checker,
         pace: Pace::default(),
+        strangers: Strangers::new(&config.state),
         control: tokio::runtime::Handle::current(),
         stopping,
     });

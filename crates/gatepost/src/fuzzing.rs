@@ -28,7 +28,7 @@ pub fn passwd_file(text: &str) -> Option<usize> {
 pub fn tls_config(chain: &Path, key: &Path) -> Arc<ServerConfig> {
     let files = CertificateFiles { chain: NamedFile::given(chain), key: NamedFile::given(key) };
     let certificate = Certificate::load(&files).unwrap_or_else(|problem| panic!("{problem}"));
-    let config = tls::server_config(&[certificate], TlsVersion::Tls12, b"imap");
+    let config = tls::server_config(&[certificate], TlsVersion::Tls12, b"imap", None);
     config.ok().flatten().expect("a certificate was given")
 }
 

@@ -188,7 +188,10 @@ fn build_listeners(
             let tls = match settings.tls {
                 TlsMode::None => None,
                 TlsMode::StartTls | TlsMode::Implicit => {
-                    tls::server_config(certificates, config.tls.min_version, protocol.alpn).unwrap_or_else(|problem| {
+                    let clients =
+                        settings.client_certificates.as_ref().or(service.settings.client_certificates.as_ref());
+                    let built = tls::server_config(certificates, config.tls.min_version, protocol.alpn, clients);
+                    built.unwrap_or_else(|problem| {
                         problems.push(problem);
                         None
                     })

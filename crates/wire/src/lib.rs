@@ -11,11 +11,13 @@ pub mod limits;
 mod protocols;
 pub mod proxy_header;
 pub mod sasl;
+pub mod scram;
 mod secret;
 
 pub use protocols::{
-    Answer, Ask, Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Credentials, Event,
-    Front, FrontSetup, Mechanism, OAuthHints, Offers, Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
+    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Credentials,
+    Event, Front, FrontSetup, Mechanism, OAuthHints, Offers, Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step,
+    Welcome,
 };
 pub use secret::{Secret, WipedBuffer};
 

@@ -32,3 +32,5 @@ pub const PASSED_TEXT_BYTES_MAX: usize = 512;
 pub const PROXY_V1_BYTES_MAX: usize = 107;
 /// Longest PROXY header of version 2 that is taken; the length field could announce 65,551.
 pub const PROXY_V2_BYTES_MAX: usize = 16 + 2048;
+/// Longest message of a SCRAM exchange: two names and a nonce, with room to spare.
+pub const SCRAM_MESSAGE_BYTES_MAX: usize = 4096;

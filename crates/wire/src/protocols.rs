@@ -114,6 +114,10 @@ pub enum Step {
 pub enum Ask {
     /// May this user in?
     Login(Credentials),
+    /// The first message of a mechanism whose messages are only carried here ([`Mechanism::is_carried`]).
+    Exchange(Mechanism, Secret),
+    /// What the client says to the [`Answer::Challenge`].
+    Reply(Secret),
     /// Credentials that no user can have (an empty password, a malformed message): nobody need be asked,
     /// but it counts, is logged and answered as [`Refusal::BadCredentials`] like any wrong password.
     Hopeless(Mechanism),
@@ -161,13 +165,20 @@ pub enum Mechanism {
     OAuthBearer,
     /// SASL XOAUTH2, which Google and Microsoft had before it.
     XOAuth2,
+    /// SASL EXTERNAL (RFC 4422, appendix A): the client's certificate.
+    External,
+    /// SASL SCRAM-SHA-256 (RFC 7677).
+    Scram,
+    /// The same, bound to the TLS beneath it.
+    ScramPlus,
     /// The protocol's own command (IMAP's LOGIN), allowed wherever passwords are.
     Command,
 }
 
 impl Mechanism {
     /// The SASL mechanisms, as they are named in the configuration and on the wire.
-    pub const SASL: [Self; 4] = [Self::Plain, Self::Login, Self::OAuthBearer, Self::XOAuth2];
+    pub const SASL: [Self; 7] =
+        [Self::Plain, Self::Login, Self::OAuthBearer, Self::XOAuth2, Self::External, Self::Scram, Self::ScramPlus];
 
     /// Its name on the wire, in logs and in metric labels.
     pub const fn name(self) -> &'static str {
@@ -176,6 +187,9 @@ impl Mechanism {
             Self::Login => "LOGIN",
             Self::OAuthBearer => "OAUTHBEARER",
             Self::XOAuth2 => "XOAUTH2",
+            Self::External => "EXTERNAL",
+            Self::Scram => "SCRAM-SHA-256",
+            Self::ScramPlus => "SCRAM-SHA-256-PLUS",
             Self::Command => "command",
         }
     }
@@ -184,11 +198,24 @@ impl Mechanism {
     pub const fn takes_token(self) -> bool {
         matches!(self, Self::OAuthBearer | Self::XOAuth2)
     }
+
+    /// Whether it is one of the SCRAM mechanisms.
+    pub const fn is_scram(self) -> bool {
+        matches!(self, Self::Scram | Self::ScramPlus)
+    }
+
+    /// Whether it proves a user's name without anything that could be passed on to a back end. Its messages
+    /// need what a front doesn't have (a certificate, a directory, a secret), so that a front only carries them.
+    pub const fn is_carried(self) -> bool {
+        matches!(self, Self::External | Self::Scram | Self::ScramPlus)
+    }
 }
 
-/// The answer to [`Ask::Login`].
+/// The answer to an [`Ask`].
 #[derive(Debug)]
 pub enum Answer {
+    /// The exchange goes on: the client is told this, and its reply comes by [`Ask::Reply`].
+    Challenge(Vec<u8>),
     /// The back end took the log-in.
     Welcome(Welcome),
     /// It is refused, in this protocol's own words.
@@ -289,7 +316,7 @@ pub struct FrontSetup {
     pub tls: ClientTls,
     /// Whether passwords are taken now, on this connection.
     pub passwords: bool,
-    /// SASL mechanisms offered, in order.
+    /// SASL mechanisms offered on this connection, in order.
     pub mechanisms: Vec<Mechanism>,
     /// Somebody can check a password, so that the protocol's own command is taken too.
     pub has_passwords: bool,
@@ -337,7 +364,7 @@ pub enum BackStep {
     Read,
     /// Begin TLS, then send [`BackEvent::TlsUp`].
     StartTls,
-    /// Logged in.
+    /// What was aimed at is done: logged in, or found in order.
     Done(Welcome),
     /// The back end refuses this user: wrong credentials.
     BadCredentials,
@@ -398,13 +425,22 @@ pub struct BackLogin {
     pub mechanism: Option<Mechanism>,
 }
 
+/// What a conversation with a back end is for.
+#[derive(Debug)]
+pub enum BackAim {
+    /// To log in.
+    LogIn(BackLogin),
+    /// To see whether it would take log-ins, and to leave politely: [`BackStep::Done`] comes with an empty welcome.
+    Check,
+}
+
 /// What a [`Back`] must know to begin.
 #[derive(Debug)]
 pub struct BackSetup {
     /// STARTTLS is required.
     pub starttls: bool,
-    /// As whom to log in.
-    pub login: BackLogin,
+    /// What it is for.
+    pub aim: BackAim,
     /// What to announce of the client (IMAP's ID); empty: nothing.
     pub id: Vec<(String, String)>,
     /// Our own greeting's text, by which a loop is seen.

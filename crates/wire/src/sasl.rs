@@ -1,5 +1,5 @@
 //! The SASL mechanisms' messages (RFC 4422): PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login),
-//! OAUTHBEARER (RFC 7628) and XOAUTH2 (as Google documents it).
+//! OAUTHBEARER (RFC 7628), XOAUTH2 (as Google documents it) and EXTERNAL (RFC 4422, appendix A).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -81,6 +81,11 @@ fn bearer(value: &[u8]) -> Option<Secret> {
     sound.then(|| Secret::new(token.to_vec()))
 }
 
+/// As whom an EXTERNAL message asks to act; empty: as the one that the client proves to be. `None`: it is none.
+pub fn external(message: &Secret) -> Option<String> {
+    if message.is_empty() { Some(String::new()) } else { user_name(message.expose()) }
+}
+
 /// The message for a back end that takes tokens by this mechanism.
 pub fn token_message(mechanism: Mechanism, user: &str, token: &Secret) -> Secret {
     let head = match mechanism {
@@ -129,6 +134,11 @@ pub fn user_name(bytes: &[u8]) -> Option<String> {
 pub fn password(bytes: &[u8]) -> Option<Secret> {
     let sound = !bytes.is_empty() && bytes.len() <= PASSWORD_BYTES_MAX && !bytes.contains(&0);
     sound.then(|| Secret::new(bytes.to_vec()))
+}
+
+/// A message in base64.
+pub fn encode(message: &[u8]) -> String {
+    STANDARD.encode(message)
 }
 
 /// A secret message in base64, which is no less secret.

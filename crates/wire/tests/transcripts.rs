@@ -9,8 +9,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use gatepost_wire::{
-    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism, OAuthHints,
-    Offers, PROTOCOLS, Proof, Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism,
+    OAuthHints, Offers, PROTOCOLS, Proof, Refusal, Secret, Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -39,6 +39,10 @@ impl Front {
             Step::Through => "through".into(),
             Step::Close(outcome) => format!("close {outcome:?}"),
             Step::Ask(Ask::Hopeless(mechanism)) => format!("hopeless {}", mechanism.name()),
+            Step::Ask(Ask::Exchange(mechanism, message)) => {
+                format!("exchange {} {:?}", mechanism.name(), String::from_utf8_lossy(message.expose()))
+            }
+            Step::Ask(Ask::Reply(message)) => format!("reply {:?}", String::from_utf8_lossy(message.expose())),
             Step::Ask(Ask::Login(ask)) => {
                 let (Proof::Password(secret) | Proof::Token(secret)) = &ask.proof;
                 assert_eq!(matches!(ask.proof, Proof::Token(_)), ask.mechanism.takes_token());
@@ -65,6 +69,7 @@ impl Machine for Front {
                     capabilities: Some(capabilities.to_owned()).filter(|list| !list.is_empty()),
                 }))
             }
+            "challenge" => Event::Answer(Answer::Challenge(unescape(rest))),
             "refused" => Event::Answer(Answer::Refused(refusal(rest))),
             "passed" => Event::Answer(Answer::Passed(rest.to_owned())),
             "close" => Event::Close(refusal(rest)),
@@ -136,14 +141,15 @@ fn machine(head: &str) -> Box<dyn Machine> {
         let token = get("token").map(|token| Proof::Token(Secret::new(unescape(token))));
         let mechanism = get("mechanism")
             .map(|name| if name == "command" { Mechanism::Command } else { mechanisms(name).remove(0) });
+        let login = BackLogin {
+            user: text(get("user").unwrap_or("kim")),
+            master,
+            proof: token.unwrap_or(Proof::Password(password)),
+            mechanism,
+        };
         let setup = BackSetup {
             starttls: get("starttls") == Some("yes"),
-            login: BackLogin {
-                user: text(get("user").unwrap_or("kim")),
-                master,
-                proof: token.unwrap_or(Proof::Password(password)),
-                mechanism,
-            },
+            aim: if get("aim") == Some("check") { BackAim::Check } else { BackAim::LogIn(login) },
             id: get("id").map(|value| ("x-session-id".to_owned(), value.to_owned())).into_iter().collect(),
             own_greeting: "mail.example.org Gatepost ready.".into(),
             trace: false,

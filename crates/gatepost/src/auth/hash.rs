@@ -11,6 +11,8 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
+use super::scram::Verifier;
+
 /// A hash that can't be checked: the administrator's business, never the user's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
@@ -36,6 +38,20 @@ pub(crate) fn make(password: &Secret) -> Result<String, Unusable> {
     Ok(format!("{{ARGON2ID}}{hash}"))
 }
 
+/// Makes a verifier to keep, by which a client can prove that it knows the password without showing it.
+pub(crate) fn make_scram(password: &Secret) -> Result<String, Unusable> {
+    Ok(format!("{{SCRAM-SHA-256}}{}", Verifier::make(password)?))
+}
+
+/// The verifier for SCRAM-SHA-256 that `stored` is; `None`: it is something else.
+pub(crate) fn scram(stored: &str) -> Option<Result<Verifier, Unusable>> {
+    if let Some(rest) = stored.strip_prefix("SCRAM-SHA-256$") {
+        return Some(Verifier::parse_rfc5803(rest));
+    }
+    let (scheme, rest) = stored.strip_prefix('{')?.split_once('}')?;
+    scheme.eq_ignore_ascii_case("SCRAM-SHA-256").then(|| Verifier::parse(rest))
+}
+
 /// A hash of what nobody knows, at the cost of those that [`make`] makes.
 pub(super) fn nobody() -> &'static str {
     "{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$Z2F0ZXBvc3Qtbm9ib2R5IQ$Jr7y7tYVnXhPFKNqkNRgP+O0WhxcE3dJHfKQ0yZHLbI"
@@ -43,6 +59,9 @@ pub(super) fn nobody() -> &'static str {
 
 /// Whether a hash could be checked at all, as far as its form shows.
 pub(crate) fn is_usable(stored: &str) -> bool {
+    if let Some(verifier) = scram(stored) {
+        return verifier.is_ok();
+    }
     let rest = stored.strip_prefix('{').and_then(|rest| rest.split_once('}'));
     let (scheme, hash) = rest.map_or(("CRYPT", stored), |(scheme, hash)| (scheme, hash));
     match scheme.to_ascii_uppercase().as_str() {
@@ -58,6 +77,9 @@ pub(crate) fn is_usable(stored: &str) -> bool {
 
 /// Whether `password` is the one that `stored` was made of.
 pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> {
+    if let Some(verifier) = scram(stored) {
+        return Ok(verifier?.fits(password));
+    }
     let (scheme, hash) = match stored.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
         Some((scheme, hash)) => (scheme.to_ascii_uppercase(), hash),
         // Without a scheme, only the self-describing forms are taken: what else it is would be a guess.
@@ -131,6 +153,8 @@ mod tests {
             "{SSHA512}tc2ydM9sThv7DuaIekt9QIJPU68DXvlThcMnZO8vzZFak24EiLUltHyZNt0QPl051X02WpSdcgwrHZQVvzdnUzhj5/c=",
             "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$kunq5nWinlvrZQbL8+GDiQ$X4tkmSE3R/HRXECJSrOO2H09+9KsEfgGp0i5d3VC2RM",
             "{ARGON2I}$argon2i$v=19$m=32768,t=4,p=1$rxg++/4t0F8al6BvqIx6Ug$SjqsTuVGkq8JvDupcoJJrbzvjKYUUb266Gr95qNBVAo",
+            "{SCRAM-SHA-256}4096,8NVuZEKZQp59OpSTPdX42Q==,UsyM4ksGpWForet2WSc457SGHO5GlqVXQcu4pCqQCKU=,Qew8cPSHYmb1F63iyZzfuMxSBw0ahyWP9QvZadIt0E4=",
+            "SCRAM-SHA-256$4096:8NVuZEKZQp59OpSTPdX42Q==$UsyM4ksGpWForet2WSc457SGHO5GlqVXQcu4pCqQCKU=:Qew8cPSHYmb1F63iyZzfuMxSBw0ahyWP9QvZadIt0E4=",
             "{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=",
             "{SHA512}vSsar3708Jvp9Szi2NWZZ02Bqp1qRCFpbcTZPdBhnWgs5WtNZKnvCXdhztmeD2cmW192CF5bDufKRpayrW/isg==",
         ] {
@@ -141,15 +165,20 @@ mod tests {
 
     #[test]
     fn our_own_hash_and_nobodys() {
-        let stored = make(&Secret::new(b"s3cret".to_vec())).expect("a hash");
-        assert_eq!(check(&stored, "s3cret"), Ok(true));
-        assert_eq!(check(&stored, "other"), Ok(false));
+        for make in [make, make_scram] {
+            let stored = make(&Secret::new(b"s3cret".to_vec())).expect("a hash");
+            assert!(is_usable(&stored));
+            assert_eq!(check(&stored, "s3cret"), Ok(true));
+            assert_eq!(check(&stored, "other"), Ok(false));
+        }
         assert_eq!(check(nobody(), "other"), Ok(false));
     }
 
     #[test]
     fn what_is_not_understood_is_an_error_not_a_wrong_password() {
-        for bad in ["secret", "{NTLM}00", "{SSHA}%%", "{SSHA}YQ==", "{ARGON2ID}x", "{CRYPT}$1$abc$def", ""] {
+        for bad in
+            ["secret", "{NTLM}00", "{SSHA}%%", "{SSHA}YQ==", "{ARGON2ID}x", "{CRYPT}$1$abc$def", "{SCRAM-SHA-256}x", ""]
+        {
             assert!(check(bad, "secret").is_err(), "{bad}");
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod hash;
 mod remembered;
+pub(crate) mod scram;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

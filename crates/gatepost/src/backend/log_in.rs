@@ -1,23 +1,17 @@
-//! Connecting to a back end and logging in there.
+//! Logging in at a back end, at the first of its hosts that serves.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gatepost_wire::limits::ID_PAIRS_MAX;
-use gatepost_wire::{
-    BackEvent, BackFault, BackLogin, BackSetup, BackStep, Offers, Proof, Protocol, Welcome, proxy_header,
-};
-use tokio::io::Interest;
-use tokio::time::{Instant, timeout_at};
+use gatepost_wire::{BackAim, BackLogin, BackSetup, Offers, Proof, Protocol, Welcome, proxy_header};
+use tokio::time::Instant;
 
-use super::{Backend, Host, Lease, ServiceLink};
+use super::conversation::{Done, Errand, Trouble};
+use super::{Backend, Host, Lease, Master, ServiceLink};
 use crate::config::{Announce, TlsMode};
-use crate::net::socket::Connection;
 use crate::net::stream::{Stream, TlsFacts};
-use crate::net::tls;
 
-/// Addresses tried of one host name.
-const ADDRESSES_MAX: usize = 4;
 /// Rounds over all hosts while they say that they can't serve at the moment.
 const ROUNDS_MAX: u32 = 3;
 /// What of a client's ID is passed on.
@@ -29,8 +23,8 @@ const ROUND_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Purpose<'a> {
     pub(crate) protocol: &'static Protocol,
     pub(crate) user: &'a str,
-    /// The user's password or token.
-    pub(crate) proof: &'a Proof,
+    /// The user's password or token; `None`, where there is a master log-in.
+    pub(crate) proof: Option<&'a Proof>,
     pub(crate) client: Client<'a>,
     /// Our own greeting, and where we listen: a back end that has either is no back end.
     pub(crate) own_greeting: &'a str,
@@ -146,175 +140,57 @@ impl Backend {
         deadline: Instant,
         lease: &mut Option<Lease>,
     ) -> Result<Connected, Attempt> {
-        let started = Instant::now();
-        let connect_deadline = deadline.min(started + link.settings.connect_timeout);
-        let connecting = self.connect(host, link, purpose, connect_deadline);
-        let (mut stream, host_address) =
-            timeout_at(connect_deadline, connecting).await.map_err(|_| too_slow_to_greet(started))??;
-
-        let mut back = (purpose.protocol.back)(self.setup(link, purpose));
-        let (mut input, mut out) = (Vec::new(), Vec::new());
-        let mut greeted = None;
-        let mut event = None;
-        loop {
-            let step = if let Some(event) = event.take() {
-                back.step(event, &mut out)
-            } else {
-                input.clear();
-                let until = if greeted.is_some() { deadline } else { connect_deadline };
-                let read = timeout_at(until, stream.read(&mut input)).await.map_err(|_| match greeted {
-                    Some(at) => {
-                        Attempt::Down(format!("no answer to the log-in within {}", seconds(Instant::now() - at)))
-                    }
-                    None => too_slow_to_greet(started),
-                })?;
-                match read {
-                    Ok(0) => return Err(Attempt::Down("it closed the connection".into())),
-                    Err(error) => return Err(Attempt::Down(format!("the connection broke: {error}"))),
-                    Ok(_) => {}
+        let nothing = || Attempt::Final(Failure::Unavailable("there is nothing to log in with".into()));
+        let errand = self.log_in_errand(link, purpose).ok_or_else(nothing)?;
+        let Done { stream, address, welcome, rest, connect_took, answer_took } =
+            self.converse(host, link, errand, deadline).await.map_err(|trouble| match trouble {
+                Trouble::BadCredentials if self.master.is_some() => {
+                    Attempt::Down("it refuses the master log-in of this back end".into())
                 }
-                back.step(BackEvent::Input(&input), &mut out)
-            };
-            if let Some(tell) = purpose.tell {
-                back.take_trace().into_iter().for_each(tell);
-            }
-            let write = timeout_at(deadline, stream.write_all(&out)).await;
-            wipe(&mut out);
-            match write {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(Attempt::Down(format!("the connection broke: {error}"))),
-                Err(_) => return Err(Attempt::Down("it does not read what is sent to it".into())),
-            }
-            match step {
-                BackStep::Read => {
-                    // A STARTTLS that is asked for is still part of connecting.
-                    if stream.tls_facts().is_some() || link.settings.tls == TlsMode::None {
-                        greeted.get_or_insert_with(Instant::now);
-                    }
-                }
-                BackStep::StartTls => {
-                    let name = certificate_name(host)?;
-                    let config = link.tls.clone().ok_or_else(|| Attempt::Down("TLS is not set up".into()))?;
-                    let secured = timeout_at(connect_deadline, stream.connect_tls(config, name)).await;
-                    secured.map_err(|_| too_slow_to_greet(started))?.map_err(|error| tls_failed(&error))?;
-                    event = Some(BackEvent::TlsUp);
-                }
-                BackStep::Done(welcome) => {
-                    let list = welcome.capabilities.as_deref().unwrap_or_default();
-                    self.state.offers().insert(purpose.protocol.name, Offers::of(purpose.protocol, list));
-                    let greeted = greeted.unwrap_or(started);
-                    // The only place that takes it, and the loop ends here.
-                    let lease = lease.take().ok_or_else(|| Attempt::Down("its connection is not counted".into()))?;
-                    return Ok(Connected {
-                        tls: stream.tls_facts(),
-                        lease,
-                        welcome,
-                        rest: back.take_rest(),
-                        host: host_address,
-                        connect_took: greeted - started,
-                        login_took: greeted.elapsed(),
-                        stream,
-                    });
-                }
-                BackStep::BadCredentials if self.master.is_some() => {
-                    return Err(Attempt::Down("it refuses the master log-in of this back end".into()));
-                }
-                BackStep::BadCredentials => return Err(Attempt::Final(Failure::BadCredentials)),
-                BackStep::Passed(text) => return Err(Attempt::Final(Failure::Passed(text))),
-                BackStep::Fault(fault @ BackFault::Unavailable(_)) => return Err(Attempt::Busy(fault.to_string())),
-                BackStep::Fault(fault @ BackFault::Loop) => return Err(Attempt::Loop(fault.to_string())),
-                BackStep::Fault(fault) => return Err(Attempt::Down(fault.to_string())),
-            }
-        }
+                Trouble::BadCredentials => Attempt::Final(Failure::BadCredentials),
+                Trouble::Passed(text) => Attempt::Final(Failure::Passed(text)),
+                Trouble::Down(reason) => Attempt::Down(reason),
+                Trouble::Busy(reason) => Attempt::Busy(reason),
+                Trouble::Loop(reason) => Attempt::Loop(reason),
+            })?;
+        let list = welcome.capabilities.as_deref().unwrap_or_default();
+        self.state.offers().insert(purpose.protocol.name, Offers::of(purpose.protocol, list));
+        // The only place that takes it, and no further host is tried after this one.
+        let lease = lease.take().ok_or_else(|| Attempt::Down("its connection is not counted".into()))?;
+        let tls = stream.tls_facts();
+        Ok(Connected { stream, lease, welcome, rest, host: address, tls, connect_took, login_took: answer_took })
     }
 
-    /// A connection to the host, with implicit TLS where that is set.
-    async fn connect(
-        &self,
-        host: &str,
-        link: &ServiceLink,
-        purpose: &Purpose<'_>,
-        connect_deadline: Instant,
-    ) -> Result<(Stream, SocketAddr), Attempt> {
-        let settings = &link.settings;
-        let addresses: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
-            vec![SocketAddr::new(address, settings.port)]
-        } else {
-            let resolver = self.resolver.as_ref().ok_or_else(|| Attempt::Down("names can't be looked up".into()))?;
-            let mut found = resolver.addresses(host, settings.port).await.map_err(Attempt::Down)?;
-            found.truncate(ADDRESSES_MAX);
-            found
+    /// A log-in; `None`: there is nothing to log in with.
+    fn log_in_errand<'a>(&self, link: &ServiceLink, purpose: &Purpose<'a>) -> Option<Errand<'a>> {
+        let mechanism = link.settings.mechanism;
+        let login = match (&self.master, purpose.proof) {
+            (Some(Master { name, separator, password }), _) => {
+                let proof = Proof::Password(password.duplicate());
+                let (user, master) = match separator {
+                    Some(separator) => (format!("{}{separator}{name}", purpose.user), None),
+                    None => (purpose.user.to_owned(), Some(name.clone())),
+                };
+                BackLogin { user, master, proof, mechanism }
+            }
+            (None, proof) => {
+                BackLogin { user: purpose.user.to_owned(), master: None, proof: proof?.duplicate(), mechanism }
+            }
         };
-        let (first, awaited) = match (settings.announce, settings.tls) {
-            (Announce::ProxyV2, _) | (_, TlsMode::Implicit) => (Interest::WRITABLE, "connection"),
-            // A server that speaks first has accepted the connection when it does.
-            _ => (Interest::READABLE, "greeting"),
+        let client = &purpose.client;
+        let header = match link.settings.announce {
+            Announce::ProxyV2 => proxy_header::write_v2(client.address, client.local),
+            Announce::Id | Announce::Nothing => Vec::new(),
         };
-        let mut reason = "its name has no address".to_owned();
-        let many = addresses.len();
-        for (n, address) in addresses.into_iter().enumerate() {
-            if purpose.own_listeners.contains(&address) {
-                return Err(Attempt::Loop(format!(
-                    "{address} is one of our own listeners: the map leads back to Gatepost"
-                )));
-            }
-            let share = connect_deadline.saturating_duration_since(Instant::now()) / (many - n) as u32;
-            let connecting = Connection::open(address, self.source(settings, address), first);
-            let connection = match timeout_at(Instant::now() + share, connecting).await {
-                Ok(Ok(connection)) => connection,
-                Err(_) => {
-                    reason = format!("{address}: no {awaited} within {}", seconds(share));
-                    continue;
-                }
-                Ok(Err(error)) => {
-                    reason = format!("{address}: {error}");
-                    continue;
-                }
-            };
-            if leads_to_ourselves(&connection, address, purpose.own_listeners) {
-                return Err(Attempt::Loop(format!(
-                    "{address} is one of our own listeners: the map leads back to Gatepost"
-                )));
-            }
-            let mut stream = Stream::new(connection);
-            if settings.announce == Announce::ProxyV2 {
-                let header = proxy_header::write_v2(purpose.client.address, purpose.client.local);
-                stream
-                    .write_all(&header)
-                    .await
-                    .map_err(|error| Attempt::Down(format!("the connection broke: {error}")))?;
-            }
-            if settings.tls == TlsMode::Implicit {
-                let name = certificate_name(host)?;
-                let config = link.tls.clone().ok_or_else(|| Attempt::Down("TLS is not set up".into()))?;
-                stream.connect_tls(config, name).await.map_err(|error| tls_failed(&error))?;
-            }
-            return Ok((stream, address));
-        }
-        Err(Attempt::Down(reason))
-    }
-
-    fn setup(&self, link: &ServiceLink, purpose: &Purpose<'_>) -> BackSetup {
-        let mut login = BackLogin {
-            user: purpose.user.to_owned(),
-            master: None,
-            proof: purpose.proof.duplicate(),
-            mechanism: link.settings.mechanism,
-        };
-        if let Some(master) = &self.master {
-            login.proof = Proof::Password(master.password.duplicate());
-            match master.separator {
-                Some(separator) => login.user = format!("{}{separator}{}", purpose.user, master.name),
-                None => login.master = Some(master.name.clone()),
-            }
-        }
-        BackSetup {
+        let setup = BackSetup {
             starttls: link.settings.tls == TlsMode::StartTls,
-            login,
-            id: announcement(link.settings.announce, &purpose.client),
+            aim: BackAim::LogIn(login),
+            id: announcement(link.settings.announce, client),
             own_greeting: purpose.own_greeting.to_owned(),
             trace: purpose.tell.is_some(),
-        }
+        };
+        let Purpose { protocol, own_listeners, tell, .. } = *purpose;
+        Some(Errand { protocol, setup, header, own_listeners, tell })
     }
 }
 
@@ -344,40 +220,4 @@ fn announcement(announce: Announce, client: &Client<'_>) -> Vec<(String, String)
     let room = ID_PAIRS_MAX - pairs.len();
     pairs.extend(client.id.iter().take(room).take_while(fits).cloned());
     pairs
-}
-
-/// A listener on all addresses is met by connecting to any of our own.
-fn leads_to_ourselves(connection: &Connection, address: SocketAddr, own_listeners: &[SocketAddr]) -> bool {
-    let everywhere = |own: &SocketAddr| {
-        own.ip().is_unspecified() && own.port() == address.port() && own.is_ipv4() == address.is_ipv4()
-    };
-    let is_here = || connection.tcp()?.local_addr().map(|local| local.ip() == address.ip());
-    own_listeners.iter().any(everywhere) && is_here().unwrap_or(false)
-}
-
-/// The name that the certificate must carry. Of a service's name, the domain: what hosts serve it says the DNS,
-/// which anybody on the path could have said instead (RFC 6125, section 6.2.1).
-fn certificate_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>, Attempt> {
-    let mut name = host;
-    while name.starts_with('_') {
-        name = name.split_once('.').map_or("", |(_, rest)| rest);
-    }
-    tls::server_name(name).ok_or_else(|| Attempt::Down("its name can't stand in a certificate".into()))
-}
-
-fn tls_failed(error: &std::io::Error) -> Attempt {
-    Attempt::Down(format!("TLS failed: {error}"))
-}
-
-fn too_slow_to_greet(started: Instant) -> Attempt {
-    Attempt::Down(format!("no greeting within {}", seconds(started.elapsed())))
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.1}s", duration.as_secs_f64())
-}
-
-fn wipe(out: &mut Vec<u8>) {
-    use zeroize::Zeroize as _;
-    out.zeroize();
 }

@@ -1,5 +1,6 @@
 //! Back ends: which there are, how they are doing, and how many connections each has.
 
+mod conversation;
 mod log_in;
 
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gatepost_wire::sasl;
+use gatepost_wire::{Mechanism, sasl};
 use serde_json::json;
 
 use super::Failure;
@@ -93,13 +93,14 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
             false
         }
         Authenticate::Proxy { directories } => {
-            let Some(possible) = explain_directories(world, protocol, directories, &who, steps).await else {
+            let Some(possible) = explain_directories(world, service, directories, &who, steps).await else {
                 return false;
             };
             is_possible &= possible;
             true
         }
     };
+    explain_certificates(service, steps);
     let found = match world.map.find(&who, Evidence::default()).await {
         Ok(found) => found,
         Err(unanswered) => {
@@ -156,18 +157,39 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
             None => format!("as {login:?}, with the user's own password"),
         },
     );
+    if let Some(carried) = service.mechanisms.iter().find(|mechanism| mechanism.is_carried())
+        && !acts
+    {
+        let what = "brings nothing that could be passed on, and there is no master log-in: UNAVAILABLE";
+        steps.say("log-in", format!("{} {what}", carried.name()));
+    }
     is_possible &= explain_bars(entry, &who, world, steps);
     is_possible
+}
+
+/// By which certificates clients may come.
+fn explain_certificates(service: &Service, steps: &mut Steps) {
+    let own = service.listeners.iter().map(|listener| (listener.address.to_string(), &listener.client_certificates));
+    for (at, settings) in std::iter::once((String::from("all listeners"), &service.client_certificates)).chain(own) {
+        let Some(settings) = settings.as_ref().filter(|_| service.mechanisms.contains(&Mechanism::External)) else {
+            continue;
+        };
+        let protocol = service.protocol.name;
+        let text = format!("{protocol}: EXTERNAL takes certificates of {} at {at}", settings.ca.display());
+        steps.say("password", text);
+    }
 }
 
 /// What the directories say that check passwords, in turn; `None`: one can't answer.
 async fn explain_directories(
     world: &World,
-    protocol: &str,
+    service: &Service,
     names: &[String],
     who: &Who,
     steps: &mut Steps,
 ) -> Option<bool> {
+    let protocol = service.protocol.name;
+    let offers_scram = service.mechanisms.iter().any(|mechanism| mechanism.is_scram());
     let of_tokens = |name: &&String| world.config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
     let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(of_tokens);
     for name in &tokens {
@@ -180,6 +202,14 @@ async fn explain_directories(
         match find(&judge, who).await {
             Ok(entry) => {
                 is_possible |= explain_check(&judge, entry.as_ref(), who, steps);
+                let kept = entry.as_ref().and_then(|entry| entry.password.as_deref());
+                if offers_scram
+                    && judge.directory.keeps_hashes()
+                    && kept.is_some_and(|kept| hash::scram(kept).is_none())
+                {
+                    let what = "keeps no verifier for SCRAM, which is refused: set the password anew with --scram";
+                    steps.say("password", format!("{name} {what}"));
+                }
                 if entry.is_some() {
                     break;
                 }

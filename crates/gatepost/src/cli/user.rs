@@ -77,6 +77,9 @@ pub(super) struct Settings {
     /// A file whose first line is the password
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Keep the password so that SCRAM-SHA-256 can check it too (the other mechanisms still can)
+    #[arg(long, requires = "password_file")]
+    scram: bool,
     /// The only services the user may use, such as imap,pop3; with "", all
     #[arg(long, value_name = "LIST")]
     services: Option<String>,
@@ -235,7 +238,8 @@ impl Settings {
             .map(|path| crate::secret_file::read(&NamedFile::given(path), &mut warnings))
             .transpose()?;
         warnings.iter().for_each(|warning| eprintln!("gatepost: warning: {warning}"));
-        let password = password.map(|password| hash::make(&password)).transpose();
+        let make = if self.scram { hash::make_scram } else { hash::make };
+        let password = password.map(|password| make(&password)).transpose();
         let password = password.map_err(|error| Problem::of("--password-file", error.to_string()))?;
         Ok((name, password, self.directory.open(config).await?))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::Trust;
-use super::build::read_trust;
+use super::backend::read_trust;
 use super::query::{Dialect, Query};
 use super::reader::{Key, NamedFile, Place, Section, Table};
 use super::settings as at;
@@ -73,6 +73,15 @@ impl Directory {
     /// Whether it judges tokens, rather than passwords.
     pub(crate) fn takes_tokens(&self) -> bool {
         matches!(self.kind, DirectoryKind::OAuth2(_))
+    }
+
+    /// Whether what it keeps of a password can be seen, rather than only asked about.
+    pub(crate) fn keeps_hashes(&self) -> bool {
+        match &self.kind {
+            DirectoryKind::Sqlite { .. } | DirectoryKind::PasswdFile { .. } | DirectoryKind::Sql(_) => true,
+            DirectoryKind::Ldap(ldap) => ldap.verify == LdapVerify::Compare,
+            DirectoryKind::Http(_) | DirectoryKind::OAuth2(_) => false,
+        }
     }
 
     /// Whether it can tell a name that it doesn't know from a wrong password, so that the next may be asked.

@@ -4,24 +4,26 @@
 //! `config effective` follow. Here belong the settings' types and what they mean together; opening the
 //! files they name is the business of those who use them.
 
+mod backend;
 mod build;
 mod directory;
 mod map;
 mod networks;
 mod query;
 mod reader;
+mod service;
 mod settings;
 mod template;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost_wire::{Mechanism, Protocol};
 
-pub(crate) use build::is_host;
+pub(crate) use backend::is_host;
 pub(crate) use directory::{
     Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, OAuth2, Sql,
 };
@@ -36,6 +38,8 @@ pub(crate) use template::{Template, split as split_name};
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) name: String,
+    /// The folder for what Gatepost keeps.
+    pub(crate) state: PathBuf,
     pub(crate) drain: Duration,
     pub(crate) threads: Threads,
     pub(crate) log: Log,
@@ -204,6 +208,8 @@ pub(crate) struct Service {
     pub(crate) protocol: &'static Protocol,
     pub(crate) authenticate: Authenticate,
     pub(crate) mechanisms: Vec<Mechanism>,
+    /// `None`: clients are not asked for certificates.
+    pub(crate) client_certificates: Option<ClientCertificates>,
     pub(crate) plaintext: Plaintext,
     pub(crate) greeting: String,
     pub(crate) id: bool,
@@ -253,6 +259,34 @@ pub(crate) struct Listener {
     pub(crate) access: Vec<AccessRule>,
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     pub(crate) certificate: Option<CertificateFiles>,
+    /// `None`: as the service.
+    pub(crate) client_certificates: Option<ClientCertificates>,
+}
+
+/// Which certificates of clients are taken, and whose they are.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientCertificates {
+    /// The authorities that issue them.
+    pub(crate) ca: NamedFile,
+    /// What they have revoked.
+    pub(crate) crl: Option<NamedFile>,
+    /// Where the user's name stands: the first of these that a certificate has.
+    pub(crate) names: Vec<CertificateName>,
+    /// A client without one is turned away.
+    pub(crate) required: bool,
+}
+
+/// A field of a certificate that may hold a user's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CertificateName {
+    /// An e-mail address among the subject's alternative names.
+    Email,
+    /// Microsoft's user principal name, among the alternative names.
+    Upn,
+    /// The subject's common name.
+    CommonName,
+    /// The subject's user id.
+    UserId,
 }
 
 /// From whom the PROXY protocol is taken.

@@ -5,15 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gatepost_wire::Mechanism;
+
 use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
 use super::networks::{HostPattern, Network};
 use super::reader::{Key, Value};
 use super::template::Template;
 use super::values::{
-    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HttpUrl, LdapTls, LogTo, LoginBy, MechanismName, Pairs,
-    Pattern, Pin, Port, Several, Size, SqlTls, Weights,
+    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HttpUrl, LdapTls, LogTo, LoginBy, Pairs, Pattern, Pin, Port,
+    Several, Size, SqlTls, Weights,
 };
-use super::{Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
+use super::{CertificateName, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -116,7 +118,7 @@ section! { root, "", "Settings of the whole program.",
     tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory", "defence", "dns"],
     later &["pop3", "sieve", "submission", "smtp", "webmail", "cluster", "admin"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
-    STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps; this version keeps nothing there. A relative path, here and in every other setting, is relative to this file's folder.";
+    STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: unknown-users.key, which SCRAM needs and several nodes should share. A relative path, here and in every other setting, is relative to this file's folder.";
     DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
 }
 
@@ -175,10 +177,10 @@ section! { limits, "[imap.limits]", "Flow control; a connection must fit all lim
 }
 
 section! { service, "[imap]", "The IMAP service. It runs if this section stands in the file.",
-    tables &["limits", "access", "listener", "backend"], later &[], includes None;
+    tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes None;
     AUTHENTICATE: AuthenticateAt = "authenticate" or "\"backend\"", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
     DIRECTORY: Vec<String> = "directory", "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. One of type oauth2 checks tokens.";
-    MECHANISMS: Vec<MechanismName> = "mechanisms" or "[\"PLAIN\", \"LOGIN\"]", "SASL mechanisms offered.";
+    MECHANISMS: Vec<Mechanism> = "mechanisms" or "[\"PLAIN\", \"LOGIN\"]", "SASL mechanisms offered. With EXTERNAL and the SCRAM ones nothing comes that could be passed on: the back end needs a master log-in, or the directory holds a password for it.";
     PLAINTEXT: Plaintext = "plaintext" or "\"tls\"", "Where passwords are taken: under TLS only, loopback (also from 127.0.0.0/8 and ::1 in clear), or always.";
     GREETING: String = "greeting" or "\"Gatepost ready.\"", "The greeting's text, behind the name.";
     ID: bool = "id" or "true", "Answer the ID command.";
@@ -189,10 +191,18 @@ section! { service, "[imap]", "The IMAP service. It runs if this section stands 
 }
 
 section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 with STARTTLS and, with a certificate, 127.0.0.1:993 with implicit TLS.",
-    tables &["limits", "access", "proxy_protocol", "certificate"], later &[], includes Some(&names::SECTION);
+    tables &["limits", "access", "proxy_protocol", "certificate", "client_certificate"], later &[], includes Some(&names::SECTION);
     ADDRESS: SocketAddr = "address", "Address and port.";
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls or implicit.";
     IDLE_TIMEOUT: Duration = "idle_timeout", "Default: the service's.";
+}
+
+section! { client_certificate, "[imap.client_certificate]", "Asks clients under TLS for a certificate, by which the mechanism EXTERNAL lets them in. The same may stand in a listener, for that listener alone.",
+    tables &[], later &[], includes None;
+    CA: PathBuf = "ca", "Authorities that issue them, PEM. A certificate of any other ends the handshake.";
+    CRL: PathBuf = "crl", "What the authorities have revoked, PEM; for each of them one. Read again at a reload.";
+    NAME: Vec<CertificateName> = "name" or "[\"email\"]", "Where the user's name stands: email, upn (both among the alternative names), cn or uid (of the subject); the first of the list that a certificate has.";
+    REQUIRED: bool = "required" or "false", "Turn away clients without one. One of a gate's two locks: they must still log in.";
 }
 
 section! { proxy_protocol, "[imap.listener.proxy_protocol]", "Load balancers that announce the client by the PROXY protocol, version 1 or 2.",
@@ -395,6 +405,7 @@ static SECTIONS: &[&Section] = &[
     &service::SECTION,
     &limits::SECTION,
     &listener::SECTION,
+    &client_certificate::SECTION,
     &proxy_protocol::SECTION,
     &link::SECTION,
     &map::SECTION,

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
 use super::is_host;
 use super::reader::Value;
-use super::{Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
+use super::{CertificateName, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
@@ -475,32 +475,22 @@ impl Value for LdapUrl {
     }
 }
 
-/// A mechanism as written: one that is built, or the name of one that is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum MechanismName {
-    Known(Mechanism),
-    Later(String),
-}
-
-impl Value for MechanismName {
-    const EXPECTED: &'static str = "mechanisms out of \"PLAIN\", \"LOGIN\", \"OAUTHBEARER\" and \"XOAUTH2\"";
+impl Value for Mechanism {
+    const EXPECTED: &'static str = "mechanisms out of \"PLAIN\", \"LOGIN\", \"OAUTHBEARER\", \"XOAUTH2\", \"EXTERNAL\", \
+                                    \"SCRAM-SHA-256\" and \"SCRAM-SHA-256-PLUS\"";
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         let text = text(value)?;
-        if let Some(known) = Mechanism::SASL.into_iter().find(|mechanism| mechanism.name() == text) {
-            return Some(Self::Known(known));
-        }
-        let later = ["EXTERNAL", "SCRAM-SHA-256"].contains(&text);
-        later.then(|| Self::Later(text.to_owned()))
+        Self::SASL.into_iter().find(|mechanism| mechanism.name() == text)
     }
 
     fn show(&self) -> String {
-        match self {
-            Self::Known(mechanism) => quoted(mechanism.name()),
-            Self::Later(name) => quoted(name),
-        }
+        quoted(self.name())
     }
 }
+
+words!(CertificateName, "email, upn, cn or uid", "email" => CertificateName::Email, "upn" => CertificateName::Upn,
+    "cn" => CertificateName::CommonName, "uid" => CertificateName::UserId);
 
 #[cfg(test)]
 mod tests {

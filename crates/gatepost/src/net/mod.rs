@@ -1,5 +1,7 @@
 //! Sockets and TLS. Knows nothing of mail: here belong bytes, addresses and certificates.
 
+pub(crate) mod channel_binding;
+pub(crate) mod client_certificate;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod records;

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{CipherSuite, ClientConfig, ProtocolVersion, ServerConfig};
@@ -102,6 +102,15 @@ impl Side {
             Self::Server(side) => encrypt(side, partial, sending, outgoing),
             Self::Client(side) => encrypt(side, partial, sending, outgoing),
         }
+    }
+
+    /// The peer's certificate, if it showed one.
+    pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        let chain = match self {
+            Self::Server(tls) => tls.peer_certificates(),
+            Self::Client(tls) => tls.peer_certificates(),
+        };
+        chain?.first()
     }
 
     /// Version and cipher, once TLS is up.

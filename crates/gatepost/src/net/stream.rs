@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 use zeroize::Zeroize as _;
 
@@ -176,6 +176,11 @@ impl Stream {
     /// Version and cipher, once TLS is up.
     pub(crate) fn tls_facts(&self) -> Option<TlsFacts> {
         self.tls.as_ref()?.side.facts()
+    }
+
+    /// The peer's certificate, if it showed one.
+    pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.tls.as_ref()?.side.peer_certificate()
     }
 
     /// Appends what the peer sent next to `into`; 0: it says no more. For the time before the log-in:

@@ -20,7 +20,8 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::config::{CertificateFiles, NamedFile, Problem, TlsVersion, Trust};
+use super::client_certificate;
+use crate::config::{CertificateFiles, ClientCertificates, NamedFile, Problem, TlsVersion, Trust};
 
 /// A certificate that ends within this time is warned of.
 const EXPIRY_WARNING: Duration = Duration::from_hours(336);
@@ -152,14 +153,17 @@ pub(crate) fn server_config(
     certificates: &[Certificate],
     min: TlsVersion,
     alpn: &[u8],
+    clients: Option<&ClientCertificates>,
 ) -> Result<Option<Arc<ServerConfig>>, Problem> {
     let Some(resolver) = ByName::new(certificates) else { return Ok(None) };
     let fault = |error: rustls::Error| Problem::of("tls", error.to_string());
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(min))
-        .map_err(fault)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions(min)).map_err(fault)?;
+    let builder = match clients {
+        Some(settings) => builder.with_client_cert_verifier(client_certificate::verifier(settings, provider())?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![alpn.to_vec()];
     config.ignore_client_order = true;
     // Tickets keep nothing here for sessions that may never come back, and one is enough for a client
@@ -197,7 +201,7 @@ pub(crate) fn client_config(trust: &Trust, min: TlsVersion) -> Result<Arc<Client
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-fn roots_from(path: &NamedFile) -> Result<RootCertStore, Problem> {
+pub(super) fn roots_from(path: &NamedFile) -> Result<RootCertStore, Problem> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

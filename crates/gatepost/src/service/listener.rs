@@ -3,13 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use gatepost_wire::{Carry, ClientTls, FrontSetup, OAuthHints, Offers};
+use gatepost_wire::{Carry, ClientTls, FrontSetup, Mechanism, OAuthHints, Offers};
 use rustls::ServerConfig;
 
 use super::admit::Level;
 use crate::auth::Judge;
 use crate::config::{self, Plaintext, TlsMode};
 use crate::ledger::Scope;
+
+/// What is known of a client before it says anything.
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) is_secured: bool,
+    /// It has shown one that was taken.
+    pub(crate) has_certificate: bool,
+    /// There is something that a log-in could be bound to.
+    pub(crate) can_bind: bool,
+}
 
 /// A service, ready to serve.
 pub(crate) struct Service {
@@ -44,6 +54,11 @@ impl Service {
         self.settings.protocol.name
     }
 
+    /// Whether log-ins may be bound to the TLS beneath them.
+    pub(crate) fn binds(&self) -> bool {
+        self.settings.mechanisms.contains(&Mechanism::ScramPlus)
+    }
+
     /// The greeting's text, which also shows a loop.
     pub(crate) fn greeting(&self) -> String {
         format!("{} {}", self.node, self.settings.greeting)
@@ -57,16 +72,15 @@ impl Listener {
         proxy.from.iter().any(|network| network.contains(sender)).then_some(proxy.required)
     }
 
-    /// What a front must know for a client at `client`, now that TLS is up or not.
-    pub(crate) fn front(
-        &self,
-        client: SocketAddr,
-        secured: bool,
-        offers: Offers,
-        carry: Carry,
-        trace: bool,
-    ) -> FrontSetup {
+    /// Which certificates of clients are taken here.
+    pub(crate) fn client_certificates(&self) -> Option<&config::ClientCertificates> {
+        self.settings.client_certificates.as_ref().or(self.service.settings.client_certificates.as_ref())
+    }
+
+    /// What a front must know for this client, at this point.
+    pub(crate) fn front(&self, client: &Client, offers: Offers, carry: Carry, trace: bool) -> FrontSetup {
         let settings = &self.service.settings;
+        let secured = client.is_secured;
         let tls = match (secured, self.settings.tls) {
             (true, _) => ClientTls::Up,
             (false, TlsMode::StartTls) if self.tls.is_some() => ClientTls::Offered,
@@ -74,15 +88,20 @@ impl Listener {
         };
         let passwords = match settings.plaintext {
             Plaintext::Tls => secured,
-            Plaintext::Loopback => secured || client.ip().to_canonical().is_loopback(),
+            Plaintext::Loopback => secured || client.address.ip().to_canonical().is_loopback(),
             Plaintext::Always => true,
+        };
+        let is_possible = |mechanism: &&Mechanism| match mechanism {
+            Mechanism::External => client.has_certificate,
+            Mechanism::ScramPlus => client.can_bind,
+            _ => true,
         };
         FrontSetup {
             name: self.service.node.clone(),
             greeting: settings.greeting.clone(),
             tls,
             passwords,
-            mechanisms: settings.mechanisms.clone(),
+            mechanisms: settings.mechanisms.iter().filter(is_possible).copied().collect(),
             has_passwords: self.service.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty()),
             oauth: self.service.oauth.clone(),
             id: settings.id,

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Answer, Ask, Carry, Credentials, Event, Front, Mechanism, Outcome, Proof, Refusal, Step};
+use gatepost_wire::{Carry, Event, Front, Mechanism, Outcome, Proof, Refusal, Step};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use super::claim::{Claim, Heard, Progress};
 use super::idle::Wheel;
+use super::listener;
 use super::relay::Relay;
 use super::resolve::Place;
 use super::{Established, Session};
@@ -42,7 +44,7 @@ pub(super) enum Denied {
     Left,
     /// As for wrong credentials, but the configuration is why; the text is for the log.
     Unfit(String),
-    /// A directory names a place that can't be used; the text is for the log.
+    /// A directory names a place that can't be used, or nothing can be told the back end there; the text is for the log.
     Misplaced(String),
     /// Something is out of order; the text is for the log.
     Fault(Refusal, String),
@@ -53,7 +55,7 @@ impl Session {
     pub(super) async fn log_in(&mut self) -> Result<(Connected, Farewell), Ended> {
         let mut front = self.new_front(Carry::default());
         let mut out = Vec::new();
-        let mut connected = None;
+        let mut progress = Progress::default();
         let mut step = front.step(Event::Start, &mut out);
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() {
@@ -72,30 +74,19 @@ impl Session {
                     front = self.new_front(front.carry());
                     Step::Read
                 }
-                Step::Ask(Ask::Hopeless(mechanism)) => {
-                    self.refuse_hopeless(mechanism).await;
-                    front.step(Event::Answer(Answer::Refused(Refusal::BadCredentials)), &mut out)
-                }
-                Step::Ask(Ask::Login(credentials)) => {
+                Step::Ask(ask) => {
                     let id = front.client_id().to_vec();
-                    let answer = match self.answer(credentials, &id).await {
-                        Err(Denied::Left) => return Err(Ended::Gone("left during its log-in".into())),
-                        Ok((welcome, back)) => {
-                            connected = Some(back);
-                            Answer::Welcome(welcome)
-                        }
-                        Err(Denied::Refused(refusal) | Denied::Fault(refusal, _)) => Answer::Refused(refusal),
-                        Err(Denied::Misplaced(_)) => Answer::Refused(Refusal::Unavailable),
-                        Err(Denied::Unfit(_)) => Answer::Refused(Refusal::BadCredentials),
-                        Err(Denied::Passed(text)) => Answer::Passed(text),
-                    };
-                    front.step(Event::Answer(answer), &mut out)
+                    match self.hear(ask, &id, &mut progress).await {
+                        Heard::Answer(answer) => front.step(Event::Answer(answer), &mut out),
+                        Heard::Left => return Err(Ended::Gone("left during its log-in".into())),
+                    }
                 }
                 Step::Through => {
                     let text = (self.snapshot.listener.service.settings.protocol.turned_away)(Refusal::ShuttingDown);
                     let farewell = Farewell { client_rest: front.take_rest(), text };
                     // A front is only through after a welcome.
-                    return connected.map(|back| (back, farewell)).ok_or(Ended::Gone("no back end".into()));
+                    let Progress::In(connected) = progress else { return Err(Ended::Gone("no back end".into())) };
+                    return Ok((*connected, farewell));
                 }
                 Step::Close(outcome) => {
                     return Err(match outcome {
@@ -110,11 +101,16 @@ impl Session {
     /// A front for a new conversation. Of one before it, in clear, nothing but counts remains.
     fn new_front(&self, carry: Carry) -> Box<dyn Front> {
         let listener = &self.snapshot.listener;
-        let is_secured = self.client.tls_facts().is_some();
+        let client = listener::Client {
+            address: self.address,
+            is_secured: self.client.tls_facts().is_some(),
+            has_certificate: self.client.peer_certificate().is_some(),
+            can_bind: self.can_bind(),
+        };
         let trace = self.shared.log.wants(Level::Protocol);
         let protocol = listener.service.settings.protocol;
         let offers = self.snapshot.map.offers(protocol);
-        (protocol.front)(listener.front(self.address, is_secured, offers, carry, trace))
+        (protocol.front)(listener.front(&client, offers, carry, trace))
     }
 
     /// At level `protocol` the log shows the conversation.
@@ -155,20 +151,20 @@ impl Session {
     }
 
     /// Answers a log-in: who is it, where is the mail, and does the back end agree?
-    async fn answer(
+    pub(super) async fn answer(
         &mut self,
-        credentials: Credentials,
+        claim: &Claim,
         id: &[(String, String)],
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
         let asked = Instant::now();
         self.story.attempts += 1;
-        self.story.mechanism = Some(credentials.mechanism.name());
+        self.story.mechanism = Some(claim.mechanism.name());
         let names = &self.snapshot.listener.settings.names;
-        self.story.user = Some(&credentials.user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
+        self.story.user = Some(&claim.user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
         let user = self.story.user.clone();
         let attempt = self.begin(user.as_deref()).await?;
-        let result = match timeout_at(self.deadline, self.resolve(&credentials)).await {
-            Ok(Ok(place)) => self.connect(place, &credentials, id, asked).await,
+        let result = match timeout_at(self.deadline, self.resolve(claim)).await {
+            Ok(Ok(place)) => self.connect(place, claim.means.proof(), id, asked).await,
             Ok(Err(denied)) => {
                 if matches!(denied, Denied::Refused(Refusal::BadCredentials) | Denied::Unfit(_)) {
                     self.take_time(asked).await;
@@ -188,8 +184,7 @@ impl Session {
         match &result {
             Ok(_) => attempt.succeeded(self.story.user.as_deref().unwrap_or_default(), now),
             Err(denied) if is_failure(denied) => {
-                let (Proof::Password(shown) | Proof::Token(shown)) = &credentials.proof;
-                let tag = self.shared.defence.tag(shown.expose());
+                let tag = self.shared.defence.tag(claim.means.shown());
                 self.count_failure(attempt, tag, now);
             }
             // Not wrong, as far as anybody knows.
@@ -251,7 +246,7 @@ impl Session {
     }
 
     /// Counts and logs credentials that no user can have, and takes as long as for any others.
-    async fn refuse_hopeless(&mut self, mechanism: Mechanism) {
+    pub(super) async fn refuse_hopeless(&mut self, mechanism: Mechanism) {
         let asked = Instant::now();
         self.story.attempts += 1;
         self.story.mechanism = Some(mechanism.name());
@@ -274,7 +269,7 @@ impl Session {
     async fn connect(
         &mut self,
         place: Place,
-        credentials: &Credentials,
+        proof: Option<&Proof>,
         id: &[(String, String)],
         asked: Instant,
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
@@ -287,7 +282,7 @@ impl Session {
         let purpose = Purpose {
             protocol: self.snapshot.listener.service.settings.protocol,
             user: &login,
-            proof: other.as_ref().unwrap_or(&credentials.proof),
+            proof: other.as_ref().or(proof),
             client: Client { address: self.address, local: self.local, session: self.story.session.as_str(), id },
             own_greeting: &greeting,
             own_listeners: &self.snapshot.own_listeners,
@@ -328,7 +323,7 @@ impl Session {
     }
 
     /// Logs a failed log-in at once, in the words that filters against guessing know.
-    fn tell(&self, denied: &Denied) {
+    pub(super) fn tell(&self, denied: &Denied) {
         let log = &self.shared.log;
         match denied {
             Denied::Refused(_) | Denied::Passed(_) => self.story.tell_failure(log),
@@ -362,7 +357,8 @@ impl Session {
         farewell: &Farewell,
         held: (Slots, OwnedSemaphorePermit),
     ) -> Option<Established> {
-        let Self { mut client, mut story, shared, snapshot, expires, .. } = self;
+        let Self { mut client, mut story, shared, snapshot, expires, witness, .. } = self;
+        witness.iter().for_each(|witness| witness.forget());
         let Connected { stream: mut server, lease, rest, .. } = connected;
         let sent = (farewell.client_rest.len() as u64, rest.len() as u64);
         let moved = Scratch::with(|scratch| {

@@ -5,6 +5,7 @@
 
 mod access;
 pub(crate) mod admit;
+mod claim;
 pub(crate) mod idle;
 pub(crate) mod listener;
 mod login;
@@ -26,12 +27,14 @@ use gatepost_wire::{Refusal, proxy_header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
 use crate::config::{self, Level, TlsMode};
 use crate::defence::Defence;
 use crate::ledger::{Ledger, Slots};
 use crate::log::Logger;
 use crate::map::Map;
+use crate::net::channel_binding::Witness;
 use crate::net::socket::Connection;
 use crate::net::stream::{Scratch, Stream};
 use crate::story::{Ended, Story};
@@ -51,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) defence: Arc<Defence>,
     pub(crate) checker: Checker,
     pub(crate) pace: Pace,
+    pub(crate) strangers: Strangers,
     /// Directories are asked on the control plane's runtime.
     pub(crate) control: tokio::runtime::Handle,
     /// True once Gatepost is stopping.
@@ -91,6 +95,8 @@ struct Session {
     deadline: Instant,
     /// When the session must end, whatever it does.
     expires: Option<SystemTime>,
+    /// Sees what binds to this connection, where log-ins may be bound.
+    witness: Option<Arc<Witness>>,
     /// Bytes that came before they were asked for, behind a PROXY header.
     early: Vec<u8>,
     story: Box<Story>,
@@ -189,6 +195,7 @@ async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, Owned
         is_proxied: false,
         deadline,
         expires: None,
+        witness: None,
         early,
         story,
     };
@@ -275,9 +282,13 @@ impl Session {
 
     /// Ends TLS. Whatever came in clear before is not looked at.
     async fn secure(&mut self) -> Result<(), Ended> {
-        let Some(config) = self.snapshot.listener.tls.clone() else {
+        let Some(mut config) = self.snapshot.listener.tls.clone() else {
             return Err(Ended::TlsFailed("there is no certificate".into()));
         };
+        if self.snapshot.listener.service.binds() {
+            let (own, witness) = Witness::of(&config);
+            (config, self.witness) = (own, Some(witness));
+        }
         let started = Instant::now();
         let early = std::mem::take(&mut self.early);
         let we_speak = self.snapshot.listener.settings.tls == TlsMode::Implicit;
@@ -290,6 +301,16 @@ impl Session {
             Ok(Err(error)) => Err(Ended::TlsFailed(error.to_string())),
             Err(_) => Err(Ended::TlsFailed("the handshake took too long".into())),
         }
+    }
+
+    /// The bytes that bind to this connection by this type; `None`: there are none.
+    fn binding(&self, kind: &str) -> Option<Vec<u8>> {
+        self.witness.as_ref()?.binding(kind)
+    }
+
+    /// Whether a log-in can be bound to this connection.
+    fn can_bind(&self) -> bool {
+        ["tls-exporter", "tls-server-end-point"].into_iter().any(|kind| self.binding(kind).is_some())
     }
 
     /// Sees to it that the last words arrive: ends our side, then reads what the client still sends.

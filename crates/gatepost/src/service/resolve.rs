@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Credentials, Proof, Refusal};
+use gatepost_wire::{Proof, Refusal};
 use tokio::time::Instant;
 
 use super::Session;
+use super::claim::{Claim, Means};
 use super::login::Denied;
 use crate::auth::{Account, Denial};
 use crate::backend::Backend;
 use crate::directory::{Bar, Entry, LoginPassword, Via, Who};
 use crate::map::{Evidence, Found, NoPlace, Unanswered, admits};
+use crate::net::client_certificate;
 
 /// How often a directory is asked whether a user who is being moved has arrived.
 const HOLD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -38,26 +40,19 @@ struct Checked {
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve(&mut self, credentials: &Credentials) -> Result<Place, Denied> {
-        let mut who = Who {
-            user: self.story.user.clone().unwrap_or_default(),
-            service: self.snapshot.listener.service.name(),
-            client: self.address,
-            via: Via {
-                local: self.local,
-                is_proxied: self.is_proxied,
-                tls: self.client.tls_facts(),
-                attempt: self.story.attempts,
-            },
-        };
-        let checked = self.check(&mut who, credentials).await?;
+    pub(super) async fn resolve(&mut self, claim: &Claim) -> Result<Place, Denied> {
+        let mut who = self.who(self.story.user.as_deref().unwrap_or_default());
+        let means = &claim.means;
+        let checked = self.check(&mut who, means).await?;
         if who.user.is_empty() {
             return Err(Denied::Unfit("the client names no user, and only a token that is checked here could".into()));
         }
         let started = Instant::now();
-        let found = self.locate(&who, credentials, checked.as_ref()).await?;
+        let found = self.locate(&who, means, checked.as_ref()).await?;
         self.story.took.map = Some(started.elapsed().into());
-        let is_checked = checked.is_some() || matches!(found, Found::Account { is_checked: true, .. });
+        let is_checked = checked.is_some()
+            || matches!(means, Means::Certificate)
+            || matches!(found, Found::Account { is_checked: true, .. });
         let (backend, _) = self.snapshot.map.choose(&who.user, &found).map_err(|no_place| match no_place {
             NoPlace::Unknown => Denied::Refused(Refusal::BadCredentials),
             NoPlace::Refused(text) => Denied::Misplaced(text),
@@ -69,7 +64,13 @@ impl Session {
         } else if acts_for_the_user || entry.is_some_and(|entry| permitted(entry, &who).is_err()) {
             // Who may not in learns that only with the right password, and a log-in by somebody else's must not
             // let anybody in whose own nobody asked for. What was remembered is not good enough here.
-            self.check_by_map(&who, &backend, credentials).await?;
+            self.check_by_map(&who, &backend, means).await?;
+        }
+        if means.proof().is_none() && !acts_for_the_user {
+            let what = "needs a master log-in ([backend.NAME.login]), or a password in the directory";
+            let text =
+                format!("{} {what}: {} brings none that could be passed on", backend.name, claim.mechanism.name());
+            return Err(Denied::Misplaced(text));
         }
         Ok(Place {
             login: entry.and_then(|entry| entry.login.clone()).unwrap_or(who.user),
@@ -79,10 +80,76 @@ impl Session {
         })
     }
 
-    /// Checks the password or token against the service's directories, where it has some: what that gave.
-    async fn check(&mut self, who: &mut Who, credentials: &Credentials) -> Result<Option<Checked>, Denied> {
+    /// A user of this name, come as this client has.
+    pub(super) fn who(&self, user: &str) -> Who {
+        Who {
+            user: user.to_owned(),
+            service: self.snapshot.listener.service.name(),
+            client: self.address,
+            via: Via {
+                local: self.local,
+                is_proxied: self.is_proxied,
+                tls: self.client.tls_facts(),
+                attempt: self.story.attempts,
+            },
+        }
+    }
+
+    /// Checks what was shown against the service's directories, where it has some: what that gave.
+    async fn check(&mut self, who: &mut Who, means: &Means) -> Result<Option<Checked>, Denied> {
+        let checked = match means {
+            Means::Secret(proof) => self.check_secret(who, proof).await?,
+            Means::Certificate => self.check_certificate(who).await?,
+            Means::Scram(scram) => {
+                let (by, entry) = scram.check()?;
+                Some(Checked { by, entry, is_current: true })
+            }
+        };
+        let Some(checked) = checked else { return Ok(None) };
+        if let Some(name) = &checked.entry.name {
+            self.take_name(who, name)?;
+        }
+        permitted(&checked.entry, who)?;
+        Ok(Some(checked))
+    }
+
+    /// Whose the client's certificate is, and what the service's directories say of them.
+    async fn check_certificate(&mut self, who: &mut Who) -> Result<Option<Checked>, Denied> {
+        let listener = &self.snapshot.listener;
+        let held = match (self.client.peer_certificate(), listener.client_certificates()) {
+            (Some(certificate), Some(settings)) => client_certificate::names(certificate, &settings.names),
+            _ => Vec::new(),
+        };
+        let held: Vec<_> = held.iter().map(|name| listener.settings.names.canonical(name)).collect();
+        // One that holds several names is for any of them.
+        match held.iter().find(|name| **name == who.user).or(held.first()) {
+            Some(name) => self.take_name(who, &name.clone())?,
+            None => return Err(Denied::Unfit("the client's certificate holds no name, or has ended".into())),
+        }
         let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
-        let (judges, proof) = match &credentials.proof {
+        let started = Instant::now();
+        let (judges, asked) = (checks.passwords.clone(), who.clone());
+        let looking = async move {
+            for judge in judges.iter().filter(|judge| judge.directory.finds()) {
+                match judge.directory.find(&asked).await {
+                    Ok(Some(entry)) => {
+                        return Ok(Some(Checked { by: Arc::clone(&judge.name), entry, is_current: true }));
+                    }
+                    Ok(None) => {}
+                    Err(fault) => return Err(format!("{}: {fault}", judge.name)),
+                }
+            }
+            Ok(None)
+        };
+        let found = self.on_control(looking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
+        self.story.took.auth = Some(started.elapsed().into());
+        found.map(Some).ok_or(Denied::Refused(Refusal::BadCredentials))
+    }
+
+    /// Checks a password or token against the service's directories.
+    async fn check_secret(&mut self, who: &Who, proof: &Proof) -> Result<Option<Checked>, Denied> {
+        let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
+        let (judges, proof) = match proof {
             Proof::Password(password) => (&checks.passwords, password),
             Proof::Token(token) => (&checks.tokens, token),
         };
@@ -110,12 +177,7 @@ impl Session {
         };
         let judged = self.on_control(checking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
         self.story.took.auth = Some(started.elapsed().into());
-        let checked = judged.map_err(denied)?;
-        if let Some(name) = &checked.entry.name {
-            self.take_name(who, name)?;
-        }
-        permitted(&checked.entry, who)?;
-        Ok(Some(checked))
+        judged.map(Some).map_err(denied)
     }
 
     /// Whose a token is, says the token: the client may have said the same, or nothing. So may other directories say.
@@ -131,11 +193,13 @@ impl Session {
     }
 
     /// What the map's directories say; while they say that the user is being moved, not at once.
-    async fn locate(&self, who: &Who, credentials: &Credentials, checked: Option<&Checked>) -> Result<Found, Denied> {
+    async fn locate(&self, who: &Who, means: &Means, checked: Option<&Checked>) -> Result<Found, Denied> {
+        // A certificate is good for as long as it lasts: whether its owner still is, only the directory knows.
+        let is_now = matches!(means, Means::Certificate) && checked.is_none();
         let mut found = match self.snapshot.map.known(who) {
             // The way to the control plane and back costs more than the rest of a log-in.
-            Some(found) if checked.is_none_or(|checked| !checked.is_current) => found,
-            _ => self.ask_map(who, credentials, checked, false).await?,
+            Some(found) if !is_now && checked.is_none_or(|checked| !checked.is_current) => found,
+            _ => self.ask_map(who, means, checked, is_now).await?,
         };
         let patience = Instant::now() + self.snapshot.map.settings.hold_time;
         while found.entry().is_some_and(|entry| entry.held) {
@@ -143,7 +207,7 @@ impl Session {
                 return Err(Denied::Fault(Refusal::Unavailable, "the directory holds the user's log-ins".into()));
             }
             tokio::time::sleep(HOLD_LOOK_INTERVAL).await;
-            found = self.ask_map(who, credentials, None, true).await?;
+            found = self.ask_map(who, means, None, true).await?;
         }
         match found {
             Found::Denied(denial) => Err(denied(denial)),
@@ -154,18 +218,18 @@ impl Session {
     async fn ask_map(
         &self,
         who: &Who,
-        credentials: &Credentials,
+        means: &Means,
         checked: Option<&Checked>,
         is_now: bool,
     ) -> Result<Found, Denied> {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
         let checked = checked.cloned();
-        let proof = credentials.proof.duplicate();
+        let password = match means.proof() {
+            Some(Proof::Password(password)) => Some(password.duplicate()),
+            Some(Proof::Token(_)) | None => None,
+        };
         let found = self.on_control(async move {
-            let password = match &proof {
-                Proof::Password(password) => Some(password),
-                Proof::Token(_) => None,
-            };
+            let password = password.as_ref();
             let checked = checked.as_ref().filter(|checked| checked.is_current);
             let checked = checked.map(|Checked { by, entry, .. }| (&**by, entry));
             let evidence = Evidence { password, checked };
@@ -175,12 +239,12 @@ impl Session {
     }
 
     /// Checks a password against what the map's directories say now.
-    async fn check_by_map(&self, who: &Who, backend: &Backend, credentials: &Credentials) -> Result<(), Denied> {
+    async fn check_by_map(&self, who: &Who, backend: &Backend, means: &Means) -> Result<(), Denied> {
         let unfit = || {
             let what = "has a master log-in or the account is restricted, and no directory can check its password";
             Denied::Unfit(format!("{} {what}", backend.name))
         };
-        let Proof::Password(password) = &credentials.proof else { return Err(unfit()) };
+        let Some(Proof::Password(password)) = means.proof() else { return Err(unfit()) };
         let (map, checker, asked) = (Arc::clone(&self.snapshot.map), self.shared.checker.clone(), who.clone());
         let password = password.duplicate();
         let judged = self.on_control(async move { map.judge(&checker, &asked, &password).await }).await;
@@ -192,7 +256,7 @@ impl Session {
     }
 
     /// Runs what may talk to directories on the control plane.
-    async fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+    pub(super) async fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         match self.shared.control.spawn(work).await {
             Ok(value) => value,
             // The control plane ends only with the program, and this session with it.

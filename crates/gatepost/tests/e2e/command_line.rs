@@ -100,7 +100,7 @@ fn errors_name_file_line_and_column_all_at_once() {
         "gatepost.toml:1:1: nmae: unknown setting; did you mean `name`?",
         "gatepost.toml:3:17: imap.login_timeout: expected a duration such as \"90s\", \"5m\" or \"1h\", found \"5 minutes\"",
         "gatepost.toml:4:16: imap.idle_timeout: is at least 30m",
-        "gatepost.toml:5:14: imap.mechanisms: EXTERNAL: not in this version of Gatepost",
+        "gatepost.toml:5:14: imap.mechanisms: EXTERNAL is offered, but no client is asked for a certificate",
         "gatepost.toml:7:11: imap.listener.address: expected an address and port",
         "gatepost.toml:8:2: pop3: not in this version of Gatepost",
         "gatepost.toml:9:2: cluster: not in this version of Gatepost",

@@ -203,9 +203,14 @@ pub(crate) fn client_config_for(
     authority: &Path,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority).expect("an authority")).expect("an authority");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
-    builder.with_root_certificates(roots).with_no_client_auth()
+    builder.with_root_certificates(roots(authority)).with_no_client_auth()
+}
+
+/// This authority alone.
+pub(crate) fn roots(authority: &Path) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority).expect("an authority")).expect("an authority");
+    roots
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::syntax::{capability_list, printable, push_id, push_quoted, response_code};
 use crate::frame::{Frame, Framer};
 use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::protocols::{BackEvent, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Proof, Welcome};
+use crate::protocols::{BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
 
@@ -14,6 +14,7 @@ const TAG_STARTTLS: &str = "S";
 const TAG_CAPABILITY: &str = "C";
 const TAG_ID: &str = "I";
 const TAG_LOGIN: &str = "L";
+const TAG_LOGOUT: &str = "Q";
 
 /// See the module's documentation.
 pub(super) struct Back {
@@ -43,6 +44,8 @@ enum State {
     },
     /// Logged in by an answer that names no capabilities.
     Capabilities(Welcome),
+    /// It is in order; goodbye is said.
+    Leaving,
     Over,
 }
 
@@ -100,6 +103,10 @@ impl Back {
         }
         match parse(line) {
             Some(Response::Untagged(text)) if starts_with_word(text, b"BYE") => {
+                if matches!(self.state, State::Leaving) {
+                    self.state = State::Over;
+                    return BackStep::Done(Welcome::default());
+                }
                 self.fault(BackFault::Bye(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
             Some(Response::Untagged(text)) => {
@@ -128,7 +135,7 @@ impl Back {
             self.state = State::StartTls;
             return BackStep::Read;
         }
-        self.log_in_when_known(out)
+        self.go_on_when_known(out)
     }
 
     /// Keeps what an untagged response brings: capabilities, and during the log-in what the client should see.
@@ -170,7 +177,7 @@ impl Back {
                 }
             }
             State::StartTls if expected(TAG_STARTTLS) => self.fault(BackFault::NoStartTls),
-            State::Capability if expected(TAG_CAPABILITY) && self.capabilities.is_some() => self.log_in_when_known(out),
+            State::Capability if expected(TAG_CAPABILITY) && self.capabilities.is_some() => self.go_on_when_known(out),
             State::Capability if expected(TAG_CAPABILITY) => {
                 self.fault(BackFault::Protocol("it announces no capabilities"))
             }
@@ -217,14 +224,20 @@ impl Back {
         }
     }
 
-    fn log_in_when_known(&mut self, out: &mut Vec<u8>) -> BackStep {
+    /// Logs in, or leaves, once the capabilities are known.
+    fn go_on_when_known(&mut self, out: &mut Vec<u8>) -> BackStep {
         let Some(list) = &self.capabilities else {
             out.extend_from_slice(format!("{TAG_CAPABILITY} CAPABILITY\r\n").as_bytes());
             self.state = State::Capability;
             return BackStep::Read;
         };
+        let BackAim::LogIn(login) = &self.setup.aim else {
+            out.extend_from_slice(format!("{TAG_LOGOUT} LOGOUT\r\n").as_bytes());
+            self.state = State::Leaving;
+            return BackStep::Read;
+        };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
-        let mechanism = choose(&self.setup.login, offers);
+        let mechanism = choose(login, offers);
         let takes_initial = offers("SASL-IR");
         let unasked = offers("LITERAL+") || offers("LITERAL-");
         let announces = offers("ID") && !self.setup.id.is_empty();
@@ -234,7 +247,6 @@ impl Back {
             push_id(&self.setup.id, out);
             out.extend_from_slice(b"\r\n");
         }
-        let login = &self.setup.login;
         let secret = match &login.proof {
             Proof::Password(secret) | Proof::Token(secret) => secret,
         };
@@ -296,7 +308,7 @@ impl crate::protocols::Back for Back {
                 self.framer.push(bytes);
                 self.run(out)
             }
-            BackEvent::TlsUp => self.log_in_when_known(out),
+            BackEvent::TlsUp => self.go_on_when_known(out),
         }
     }
 
@@ -335,6 +347,8 @@ fn messages(mechanism: Mechanism, login: &BackLogin, secret: &Secret) -> Vec<Sec
             };
             vec![sasl::plain_message(authzid, authcid, secret)]
         }
+        // A user can be spoken for with a password or a token alone: none of these is ever chosen.
+        Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Vec::new(),
     }
 }
 

@@ -46,6 +46,14 @@ enum Exchange {
     Token(Mechanism),
     /// Nothing more: the client has read why its token is refused, and must say so before it is told.
     TokenRefused,
+    /// A message that is only carried; the first of its exchange, or a reply.
+    Carried(Mechanism, Turn),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Later,
 }
 
 /// What a wrong command is told; counted against `max_errors`.
@@ -263,6 +271,7 @@ impl Front {
             Mechanism::Plain | Mechanism::Command => Exchange::Plain,
             Mechanism::Login => Exchange::LoginUser,
             Mechanism::OAuthBearer | Mechanism::XOAuth2 => Exchange::Token(mechanism),
+            Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Exchange::Carried(mechanism, Turn::First),
         };
         match initial {
             Some(initial) => self.respond(tag, exchange, initial, out),
@@ -272,7 +281,7 @@ impl Front {
 
     fn challenge(&mut self, tag: String, exchange: Exchange, out: &mut Vec<u8>) -> Step {
         let prompt = match exchange {
-            Exchange::Plain | Exchange::Token(_) | Exchange::TokenRefused => "",
+            Exchange::Plain | Exchange::Token(_) | Exchange::TokenRefused | Exchange::Carried(..) => "",
             Exchange::LoginUser => sasl::LOGIN_PROMPTS[0],
             Exchange::LoginPassword { .. } => sasl::LOGIN_PROMPTS[1],
         };
@@ -324,6 +333,13 @@ impl Front {
                 };
                 self.ask(tag, mechanism, credentials)
             }
+            Exchange::Carried(mechanism, turn) => {
+                self.state = State::Asked { tag, mechanism };
+                Step::Ask(match turn {
+                    Turn::First => Ask::Exchange(mechanism, message),
+                    Turn::Later => Ask::Reply(message),
+                })
+            }
             // Whatever it says, it has been answered.
             Exchange::TokenRefused => self.refuse(&tag, Refusal::BadCredentials, out),
         }
@@ -343,6 +359,11 @@ impl Front {
             return Step::Read;
         };
         match answer {
+            Answer::Challenge(message) => {
+                out.extend_from_slice(format!("+ {}\r\n", sasl::encode(message)).as_bytes());
+                self.state = State::Sasl { tag, exchange: Exchange::Carried(mechanism, Turn::Later) };
+                Step::Read
+            }
             Answer::Welcome(welcome) => {
                 self.welcome(&tag, welcome, out);
                 Step::Through

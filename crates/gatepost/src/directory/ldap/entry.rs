@@ -77,9 +77,15 @@ fn one<'e>(entry: &'e SearchEntry, name: Option<&String>) -> Result<Option<&'e s
     }
 }
 
-/// The hash that a password is compared with; of several, the first in a form that is known.
+/// The hash that a password is compared with; of several, a verifier for SCRAM, which serves for both, or the first
+/// in a form that is known.
 fn password(entry: &SearchEntry, settings: &config::Ldap) -> Result<Option<String>, String> {
     let mut in_clear = false;
+    let is_verifier =
+        |value: &&String| value.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("{SCRAM-SHA-256}"));
+    if let Some(verifier) = all(entry, settings.fields.password.as_ref()).iter().find(is_verifier) {
+        return Ok(Some(verifier.clone()));
+    }
     for value in all(entry, settings.fields.password.as_ref()) {
         let scheme = value.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(scheme, _)| scheme);
         match scheme.map(str::to_ascii_uppercase).as_deref() {

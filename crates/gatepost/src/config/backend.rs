@@ -1,0 +1,117 @@
+//! Back ends as the configuration describes them, and how services talk to them.
+
+use std::path::PathBuf;
+
+use gatepost_wire::Protocol;
+
+use super::reader::{Key, Table};
+use super::settings as at;
+use super::values::{AnnounceBy, Delimiter, LoginBy, Pin, Port};
+use super::{Announce, Backend, Link, MasterLogin, TlsMode, Trust};
+
+/// One back end, with its link for each service: the service's own settings, overridden by the back end's.
+pub(super) fn read_backend(
+    name: &str,
+    table: &Table<'_>,
+    services: &[(&'static Protocol, Table<'_>)],
+) -> Option<Backend> {
+    let hosts = table.require(&at::backend::HOST);
+    for host in hosts.iter().flatten().filter(|host| !is_host(host)) {
+        table.problem_with(
+            &at::backend::HOST,
+            format_args!("expected a host name or address without a port, found {host:?}"),
+        );
+    }
+    if hosts.as_ref().is_some_and(Vec::is_empty) {
+        table.problem_with(&at::backend::HOST, "names no host");
+    }
+    let login = table.optional_table("login", &at::login::SECTION).and_then(|login| read_login(&login));
+    let links = services.iter().filter_map(|(protocol, service)| {
+        let own = table.table(protocol.name, &at::backend_service::SECTION);
+        let port = own.get(&at::backend_service::PORT);
+        let link = read_link(service, &own, port, protocol)?;
+        let is_here =
+            |host: &String| host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if link.tls == TlsMode::None && !hosts.iter().flatten().all(is_here) {
+            own.warn_of(&at::link::TLS, "none: passwords and mail cross the network to this back end in clear");
+        }
+        if !link.trust.verify && link.trust.pins.is_empty() && link.tls != TlsMode::None {
+            own.warn_of(
+                &at::link::VERIFY,
+                "the back end's certificate is not checked: anyone on the path can read passwords",
+            );
+        }
+        Some((protocol.name, link))
+    });
+    let links = links.collect();
+    Some(Backend { name: name.to_owned(), hosts: hosts?, login, links })
+}
+
+/// A name or an address, as it may be looked up.
+pub(crate) fn is_host(host: &str) -> bool {
+    let is_name = !host.is_empty()
+        && host.len() <= 253
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
+    is_name || host.parse::<std::net::IpAddr>().is_ok()
+}
+
+fn read_login(table: &Table<'_>) -> Option<MasterLogin> {
+    let master = table.require(&at::login::MASTER);
+    let password_file = table.require_file(&at::login::PASSWORD_FILE);
+    let separator = table.get(&at::login::SEPARATOR).map(|Delimiter(separator)| separator);
+    Some(MasterLogin { master: master?, separator, password_file: password_file? })
+}
+
+pub(super) fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol: &Protocol) -> Option<Link> {
+    use at::link as key;
+
+    let tls = own.inherit(service, &key::TLS)?;
+    let port = port.map(|port| port.0);
+    for timeout in [&key::CONNECT_TIMEOUT, &key::LOGIN_TIMEOUT] {
+        if own.inherit_quietly(service, timeout).is_some_and(|time| time.is_zero()) {
+            own.problem_with(timeout, "is more than nothing");
+        }
+    }
+    let announce = match own.inherit(service, &key::ANNOUNCE)? {
+        AnnounceBy::Auto | AnnounceBy::Id => Announce::Id,
+        AnnounceBy::None => Announce::Nothing,
+        AnnounceBy::ProxyV2 => Announce::ProxyV2,
+        AnnounceBy::Xclient => {
+            own.problem_with(&key::ANNOUNCE, format_args!("{} has no XCLIENT; use id", protocol.title));
+            return None;
+        }
+    };
+    let trust = Trust {
+        verify: own.inherit(service, &key::VERIFY)?,
+        ca: own.inherit_file(service, &key::CA),
+        pins: own.inherit(service, &key::PINS).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
+    };
+    Some(Link {
+        port: port.unwrap_or(if tls == TlsMode::Implicit { protocol.tls_port } else { protocol.port }),
+        tls,
+        trust,
+        connect_timeout: own.inherit(service, &key::CONNECT_TIMEOUT)?,
+        login_timeout: own.inherit(service, &key::LOGIN_TIMEOUT)?,
+        max_connections: own.inherit(service, &key::MAX_CONNECTIONS),
+        mechanism: match own.inherit(service, &key::MECHANISM)? {
+            LoginBy::Best => None,
+            LoginBy::One(mechanism) => Some(mechanism),
+        },
+        source_addresses: own.inherit(service, &key::SOURCE_ADDRESS).unwrap_or_default(),
+        announce,
+    })
+}
+
+/// Which certificates are taken of the servers that a table is about.
+pub(super) fn read_trust(
+    table: &Table<'_>,
+    verify: &Key<bool>,
+    ca: &Key<PathBuf>,
+    pins: &Key<Vec<Pin>>,
+) -> Option<Trust> {
+    Some(Trust {
+        verify: table.get(verify)?,
+        ca: table.file(ca),
+        pins: table.get(pins).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
+    })
+}

@@ -1,0 +1,284 @@
+//! A service as the configuration describes it: who may connect, how it is authenticated, its listeners.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use gatepost_wire::{Mechanism, Protocol};
+
+use super::build::read_certificate;
+use super::directory::Directory;
+use super::map;
+use super::reader::Table;
+use super::settings as at;
+use super::values::AuthenticateAt;
+use super::{
+    AccessRule, Authenticate, ClientCertificates, Limits, Link, Listener, Names, Plaintext, ProxyProtocol, Service,
+    Tls, TlsMode,
+};
+
+/// RFC 9051, section 5.4: an autologout timer is at least this long.
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_mins(30);
+
+pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
+    let rules = parent.tables("access", &at::access::SECTION);
+    let read = |(n, table): (usize, &Table<'_>)| {
+        table.head("[[", "]]");
+        let allow = table.get(&at::access::ALLOW);
+        let deny = table.get(&at::access::DENY);
+        let priority = table.get(&at::access::PRIORITY)?;
+        let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
+        if [&allow, &deny].into_iter().flatten().any(Vec::is_empty) {
+            table.problem("names no network");
+        }
+        let (networks, allow) = match (allow, deny) {
+            (Some(networks), None) => (networks, true),
+            (None, Some(networks)) => (networks, false),
+            _ => {
+                table.problem("an access rule has either `allow` or `deny`");
+                return None;
+            }
+        };
+        if !allow && limits != Limits::NONE {
+            table.problem("limits go with `allow`: what is denied can't be limited");
+        }
+        let list = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let key = if limits == Limits::NONE { String::new() } else { format!("{level} {priority} {list}") };
+        Some(AccessRule { name: format!("{level} rule {}", n + 1), key, networks, allow, priority, limits })
+    };
+    rules.iter().enumerate().filter_map(read).collect()
+}
+
+fn read_limits(table: &Table<'_>) -> Option<Limits> {
+    let interval = table.get(&at::limits::INTERVAL)?;
+    if interval.is_zero() || interval > Duration::from_hours(24) {
+        table.problem_with(&at::limits::INTERVAL, "is more than nothing and at most one day");
+    }
+    Some(Limits {
+        connections: table.get(&at::limits::CONNECTIONS),
+        connections_per_ip: table.get(&at::limits::CONNECTIONS_PER_IP),
+        new_connections: table.get(&at::limits::NEW_CONNECTIONS),
+        new_connections_per_ip: table.get(&at::limits::NEW_CONNECTIONS_PER_IP),
+        interval,
+    })
+}
+
+pub(super) fn read_service(
+    table: &Table<'_>,
+    protocol: &'static Protocol,
+    tls: Option<&Tls>,
+    directories: &[Directory],
+    map: &Table<'_>,
+    link: Link,
+) -> Option<Service> {
+    use at::service as key;
+
+    let mechanisms = table.get(&key::MECHANISMS);
+    if mechanisms.as_ref().is_some_and(Vec::is_empty) {
+        table.warn_of(&key::MECHANISMS, "[]: clients are left with the bare log-in command");
+    }
+    let authenticate = read_authenticate(table, mechanisms.as_deref().unwrap_or_default(), directories)?;
+    let max_auth_errors = table.get(&key::MAX_AUTH_ERRORS)?;
+    if max_auth_errors == 0 {
+        table.warn_of(&key::MAX_AUTH_ERRORS, "0: one connection may guess passwords without end");
+    }
+    let plaintext = table.get(&key::PLAINTEXT)?;
+    if plaintext == Plaintext::Always {
+        table.warn_of(&key::PLAINTEXT, "always: passwords cross the network in clear");
+    }
+    let login_timeout = table.get(&key::LOGIN_TIMEOUT)?;
+    if login_timeout.is_zero() {
+        table.problem_with(&key::LOGIN_TIMEOUT, "is more than nothing");
+    }
+    let idle_timeout = table.get(&key::IDLE_TIMEOUT)?;
+    if idle_timeout < IDLE_TIMEOUT_MIN {
+        table.problem_with(&key::IDLE_TIMEOUT, "is at least 30m (RFC 9051, section 5.4)");
+    }
+    let has_certificate = tls.is_some_and(|tls| !tls.certificates.is_empty());
+    let mut listeners: Vec<_> = table
+        .tables("listener", &at::listener::SECTION)
+        .iter()
+        .filter_map(|listener| read_listener(listener, protocol, map, idle_timeout, has_certificate))
+        .collect();
+    let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
+    if listeners.is_empty() {
+        let names = map::names_of(map);
+        listeners = default_listeners(table, protocol, idle_timeout, &names, has_certificate);
+    }
+    if plaintext == Plaintext::Tls && listeners.iter().all(|listener| listener.tls == TlsMode::None) {
+        table.warn_of(&key::PLAINTEXT, "tls: no listener has TLS, so that nobody can log in");
+    }
+    let client_certificates = read_client_certificates(table);
+    let offers_external = mechanisms.iter().flatten().any(|mechanism| *mechanism == Mechanism::External);
+    let asks = client_certificates.is_some() || listeners.iter().any(|listener| listener.client_certificates.is_some());
+    if offers_external && !asks {
+        let what = "EXTERNAL is offered, but no client is asked for a certificate";
+        table.problem_with(&key::MECHANISMS, format_args!("{what}: add [{}.client_certificate]", protocol.name));
+    }
+    Some(Service {
+        protocol,
+        authenticate,
+        mechanisms: mechanisms?,
+        client_certificates,
+        plaintext,
+        greeting: table.get(&key::GREETING)?,
+        id: table.get(&key::ID)?,
+        max_errors: NonZeroU32::new(table.get(&key::MAX_ERRORS)?),
+        max_auth_errors: NonZeroU32::new(max_auth_errors),
+        login_timeout,
+        limits,
+        access: read_access(table, protocol.name),
+        listeners,
+        link,
+    })
+}
+
+fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Directory]) -> Option<Authenticate> {
+    use at::service as key;
+
+    let names = table.get(&key::DIRECTORY).unwrap_or_default();
+    let find = |name: &String| known.iter().find(|directory| directory.name == *name);
+    for name in names.iter().filter(|name| find(name).is_none()) {
+        table.problem_with(&key::DIRECTORY, format_args!("there is no [directory.{name}]"));
+    }
+    if table.get(&key::AUTHENTICATE)? == AuthenticateAt::Backend {
+        if let Some(scram) = mechanisms.iter().find(|mechanism| mechanism.is_scram()) {
+            let what = "is checked against what a directory keeps: it needs authenticate = \"proxy\"";
+            table.problem_with(&key::MECHANISMS, format_args!("{} {what}", scram.name()));
+        }
+        return Some(Authenticate::Backend);
+    }
+    if names.is_empty() {
+        table.problem_with(&key::AUTHENTICATE, "proxy needs `directory`, which checks the passwords");
+        return None;
+    }
+    let can = |tokens: bool| names.iter().filter_map(find).any(|directory| directory.takes_tokens() == tokens);
+    let all_known = names.iter().all(|name| find(name).is_some());
+    let keeps_hashes = names.iter().filter_map(find).any(Directory::keeps_hashes);
+    for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_scram() && all_known && !keeps_hashes) {
+        let what = "no directory of `directory` keeps anything to check it against: all judge passwords themselves";
+        table.problem_with(&key::MECHANISMS, format_args!("{} is offered, but {what}", mechanism.name()));
+    }
+    let has_proof = |mechanism: &&Mechanism| !mechanism.is_carried();
+    for mechanism in mechanisms.iter().filter(has_proof).filter(|mechanism| all_known && !can(mechanism.takes_token()))
+    {
+        let what = if mechanism.takes_token() {
+            "tokens: name one of type oauth2"
+        } else {
+            "passwords: all are of type oauth2"
+        };
+        let message = format!("{} is offered, but no directory of `directory` checks {what}", mechanism.name());
+        table.problem_with(&key::MECHANISMS, message);
+    }
+    let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();
+    if let Some((_, before)) = passwords.split_last() {
+        for directory in before.iter().filter(|directory| !directory.tells_unknown()) {
+            let what = "can't tell an unknown user from a wrong password: those behind it are never asked";
+            table.warn_of(&key::DIRECTORY, format_args!("{} {what}", directory.name));
+        }
+    }
+    Some(Authenticate::Proxy { directories: names })
+}
+
+/// Without a certificate STARTTLS can't be offered: then only the clear listener stands.
+fn default_listeners(
+    table: &Table<'_>,
+    protocol: &Protocol,
+    idle_timeout: Duration,
+    names: &Names,
+    has_certificate: bool,
+) -> Vec<Listener> {
+    let listener = |port, tls| Listener {
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+        place: table.place(),
+        tls,
+        idle_timeout,
+        names: names.clone(),
+        limits: Limits::NONE,
+        access: Vec::new(),
+        proxy_protocol: None,
+        certificate: None,
+        client_certificates: None,
+    };
+    if has_certificate {
+        return vec![listener(protocol.port, TlsMode::StartTls), listener(protocol.tls_port, TlsMode::Implicit)];
+    }
+    let message =
+        format!("[{}] there is no [[tls.certificate]], so that {} is served without TLS", table.path(), protocol.title);
+    table.context.warning(table.at(), message);
+    vec![listener(protocol.port, TlsMode::None)]
+}
+
+fn read_listener(
+    table: &Table<'_>,
+    protocol: &Protocol,
+    map: &Table<'_>,
+    idle_timeout: Duration,
+    has_certificate: bool,
+) -> Option<Listener> {
+    use at::listener as key;
+
+    table.head("[[", "]]");
+    let address = table.require(&key::ADDRESS);
+    let tls = table.get(&key::TLS)?;
+    let service_timeout = idle_timeout;
+    let idle_timeout = table.get_or(&key::IDLE_TIMEOUT, service_timeout);
+    if idle_timeout < IDLE_TIMEOUT_MIN && idle_timeout != service_timeout {
+        table.problem_with(&key::IDLE_TIMEOUT, "is at least 30m (RFC 9051, section 5.4)");
+    }
+    let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
+    let proxy = table.optional_table("proxy_protocol", &at::proxy_protocol::SECTION);
+    let certificate = table.optional_table("certificate", &at::certificate::SECTION);
+    let own_certificate = certificate.as_ref().map(read_certificate);
+    if tls != TlsMode::None && !has_certificate && own_certificate.is_none() {
+        table.problem_with(
+            &key::TLS,
+            "needs a certificate: add [[tls.certificate]], or `certificate` here, or set \"none\"",
+        );
+    }
+    let address = address?;
+    Some(Listener {
+        address,
+        place: table.place(),
+        tls,
+        idle_timeout,
+        names: map::read_names(table, Some(map))?,
+        limits,
+        access: read_access(table, &format!("{} {address}", protocol.name)),
+        proxy_protocol: proxy.as_ref().and_then(read_proxy_protocol),
+        certificate: own_certificate.flatten(),
+        client_certificates: read_client_certificates(table),
+    })
+}
+
+fn read_client_certificates(parent: &Table<'_>) -> Option<ClientCertificates> {
+    use at::client_certificate as key;
+
+    let table = parent.optional_table("client_certificate", &key::SECTION)?;
+    let ca = table.require_file(&key::CA);
+    let names = table.get(&key::NAME)?;
+    if names.is_empty() {
+        table.problem_with(&key::NAME, "names no field: nobody's name could be read");
+    }
+    Some(ClientCertificates { ca: ca?, crl: table.file(&key::CRL), names, required: table.get(&key::REQUIRED)? })
+}
+
+fn read_proxy_protocol(table: &Table<'_>) -> Option<ProxyProtocol> {
+    let from = table.require(&at::proxy_protocol::FROM);
+    let required = table.get(&at::proxy_protocol::REQUIRED)?;
+    Some(ProxyProtocol { from: from?, required })
+}
+
+pub(super) fn check_addresses(root: &Table<'_>, services: &[Service]) {
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    for Listener { address, place, .. } in services.iter().flat_map(|service| &service.listeners) {
+        let collides = |other: &&SocketAddr| {
+            let is_same = other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified();
+            is_same && other.port() == address.port() && other.is_ipv4() == address.is_ipv4()
+        };
+        if let Some(other) = seen.iter().find(collides) {
+            root.context.problem_at(place, format!("the listeners {other} and {address} want the same address"));
+        }
+        seen.push(*address);
+    }
+}
