@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::acceptor::{Acceptor, Entrance};
 use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
-use crate::backend::States;
+use crate::backend::{Looking, States};
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
@@ -57,6 +57,8 @@ impl Source {
 type Acceptors = HashMap<SocketAddr, Acceptor>;
 
 struct Server {
+    /// Looks at the back ends of the configuration in force.
+    looking: Mutex<Looking>,
     source: Source,
     entrance: Arc<Entrance>,
     shared: Arc<Shared>,
@@ -137,7 +139,8 @@ async fn serve(source: Source) -> Result<(), Problems> {
         permits: Arc::new(Semaphore::new(room.sessions)),
         log: log.clone(),
     });
-    let server = Server { source, entrance, shared, states };
+    let looking = Mutex::new(entrance.world.load().look(&log));
+    let server = Server { looking, source, entrance, shared, states };
     let mut acceptors = HashMap::new();
     server.add_acceptors(&mut acceptors, sockets);
     log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
@@ -280,6 +283,7 @@ impl Server {
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
         self.shared.log.switch(prepared);
+        *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = world.look(&self.shared.log);
         self.entrance.world.store(Arc::new(world));
         Ok(warnings)
     }

@@ -16,6 +16,7 @@ mod ledger;
 mod log;
 mod map;
 mod net;
+mod rendezvous;
 mod secret_file;
 mod service;
 mod story;

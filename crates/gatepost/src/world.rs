@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use gatepost_wire::OAuthHints;
 
 use crate::auth::{Checker, Judge};
-use crate::backend::{Backends, States};
+use crate::backend::{Backends, Looker, Looking, States};
 use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, Problem, Problems, TlsMode};
 use crate::directory;
 use crate::ledger::Scope;
@@ -87,6 +87,14 @@ impl World {
     /// Every address that is listened on.
     pub(crate) fn addresses(&self) -> &Arc<[SocketAddr]> {
         &self.own_listeners
+    }
+
+    /// Begins to look at the back ends, on the runtime that this is called on.
+    pub(crate) fn look(&self, log: &Logger) -> Looking {
+        let greeting = |service: &config::Service| format!("{} {}", self.config.name, service.greeting);
+        let services = self.config.services.iter().map(|service| (service.protocol, greeting(service))).collect();
+        let own_listeners = Arc::clone(&self.own_listeners);
+        self.map.look(&Looker { services, own_listeners, log: log.clone() })
     }
 
     /// What a connection to `address` needs; `None`: nobody listens there any more.

@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 13] = [
     &["map"],
     &["backend", "auth"],
     &["defence"],
-    &["ledger", "directory", "secret_file", "cache"],
+    &["ledger", "directory", "secret_file", "cache", "rendezvous"],
     &["net"],
     &["log"],
     &["config"],

@@ -387,6 +387,8 @@ pub enum BackFault {
     TrailingBytes,
     /// It offers no way to log in that can be used here.
     NoMechanism,
+    /// It does not understand our log-in, which may be this user's alone.
+    NotUnderstood,
     /// It says that it can't serve at the moment. The text is what it said.
     Unavailable(String),
     /// It broke the protocol. The text says how.
@@ -405,6 +407,7 @@ impl std::fmt::Display for BackFault {
             Self::NoStartTls => f.write_str("TLS is required, but it offers no STARTTLS or refused it"),
             Self::TrailingBytes => f.write_str("it sent data behind its answer to STARTTLS"),
             Self::NoMechanism => f.write_str("it offers no way to log in that can be used for this user"),
+            Self::NotUnderstood => f.write_str("it answers our log-in with BAD"),
             Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),
             Self::Protocol(what) => write!(f, "it broke the protocol: {what}"),
             Self::Bye(text) => write!(f, "it ended the conversation: {text:?}"),

@@ -37,6 +37,11 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     Parsed::Absent
 }
 
+/// The header of version 2 that says that nobody is connected but the sender itself: a look at the server's health.
+pub fn write_v2_local() -> Vec<u8> {
+    [V2_SIGNATURE, &[0x20, 0, 0, 0]].concat()
+}
+
 /// The header of version 2 that says that `client` connected to `local`.
 pub fn write_v2(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let mut header = V2_SIGNATURE.to_vec();
@@ -209,8 +214,7 @@ mod tests {
         assert!(matches!(parse(&header), Parsed::Header { length: 33, .. }));
         header[30] = 9;
         assert!(matches!(parse(&header), Parsed::Malformed(_)), "an extension longer than the header");
-        let local = [V2_SIGNATURE, &[0x20, 0, 0, 0]].concat();
-        assert_eq!(parse(&local), Parsed::Header { length: 16, client: None });
+        assert_eq!(parse(&write_v2_local()), Parsed::Header { length: 16, client: None });
         for bad in [
             [0x31, 0x11, 0, 12],
             [0x22, 0x11, 0, 12],

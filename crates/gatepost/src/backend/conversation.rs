@@ -48,6 +48,8 @@ pub(super) enum Trouble {
     Passed(String),
     /// It is out of order.
     Down(String),
+    /// It serves, but not this errand.
+    Unfit(String),
     /// It asks for patience.
     Busy(String),
     /// It is ourselves.
@@ -132,6 +134,9 @@ impl Backend {
                 BackStep::Passed(text) => return Err(Trouble::Passed(text)),
                 BackStep::Fault(fault @ BackFault::Unavailable(_)) => return Err(Trouble::Busy(fault.to_string())),
                 BackStep::Fault(fault @ BackFault::Loop) => return Err(Trouble::Loop(fault.to_string())),
+                BackStep::Fault(fault @ (BackFault::NoMechanism | BackFault::NotUnderstood)) => {
+                    return Err(Trouble::Unfit(fault.to_string()));
+                }
                 BackStep::Fault(fault) => return Err(Trouble::Down(fault.to_string())),
             }
         }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::conversation::{Done, Errand, Trouble};
 use super::{Backend, Host, Lease, Master, ServiceLink};
 use crate::config::{Announce, TlsMode};
+use crate::net::health::Standing;
 use crate::net::stream::{Stream, TlsFacts};
 
 /// Rounds over all hosts while they say that they can't serve at the moment.
@@ -78,6 +79,8 @@ enum Attempt {
     Final(Failure),
     /// This host is out of order: the next one.
     Down(String),
+    /// This host can't be used for this log-in, which says nothing of others: the next one.
+    Unfit(String),
     /// This host asks for patience: the next one, and perhaps again later.
     Busy(String),
     /// Trying further makes it worse.
@@ -97,24 +100,30 @@ impl Backend {
         let mut reasons = Vec::new();
         for round in 0..ROUNDS_MAX {
             let mut busy = false;
-            let hosts = self.in_order();
-            for (n, Host { name: host, health }) in hosts.iter().enumerate() {
+            let hosts = self.in_order(service, purpose.user);
+            for (n, (standing, Host { name: host, state })) in hosts.iter().enumerate() {
+                if *standing == Standing::Out {
+                    reasons
+                        .push(format!("{host}: not tried, too many log-ins in a row failed there: {}", state.fault()));
+                    continue;
+                }
                 // One that hangs must leave time for those behind it.
                 let share = deadline.saturating_duration_since(Instant::now()) / (hosts.len() - n) as u32;
                 match self.try_host(host, link, purpose, Instant::now() + share, &mut lease).await {
                     Ok(connected) => {
-                        health.mark_up();
+                        state.served();
                         return Ok(connected);
                     }
                     Err(Attempt::Final(failure)) => {
-                        health.mark_up();
+                        state.served();
                         return Err(failure);
                     }
                     Err(Attempt::Loop(reason)) => return Err(Failure::Unavailable(format!("{host}: {reason}"))),
                     Err(Attempt::Down(reason)) => {
-                        health.mark_down();
                         reasons.push(format!("{host}: {reason}"));
+                        state.failed(reason);
                     }
+                    Err(Attempt::Unfit(reason)) => reasons.push(format!("{host}: {reason}")),
                     Err(Attempt::Busy(reason)) => {
                         busy = true;
                         reasons.push(format!("{host}: {reason}"));
@@ -145,11 +154,12 @@ impl Backend {
         let Done { stream, address, welcome, rest, connect_took, answer_took } =
             self.converse(host, link, errand, deadline).await.map_err(|trouble| match trouble {
                 Trouble::BadCredentials if self.master.is_some() => {
-                    Attempt::Down("it refuses the master log-in of this back end".into())
+                    Attempt::Unfit("it refuses the master log-in of this back end".into())
                 }
                 Trouble::BadCredentials => Attempt::Final(Failure::BadCredentials),
                 Trouble::Passed(text) => Attempt::Final(Failure::Passed(text)),
                 Trouble::Down(reason) => Attempt::Down(reason),
+                Trouble::Unfit(reason) => Attempt::Unfit(reason),
                 Trouble::Busy(reason) => Attempt::Busy(reason),
                 Trouble::Loop(reason) => Attempt::Loop(reason),
             })?;

@@ -1,7 +1,9 @@
 //! Back ends: which there are, how they are doing, and how many connections each has.
 
 mod conversation;
+mod host;
 mod log_in;
+mod look;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gatepost_wire::{Offers, Protocol, Secret};
 use rustls::ClientConfig;
 
-use crate::config::{self, Link, Problem, TlsVersion};
-use crate::net::health::{Health, in_order};
+use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
+use crate::net::health::Standing;
 use crate::net::resolve::{KnownNames, Resolver};
 use crate::net::tls;
+use crate::rendezvous::score;
+use host::HostState;
 
 pub(crate) use log_in::{Client, Connected, Failure, Purpose};
+pub(crate) use look::{Looker, Looking};
 
 /// Hosts that only directories name, remembered at once.
 const NAMED_HOSTS_MAX: usize = 10_000;
@@ -38,6 +43,7 @@ type NamedHosts = HashMap<(String, Option<u16>), Arc<Backend>>;
 pub(crate) struct Backend {
     pub(crate) name: Arc<str>,
     hosts: Vec<String>,
+    order: HostOrder,
     master: Option<Master>,
     links: Vec<(&'static str, ServiceLink)>,
     state: Arc<State>,
@@ -45,10 +51,10 @@ pub(crate) struct Backend {
     resolver: Option<Arc<Resolver>>,
 }
 
-/// One host of a back end.
+/// One host of a back end, for one service.
 struct Host<'a> {
     name: &'a str,
-    health: Arc<Health>,
+    state: Arc<HostState>,
 }
 
 /// A log-in that may act for every user.
@@ -81,8 +87,8 @@ struct State {
     next_source: AtomicUsize,
     /// What each service was offered at its latest log-in.
     offers: Mutex<HashMap<&'static str, Offers>>,
-    /// How each host is doing.
-    health: Mutex<HashMap<String, Arc<Health>>>,
+    /// How each host is doing, for each service.
+    hosts: Mutex<HashMap<(&'static str, String), Arc<HostState>>>,
 }
 
 /// A connection to a back end, counted until it is dropped.
@@ -107,12 +113,9 @@ impl State {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn health(&self, host: &str) -> Arc<Health> {
-        let mut known = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(health) = known.get(host) {
-            return Arc::clone(health);
-        }
-        Arc::clone(known.entry(host.to_owned()).or_default())
+    fn host(&self, service: &'static str, host: &str) -> Arc<HostState> {
+        let mut known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry((service, host.to_owned())).or_default())
     }
 }
 
@@ -152,6 +155,7 @@ impl Backends {
             let opened = Backend {
                 name: backend.name.as_str().into(),
                 hosts: backend.hosts.clone(),
+                order: backend.order,
                 master,
                 links,
                 state: states.of(&backend.name),
@@ -189,7 +193,8 @@ impl Backends {
             let name = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
             let state = self.states.of(&name);
             let (hosts, resolver) = (vec![host.to_owned()], self.resolver.clone());
-            Arc::new(Backend { name: name.into(), hosts, master: None, links, state, resolver })
+            let order = HostOrder::Listed;
+            Arc::new(Backend { name: name.into(), hosts, order, master: None, links, state, resolver })
         };
         Arc::clone(hosts.entry((host.to_owned(), port)).or_insert_with(make))
     }
@@ -201,9 +206,13 @@ impl Backend {
         self.state.offers().get(protocol.name).copied().unwrap_or(Offers::NONE)
     }
 
-    /// Its hosts, as configured.
-    pub(crate) fn hosts(&self) -> &[String] {
-        &self.hosts
+    /// Its hosts in the order in which a user comes to them while all are in order.
+    pub(crate) fn hosts_of(&self, user: &str) -> Vec<&str> {
+        let mut hosts: Vec<_> = self.hosts.iter().map(String::as_str).collect();
+        if self.order == HostOrder::Spread {
+            hosts.sort_by(|a, b| score(user, b, 1).total_cmp(&score(user, a, 1)));
+        }
+        hosts
     }
 
     /// The master's name, where one logs in for the users.
@@ -217,9 +226,14 @@ impl Backend {
     }
 
     /// The hosts in the order in which they should be tried: those that are down last.
-    fn in_order(&self) -> Vec<Host<'_>> {
-        let hosts = self.hosts.iter().map(|name| Host { name, health: self.state.health(name) });
-        in_order(hosts.collect(), |host| &host.health)
+    fn in_order(&self, service: &'static str, user: &str) -> Vec<(Standing, Host<'_>)> {
+        let host = |name| {
+            let state = self.state.host(service, name);
+            (state.standing(), Host { name, state })
+        };
+        let mut hosts: Vec<_> = self.hosts_of(user).into_iter().map(host).collect();
+        hosts.sort_by_key(|(standing, _)| *standing);
+        hosts
     }
 
     /// The local address for the next connection to an address of this family.

@@ -127,10 +127,11 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
         Reason::Default => "the default".to_owned(),
     };
     steps.say("map", format!("back end {}, {why}", backend.name));
-    if let Some(link) = backend.link(protocol) {
-        explain_link(protocol, &backend.hosts().join(", then "), &link.settings, steps);
-    }
     let entry = found.entry();
+    let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
+    if let Some(link) = backend.link(protocol) {
+        explain_link(protocol, &backend.hosts_of(login).join(", then "), &link.settings, steps);
+    }
     let acts = backend.master().is_some() || entry.is_some_and(|entry| entry.login_password.is_some());
     let is_restricted =
         entry.is_some_and(|entry| entry.barred.is_some() || !entry.networks.is_empty() || entry.services.is_some());
@@ -146,7 +147,6 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
             .find(|judge| matches!(&found, Found::Account { directory, .. } if *directory == judge.name));
         is_possible &= knowing.is_some_and(|judge| explain_check(judge, entry, &who, steps));
     }
-    let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
     steps.say(
         "log-in",
         match backend.master() {

@@ -44,7 +44,8 @@ pub(super) fn read_backend(
         Some((protocol.name, link))
     });
     let links = links.collect();
-    Some(Backend { name: name.to_owned(), hosts: hosts?, login, links })
+    let order = table.get(&at::backend::ORDER)?;
+    Some(Backend { name: name.to_owned(), hosts: hosts?, order, login, links })
 }
 
 /// A name or an address, as it may be looked up.
@@ -99,6 +100,7 @@ pub(super) fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>
         },
         source_addresses: own.inherit(service, &key::SOURCE_ADDRESS).unwrap_or_default(),
         announce,
+        check_interval: Some(own.inherit(service, &key::CHECK_INTERVAL)?).filter(|interval| !interval.is_zero()),
     })
 }
 

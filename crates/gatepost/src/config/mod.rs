@@ -302,9 +302,19 @@ pub(crate) struct ProxyProtocol {
 pub(crate) struct Backend {
     pub(crate) name: String,
     pub(crate) hosts: Vec<String>,
+    pub(crate) order: HostOrder,
     pub(crate) login: Option<MasterLogin>,
     /// One for each configured service, by the protocol's name.
     pub(crate) links: Vec<(&'static str, Link)>,
+}
+
+/// Which of several hosts a user comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostOrder {
+    /// The first that is in order.
+    Listed,
+    /// By the user's name: each has its share, and a user stays at the same one.
+    Spread,
 }
 
 /// A log-in that may act for every user.
@@ -329,6 +339,8 @@ pub(crate) struct Link {
     /// The only way to log in; `None`: the best that is offered.
     pub(crate) mechanism: Option<Mechanism>,
     pub(crate) announce: Announce,
+    /// How often its hosts are looked at; `None`: never.
+    pub(crate) check_interval: Option<Duration>,
 }
 
 /// Which servers' certificates are taken.

@@ -15,7 +15,7 @@ use super::values::{
     AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HttpUrl, LdapTls, LogTo, LoginBy, Pairs, Pattern, Pin, Port,
     Several, Size, SqlTls, Weights,
 };
-use super::{CertificateName, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
+use super::{CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -222,6 +222,7 @@ section! { link, "[imap.backend]", "How this service talks to back ends. Each ba
     MAX_CONNECTIONS: u32 = "max_connections", "Connections at once to each back end.";
     SOURCE_ADDRESS: Vec<IpAddr> = "source_address", "Local addresses to connect from, in turn.";
     MECHANISM: LoginBy = "mechanism" or "\"best\"", "How to log in: best (of PLAIN, the bare command and LOGIN, or of OAUTHBEARER and XOAUTH2 with a token) or only this one.";
+    CHECK_INTERVAL: Duration = "check_interval" or "\"30s\"", "How often each host is looked at: connect, TLS, greeting, goodbye. At once when a log-in fails there, and twice a second until it is back. 0s: never.";
     ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (ID), none, id or proxy-v2.";
 }
 
@@ -261,7 +262,8 @@ section! { cache, "[map.cache]", "How long answers of directories are remembered
 
 section! { backend, "[backend.NAME]", "A mail server, or several that hold the same mail.",
     tables &["imap", "login"], later &["pop3", "sieve", "submission", "smtp", "webmail"], includes None;
-    HOST: Vec<String> = "host", "A name or address, or several: tried in order, those that are down last. A name such as _imaps._tcp.example.org is looked up as a service (SRV), which says hosts and ports.";
+    HOST: Vec<String> = "host", "A name or address, or several, those that are down last. A name such as _imaps._tcp.example.org is looked up as a service (SRV), which says hosts and ports.";
+    ORDER: HostOrder = "order" or "\"listed\"", "Which of several hosts a user comes to: listed (the first that is in order) or spread (shared by the users' names; a user stays at the same one, and moves to another while that is down).";
 }
 
 section! { backend_service, "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:",

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
 use super::is_host;
 use super::reader::Value;
-use super::{CertificateName, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
+use super::{CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
@@ -387,6 +387,7 @@ pub(super) enum DirectoryType {
 words!(DirectoryType, "sql, passwd-file, ldap, http or oauth2", "sql" => DirectoryType::Sql,
     "passwd-file" => DirectoryType::PasswdFile, "ldap" => DirectoryType::Ldap, "http" => DirectoryType::Http,
     "oauth2" => DirectoryType::OAuth2);
+words!(HostOrder, "listed or spread", "listed" => HostOrder::Listed, "spread" => HostOrder::Spread);
 words!(HttpForm, "nginx or json", "nginx" => HttpForm::Nginx, "json" => HttpForm::Json);
 
 /// TLS towards a database, as written.

@@ -1,9 +1,8 @@
 //! From what is known of a user to a back end: a pure choice, the same on every node.
 
-use sha2::{Digest as _, Sha256};
-
 use crate::config::{self, MapRule, is_host, split_name};
 use crate::directory::Entry;
+use crate::rendezvous::score;
 
 /// Where a user's mail is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,19 +82,11 @@ fn applies(rule: &MapRule, user: &str) -> bool {
     is_in_domain && rule.pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(user))
 }
 
-/// Rendezvous hashing with weights: each back end draws a number from the user's name, and the best wins.
-/// When a back end comes or goes, only users who move to it or from it change theirs.
+/// The one that draws best for the user.
 fn spread<'s>(weights: &'s [(String, u32)], user: &str) -> Option<&'s str> {
-    let score = |(name, weight): &(String, u32)| {
-        let digest = Sha256::new().chain_update(user).chain_update([0]).chain_update(name).finalize();
-        let mut first = [0; 4];
-        first.copy_from_slice(&digest[..4]);
-        // Within (0, 1), so that the logarithm is finite and not 0.
-        let drawn = (f64::from(u32::from_be_bytes(first)) + 0.5) / (f64::from(u32::MAX) + 1.0);
-        -f64::from(*weight) / drawn.ln()
-    };
-    let scored = weights.iter().filter(|(_, weight)| *weight > 0).map(|backend| (score(backend), backend));
-    scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, (name, _))| name.as_str())
+    let drawing = weights.iter().filter(|(_, weight)| *weight > 0);
+    let scored = drawing.map(|(name, weight)| (score(user, name, *weight), name));
+    scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name.as_str())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use gatepost_wire::{Offers, Protocol, Secret};
 
 use crate::auth::{Checker, Denial, Judge};
-use crate::backend::{Backend, Backends};
+use crate::backend::{Backend, Backends, Looker, Looking};
 use crate::cache::{Cache, Flights};
 use crate::config;
 use crate::directory::{Entry, Fault, Who};
@@ -215,6 +215,11 @@ impl Map {
             _ if hosts.is_empty() => self.backends.offers(protocol),
             _ => Offers::NONE,
         }
+    }
+
+    /// Begins to look at the back ends.
+    pub(crate) fn look(&self, looker: &Looker) -> Looking {
+        self.backends.look(looker)
     }
 
     /// The directories that are asked, in their order.

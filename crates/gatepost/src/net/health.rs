@@ -1,33 +1,58 @@
-//! Which of several servers should be asked first: one that failed a moment ago comes last.
+//! How servers are doing: which of several should be asked first, and which had better be left alone.
+//!
+//! What is found in use and what is found by looks at a server are two things: a server that greets and then fails
+//! whoever comes in would otherwise be up and down in turns.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A server that failed is tried last for this long. Short: one that returns is used again within two seconds.
 const DOWN_TIME: Duration = Duration::from_millis(1500);
+/// One that looks find out of order too is tried so seldom: whether it returns, the looks will find.
+const MISSED_DOWN_TIME: Duration = Duration::from_secs(10);
+/// After so many failures in a row a server is left alone, but for one that tries it now and then.
+const BREAK_FAILURES: u32 = 5;
 
 /// How one server is doing.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// When it may be tried in its turn again, in milliseconds of [`uptime`]; 0: it is up.
+    /// When it may be tried in its turn again, in milliseconds of [`uptime`]; 0: it did not fail last time.
     down_until: AtomicU64,
+    /// Failures in a row.
+    failures: AtomicU32,
+    /// Looks find it out of order.
+    is_missed: AtomicBool,
+}
+
+/// What should be done about a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Ask it in its turn.
+    Up,
+    /// Ask the others first.
+    Last,
+    /// Leave it alone.
+    Out,
 }
 
 /// Milliseconds since the program's first use of this clock.
 fn uptime() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    // Never 0, which is no time.
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 impl Health {
     /// It failed.
     pub(crate) fn mark_down(&self) {
-        self.down_until.store(uptime() + DOWN_TIME.as_millis() as u64, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.down_until.store(uptime() + self.pause(), Ordering::Relaxed);
     }
 
     /// It served.
     pub(crate) fn mark_up(&self) {
+        self.failures.store(0, Ordering::Relaxed);
         self.down_until.store(0, Ordering::Relaxed);
     }
 
@@ -40,22 +65,50 @@ impl Health {
         }
     }
 
-    /// Whether it should be tried in its turn. One that was down and whose time is over is tried by one
-    /// caller; to the others it stays down until that one knows better.
-    pub(crate) fn is_up(&self) -> bool {
+    /// Looks find it out of order.
+    pub(crate) fn mark_missed(&self) {
+        self.is_missed.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks find it in order again: if it failed before, the next who comes finds whether it serves, too.
+    pub(crate) fn mark_found(&self) {
+        self.is_missed.store(false, Ordering::Relaxed);
+        let soon = |until| (until != 0).then(uptime);
+        let _ = self.down_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, soon);
+    }
+
+    /// Whether so many failed in a row that it is left alone.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= BREAK_FAILURES
+    }
+
+    /// What should be done about it. One that failed and whose time is over is up to one caller; to the others it
+    /// stays as it was until that one knows better.
+    pub(crate) fn standing(&self) -> Standing {
         let until = self.down_until.load(Ordering::Relaxed);
-        if until == 0 {
-            return true;
-        }
         let now = uptime();
-        let next = now + DOWN_TIME.as_millis() as u64;
-        now >= until && self.down_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let is_turn = || {
+            let next = now + self.pause();
+            self.down_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        let is_due = until == 0 || (now >= until && is_turn());
+        match (is_due, self.is_missed.load(Ordering::Relaxed)) {
+            (true, false) => Standing::Up,
+            (true, true) => Standing::Last,
+            (false, _) if self.is_broken() => Standing::Out,
+            (false, _) => Standing::Last,
+        }
     }
 
     /// Whether it failed lately, as far as anybody knows. Takes nobody's turn.
     pub(crate) fn is_down(&self) -> bool {
         let until = self.down_until.load(Ordering::Relaxed);
         until != 0 && uptime() < until
+    }
+
+    fn pause(&self) -> u64 {
+        let pause = if self.is_missed.load(Ordering::Relaxed) { MISSED_DOWN_TIME } else { DOWN_TIME };
+        pause.as_millis() as u64
     }
 }
 
@@ -65,7 +118,8 @@ pub(crate) fn in_order<T>(servers: Vec<T>, health: impl Fn(&T) -> &Health) -> Ve
     if servers.len() == 1 {
         return servers;
     }
-    let (mut up, mut down): (Vec<_>, Vec<_>) = servers.into_iter().partition(|server| health(server).is_up());
+    let is_up = |server: &T| health(server).standing() == Standing::Up;
+    let (mut up, mut down): (Vec<_>, Vec<_>) = servers.into_iter().partition(is_up);
     up.append(&mut down);
     up
 }
@@ -74,18 +128,53 @@ pub(crate) fn in_order<T>(servers: Vec<T>, health: impl Fn(&T) -> &Health) -> Ve
 mod tests {
     use super::*;
 
+    /// Its time is over.
+    fn pass(health: &Health) {
+        health.down_until.store(uptime(), Ordering::Relaxed);
+    }
+
     #[test]
     fn a_server_that_failed_is_tried_by_one_once_its_time_is_over() {
         let health = Health::default();
-        assert!(health.is_up() && !health.is_down());
+        assert!(health.standing() == Standing::Up && !health.is_down());
         health.mark_down();
-        assert!(!health.is_up() && health.is_down());
-        health.down_until.store(1, Ordering::Relaxed);
-        while uptime() < 1 {}
-        assert!(health.is_up(), "one tries");
-        assert!(!health.is_up(), "the others wait for what it finds");
+        assert!(health.standing() == Standing::Last && health.is_down());
+        pass(&health);
+        assert_eq!(health.standing(), Standing::Up, "one tries");
+        assert_eq!(health.standing(), Standing::Last, "the others wait for what it finds");
         health.mark_up();
-        assert!(health.is_up() && health.is_up());
+        assert!(health.standing() == Standing::Up && health.standing() == Standing::Up);
+    }
+
+    #[test]
+    fn after_failures_in_a_row_it_is_left_alone_until_one_is_served() {
+        let health = Health::default();
+        for _ in 0..BREAK_FAILURES {
+            assert_ne!(health.standing(), Standing::Out);
+            health.mark_down();
+        }
+        assert_eq!(health.standing(), Standing::Out);
+        pass(&health);
+        assert_eq!((health.standing(), health.standing()), (Standing::Up, Standing::Out), "one tries");
+        health.mark_down();
+        assert_eq!(health.standing(), Standing::Out);
+        health.mark_up();
+        assert_eq!(health.standing(), Standing::Up);
+    }
+
+    #[test]
+    fn looks_and_use_are_two_things() {
+        let health = Health::default();
+        health.mark_missed();
+        assert_eq!(health.standing(), Standing::Last, "nobody failed there yet: better than nothing");
+        health.mark_found();
+        assert_eq!(health.standing(), Standing::Up);
+        for _ in 0..BREAK_FAILURES {
+            health.mark_down();
+        }
+        health.mark_missed();
+        health.mark_found();
+        assert_eq!((health.standing(), health.standing()), (Standing::Up, Standing::Out), "one tries");
     }
 
     #[test]

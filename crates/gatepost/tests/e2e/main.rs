@@ -14,6 +14,7 @@ mod dead_peers;
 mod defence;
 mod directories;
 mod faults;
+mod health;
 mod mechanisms;
 mod names;
 mod operation;

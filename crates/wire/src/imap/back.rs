@@ -220,7 +220,7 @@ impl Back {
                 self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
             (Status::No, Some(_)) => BackStep::Passed(printable(text, PASSED_TEXT_BYTES_MAX)),
-            (Status::Bad, _) => self.fault(BackFault::Protocol("it answers our log-in with BAD")),
+            (Status::Bad, _) => self.fault(BackFault::NotUnderstood),
         }
     }
 
