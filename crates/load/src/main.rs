@@ -83,7 +83,7 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         settle: u64,
     },
-    /// Fetch messages on one session: processor time for each GB
+    /// Fetch messages: processor time for each GB
     Relay {
         #[command(flatten)]
         common: Common,
@@ -93,6 +93,9 @@ enum Command {
         /// How many are fetched
         #[arg(long, default_value_t = 1000)]
         count: u32,
+        /// On so many sessions at once
+        #[arg(long, default_value_t = 1)]
+        sessions: u32,
         /// After so many seconds no further one is begun
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -163,8 +166,8 @@ async fn run(command: Command) -> std::io::Result<()> {
             let [rest, settle] = [rest, settle].map(Duration::from_secs);
             measure::idle(&common.subject(false)?, from, to_sessions, fetch, rest, settle).await?
         }
-        Command::Relay { common, size, count, seconds } => {
-            measure::relay(&common.subject(false)?, size, count, Duration::from_secs(seconds)).await?
+        Command::Relay { common, size, count, sessions, seconds } => {
+            measure::relay(&common.subject(false)?, size, count, sessions, Duration::from_secs(seconds)).await?
         }
         Command::Noop { common, count, idle } => measure::noop(&common.subject(false)?, count, idle).await?,
         Command::Storm { common, clients } => measure::storm(&common.subject(false)?, clients).await?,

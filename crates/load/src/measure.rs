@@ -153,17 +153,36 @@ pub(crate) async fn idle(
     }))
 }
 
-/// Fetches messages of `size` bytes on one session, `count` of them or as many as `limit` allows.
-pub(crate) async fn relay(subject: &Subject, size: u64, count: u32, limit: Duration) -> io::Result<Value> {
-    let mut session = Session::open(&subject.target).await?;
+/// Fetches messages of `size` bytes on so many sessions at once, `count` of them in all or as many as `limit` allows.
+pub(crate) async fn relay(
+    subject: &Subject,
+    size: u64,
+    count: u32,
+    sessions: u32,
+    limit: Duration,
+) -> io::Result<Value> {
+    let mut open = subject.open(sessions).await?;
     let mut buffer = Vec::new();
-    session.fetch(size, &mut buffer).await?;
+    for session in &mut open {
+        session.fetch(size, &mut buffer).await?;
+    }
+    let each = count / sessions.max(1);
     let work = async {
         let started = Instant::now();
-        let mut done = 0_u32;
-        while done < count && started.elapsed() < limit {
-            session.fetch(size, &mut buffer).await?;
-            done += 1;
+        let mut fetching = JoinSet::new();
+        for mut session in open {
+            fetching.spawn(async move {
+                let (mut done, mut buffer) = (0_u32, Vec::new());
+                while done < each && started.elapsed() < limit {
+                    session.fetch(size, &mut buffer).await?;
+                    done += 1;
+                }
+                Ok::<_, io::Error>(done)
+            });
+        }
+        let mut done = 0;
+        while let Some(fetched) = fetching.join_next().await {
+            done += fetched??;
         }
         Ok(done)
     };

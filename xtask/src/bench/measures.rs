@@ -105,6 +105,10 @@ measures! {
     RELAY_TLS_LARGE: "relay 1 MiB, TLS", "CPU-s per GB", "cpu_seconds_per_gb", less, OfHaproxy(0.65);
     RELAY_PLAIN_SMALL: "relay 16 KiB, plain", "CPU-s per GB", "cpu_seconds_per_gb", less, OfHaproxy(0.55);
     RELAY_TLS_SMALL: "relay 16 KiB, TLS", "CPU-s per GB", "cpu_seconds_per_gb", less, OfHaproxy(0.7);
+    RELAY_PLAIN_MANY:
+        "relay 16 KiB, plain, 32 sessions at once", "CPU-s per GB", "cpu_seconds_per_gb", less, OfHaproxy(0.55);
+    RELAY_TLS_MANY:
+        "relay 16 KiB, TLS, 32 sessions at once", "CPU-s per GB", "cpu_seconds_per_gb", less, OfHaproxy(0.7);
     IDLE_PLAIN:
         "idle session, plain", "KiB", "kib_per_session", less, OfHaproxy(0.5);
         "memory after a burst, plain, of before", "times", "after_burst", less, Absolute(1.2);
@@ -152,10 +156,10 @@ pub(super) fn runs(quick: bool) -> Vec<Run> {
         flags,
         measures,
     };
-    let relay = |leg, size, count, measures| Run {
+    let relay = |leg, size, count, sessions, measures| Run {
         leg,
         command: "relay",
-        numbers: vec![("--size", size), ("--count", few(count)), ("--seconds", 5)],
+        numbers: vec![("--size", size), ("--count", few(count)), ("--sessions", sessions), ("--seconds", 5)],
         flags: &[],
         measures,
     };
@@ -184,10 +188,12 @@ pub(super) fn runs(quick: bool) -> Vec<Run> {
         logins(Leg::Tls, 4000, &[], LOGINS_TLS),
         logins(Leg::Tls, 4000, &["--resume"], LOGINS_RESUMED),
         logins(Leg::Both, 3000, &[], LOGINS_BOTH),
-        relay(Leg::Plain, 1 << 20, 4000, RELAY_PLAIN_LARGE),
-        relay(Leg::Tls, 1 << 20, 2000, RELAY_TLS_LARGE),
-        relay(Leg::Plain, 16 << 10, 20_000, RELAY_PLAIN_SMALL),
-        relay(Leg::Tls, 16 << 10, 20_000, RELAY_TLS_SMALL),
+        relay(Leg::Plain, 1 << 20, 4000, 1, RELAY_PLAIN_LARGE),
+        relay(Leg::Tls, 1 << 20, 2000, 1, RELAY_TLS_LARGE),
+        relay(Leg::Plain, 16 << 10, 20_000, 1, RELAY_PLAIN_SMALL),
+        relay(Leg::Tls, 16 << 10, 20_000, 1, RELAY_TLS_SMALL),
+        relay(Leg::Plain, 16 << 10, 60_000, 32, RELAY_PLAIN_MANY),
+        relay(Leg::Tls, 16 << 10, 60_000, 32, RELAY_TLS_MANY),
         idle(Leg::Plain, 0, 5, IDLE_PLAIN),
         idle(Leg::Tls, 0, 5, IDLE_TLS),
         idle(Leg::Both, 0, 0, IDLE_BOTH),
