@@ -46,6 +46,17 @@ impl<V: Clone> Cache<V> {
         self.answers.insert(question, Kept { value, at: now, jitter: jitter[0] });
     }
 
+    /// Forgets all answers whose questions are such; how many there were.
+    pub(crate) fn forget_all(&self, is_such: impl Fn(&str) -> bool) -> usize {
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        self.answers.retain(|question, _| {
+            let goes = is_such(question);
+            count.fetch_add(usize::from(goes), std::sync::atomic::Ordering::Relaxed);
+            !goes
+        });
+        count.into_inner()
+    }
+
     /// Forgets the answer to `question`.
     pub(crate) fn forget(&self, question: &str) {
         self.answers.remove(question);
@@ -106,6 +117,9 @@ mod tests {
         assert_eq!(cache.get("kim", start + seconds(100), |_| seconds(100)), None);
         assert_eq!(cache.get("kim", start, |_| Duration::ZERO), None);
         assert_eq!(cache.get("lee", start, |_| seconds(100)), None, "never another's answer");
+        cache.keep("lee".into(), 2, start);
+        assert_eq!(cache.forget_all(|question| question == "lee"), 1);
+        assert_eq!(cache.get("lee", start, |_| seconds(100)), None);
         cache.forget("kim");
         assert_eq!(cache.get("kim", start, |_| seconds(100)), None);
     }

@@ -2,6 +2,7 @@
 //! mail servers. ARCHITECTURE.md shows the way of a connection through these modules.
 
 mod acceptor;
+mod admin;
 mod auth;
 mod backend;
 mod cache;

@@ -141,6 +141,11 @@ impl Workers {
         self.lock().workers.iter().map(|worker| worker.load.sessions()).sum()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().workers.len()
+    }
+
     /// Tells some sessions to end: the quiet ones, or any.
     pub(crate) fn drain(&self, count: usize, all: bool) {
         let state = self.lock();

@@ -89,6 +89,13 @@ impl World {
         &self.own_listeners
     }
 
+    /// Forgets what directories and name servers have said of a user, or of all; how many answers there were.
+    pub(crate) fn forget(&self, user: Option<&str>) -> usize {
+        let user = user.map(|user| self.config.map.names.canonical(user));
+        let user = user.as_deref();
+        self.directories.iter().map(|judge| judge.forget(user)).sum::<usize>() + self.map.forget(user)
+    }
+
     /// Begins to look at the back ends, on the runtime that this is called on.
     pub(crate) fn look(&self, log: &Logger) -> Looking {
         let greeting = |service: &config::Service| format!("{} {}", self.config.name, service.greeting);

@@ -78,6 +78,12 @@ impl Judge {
         Self { name: name.into(), directory, remembered: Remembered::new(times) }
     }
 
+    /// Forgets what it has remembered of a user, or of all; how many answers there were.
+    pub(crate) fn forget(&self, user: Option<&str>) -> usize {
+        let passwords = self.remembered.as_ref().map_or(0, |remembered| remembered.forget_all(user));
+        passwords + self.directory.forget(user)
+    }
+
     /// The account of `who`, if `password` is right. An error means that nobody can say.
     pub(crate) async fn judge(
         &self,

@@ -56,6 +56,11 @@ impl Remembered {
         self.known.keep(question(who), Arc::new(Known { tag, entry: entry.clone() }), Instant::now());
     }
 
+    /// Forgets the right passwords of a user, or of all; how many there were.
+    pub(super) fn forget_all(&self, user: Option<&str>) -> usize {
+        self.known.forget_all(|question| user.is_none_or(|user| asks_about(question, user)))
+    }
+
     /// This password is wrong. Were it another that is remembered, guessing would make Gatepost forget the right one.
     pub(super) fn forget(&self, who: &Who, password: &Secret) {
         if self.find(who, password, Duration::MAX).is_some() {
@@ -67,6 +72,10 @@ impl Remembered {
 /// Directories may answer differently to different services.
 fn question(who: &Who) -> String {
     format!("{} {}", who.service, who.user)
+}
+
+fn asks_about(question: &str, user: &str) -> bool {
+    question.split_once(' ').is_some_and(|(_, about)| about == user)
 }
 
 fn message(who: &Who, password: &Secret) -> Secret {

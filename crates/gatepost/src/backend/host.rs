@@ -25,8 +25,13 @@ impl HostState {
     /// A log-in failed because of the host.
     pub(super) fn failed(&self, fault: String) {
         self.health.mark_down();
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        self.note(fault);
         self.trouble.notify_one();
+    }
+
+    /// This is wrong.
+    pub(super) fn note(&self, fault: String) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     /// A look found it in order, or repeated ones found it out of order.
@@ -41,6 +46,11 @@ impl HostState {
     /// What a log-in should do about it.
     pub(super) fn standing(&self) -> Standing {
         self.health.standing()
+    }
+
+    /// As [`HostState::standing`], for whoever only wants to know.
+    pub(super) fn appears(&self) -> Standing {
+        self.health.appears()
     }
 
     /// Whether so many log-ins failed in a row that it is left alone.

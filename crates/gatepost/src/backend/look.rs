@@ -102,7 +102,10 @@ async fn watch(subject: Subject, looker: Looker, interval: Duration) {
             subject.state.looked(seen == Opinion::Up);
             match &found {
                 Ok(()) => subject.tell(&looker, Level::Info, "a host of a back end is in order again", None),
-                Err(fault) => subject.tell(&looker, Level::Error, "a host of a back end is out of order", Some(fault)),
+                Err(fault) => {
+                    subject.state.note(fault.clone());
+                    subject.tell(&looker, Level::Error, "a host of a back end is out of order", Some(fault));
+                }
             }
         }
         let is_broken = found.is_ok() && subject.state.is_broken();

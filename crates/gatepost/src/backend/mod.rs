@@ -173,6 +173,18 @@ impl Backends {
         self.named.get(name).map(Arc::clone)
     }
 
+    /// How every back end of the configuration is doing, by name.
+    pub(crate) fn report(&self) -> Vec<Report> {
+        let mut reports: Vec<_> = self.named.values().map(|backend| backend.report()).collect();
+        reports.sort_by(|a, b| a.name.cmp(&b.name));
+        reports
+    }
+
+    /// Forgets the addresses of all host names; how many there were.
+    pub(crate) fn forget_names(&self) -> usize {
+        self.states.names.forget()
+    }
+
     /// What all back ends of the configuration are known to offer.
     pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
         let known = self.named.values().map(|backend| backend.offers(protocol));
@@ -200,7 +212,36 @@ impl Backends {
     }
 }
 
+/// How a back end is doing.
+pub(crate) struct Report {
+    pub(crate) name: Arc<str>,
+    /// Held at this moment.
+    pub(crate) connections: u32,
+    pub(crate) hosts: Vec<HostReport>,
+}
+
+/// How one host of it is doing, for one service.
+pub(crate) struct HostReport {
+    pub(crate) service: &'static str,
+    pub(crate) host: String,
+    pub(crate) standing: Standing,
+    /// What was wrong last, where something is.
+    pub(crate) fault: Option<String>,
+}
+
 impl Backend {
+    fn report(&self) -> Report {
+        let each = self.links.iter().flat_map(|(service, _)| self.hosts.iter().map(move |host| (*service, host)));
+        let hosts = each.map(|(service, host)| {
+            let state = self.state.host(service, host);
+            let standing = state.appears();
+            let fault = Some(state.fault()).filter(|fault| standing != Standing::Up && !fault.is_empty());
+            HostReport { service, host: host.clone(), standing, fault }
+        });
+        let connections = self.state.connections.load(Ordering::Relaxed);
+        Report { name: Arc::clone(&self.name), connections, hosts: hosts.collect() }
+    }
+
     /// What it offered at the latest log-in; nothing before the first.
     pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
         self.state.offers().get(protocol.name).copied().unwrap_or(Offers::NONE)

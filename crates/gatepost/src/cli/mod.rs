@@ -9,6 +9,7 @@ macro_rules! say_line {
 
 mod app_password;
 mod explain;
+mod running;
 mod user;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
+use crate::admin::Command as Asked;
 use crate::auth::Checker;
 use crate::config::{self, Draft, Problem, Problems};
 use crate::control::{self, Source};
@@ -34,6 +36,10 @@ struct Cli {
     /// The configuration file [default: /etc/gatepost/gatepost.toml, then ./gatepost.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Where the running server is asked [default: as the configuration says]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
@@ -67,6 +73,17 @@ enum Command {
     /// Keep the users of the embedded directory
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Ask the running server how it is doing
+    Status(running::Output),
+    /// Ask the running server how its back ends are doing
+    Backends(running::Output),
+    /// Have the running server forget what it remembers
+    #[command(subcommand)]
+    Cache(running::CacheCommand),
+    /// Have the running server take a changed configuration into use, or say what is wrong with it
+    Reload(running::Output),
+    /// Have the running server stop in good order
+    Stop(running::Output),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -144,6 +161,7 @@ pub(crate) fn run() -> ExitCode {
 
 fn carry_out(cli: Cli) -> Result<(), Failure> {
     let path = || cli.config.clone().unwrap_or_else(default_path);
+    let ask = |command: &Asked, output: &running::Output| running::ask(cli.socket.as_deref(), &path(), command, output);
     match cli.command {
         Command::Serve { to: Some(to) } => {
             let text = config::single_backend(&to);
@@ -171,6 +189,11 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::User(command) => user::run(command, &path()),
+        Command::Status(output) => ask(&Asked::Status, &output),
+        Command::Backends(output) => ask(&Asked::Backends, &output),
+        Command::Cache(running::CacheCommand::Flush { user, output }) => ask(&Asked::FlushCaches { user }, &output),
+        Command::Reload(output) => ask(&Asked::Reload, &output),
+        Command::Stop(output) => ask(&Asked::Stop, &output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "gatepost", &mut script);

@@ -11,7 +11,7 @@ use super::service::{check_addresses, read_access, read_service};
 use super::settings as at;
 use super::values::LogTo;
 use super::{
-    CertificateFiles, Config, Defence, Dns, Draft, Log, LogRule, LogTarget, Rotate, Threads, Tls, directory, map,
+    Admin, CertificateFiles, Config, Defence, Dns, Draft, Log, LogRule, LogTarget, Rotate, Threads, Tls, directory, map,
 };
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Draft, Problems> {
@@ -81,9 +81,14 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         timeout: dns.get(&at::dns::TIMEOUT)?,
         stale: dns.get(&at::dns::STALE)?,
     };
+    let state = state?.to_path_buf();
+    let socket = root.table("admin", &at::admin::SECTION).file(&at::admin::SOCKET);
+    let is_set = socket.is_some();
+    let socket = socket.map_or_else(|| state.join("admin.sock"), |socket| socket.to_path_buf());
     Some(Config {
         name,
-        state: state?.to_path_buf(),
+        state,
+        admin: Admin { socket, is_set },
         drain: drain?,
         threads: threads?,
         log: log?,

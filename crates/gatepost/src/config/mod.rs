@@ -52,6 +52,16 @@ pub(crate) struct Config {
     pub(crate) directories: Vec<Directory>,
     /// `None`: guessing is not looked for.
     pub(crate) defence: Option<Defence>,
+    pub(crate) admin: Admin,
+}
+
+/// The ways in for administrators.
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    /// Where the command line finds the running Gatepost.
+    pub(crate) socket: PathBuf,
+    /// It is written in the file: one that can't be had is an error, not a warning.
+    pub(crate) is_set: bool,
 }
 
 impl Config {

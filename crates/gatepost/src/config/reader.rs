@@ -103,6 +103,10 @@ impl Problems {
         if problems.is_empty() { Ok(value) } else { Err(Self(problems)) }
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         self.0
     }

@@ -115,10 +115,10 @@ macro_rules! section {
 }
 
 section! { root, "", "Settings of the whole program.",
-    tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory", "defence", "dns"],
-    later &["pop3", "sieve", "submission", "smtp", "webmail", "cluster", "admin"], includes None;
+    tables &["threads", "log", "tls", "access", "imap", "map", "backend", "directory", "defence", "dns", "admin"],
+    later &["pop3", "sieve", "submission", "smtp", "webmail", "cluster"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
-    STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: unknown-users.key, which SCRAM needs and several nodes should share. A relative path, here and in every other setting, is relative to this file's folder.";
+    STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: admin.sock, and unknown-users.key, which SCRAM needs and several nodes should share. A relative path, here and in every other setting, is relative to this file's folder.";
     DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
 }
 
@@ -394,6 +394,11 @@ section! { defence, "[defence]", "Against guessing, if this section stands in th
     EXEMPT: Vec<Network> = "exempt" or "[]", "Addresses of which all this is not true: webmail hosts, probes.";
 }
 
+section! { admin, "[admin]", "The ways in for administrators.",
+    tables &[], later &["listen"], includes None;
+    SOCKET: PathBuf = "socket", "Where `gatepost status` and its like find the running server. Only the user that it runs as, and root, may ask. Default: admin.sock in the state folder.";
+}
+
 /// All sections, in the order of the reference.
 static SECTIONS: &[&Section] = &[
     &root::SECTION,
@@ -429,6 +434,7 @@ static SECTIONS: &[&Section] = &[
     &oauth2_client::SECTION,
     &dns::SECTION,
     &defence::SECTION,
+    &admin::SECTION,
 ];
 
 /// The reference of all settings, for programs.

@@ -1,5 +1,7 @@
 //! The control plane: starts everything, accepts connections, reloads, and stops in good order.
 
+mod commands;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,9 +12,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::acceptor::{Acceptor, Entrance};
+use crate::admin::socket::Socket;
+use crate::admin::{Asked, Asking, Command};
 use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
 use crate::backend::{Looking, States};
@@ -32,6 +36,8 @@ const FILES_PER_WORKER: usize = 6;
 const FILES_PER_SESSION: usize = 2;
 /// How often certificates are looked at.
 const DAY: Duration = Duration::from_hours(24);
+/// Commands that wait for the one before them.
+const COMMANDS_MAX: usize = 64;
 /// How often sessions are told to end while Gatepost stops.
 const DRAIN_STEP: Duration = Duration::from_millis(500);
 
@@ -57,6 +63,8 @@ impl Source {
 type Acceptors = HashMap<SocketAddr, Acceptor>;
 
 struct Server {
+    started: Instant,
+    asking: Asking,
     /// Looks at the back ends of the configuration in force.
     looking: Mutex<Looking>,
     source: Source,
@@ -140,7 +148,9 @@ async fn serve(source: Source) -> Result<(), Problems> {
         log: log.clone(),
     });
     let looking = Mutex::new(entrance.world.load().look(&log));
-    let server = Server { looking, source, entrance, shared, states };
+    let (asking, mut asked) = mpsc::channel(COMMANDS_MAX);
+    let server = Server { started: Instant::now(), asking, looking, source, entrance, shared, states };
+    let mut socket = server.open_socket(&config)?;
     let mut acceptors = HashMap::new();
     server.add_acceptors(&mut acceptors, sockets);
     log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
@@ -148,7 +158,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         .with("listeners", acceptors.len() as u64)
         .with("sessions_max", room.sessions as u64)
         .write();
-    server.control(&mut acceptors, &mut signals).await;
+    server.control(&mut acceptors, &mut signals, &mut asked, &mut socket).await;
     let _ = stop.send(true);
     for acceptor in acceptors.into_values() {
         acceptor.end().await;
@@ -211,15 +221,49 @@ fn room(threads: Threads, listeners: usize) -> Result<Room, Problem> {
 }
 
 impl Server {
-    /// Follows signals until one says stop.
-    async fn control(&self, acceptors: &mut Acceptors, signals: &mut Signals) {
+    /// Listens where the command line asks. A default that can't be had is worth a warning.
+    fn open_socket(&self, config: &Config) -> Result<Option<Socket>, Problems> {
+        // Without a file there is no place for it.
+        if matches!(self.source, Source::Text(_)) {
+            return Ok(None);
+        }
+        let config::Admin { socket, is_set } = &config.admin;
+        match Socket::listen(socket, self.asking.clone()) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) => {
+                let problem = Problem::file(socket, format!("can't be listened on for the command line: {error}"));
+                if *is_set {
+                    return Err(Problems::one(problem));
+                }
+                self.shared.log.record(Level::Warning, "server", problem.to_string()).write();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Follows signals and commands until one says stop.
+    async fn control(
+        &self,
+        acceptors: &mut Acceptors,
+        signals: &mut Signals,
+        asked: &mut mpsc::Receiver<Asked>,
+        socket: &mut Option<Socket>,
+    ) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // The first look came with the configuration.
         let mut days = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
         loop {
             tokio::select! {
-                _ = signals.hangup.recv() => self.reload(acceptors).await,
+                _ = signals.hangup.recv() => drop(self.reload(acceptors, socket).await),
+                Some(Asked { command, reply }) = asked.recv() => {
+                    let stops = command == Command::Stop;
+                    // Whoever asked may have gone.
+                    let _ = reply.send(self.obey(command, acceptors, socket).await);
+                    if stops {
+                        return;
+                    }
+                }
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
                 _ = signals.upgrade.recv() => {
@@ -240,9 +284,10 @@ impl Server {
     }
 
     /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
-    async fn reload(&self, acceptors: &mut Acceptors) {
+    async fn reload(&self, acceptors: &mut Acceptors, socket: &mut Option<Socket>) -> Result<Vec<Problem>, Problems> {
         let log = &self.shared.log;
-        match self.try_reload(acceptors).await {
+        let result = self.try_reload(acceptors, socket).await;
+        match &result {
             Ok(warnings) => {
                 for warning in warnings {
                     log.record(Level::Warning, "server", warning.to_string()).write();
@@ -250,16 +295,21 @@ impl Server {
                 log.record(Level::Info, "server", "the configuration was reloaded").write();
             }
             Err(problems) => {
-                for problem in problems.into_vec() {
+                for problem in problems.iter() {
                     log.record(Level::Error, "server", "the reload failed, nothing was changed")
                         .with("problem", problem.to_string())
                         .write();
                 }
             }
         }
+        result
     }
 
-    async fn try_reload(&self, acceptors: &mut Acceptors) -> Result<Vec<Problem>, Problems> {
+    async fn try_reload(
+        &self,
+        acceptors: &mut Acceptors,
+        socket: &mut Option<Socket>,
+    ) -> Result<Vec<Problem>, Problems> {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
         let (source, log, states) = (self.source.clone(), self.shared.log.clone(), Arc::clone(&self.states));
         let checker = self.shared.checker.clone();
@@ -279,10 +329,15 @@ impl Server {
             tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
 
         let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
+        let moves = socket.as_ref().is_none_or(|socket| socket.path() != world.config.admin.socket);
+        let moved = if moves { Some(self.open_socket(&world.config)?) } else { None };
         self.move_listeners(acceptors, &world.config).await?;
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
         self.shared.log.switch(prepared);
+        if let Some(moved) = moved {
+            *socket = moved;
+        }
         *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = world.look(&self.shared.log);
         self.entrance.world.store(Arc::new(world));
         Ok(warnings)

@@ -155,6 +155,11 @@ pub(crate) trait Directory: Send + Sync {
         true
     }
 
+    /// Forgets what it remembers of answers about a user, or of all; how many there were.
+    fn forget(&self, _user: Option<&str>) -> usize {
+        0
+    }
+
     /// Whether it failed a moment ago, so that what is remembered serves better than asking.
     fn is_down(&self) -> bool {
         false

@@ -350,6 +350,11 @@ impl Directory for OAuth2 {
         false
     }
 
+    /// Whose the tokens are is not kept beside them: all are asked about again.
+    fn forget(&self, _: Option<&str>) -> usize {
+        self.known.forget_all(|_| true)
+    }
+
     fn is_down(&self) -> bool {
         self.health.is_down()
     }

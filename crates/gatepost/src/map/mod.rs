@@ -217,6 +217,21 @@ impl Map {
         }
     }
 
+    /// Forgets what it has remembered of a user, or of all, host names too; how many answers there were.
+    pub(crate) fn forget(&self, user: Option<&str>) -> usize {
+        let is_about = |question: &str| {
+            let about = question.split_once(' ').map(|(_, about)| about);
+            user.is_none() || about == user
+        };
+        let names = if user.is_none() { self.backends.forget_names() } else { 0 };
+        self.cache.forget_all(is_about) + names
+    }
+
+    /// The configuration's back ends.
+    pub(crate) fn backends(&self) -> &Backends {
+        &self.backends
+    }
+
     /// Begins to look at the back ends.
     pub(crate) fn look(&self, looker: &Looker) -> Looking {
         self.backends.look(looker)

@@ -100,6 +100,16 @@ impl Health {
         }
     }
 
+    /// As [`Health::standing`], for whoever only wants to know. Takes nobody's turn.
+    pub(crate) fn appears(&self) -> Standing {
+        let failed = self.down_until.load(Ordering::Relaxed) != 0;
+        match (failed, self.is_missed.load(Ordering::Relaxed)) {
+            (true, _) if self.is_broken() => Standing::Out,
+            (false, false) => Standing::Up,
+            (true, _) | (false, true) => Standing::Last,
+        }
+    }
+
     /// Whether it failed lately, as far as anybody knows. Takes nobody's turn.
     pub(crate) fn is_down(&self) -> bool {
         let until = self.down_until.load(Ordering::Relaxed);
@@ -170,9 +180,11 @@ mod tests {
         health.mark_found();
         assert_eq!(health.standing(), Standing::Up);
         for _ in 0..BREAK_FAILURES {
+            assert_ne!(health.appears(), Standing::Out);
             health.mark_down();
         }
         health.mark_missed();
+        assert_eq!(health.appears(), Standing::Out);
         health.mark_found();
         assert_eq!((health.standing(), health.standing()), (Standing::Up, Standing::Out), "one tries");
     }

@@ -118,6 +118,12 @@ impl Resolver {
 }
 
 impl KnownNames {
+    /// Forgets all of them; how many there were.
+    pub(crate) fn forget(&self) -> usize {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *names).len()
+    }
+
     fn get(&self, name: &str) -> Option<Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

@@ -10,6 +10,7 @@ mod bed;
 mod capabilities;
 mod clients;
 mod command_line;
+mod control;
 mod dead_peers;
 mod defence;
 mod directories;

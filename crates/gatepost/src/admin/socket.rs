@@ -1,0 +1,211 @@
+//! The way in for the command line: a Unix socket that only its owner can connect to. A request is one line of JSON,
+//! and so is its answer.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{Answer, Asked, Asking, Command};
+
+/// Longest request.
+const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+/// Longest answer that the command line takes.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long a request may take to come, and its answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the command line waits for an answer: a reload may have to read a lot.
+const ANSWER_PATIENCE: Duration = Duration::from_mins(2);
+/// Requests that are answered at once.
+const REQUESTS_MAX: usize = 16;
+
+/// The socket, listened on until this is dropped; then its file goes.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.serving.abort();
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Socket {
+    /// Listens at `path`, on the runtime that this is called on. A file left there by a Gatepost that is gone is
+    /// replaced.
+    pub(crate) fn listen(path: &Path, asking: Asking) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        if StdStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another Gatepost answers there"));
+        }
+        // What isn't a socket is not ours to remove: then binding fails.
+        if std::fs::symlink_metadata(path)
+            .is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type()))
+        {
+            std::fs::remove_file(path)?;
+        }
+        // Bound where nobody else looks, and only then put in its place: nobody can connect before its mode is set.
+        let draft = path.with_extension(format!("{}.new", std::process::id()));
+        let _ = std::fs::remove_file(&draft);
+        let listener = UnixListener::bind(&draft)?;
+        std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&draft, path)?;
+        let serving = tokio::spawn(serve(listener, asking));
+        Ok(Self { path: path.to_owned(), serving })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+async fn serve(listener: UnixListener, asking: Asking) {
+    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let asking = asking.clone();
+                tokio::spawn(async move {
+                    // Whoever asked and is gone misses the answer, which is all.
+                    let _ = answer(stream, &asking).await;
+                    drop(permit);
+                });
+            }
+            // Out of files, most likely: it will pass.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, asking: &Asking) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = Vec::new();
+    let mut reader = tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX));
+    timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
+    let answer = match request(&line) {
+        Ok(command) => ask_control(command, asking).await,
+        Err(what) => Err(what),
+    };
+    let mut text = answer.unwrap_or_else(|error| json!({ "error": error })).to_string();
+    text.push('\n');
+    timeout(PATIENCE, writer.write_all(text.as_bytes())).await?
+}
+
+fn request(line: &[u8]) -> Result<Command, String> {
+    let request: Value = serde_json::from_slice(line).map_err(|_| "a request is a line of JSON".to_owned())?;
+    Command::from_json(&request)
+}
+
+async fn ask_control(command: Command, asking: &Asking) -> Answer {
+    let (reply, replied) = oneshot::channel();
+    let gone = || "Gatepost is stopping".to_owned();
+    asking.send(Asked { command, reply }).await.map_err(|_| gone())?;
+    replied.await.map_err(|_| gone())?
+}
+
+/// Asks the Gatepost that listens at `path`.
+pub(crate) fn ask(path: &Path, command: &Command) -> Answer {
+    let failed = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ": is Gatepost running with this configuration?"
+            }
+            io::ErrorKind::PermissionDenied => ": only the user that Gatepost runs as, or root, may ask",
+            _ => "",
+        };
+        format!("{}: {error}{hint}", path.display())
+    };
+    let exchange = || {
+        let mut stream = StdStream::connect(path)?;
+        stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(format!("{}\n", command.to_json()).as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
+        Ok(line)
+    };
+    let line = exchange().map_err(failed)?;
+    let answer: Value = serde_json::from_str(&line).map_err(|_| format!("{}: no answer came back", path.display()))?;
+    match answer["error"].as_str() {
+        Some(error) => Err(error.to_owned()),
+        None => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    #[tokio::test]
+    async fn it_is_its_owners_alone_and_comes_and_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state/admin.sock");
+        let (asking, mut asked) = mpsc::channel(1);
+        let socket = Socket::listen(&path, asking.clone()).expect("a socket");
+        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        let second = Socket::listen(&path, asking.clone()).expect_err("a second one");
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+
+        let client = |command: Command| {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || ask(&path, &command))
+        };
+        let asking_status = client(Command::Status);
+        let Asked { command, reply } = asked.recv().await.expect("a question");
+        assert_eq!(command, Command::Status);
+        reply.send(Ok(json!({ "status": [1] }))).expect("somebody who waits");
+        assert_eq!(asking_status.await.expect("a thread"), Ok(json!({ "status": [1] })));
+        let failing = client(Command::Reload);
+        asked.recv().await.expect("a question").reply.send(Err("no".into())).expect("somebody who waits");
+        assert_eq!(failing.await.expect("a thread"), Err("no".to_owned()));
+
+        drop(socket);
+        assert!(!path.exists());
+        assert!(ask(&path, &Command::Status).expect_err("nobody").contains("is Gatepost running"));
+        // Left behind by one that was killed.
+        drop(UnixListener::bind(&path).expect("a socket"));
+        drop(Socket::listen(&path, asking.clone()).expect("a socket in its place"));
+        std::fs::write(&path, "something else").expect("a file");
+        assert!(std::fs::read(&path).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_told_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin.sock");
+        let (asking, _asked) = mpsc::channel(1);
+        let _socket = Socket::listen(&path, asking).expect("a socket");
+        for (said, told) in [("hello\n", "line of JSON"), ("{\"command\":\"dance\"}\n", "no command of this version")] {
+            let mut stream = UnixStream::connect(&path).await.expect("a connection");
+            stream.write_all(said.as_bytes()).await.expect("a way");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            assert!(answer.contains(told), "{answer}");
+        }
+        let mut stream = UnixStream::connect(&path).await.expect("a connection");
+        let endless = vec![b'x'; usize::try_from(REQUEST_BYTES_MAX).expect("a size") + 1];
+        let _ = stream.write_all(&endless).await;
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        assert!(answer.is_empty() || answer.contains("line of JSON"), "{answer}");
+    }
+}
