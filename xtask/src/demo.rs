@@ -19,7 +19,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Use the ports from this one on instead of free ones
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..=65_528))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..=65_522))]
     port_base: Option<u16>,
     /// Say what is missing instead of installing it
     #[arg(long)]
@@ -41,17 +41,25 @@ const USERS: [(&str, &str, &str); 4] = [
     ("dmitri", "dmitri's secret", "store-b"),
 ];
 
+/// Where Gatepost listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    imap: u16,
+    imaps: u16,
+    pop3: u16,
+    pop3s: u16,
+}
+
 struct Demo {
     folder: PathBuf,
-    starttls: u16,
-    implicit: u16,
+    ports: Ports,
     authority: Authority,
     stores: [Dovecot; 2],
     gatepost: Gatepost,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure_packages(&["dovecot-core", "dovecot-imapd", "curl"], !options.no_install)?;
+    ensure_packages(&["dovecot-core", "dovecot-imapd", "dovecot-pop3d", "curl"], !options.no_install)?;
     let binary = cargo::build("gatepost", false)?;
     let demo = start(&binary, options)?;
     if let Some(path) = &options.json {
@@ -76,12 +84,12 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         Ok::<_, String>(path)
     };
     let certificates = make("certificates")?;
-    let ports: [u16; 8] = match options.port_base {
+    let ports: [u16; 14] = match options.port_base {
         None => free_ports()?,
         Some(base) => std::array::from_fn(|n| base + n as u16),
     };
-    let [starttls, implicit, a @ .., _, _, _] = ports;
-    let b = [ports[5], ports[6], ports[7]];
+    let [imap, imaps, pop3, pop3s, a @ .., _, _, _, _, _] = ports;
+    let [.., b0, b1, b2, b3, b4] = ports;
     let authority = Authority::create(&certificates)?;
     let store = authority.issue("store", &["localhost", "127.0.0.1"])?;
     let front = authority.issue("front", &["localhost", "127.0.0.1"])?;
@@ -91,7 +99,7 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
     };
     let stores = [
         Dovecot::start_on(&make("store-a")?, &store, &mailboxes("store-a"), a)?,
-        Dovecot::start_on(&make("store-b")?, &store, &mailboxes("store-b"), b)?,
+        Dovecot::start_on(&make("store-b")?, &store, &mailboxes("store-b"), [b0, b1, b2, b3, b4])?,
     ];
     for (user, _, store) in USERS {
         let dovecot = &stores[usize::from(store == "store-b")];
@@ -105,19 +113,26 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         "name = \"demo.example.org\"\n\n\
          [[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\n\
          [imap]\nauthenticate = \"proxy\"\ndirectory = \"people\"\n\n\
-         [[imap.listener]]\naddress = \"127.0.0.1:{starttls}\"\ntls = \"starttls\"\n\n\
-         [[imap.listener]]\naddress = \"127.0.0.1:{implicit}\"\ntls = \"implicit\"\n\n\
+         [[imap.listener]]\naddress = \"127.0.0.1:{imap}\"\ntls = \"starttls\"\n\n\
+         [[imap.listener]]\naddress = \"127.0.0.1:{imaps}\"\ntls = \"implicit\"\n\n\
          [imap.backend]\nca = {ca:?}\n\n\
+         [pop3]\nauthenticate = \"proxy\"\ndirectory = \"people\"\n\n\
+         [[pop3.listener]]\naddress = \"127.0.0.1:{pop3}\"\ntls = \"starttls\"\n\n\
+         [[pop3.listener]]\naddress = \"127.0.0.1:{pop3s}\"\ntls = \"implicit\"\n\n\
+         [pop3.backend]\nca = {ca:?}\n\n\
          [map]\ndirectories = [\"people\"]\n\n\
          [directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n\n\
-         [backend.store-a]\nhost = \"127.0.0.1\"\nimap = {{ port = {a} }}\n\n\
+         [backend.store-a]\nhost = \"127.0.0.1\"\nimap = {{ port = {a} }}\npop3 = {{ port = {a_pop3} }}\n\n\
          [backend.store-b]\nhost = \"127.0.0.1\"\nimap = {{ port = {b}, tls = \"implicit\" }}\n\
+         pop3 = {{ port = {b_pop3}, tls = \"implicit\" }}\n\
          login = {{ master = \"{MASTER}\", password_file = {secret:?} }}\n",
         chain = front.chain,
         key = front.key,
         ca = authority.certificate,
         a = stores[0].imap,
+        a_pop3 = stores[0].pop3,
         b = stores[1].imaps,
+        b_pop3 = stores[1].pop3s,
     );
     let path = gate.join("gatepost.toml");
     std::fs::write(&path, &configuration).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -137,7 +152,8 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         let _ = std::fs::remove_file(&file);
     }
     let gatepost = Gatepost::start(binary, &gate, &configuration)?;
-    Ok(Demo { folder, starttls, implicit, authority, stores, gatepost })
+    let ports = Ports { imap, imaps, pop3, pop3s };
+    Ok(Demo { folder, ports, authority, stores, gatepost })
 }
 
 fn letter(user: &str, store: &str) -> String {
@@ -162,8 +178,10 @@ impl Demo {
         let stores: Vec<_> =
             stores.map(|(name, store)| json!({ "name": name, "imap": format!("127.0.0.1:{}", store.imap) })).collect();
         json!({
-            "imap": format!("127.0.0.1:{}", self.starttls),
-            "imaps": format!("127.0.0.1:{}", self.implicit),
+            "imap": format!("127.0.0.1:{}", self.ports.imap),
+            "imaps": format!("127.0.0.1:{}", self.ports.imaps),
+            "pop3": format!("127.0.0.1:{}", self.ports.pop3),
+            "pop3s": format!("127.0.0.1:{}", self.ports.pop3s),
             "ca": self.authority.certificate,
             "config": self.folder.join("gatepost/gatepost.toml"),
             "pid": self.gatepost.pid(),
@@ -175,8 +193,10 @@ impl Demo {
     fn introduce(&self) {
         let ca = self.authority.certificate.display();
         println!("Gatepost is running before two Dovecot servers.\n");
-        println!("  IMAP with STARTTLS    localhost:{}", self.starttls);
-        println!("  IMAP with TLS         localhost:{}", self.implicit);
+        println!("  IMAP with STARTTLS    localhost:{}", self.ports.imap);
+        println!("  IMAP with TLS         localhost:{}", self.ports.imaps);
+        println!("  POP3 with STLS        localhost:{}", self.ports.pop3);
+        println!("  POP3 with TLS         localhost:{}", self.ports.pop3s);
         println!("  certificate authority {ca}");
         println!("  configuration         {}\n", self.folder.join("gatepost/gatepost.toml").display());
         for (user, password, store) in USERS {
@@ -185,18 +205,21 @@ impl Demo {
         let (user, password, _) = USERS[0];
         println!(
             "\nTry:  curl --cacert {ca} -u \"{user}:{password}\" 'imaps://localhost:{}/INBOX;MAILINDEX=1'",
-            self.implicit
+            self.ports.imaps
         );
         println!("Ctrl-C ends it and leaves nothing running.");
     }
 
-    /// Reads every user's mail over both listeners, and looks that it is the right mail.
+    /// Reads every user's mail over all listeners, and looks that it is the right mail.
     fn check(&self) -> Result<()> {
         let mut failures = 0;
+        let Ports { imap, imaps, pop3, pop3s } = self.ports;
         for (user, password, store) in USERS {
             for (how, url) in [
-                ("STARTTLS", format!("imap://localhost:{}", self.starttls)),
-                ("TLS", format!("imaps://localhost:{}", self.implicit)),
+                ("IMAP, STARTTLS", format!("imap://localhost:{imap}/INBOX;MAILINDEX=1")),
+                ("IMAP, TLS", format!("imaps://localhost:{imaps}/INBOX;MAILINDEX=1")),
+                ("POP3, STLS", format!("pop3://localhost:{pop3}/1")),
+                ("POP3, TLS", format!("pop3s://localhost:{pop3s}/1")),
             ] {
                 let read = self.read_mail(user, password, &url);
                 let wanted = format!("This mail lives on {store}.");
@@ -216,14 +239,14 @@ impl Demo {
         if failures > 0 {
             return Err(format!("{failures} checks failed; Gatepost's log:\n{}", self.gatepost.log()));
         }
-        println!("All {} log-ins read the right mail.", USERS.len() * 2);
+        println!("All {} log-ins read the right mail.", USERS.len() * 4);
         Ok(())
     }
 
     fn read_mail(&self, user: &str, password: &str, url: &str) -> Result<String> {
         let mut command = Command::new("curl");
         command.args(["-sS", "-m", "20", "--ssl-reqd", "--cacert"]).arg(&self.authority.certificate);
-        command.args(["-u", &format!("{user}:{password}"), &format!("{url}/INBOX;MAILINDEX=1")]);
+        command.args(["-u", &format!("{user}:{password}"), url]);
         let output = command.output().map_err(|error| format!("curl: {error}"))?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())

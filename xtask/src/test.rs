@@ -5,10 +5,11 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 21] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
+    "dovecot-pop3d",
     "slapd",
     "postgresql",
     "postgresql-client",
@@ -19,6 +20,7 @@ const PACKAGES: [&str; 19] = [
     "isync",
     "mutt",
     "fetchmail",
+    "mpop",
     "gsasl",
     "python3",
     "openssl",

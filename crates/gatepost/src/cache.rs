@@ -46,8 +46,13 @@ impl<V: Clone> Cache<V> {
         self.answers.insert(question, Kept { value, at: now, jitter: jitter[0] });
     }
 
-    /// Forgets all answers whose questions are such; how many there were.
-    pub(crate) fn forget_all(&self, is_such: impl Fn(&str) -> bool) -> usize {
+    /// Forgets the answers about these users, whose names stand behind the first space of a question, or all; how many
+    /// there were.
+    pub(crate) fn forget_about(&self, users: Option<&[String]>) -> usize {
+        let is_such = |question: &str| {
+            let about = question.split_once(' ').map(|(_, about)| about);
+            users.is_none_or(|users| users.iter().any(|user| about == Some(user)))
+        };
         let count = std::sync::atomic::AtomicUsize::new(0);
         self.answers.retain(|question, _| {
             let goes = is_such(question);
@@ -117,9 +122,9 @@ mod tests {
         assert_eq!(cache.get("kim", start + seconds(100), |_| seconds(100)), None);
         assert_eq!(cache.get("kim", start, |_| Duration::ZERO), None);
         assert_eq!(cache.get("lee", start, |_| seconds(100)), None, "never another's answer");
-        cache.keep("lee".into(), 2, start);
-        assert_eq!(cache.forget_all(|question| question == "lee"), 1);
-        assert_eq!(cache.get("lee", start, |_| seconds(100)), None);
+        cache.keep("imap lee".into(), 2, start);
+        assert_eq!(cache.forget_about(Some(&["kim".into(), "lee".into()])), 1);
+        assert_eq!(cache.get("imap lee", start, |_| seconds(100)), None);
         cache.forget("kim");
         assert_eq!(cache.get("kim", start, |_| seconds(100)), None);
     }

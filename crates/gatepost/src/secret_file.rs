@@ -32,10 +32,13 @@ pub(crate) fn read_or_make(file: &Path) -> Result<Secret, (io::Error, Secret)> {
     if let Err(error) = getrandom::fill(&mut made) {
         return Err((io::Error::other(error), Secret::new(made.to_vec())));
     }
+    let kept = |bytes: Vec<u8>| match bytes.len() {
+        OWN_BYTES => Ok(Secret::new(bytes)),
+        _ => Err(io::Error::other("it is not as long as it was made")),
+    };
     let keep = || {
         match std::fs::read(file) {
-            Ok(kept) if kept.len() == OWN_BYTES => return Ok(Secret::new(kept)),
-            Ok(_) => return Err(io::Error::other("it is not as long as it was made")),
+            Ok(bytes) => return kept(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -44,14 +47,16 @@ pub(crate) fn read_or_make(file: &Path) -> Result<Secret, (io::Error, Secret)> {
         }
         // Whole or not at all, and never over one that another process has made meanwhile.
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let draft = file.with_file_name(format!(".{name}.{}", std::process::id()));
-        let mut new = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        new.write_all(&made)?;
-        new.sync_all()?;
-        let linked = std::fs::hard_link(&draft, file);
-        std::fs::remove_file(&draft)?;
+        let mut suffix = [0; 8];
+        getrandom::fill(&mut suffix).map_err(io::Error::other)?;
+        let draft = file.with_file_name(format!(".{name}.{:016x}", u64::from_ne_bytes(suffix)));
+        let mut new = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        let written = new.write_all(&made).and_then(|()| new.sync_all());
+        let linked = written.and_then(|()| std::fs::hard_link(&draft, file));
+        // One that stays behind is in nobody's way.
+        let _ = std::fs::remove_file(&draft);
         match linked {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::read(file).map(Secret::new),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => kept(std::fs::read(file)?),
             linked => linked.map(|()| Secret::new(made.to_vec())),
         }
     };

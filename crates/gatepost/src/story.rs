@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost_wire::Refusal;
+use gatepost_wire::{PROTOCOLS, Refusal};
 
 use crate::config::Level;
 use crate::log::{Draft, Field, Logger};
@@ -228,11 +228,5 @@ fn with_tls<'a>(record: Draft<'a>, keys: [&'static str; 2], facts: Option<TlsFac
 
 /// The name under which Dovecot logs log-ins of this service.
 fn login_name(service: &str) -> &'static str {
-    match service {
-        "imap" => "imap-login",
-        "pop3" => "pop3-login",
-        "sieve" => "managesieve-login",
-        "submission" => "submission-login",
-        _ => "login",
-    }
+    PROTOCOLS.iter().find(|protocol| protocol.name == service).map_or("login", |protocol| protocol.login_name)
 }

@@ -91,9 +91,12 @@ impl World {
 
     /// Forgets what directories and name servers have said of a user, or of all; how many answers there were.
     pub(crate) fn forget(&self, user: Option<&str>) -> usize {
-        let user = user.map(|user| self.config.map.names.canonical(user));
-        let user = user.as_deref();
-        self.directories.iter().map(|judge| judge.forget(user)).sum::<usize>() + self.map.forget(user)
+        // As it is given, and as each listener completes it.
+        let names = self.config.listeners().map(|listener| &listener.names).chain([&self.config.map.names]);
+        let users =
+            user.map(|user| names.map(|names| names.canonical(user)).chain([user.to_owned()]).collect::<Vec<_>>());
+        let users = users.as_deref();
+        self.directories.iter().map(|judge| judge.forget(users)).sum::<usize>() + self.map.forget(users)
     }
 
     /// Begins to look at the back ends, on the runtime that this is called on.

@@ -1,4 +1,4 @@
-//! Dovecot as a back end: one IMAP server in one folder, run by an ordinary user.
+//! Dovecot as a back end: one server of IMAP and POP3 in one folder, run by an ordinary user.
 
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -34,18 +34,21 @@ pub struct Dovecot {
     pub imaps: u16,
     /// IMAP behind the PROXY protocol.
     pub haproxy: u16,
+    /// POP3 with STLS.
+    pub pop3: u16,
+    /// POP3 with implicit TLS.
+    pub pop3s: u16,
 }
 
 impl Dovecot {
     /// Starts one in `folder` for these users.
     pub fn start(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>]) -> Result<Self> {
-        let [imap, imaps, haproxy] = free_ports()?;
-        Self::start_on(folder, certificate, users, [imap, imaps, haproxy])
+        Self::start_on(folder, certificate, users, free_ports()?)
     }
 
     /// As [`Dovecot::start`], on these ports.
-    pub fn start_on(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>], ports: [u16; 3]) -> Result<Self> {
-        let [imap, imaps, haproxy] = ports;
+    pub fn start_on(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>], ports: [u16; 5]) -> Result<Self> {
+        let [imap, imaps, haproxy, pop3, pop3s] = ports;
         context(std::fs::create_dir_all(folder.join("mail")), folder.display())?;
         context(std::fs::copy(&certificate.chain, folder.join("cert.pem")), "certificate")?;
         context(std::fs::copy(&certificate.key, folder.join("key.pem")), "key")?;
@@ -54,7 +57,8 @@ impl Dovecot {
         };
         write(folder, "users", &lines(users))?;
         write(folder, "masters", &lines(&[Mailbox { user: MASTER, password: MASTER_PASSWORD }]))?;
-        let mut dovecot = Self { folder: folder.to_owned(), server: Server::default(), imap, imaps, haproxy };
+        let mut dovecot =
+            Self { folder: folder.to_owned(), server: Server::default(), imap, imaps, haproxy, pop3, pop3s };
         write(folder, "dovecot.conf", &dovecot.configuration()?)?;
         give_away(folder)?;
         dovecot.resume()?;
@@ -105,12 +109,12 @@ impl Dovecot {
     fn configuration(&self) -> Result<String> {
         let (user, group) = identity()?;
         let folder = self.folder.display();
-        let Self { imap, imaps, haproxy, .. } = self;
+        let Self { imap, imaps, haproxy, pop3, pop3s, .. } = self;
         Ok(format!(
             "base_dir = {folder}/run\nstate_dir = {folder}/run\nlog_path = {folder}/dovecot.log\n\
              login_log_format_elements = user=<%u> method=%m rip=%r rport=%b %c session=<%{{session}}>\n\
              default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\nfirst_valid_uid = 1\n\
-             protocols = imap\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
+             protocols = imap pop3\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
              ssl = yes\nssl_cert = <{folder}/cert.pem\nssl_key = <{folder}/key.pem\nssl_min_protocol = TLSv1.2\n\
              disable_plaintext_auth = no\nauth_mechanisms = plain login\nauth_failure_delay = 0\nauth_master_user_separator = *\n\
              login_trusted_networks = 127.0.0.0/8\nhaproxy_trusted_networks = 127.0.0.0/8\n\
@@ -126,6 +130,9 @@ impl Dovecot {
              inet_listener imaps {{\n address = 127.0.0.1\n port = {imaps}\n ssl = yes\n }}\n\
              inet_listener imap_haproxy {{\n address = 127.0.0.1\n port = {haproxy}\n haproxy = yes\n }}\n}}\n\
              service imap {{\n process_limit = 4000\n client_limit = 100\n service_count = 0\n}}\n\
+             service pop3-login {{\n chroot =\n\
+             inet_listener pop3 {{\n address = 127.0.0.1\n port = {pop3}\n }}\n\
+             inet_listener pop3s {{\n address = 127.0.0.1\n port = {pop3s}\n ssl = yes\n }}\n}}\n\
              service anvil {{\n unix_listener anvil-auth-penalty {{\n mode = 0\n }}\n chroot =\n client_limit = 20000\n}}\n\
              service auth {{\n client_limit = 20000\n}}\n\
              service stats {{\n chroot =\n client_limit = 20000\n}}\n\

@@ -1,4 +1,4 @@
-//! Cuts a byte stream into IMAP commands: lines, and the literals that continue them.
+//! Cuts a byte stream into commands: lines, and in IMAP the literals that continue them.
 //!
 //! Framing comes before parsing, so that a command that makes no sense is still taken whole, literals
 //! included, and what follows it is read as what it is. Nothing is allocated for a literal before its
@@ -58,10 +58,17 @@ pub struct Framer {
     /// The command has a refused literal or a line end other than CRLF.
     broken: bool,
     line_bytes_max: usize,
+    /// A brace at a line's end means something.
+    has_literals: bool,
 }
 
 impl Framer {
-    /// A framer that ends with [`Frame::Lost`] on a line of more than `line_bytes_max` bytes.
+    /// A framer of lines alone; it ends with [`Frame::Lost`] on one of more than `line_bytes_max` bytes.
+    pub fn of_lines(line_bytes_max: usize) -> Self {
+        Self { has_literals: false, ..Self::new(line_bytes_max) }
+    }
+
+    /// A framer of lines and literals, else as [`Framer::of_lines`].
     pub fn new(line_bytes_max: usize) -> Self {
         Self {
             buffer: WipedBuffer::default(),
@@ -71,6 +78,7 @@ impl Framer {
             end: 0,
             broken: false,
             line_bytes_max,
+            has_literals: true,
         }
     }
 
@@ -191,7 +199,8 @@ impl Framer {
         self.broken |= !crlf;
         self.searched = end;
         self.end = end;
-        self.state = announcement(line).map_or(State::Whole, State::Announced);
+        let announced = if self.has_literals { announcement(line) } else { None };
+        self.state = announced.map_or(State::Whole, State::Announced);
     }
 
     /// Removes `count` bytes at `at`.
@@ -201,6 +210,11 @@ impl Framer {
         shorter.extend(&self.buffer.bytes()[at + count..]);
         self.buffer = shorter;
     }
+}
+
+/// Whether a line is one of an HTTP request: a browser made to talk to a mail port must learn nothing from it.
+pub(crate) fn is_http(line: &[u8]) -> bool {
+    [&b" HTTP/1.1"[..], b" HTTP/1.0", b" HTTP/2.0"].iter().any(|end| line.ends_with(end))
 }
 
 /// The literal that `line` announces at its end. `{}`, `{-1}` and the like announce none: the parser

@@ -5,19 +5,22 @@
 //! take bytes and events and give back bytes and a [`Step`]. That makes every conversation a value
 //! that a test can replay whole, a byte at a time, and cut at every point.
 
+mod exchange;
 mod frame;
 pub mod imap;
 pub mod limits;
+pub mod pop3;
 mod protocols;
 pub mod proxy_header;
 pub mod sasl;
 pub mod scram;
 mod secret;
+mod text;
 
 pub use protocols::{
-    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Credentials,
-    Event, Front, FrontSetup, Mechanism, OAuthHints, Offers, Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step,
-    Welcome,
+    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls,
+    Credentials, Event, Front, FrontSetup, Inband, Introduction, Mechanism, OAuthHints, Offers, Outcome, PROTOCOLS,
+    Proof, Protocol, Refusal, Step, Welcome,
 };
 pub use secret::{Secret, WipedBuffer};
 

@@ -22,6 +22,10 @@ pub const ID_PAIRS_MAX: usize = 30;
 pub const ID_KEY_BYTES_MAX: usize = 30;
 /// Longest value in ID (RFC 2971, section 3.3).
 pub const ID_VALUE_BYTES_MAX: usize = 1024;
+/// What of a client's ID is passed on.
+pub const CLIENT_ID_BYTES_MAX: usize = 4096;
+/// Longest line with an initial response in POP3, its end included (RFC 5034, section 4).
+pub const POP3_AUTH_LINE_BYTES_MAX: usize = 255;
 /// Longest line that a back end may send while it is logged in to.
 pub const BACK_LINE_BYTES_MAX: usize = 64 * 1024;
 /// All that a back end may send until it has answered the log-in.

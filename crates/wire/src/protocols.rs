@@ -1,9 +1,12 @@
 //! What every protocol has in common: the events and steps of its two state machines, the refusals it
 //! must have words for, and the table in which it is one row.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use crate::imap;
+use crate::pop3;
 use crate::secret::Secret;
 
 /// A protocol Gatepost speaks: one row of [`PROTOCOLS`].
@@ -29,6 +32,23 @@ pub struct Protocol {
     pub passed_counts: fn(&str) -> bool,
     /// Capabilities that a client is only promised where every back end has them; at most 32.
     pub learnt: &'static [&'static str],
+    /// Whether a back end says them before a log-in, so that looking at it is enough.
+    pub tells_early: bool,
+    /// How a back end is told the client's address within the conversation.
+    pub inband: Inband,
+    /// The shortest time-out without a byte after the log-in, and where that stands.
+    pub idle_min: (Duration, &'static str),
+    /// The name under which Dovecot logs its log-ins, which filters against guessing know.
+    pub login_name: &'static str,
+}
+
+/// How a protocol tells a back end on whose behalf somebody connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inband {
+    /// Fields of the ID command.
+    Id,
+    /// The XCLIENT command.
+    Xclient,
 }
 
 /// Which of a protocol's [`Protocol::learnt`] capabilities there are.
@@ -59,7 +79,7 @@ impl Offers {
 }
 
 /// Every protocol. Listeners, configuration sections, metric labels and fuzz targets follow from it.
-pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL];
+pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL, pop3::PROTOCOL];
 
 /// The state machine towards a client, from the greeting to the log-in.
 pub trait Front: Send {
@@ -70,8 +90,11 @@ pub trait Front: Send {
     /// The few facts that outlive STARTTLS.
     fn carry(&self) -> Carry;
 
-    /// What the client said of itself and may be told to the back end (IMAP's ID).
-    fn client_id(&self) -> &[(String, String)];
+    /// What the client said before its log-in that the back end should hear.
+    fn introduction(&self) -> Introduction;
+
+    /// Whether it waits for the client's next message of an exchange.
+    fn is_exchanging(&self) -> bool;
 
     /// What the client sent behind its log-in: it belongs to the back end.
     fn take_rest(&mut self) -> Vec<u8>;
@@ -79,6 +102,15 @@ pub trait Front: Send {
     /// What was understood since this was last asked, a line each with secrets struck out; kept only
     /// where [`FrontSetup::trace`] asks for it.
     fn take_trace(&mut self) -> Vec<String>;
+}
+
+/// What a client said before its log-in that the back end should hear.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// What it said of itself (IMAP's ID).
+    pub id: Vec<(String, String)>,
+    /// It wants UTF-8 (POP3's UTF8, RFC 6856).
+    pub utf8: bool,
 }
 
 /// What happens to a [`Front`].
@@ -264,6 +296,13 @@ pub enum Refusal {
     Misbehaved,
 }
 
+impl Refusal {
+    /// Whether it counts as a failed log-in.
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::BadCredentials | Self::Disabled | Self::Expired | Self::Guessing)
+    }
+}
+
 /// How a conversation before log-in ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -294,6 +333,20 @@ pub struct Carry {
     pub auth_errors: u32,
     /// It asked for the capabilities, and so may not read them out of response codes.
     pub asked_capabilities: bool,
+}
+
+impl Carry {
+    /// Counts a wrong command; true: it was one too many.
+    pub(crate) fn count_error(&mut self, max: Option<NonZeroU32>) -> bool {
+        self.errors += 1;
+        max.is_some_and(|max| self.errors >= max.get())
+    }
+
+    /// Counts a failed log-in; true: it was one too many.
+    pub(crate) fn count_failure(&mut self, max: Option<NonZeroU32>) -> bool {
+        self.auth_errors += 1;
+        max.is_some_and(|max| self.auth_errors >= max.get())
+    }
 }
 
 /// Where a client gets a token that is good here (RFC 7628, section 3.2.2).
@@ -355,6 +408,8 @@ pub enum BackEvent<'a> {
     Input(&'a [u8]),
     /// The TLS that [`BackStep::StartTls`] asked for is up.
     TlsUp,
+    /// The back end closed the connection.
+    Closed,
 }
 
 /// What a [`Back`] wants done.
@@ -395,6 +450,17 @@ pub enum BackFault {
     Protocol(&'static str),
     /// It ended the conversation. The text is what it said.
     Bye(String),
+    /// It ended the conversation without a word.
+    Closed,
+}
+
+/// The client, as it is announced to a back end.
+#[derive(Debug, Clone)]
+pub struct ClientFacts {
+    /// Where it is, and where it connected to; `None`: that goes another way.
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The session's name in our log.
+    pub session: String,
 }
 
 impl std::fmt::Display for BackFault {
@@ -411,6 +477,7 @@ impl std::fmt::Display for BackFault {
             Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),
             Self::Protocol(what) => write!(f, "it broke the protocol: {what}"),
             Self::Bye(text) => write!(f, "it ended the conversation: {text:?}"),
+            Self::Closed => f.write_str("it closed the connection"),
         }
     }
 }
@@ -444,8 +511,10 @@ pub struct BackSetup {
     pub starttls: bool,
     /// What it is for.
     pub aim: BackAim,
-    /// What to announce of the client (IMAP's ID); empty: nothing.
-    pub id: Vec<(String, String)>,
+    /// The client; `None`: nothing of it is announced.
+    pub client: Option<ClientFacts>,
+    /// What the client said before its log-in.
+    pub introduction: Introduction,
     /// Our own greeting's text, by which a loop is seen.
     pub own_greeting: String,
     /// Keep what is said, for the log.

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::limits::{PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
-use crate::protocols::{Mechanism, OAuthHints};
+use crate::protocols::{BackLogin, Mechanism, OAuthHints, Proof};
 use crate::secret::Secret;
 
 /// The prompts of the LOGIN mechanism, in base64 as they go over the wire.
@@ -93,6 +93,34 @@ pub fn token_message(mechanism: Mechanism, user: &str, token: &Secret) -> Secret
         _ => format!("n,a={},\x01auth=Bearer ", user.replace('=', "=3D").replace(',', "=2C")),
     };
     Secret::new([head.as_bytes(), token.expose(), b"\x01\x01"].concat())
+}
+
+/// The way to log in at a back end: the only one that is set, else the best that it takes.
+pub fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Option<Mechanism> {
+    let ways: &[Mechanism] = match login.proof {
+        Proof::Token(_) => &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
+        // Only PLAIN can act for somebody else.
+        Proof::Password(_) if login.master.is_some() => &[Mechanism::Plain],
+        Proof::Password(_) => &[Mechanism::Plain, Mechanism::Command, Mechanism::Login],
+    };
+    ways.iter().copied().filter(|way| login.mechanism.is_none_or(|only| only == *way)).find(|way| takes(*way))
+}
+
+/// The messages of an exchange with a back end, ours alone.
+pub fn messages(mechanism: Mechanism, login: &BackLogin, secret: &Secret) -> Vec<Secret> {
+    match mechanism {
+        Mechanism::Login => vec![Secret::new(login.user.as_bytes().to_vec()), secret.duplicate()],
+        Mechanism::OAuthBearer | Mechanism::XOAuth2 => vec![token_message(mechanism, &login.user, secret)],
+        Mechanism::Plain | Mechanism::Command => {
+            let (authzid, authcid) = match &login.master {
+                Some(master) => (login.user.as_str(), master.as_str()),
+                None => ("", login.user.as_str()),
+            };
+            vec![plain_message(authzid, authcid, secret)]
+        }
+        // A user can be spoken for with a password or a token alone: none of these is ever chosen.
+        Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Vec::new(),
+    }
 }
 
 /// What a client is told, in base64, whose token is refused (RFC 7628, section 3.2.2).

@@ -9,8 +9,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientTls, Event, FrontSetup, Mechanism,
-    OAuthHints, Offers, PROTOCOLS, Proof, Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Event, FrontSetup,
+    Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -29,7 +29,11 @@ trait Machine {
     fn rest(&mut self) -> Vec<u8>;
 }
 
-struct Front(Box<dyn gatepost_wire::Front>, FrontSetup);
+struct Front {
+    protocol: &'static Protocol,
+    machine: Box<dyn gatepost_wire::Front>,
+    setup: FrontSetup,
+}
 
 impl Front {
     fn describe(step: &Step) -> String {
@@ -54,7 +58,7 @@ impl Front {
 
 impl Machine for Front {
     fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> String {
-        Self::describe(&self.0.step(Event::Input(bytes), out))
+        Self::describe(&self.machine.step(Event::Input(bytes), out))
     }
 
     fn outside(&mut self, words: &str, out: &mut Vec<u8>) -> String {
@@ -74,17 +78,18 @@ impl Machine for Front {
             "passed" => Event::Answer(Answer::Passed(rest.to_owned())),
             "close" => Event::Close(refusal(rest)),
             "tls" => {
-                let setup = FrontSetup { tls: ClientTls::Up, passwords: true, carry: self.0.carry(), ..self.1.clone() };
-                self.0 = (PROTOCOLS[0].front)(setup);
+                let carry = self.machine.carry();
+                let setup = FrontSetup { tls: ClientTls::Up, passwords: true, carry, ..self.setup.clone() };
+                self.machine = (self.protocol.front)(setup);
                 return "read".into();
             }
             _ => panic!("! {words}"),
         };
-        Self::describe(&self.0.step(event, out))
+        Self::describe(&self.machine.step(event, out))
     }
 
     fn rest(&mut self) -> Vec<u8> {
-        self.0.take_rest()
+        self.machine.take_rest()
     }
 }
 
@@ -120,8 +125,12 @@ impl Machine for Back {
     }
 
     fn outside(&mut self, words: &str, out: &mut Vec<u8>) -> String {
-        assert_eq!(words, "tls");
-        Self::describe(self.0.step(BackEvent::TlsUp, out))
+        let event = match words {
+            "tls" => BackEvent::TlsUp,
+            "closed" => BackEvent::Closed,
+            _ => panic!("! {words}"),
+        };
+        Self::describe(self.0.step(event, out))
     }
 
     fn rest(&mut self) -> Vec<u8> {
@@ -130,7 +139,7 @@ impl Machine for Back {
 }
 
 /// Builds the machine that a transcript's first line describes.
-fn machine(head: &str) -> Box<dyn Machine> {
+fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
     let mut words = head.split(' ');
     let kind = words.next().expect("a first word");
     let settings: Vec<(&str, &str)> = words.map(|word| word.split_once('=').expect("key=value")).collect();
@@ -150,11 +159,16 @@ fn machine(head: &str) -> Box<dyn Machine> {
         let setup = BackSetup {
             starttls: get("starttls") == Some("yes"),
             aim: if get("aim") == Some("check") { BackAim::Check } else { BackAim::LogIn(login) },
-            id: get("id").map(|value| ("x-session-id".to_owned(), value.to_owned())).into_iter().collect(),
+            client: get("id").map(|session| ClientFacts {
+                addresses: get("client")
+                    .map(|client| (client.parse().expect("an address"), "192.0.2.9:110".parse().expect("an address"))),
+                session: session.to_owned(),
+            }),
+            introduction: Introduction { id: Vec::new(), utf8: get("utf8") == Some("yes") },
             own_greeting: "mail.example.org Gatepost ready.".into(),
             trace: false,
         };
-        return Box::new(Back((PROTOCOLS[0].back)(setup)));
+        return Box::new(Back((protocol.back)(setup)));
     }
     let number = |key, default| NonZeroU32::new(get(key).map_or(default, |n| n.parse().expect("a number")));
     let tls = match get("tls") {
@@ -171,13 +185,13 @@ fn machine(head: &str) -> Box<dyn Machine> {
         has_passwords: get("has_passwords") != Some("no"),
         oauth: OAuthHints { scope: get("scope").map(text), configuration: get("configuration").map(text) },
         id: get("id") != Some("no"),
-        offers: Offers::of(&PROTOCOLS[0], get("backends").unwrap_or_default()),
+        offers: Offers::of(protocol, &get("backends").unwrap_or_default().replace(',', " ")),
         max_errors: number("max_errors", 10),
         max_auth_errors: number("max_auth_errors", 3),
         carry: Carry::default(),
         trace: false,
     };
-    Box::new(Front((PROTOCOLS[0].front)(setup.clone()), setup))
+    Box::new(Front { protocol, machine: (protocol.front)(setup.clone()), setup })
 }
 
 fn mechanisms(list: &str) -> Vec<Mechanism> {
@@ -213,11 +227,11 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 /// Replays one transcript; gives the number of input bytes.
-fn replay(script: &str, cut: Cut) -> usize {
+fn replay(protocol: &'static Protocol, script: &str, cut: Cut) -> usize {
     let mut lines = script.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).peekable();
     let head = lines.next().expect("a first line");
     let (hears, says) = if head.starts_with("back") { ('S', 'C') } else { ('C', 'S') };
-    let mut machine = machine(head);
+    let mut machine = machine(protocol, head);
     let mut step = String::from("read");
     let mut out = Vec::new();
     let mut offset = 0;
@@ -296,27 +310,30 @@ fn listen(machine: &mut dyn Machine, unread: &mut VecDeque<Vec<u8>>, step: &mut 
     }
 }
 
-fn transcripts() -> Vec<PathBuf> {
+fn transcripts() -> Vec<(&'static Protocol, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     for protocol in PROTOCOLS {
         let folder = folder.join(protocol.name).join("transcripts");
-        files.extend(std::fs::read_dir(folder).expect("transcripts").map(|entry| entry.expect("an entry").path()));
+        let entries = std::fs::read_dir(folder).expect("transcripts");
+        let mut found: Vec<_> = entries.map(|entry| (protocol, entry.expect("an entry").path())).collect();
+        assert!(!found.is_empty(), "{} has no transcript", protocol.name);
+        found.sort_by(|(_, a), (_, b)| a.cmp(b));
+        files.append(&mut found);
     }
-    files.sort();
     files
 }
 
 fn replay_all(cuts: impl Fn(usize) -> Vec<Cut>) {
     let mut replayed = 0;
-    for path in transcripts() {
+    for (protocol, path) in transcripts() {
         let script = std::fs::read_to_string(&path).expect("a transcript");
         for part in script.split("\n---\n") {
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            let length =
-                std::panic::catch_unwind(|| replay(part, Cut::Whole)).unwrap_or_else(|_| panic!("in {name}:\n{part}"));
+            let length = std::panic::catch_unwind(|| replay(protocol, part, Cut::Whole))
+                .unwrap_or_else(|_| panic!("in {name}:\n{part}"));
             for cut in cuts(length) {
-                std::panic::catch_unwind(|| replay(part, cut))
+                std::panic::catch_unwind(|| replay(protocol, part, cut))
                     .unwrap_or_else(|_| panic!("in {name}, {cut:?}:\n{part}"));
             }
             replayed += 1;

@@ -58,7 +58,11 @@ impl Command {
 
     /// Reads what was sent.
     fn from_json(request: &Value) -> Result<Self, String> {
-        let user = request["user"].as_str().map(str::to_owned);
+        let user = match &request["user"] {
+            Value::Null => None,
+            Value::String(user) => Some(user.clone()),
+            _ => return Err("a user is named by a text".into()),
+        };
         match request["command"].as_str() {
             Some("status") => Ok(Self::Status),
             Some("backends") => Ok(Self::Backends),
@@ -88,7 +92,7 @@ mod tests {
         ] {
             assert_eq!(Command::from_json(&command.to_json()), Ok(command));
         }
-        for bad in [json!({ "command": "dance" }), json!([]), json!({ "command": 1 })] {
+        for bad in [json!({ "command": "dance" }), json!([]), json!({ "command": "cache", "user": 5 })] {
             assert!(Command::from_json(&bad).is_err(), "{bad}");
         }
     }

@@ -2,7 +2,7 @@
 //! and so is its answer.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,21 +25,26 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the command line waits for an answer: a reload may have to read a lot.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(2);
-/// Requests that are answered at once.
-const REQUESTS_MAX: usize = 16;
+/// Requests that are answered at once, and those that wait.
+const REQUESTS_MAX: usize = 4;
+const BACKLOG_CONNECTIONS: i32 = 64;
 
 /// The socket, listened on until this is dropped; then its file goes.
 #[derive(Debug)]
 pub(crate) struct Socket {
     path: PathBuf,
+    /// Which file it is, by device and number: another may have taken its place.
+    file: (u64, u64),
     serving: JoinHandle<()>,
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         self.serving.abort();
-        // Somebody may have removed it already.
-        let _ = std::fs::remove_file(&self.path);
+        if self.is_at(&self.path) {
+            // Somebody may be faster.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -50,28 +55,41 @@ impl Socket {
         if let Some(folder) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        if StdStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another Gatepost answers there"));
+        match std::fs::symlink_metadata(path) {
+            Ok(file) if file.file_type().is_socket() => remove_dead(path)?,
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        // What isn't a socket is not ours to remove: then binding fails.
-        if std::fs::symlink_metadata(path)
-            .is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type()))
-        {
-            std::fs::remove_file(path)?;
-        }
-        // Bound where nobody else looks, and only then put in its place: nobody can connect before its mode is set.
-        let draft = path.with_extension(format!("{}.new", std::process::id()));
-        let _ = std::fs::remove_file(&draft);
-        let listener = UnixListener::bind(&draft)?;
-        std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600))?;
-        std::fs::rename(&draft, path)?;
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        // The file gets its mode from here: nobody else can connect, not even for a moment.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        socket.listen(BACKLOG_CONNECTIONS)?;
+        socket.set_nonblocking(true)?;
+        let file = identity(path).ok_or(io::ErrorKind::NotFound)?;
+        let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
         let serving = tokio::spawn(serve(listener, asking));
-        Ok(Self { path: path.to_owned(), serving })
+        Ok(Self { path: path.to_owned(), file, serving })
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Whether it is what stands at `path`, whatever its name is there.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        identity(path) == Some(self.file)
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// Removes a socket that nobody listens at.
+fn remove_dead(path: &Path) -> io::Result<()> {
+    match StdStream::connect(path) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another Gatepost answers there")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
     }
 }
 
@@ -82,6 +100,11 @@ async fn serve(listener: UnixListener, asking: Asking) {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                // The file's mode says the same; it may have been changed.
+                let own = rustix::process::geteuid().as_raw();
+                if !stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid())) {
+                    continue;
+                }
                 let asking = asking.clone();
                 tokio::spawn(async move {
                     // Whoever asked and is gone misses the answer, which is all.
@@ -146,7 +169,8 @@ pub(crate) fn ask(path: &Path, command: &Command) -> Answer {
     let answer: Value = serde_json::from_str(&line).map_err(|_| format!("{}: no answer came back", path.display()))?;
     match answer["error"].as_str() {
         Some(error) => Err(error.to_owned()),
-        None => Ok(answer),
+        None if answer[command.name()].is_array() => Ok(answer),
+        None => Err(format!("{}: an answer came back that is none to this command", path.display())),
     }
 }
 
@@ -161,7 +185,7 @@ mod tests {
         let path = folder.path().join("state/admin.sock");
         let (asking, mut asked) = mpsc::channel(1);
         let socket = Socket::listen(&path, asking.clone()).expect("a socket");
-        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&path).expect("a file").mode() & 0o777, 0o600);
         let second = Socket::listen(&path, asking.clone()).expect_err("a second one");
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
 
@@ -178,14 +202,19 @@ mod tests {
         asked.recv().await.expect("a question").reply.send(Err("no".into())).expect("somebody who waits");
         assert_eq!(failing.await.expect("a thread"), Err("no".to_owned()));
 
+        assert!(socket.is_at(&path));
         drop(socket);
         assert!(!path.exists());
         assert!(ask(&path, &Command::Status).expect_err("nobody").contains("is Gatepost running"));
         // Left behind by one that was killed.
         drop(UnixListener::bind(&path).expect("a socket"));
-        drop(Socket::listen(&path, asking.clone()).expect("a socket in its place"));
+        let socket = Socket::listen(&path, asking.clone()).expect("a socket in its place");
+        std::fs::remove_file(&path).expect("a file");
         std::fs::write(&path, "something else").expect("a file");
-        assert!(std::fs::read(&path).is_ok());
+        drop(socket);
+        let refused = Socket::listen(&path, asking.clone()).expect_err("a refusal");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).expect("the same file"), b"something else");
     }
 
     #[tokio::test]

@@ -79,9 +79,9 @@ impl Judge {
     }
 
     /// Forgets what it has remembered of a user, or of all; how many answers there were.
-    pub(crate) fn forget(&self, user: Option<&str>) -> usize {
-        let passwords = self.remembered.as_ref().map_or(0, |remembered| remembered.forget_all(user));
-        passwords + self.directory.forget(user)
+    pub(crate) fn forget(&self, users: Option<&[String]>) -> usize {
+        let passwords = self.remembered.as_ref().map_or(0, |remembered| remembered.forget_all(users));
+        passwords + self.directory.forget()
     }
 
     /// The account of `who`, if `password` is right. An error means that nobody can say.

@@ -57,8 +57,8 @@ impl Remembered {
     }
 
     /// Forgets the right passwords of a user, or of all; how many there were.
-    pub(super) fn forget_all(&self, user: Option<&str>) -> usize {
-        self.known.forget_all(|question| user.is_none_or(|user| asks_about(question, user)))
+    pub(super) fn forget_all(&self, users: Option<&[String]>) -> usize {
+        self.known.forget_about(users)
     }
 
     /// This password is wrong. Were it another that is remembered, guessing would make Gatepost forget the right one.
@@ -72,10 +72,6 @@ impl Remembered {
 /// Directories may answer differently to different services.
 fn question(who: &Who) -> String {
     format!("{} {}", who.service, who.user)
-}
-
-fn asks_about(question: &str, user: &str) -> bool {
-    question.split_once(' ').is_some_and(|(_, about)| about == user)
 }
 
 fn message(who: &Who, password: &Secret) -> Secret {

@@ -46,10 +46,14 @@ pub(super) enum Trouble {
     BadCredentials,
     /// It refuses in words of its own.
     Passed(String),
-    /// It is out of order.
+    /// It is out of order: it did not come as far as the errand.
     Down(String),
+    /// It took the errand and did not answer, which may be the errand's own doing.
+    Unanswered(String),
     /// It serves, but not this errand.
     Unfit(String),
+    /// We are short of something, which says nothing of the host.
+    Shortage(String),
     /// It asks for patience.
     Busy(String),
     /// It is ourselves.
@@ -84,16 +88,12 @@ impl Backend {
                 let until = if greeted.is_some() { deadline } else { connect_deadline };
                 let read = timeout_at(until, stream.read(&mut input)).await.map_err(|_| match greeted {
                     Some(at) => {
-                        Trouble::Down(format!("no answer to the log-in within {}", seconds(Instant::now() - at)))
+                        Trouble::Unanswered(format!("no answer to the log-in within {}", seconds(Instant::now() - at)))
                     }
                     None => too_slow_to_greet(started),
                 })?;
-                match read {
-                    Ok(0) => return Err(Trouble::Down("it closed the connection".into())),
-                    Err(error) => return Err(Trouble::Down(format!("the connection broke: {error}"))),
-                    Ok(_) => {}
-                }
-                back.step(BackEvent::Input(&input), &mut out)
+                let read = read.map_err(|error| at_fault(greeted, format!("the connection broke: {error}")))?;
+                back.step(if read == 0 { BackEvent::Closed } else { BackEvent::Input(&input) }, &mut out)
             };
             if let Some(tell) = tell {
                 back.take_trace().into_iter().for_each(tell);
@@ -102,8 +102,8 @@ impl Backend {
             wipe(&mut out);
             match write {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(Trouble::Down(format!("the connection broke: {error}"))),
-                Err(_) => return Err(Trouble::Down("it does not read what is sent to it".into())),
+                Ok(Err(error)) => return Err(at_fault(greeted, format!("the connection broke: {error}"))),
+                Err(_) => return Err(at_fault(greeted, "it does not read what is sent to it".into())),
             }
             match step {
                 BackStep::Read => {
@@ -137,7 +137,7 @@ impl Backend {
                 BackStep::Fault(fault @ (BackFault::NoMechanism | BackFault::NotUnderstood)) => {
                     return Err(Trouble::Unfit(fault.to_string()));
                 }
-                BackStep::Fault(fault) => return Err(Trouble::Down(fault.to_string())),
+                BackStep::Fault(fault) => return Err(at_fault(greeted, fault.to_string())),
             }
         }
     }
@@ -179,6 +179,9 @@ impl Backend {
                 Err(_) => {
                     reason = format!("{address}: no {awaited} within {}", seconds(share));
                     continue;
+                }
+                Ok(Err(error)) if is_shortage(&error) => {
+                    return Err(Trouble::Shortage(format!("Gatepost can open no more connections: {error}")));
                 }
                 Ok(Err(error)) => {
                     reason = format!("{address}: {error}");
@@ -225,6 +228,18 @@ fn certificate_name(host: &str) -> Result<rustls::pki_types::ServerName<'static>
         name = name.split_once('.').map_or("", |(_, rest)| rest);
     }
     tls::server_name(name).ok_or_else(|| Trouble::Down("its name can't stand in a certificate".into()))
+}
+
+/// Whether no connection could be opened for want of something of our own: files, ports, memory.
+fn is_shortage(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| own.contains(&Errno::from_raw_os_error(code)))
+}
+
+/// What went wrong before the errand was taken is the host's fault; behind that, it may be the errand's.
+fn at_fault(greeted: Option<Instant>, reason: String) -> Trouble {
+    if greeted.is_some() { Trouble::Unanswered(reason) } else { Trouble::Down(reason) }
 }
 
 fn tls_failed(error: &std::io::Error) -> Trouble {

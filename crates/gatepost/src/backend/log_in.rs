@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gatepost_wire::limits::ID_PAIRS_MAX;
-use gatepost_wire::{BackAim, BackLogin, BackSetup, Offers, Proof, Protocol, Welcome, proxy_header};
+use gatepost_wire::{BackAim, BackLogin, BackSetup, ClientFacts, Introduction, Proof, Protocol, Welcome, proxy_header};
 use tokio::time::Instant;
 
 use super::conversation::{Done, Errand, Trouble};
+use super::host::Begun;
 use super::{Backend, Host, Lease, Master, ServiceLink};
 use crate::config::{Announce, TlsMode};
 use crate::net::health::Standing;
@@ -15,8 +15,6 @@ use crate::net::stream::{Stream, TlsFacts};
 
 /// Rounds over all hosts while they say that they can't serve at the moment.
 const ROUNDS_MAX: u32 = 3;
-/// What of a client's ID is passed on.
-const CLIENT_ID_BYTES_MAX: usize = 4096;
 /// The pause before each further round.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,8 +40,8 @@ pub(crate) struct Client<'a> {
     /// Where it connected to.
     pub(crate) local: SocketAddr,
     pub(crate) session: &'a str,
-    /// What it said of itself.
-    pub(crate) id: &'a [(String, String)],
+    /// What it said before its log-in.
+    pub(crate) introduction: &'a Introduction,
 }
 
 /// A connection that is logged in.
@@ -77,14 +75,24 @@ pub(crate) enum Failure {
 enum Attempt {
     /// The log-in is answered, by a no: no other host would say otherwise.
     Final(Failure),
-    /// This host is out of order: the next one.
-    Down(String),
-    /// This host can't be used for this log-in, which says nothing of others: the next one.
-    Unfit(String),
+    /// This host doesn't serve: the next one. Who is to blame, and why.
+    Next(Blame, String),
     /// This host asks for patience: the next one, and perhaps again later.
     Busy(String),
     /// Trying further makes it worse.
     Loop(String),
+}
+
+/// Why a host did not serve.
+enum Blame {
+    /// It is out of order.
+    Host,
+    /// It did not answer: because it is out of order, or because of what it was asked.
+    Somebody,
+    /// It answers, but can't be used for this log-in.
+    LogIn,
+    /// We are short of something.
+    Ourselves,
 }
 
 impl Backend {
@@ -98,17 +106,28 @@ impl Backend {
         let mut lease = Some(self.state.lease(max).ok_or(Failure::Limit(max.unwrap_or(0)))?);
         let deadline = purpose.deadline.min(Instant::now() + link.settings.login_timeout);
         let mut reasons = Vec::new();
+        // Hosts that would say the same again.
+        let mut given_up: Vec<&str> = Vec::new();
         for round in 0..ROUNDS_MAX {
             let mut busy = false;
             let hosts = self.in_order(service, purpose.user);
-            for (n, (standing, Host { name: host, state })) in hosts.iter().enumerate() {
-                if *standing == Standing::Out {
-                    reasons
-                        .push(format!("{host}: not tried, too many log-ins in a row failed there: {}", state.fault()));
+            for (n, Host { name: host, state }) in hosts.iter().enumerate() {
+                if given_up.contains(host) {
                     continue;
                 }
+                let begun = Begun::now();
+                if state.standing() == Standing::Out {
+                    let fault = state.fault();
+                    reasons.push(format!("{host}: not tried, too many log-ins in a row failed there: {fault}"));
+                    given_up.push(host);
+                    continue;
+                }
+                let left = deadline.saturating_duration_since(Instant::now());
                 // One that hangs must leave time for those behind it.
-                let share = deadline.saturating_duration_since(Instant::now()) / (hosts.len() - n) as u32;
+                let is_worth_time = |other: &&Host<'_>| other.state.appears() != Standing::Out;
+                let share = left / (1 + hosts[n + 1..].iter().filter(is_worth_time).count() as u32);
+                // Where the client has hardly any patience left, its end says nothing of the host.
+                let is_fair = share >= link.settings.connect_timeout.min(link.settings.login_timeout / 2);
                 match self.try_host(host, link, purpose, Instant::now() + share, &mut lease).await {
                     Ok(connected) => {
                         state.served();
@@ -119,14 +138,21 @@ impl Backend {
                         return Err(failure);
                     }
                     Err(Attempt::Loop(reason)) => return Err(Failure::Unavailable(format!("{host}: {reason}"))),
-                    Err(Attempt::Down(reason)) => {
-                        reasons.push(format!("{host}: {reason}"));
-                        state.failed(reason);
-                    }
-                    Err(Attempt::Unfit(reason)) => reasons.push(format!("{host}: {reason}")),
                     Err(Attempt::Busy(reason)) => {
                         busy = true;
                         reasons.push(format!("{host}: {reason}"));
+                    }
+                    Err(Attempt::Next(trouble, reason)) => {
+                        reasons.push(format!("{host}: {reason}"));
+                        given_up.push(host);
+                        match trouble {
+                            Blame::Host if is_fair => state.failed(begun, reason),
+                            Blame::Somebody if is_fair => {
+                                state.unanswered(begun, purpose.client.address.ip(), reason);
+                            }
+                            Blame::LogIn => state.served(),
+                            Blame::Host | Blame::Somebody | Blame::Ourselves => {}
+                        }
                     }
                 }
                 if Instant::now() >= deadline {
@@ -154,19 +180,20 @@ impl Backend {
         let Done { stream, address, welcome, rest, connect_took, answer_took } =
             self.converse(host, link, errand, deadline).await.map_err(|trouble| match trouble {
                 Trouble::BadCredentials if self.master.is_some() => {
-                    Attempt::Unfit("it refuses the master log-in of this back end".into())
+                    Attempt::Next(Blame::LogIn, "it refuses the master log-in of this back end".into())
                 }
                 Trouble::BadCredentials => Attempt::Final(Failure::BadCredentials),
                 Trouble::Passed(text) => Attempt::Final(Failure::Passed(text)),
-                Trouble::Down(reason) => Attempt::Down(reason),
-                Trouble::Unfit(reason) => Attempt::Unfit(reason),
+                Trouble::Down(reason) => Attempt::Next(Blame::Host, reason),
+                Trouble::Unanswered(reason) => Attempt::Next(Blame::Somebody, reason),
+                Trouble::Unfit(reason) => Attempt::Next(Blame::LogIn, reason),
+                Trouble::Shortage(reason) => Attempt::Next(Blame::Ourselves, reason),
                 Trouble::Busy(reason) => Attempt::Busy(reason),
                 Trouble::Loop(reason) => Attempt::Loop(reason),
             })?;
-        let list = welcome.capabilities.as_deref().unwrap_or_default();
-        self.state.offers().insert(purpose.protocol.name, Offers::of(purpose.protocol, list));
+        self.learn(purpose.protocol, welcome.capabilities.as_deref().unwrap_or_default());
         // The only place that takes it, and no further host is tried after this one.
-        let lease = lease.take().ok_or_else(|| Attempt::Down("its connection is not counted".into()))?;
+        let lease = lease.take().ok_or_else(|| Attempt::Loop("its connection is not counted".into()))?;
         let tls = stream.tls_facts();
         Ok(Connected { stream, lease, welcome, rest, host: address, tls, connect_took, login_took: answer_took })
     }
@@ -188,46 +215,22 @@ impl Backend {
             }
         };
         let client = &purpose.client;
-        let header = match link.settings.announce {
-            Announce::ProxyV2 => proxy_header::write_v2(client.address, client.local),
-            Announce::Id | Announce::Nothing => Vec::new(),
+        let addresses = (client.address, client.local);
+        let facts = |addresses| ClientFacts { addresses, session: client.session.to_owned() };
+        let (header, announced) = match link.settings.announce {
+            Announce::ProxyV2 => (proxy_header::write_v2(client.address, client.local), Some(facts(None))),
+            Announce::Inband => (Vec::new(), Some(facts(Some(addresses)))),
+            Announce::Nothing => (Vec::new(), None),
         };
         let setup = BackSetup {
             starttls: link.settings.tls == TlsMode::StartTls,
             aim: BackAim::LogIn(login),
-            id: announcement(link.settings.announce, client),
+            client: announced,
+            introduction: client.introduction.clone(),
             own_greeting: purpose.own_greeting.to_owned(),
             trace: purpose.tell.is_some(),
         };
         let Purpose { protocol, own_listeners, tell, .. } = *purpose;
         Some(Errand { protocol, setup, header, own_listeners, tell })
     }
-}
-
-/// What ID tells the back end: the client's own words, then what only the proxy can know. Dovecot takes
-/// the `x-` fields from the networks in its `login_trusted_networks`.
-fn announcement(announce: Announce, client: &Client<'_>) -> Vec<(String, String)> {
-    if announce == Announce::Nothing {
-        return Vec::new();
-    }
-    let mut pairs = Vec::new();
-    if announce == Announce::Id {
-        let fields = [
-            ("x-originating-ip", client.address.ip().to_canonical().to_string()),
-            ("x-originating-port", client.address.port().to_string()),
-            ("x-connected-ip", client.local.ip().to_canonical().to_string()),
-            ("x-connected-port", client.local.port().to_string()),
-        ];
-        pairs.extend(fields.map(|(key, value)| (key.to_owned(), value)));
-    }
-    pairs.push(("x-session-id".to_owned(), client.session.to_owned()));
-    // The client's own words get what room is left (RFC 2971, section 3.3: at most 30 pairs).
-    let mut bytes = 0;
-    let fits = |(key, value): &&(String, String)| {
-        bytes += key.len() + value.len();
-        bytes <= CLIENT_ID_BYTES_MAX
-    };
-    let room = ID_PAIRS_MAX - pairs.len();
-    pairs.extend(client.id.iter().take(room).take_while(fits).cloned());
-    pairs
 }

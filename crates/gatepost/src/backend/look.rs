@@ -3,9 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gatepost_wire::{BackAim, BackSetup, Protocol, proxy_header};
+use gatepost_wire::{BackAim, BackSetup, Introduction, Protocol, proxy_header};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -19,6 +21,8 @@ use crate::log::Logger;
 const TROUBLE_INTERVAL: Duration = Duration::from_millis(500);
 /// So many looks in a row must agree before a host counts as out of order, or as in order again.
 const AGREEING: u32 = 2;
+/// Looks at a time: each takes a file.
+const LOOKS_MAX: usize = 8;
 /// No two nodes should look at the same moment for ever: intervals are up to so much shorter, as a divisor.
 const JITTER_DIVISOR: u32 = 4;
 
@@ -44,6 +48,9 @@ struct Subject {
     state: Arc<HostState>,
     protocol: &'static Protocol,
     greeting: String,
+    permits: Arc<Semaphore>,
+    /// It has been told that log-ins fail there.
+    told: AtomicBool,
 }
 
 impl Backends {
@@ -51,18 +58,25 @@ impl Backends {
     /// that directories name, only log-ins tell.
     pub(crate) fn look(&self, looker: &Looker) -> Looking {
         let mut tasks = JoinSet::new();
+        let permits = Arc::new(Semaphore::new(LOOKS_MAX));
         for backend in self.named.values() {
             for (protocol, greeting) in &looker.services {
-                let Some(interval) = backend.link(protocol.name).and_then(|link| link.settings.check_interval) else {
-                    continue;
-                };
+                let interval = backend.link(protocol.name).and_then(|link| link.settings.check_interval);
                 for host in &backend.hosts {
+                    let state = backend.state.host(protocol.name, host);
+                    let Some(interval) = interval else {
+                        // What looks found before a reload that ends them is nobody's to take back.
+                        state.agreed(true);
+                        continue;
+                    };
                     let subject = Subject {
                         backend: Arc::clone(backend),
                         host: host.clone(),
-                        state: backend.state.host(protocol.name, host),
+                        state,
                         protocol,
                         greeting: greeting.clone(),
+                        permits: Arc::clone(&permits),
+                        told: AtomicBool::new(false),
                     };
                     tasks.spawn(watch(subject, looker.clone(), interval));
                 }
@@ -72,34 +86,24 @@ impl Backends {
     }
 }
 
-/// How a host seems to be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Opinion {
-    Up,
-    Down,
-}
-
 /// Looks at one host, for ever.
 async fn watch(subject: Subject, looker: Looker, interval: Duration) {
-    let mut opinion = Opinion::Up;
-    // Looks in a row that say otherwise.
+    // Looks in a row that say otherwise than what is held of the host.
     let mut contrary = 0;
-    let mut is_told_broken = false;
+    let mut failures = 0;
+    // What clients may be promised is better known before the first comes; and what was found before a reload still
+    // holds, until it is looked at again.
+    let mut is_due = subject.protocol.tells_early || subject.state.is_missed();
     loop {
-        // However many log-ins fail, looks come no faster.
-        tokio::time::sleep(TROUBLE_INTERVAL.min(interval)).await;
-        if opinion == Opinion::Up && contrary == 0 {
-            tokio::select! {
-                () = tokio::time::sleep(shorter(interval)) => {}
-                () = subject.state.trouble() => {}
-            }
+        if !std::mem::take(&mut is_due) {
+            subject.wait(interval, contrary > 0).await;
         }
-        let found = subject.look(&looker).await;
-        let seen = if found.is_ok() { Opinion::Up } else { Opinion::Down };
-        contrary = if seen == opinion { 0 } else { contrary + 1 };
+        let Some(found) = subject.look(&looker).await else { continue };
+        let is_missed = subject.state.is_missed();
+        contrary = if found.is_ok() == is_missed { contrary + 1 } else { 0 };
         if contrary >= AGREEING {
-            (opinion, contrary) = (seen, 0);
-            subject.state.looked(seen == Opinion::Up);
+            contrary = 0;
+            subject.state.agreed(found.is_ok());
             match &found {
                 Ok(()) => subject.tell(&looker, Level::Info, "a host of a back end is in order again", None),
                 Err(fault) => {
@@ -108,12 +112,20 @@ async fn watch(subject: Subject, looker: Looker, interval: Duration) {
                 }
             }
         }
-        let is_broken = found.is_ok() && subject.state.is_broken();
-        if is_broken && !is_told_broken {
-            let what = "a host of a back end greets, but log-ins fail there: it is left alone but for one now and then";
-            subject.tell(&looker, Level::Error, what, Some(&subject.state.fault()));
+        let (failures_before, is_broken) = (failures, subject.state.failures().1);
+        failures = subject.state.failures().0;
+        if found.is_ok() {
+            subject.state.found();
+            // Log-ins failed since the look before, and this one finds nothing wrong.
+            if is_broken && !is_missed && failures > failures_before && !subject.is_told(true) {
+                let what =
+                    "a host of a back end greets, but log-ins fail there: it is left alone but for one now and then";
+                subject.tell(&looker, Level::Error, what, Some(&subject.state.fault()));
+            }
         }
-        is_told_broken = is_broken;
+        if !is_broken {
+            subject.is_told(false);
+        }
     }
 }
 
@@ -126,32 +138,62 @@ fn shorter(interval: Duration) -> Duration {
 }
 
 impl Subject {
-    /// One look.
-    async fn look(&self, looker: &Looker) -> Result<(), String> {
-        let Some(link) = self.backend.link(self.protocol.name) else { return Ok(()) };
+    /// Waits for the next look. However many log-ins fail, looks come no faster than this.
+    async fn wait(&self, interval: Duration, is_urgent: bool) {
+        tokio::time::sleep(TROUBLE_INTERVAL.min(interval)).await;
+        if is_urgent || self.state.is_missed() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(shorter(interval)) => {}
+            () = self.state.trouble() => {}
+        }
+    }
+
+    /// Whether it has been told that log-ins fail there; from now on, that is as `told` says.
+    fn is_told(&self, told: bool) -> bool {
+        self.told.swap(told, Ordering::Relaxed)
+    }
+
+    /// One look; `None`: nobody knows.
+    async fn look(&self, looker: &Looker) -> Option<Result<(), String>> {
+        let _permit = self.permits.acquire().await;
+        let link = self.backend.link(self.protocol.name)?;
         let ServiceLink { settings, .. } = link;
         let setup = BackSetup {
             starttls: settings.tls == TlsMode::StartTls,
             aim: BackAim::Check,
-            id: Vec::new(),
+            client: None,
+            introduction: Introduction::default(),
             own_greeting: self.greeting.clone(),
             trace: false,
         };
         let header = match settings.announce {
             Announce::ProxyV2 => proxy_header::write_v2_local(),
-            Announce::Id | Announce::Nothing => Vec::new(),
+            Announce::Inband | Announce::Nothing => Vec::new(),
         };
         let own_listeners = &looker.own_listeners;
         let errand = Errand { protocol: self.protocol, setup, header, own_listeners, tell: None };
         let deadline = Instant::now() + settings.connect_timeout;
-        match self.backend.converse(&self.host, link, errand, deadline).await {
-            // One that asks for patience is there, and says so to each log-in itself.
-            Ok(_) | Err(Trouble::Busy(_)) => Ok(()),
-            Err(Trouble::Down(fault) | Trouble::Unfit(fault) | Trouble::Loop(fault) | Trouble::Passed(fault)) => {
-                Err(fault)
+        Some(match self.backend.converse(&self.host, link, errand, deadline).await {
+            Ok(done) => {
+                if let Some(list) = &done.welcome.capabilities {
+                    self.backend.learn(self.protocol, list);
+                }
+                Ok(())
             }
+            // One that asks for patience is there, and says so to each log-in itself.
+            Err(Trouble::Busy(_)) => Ok(()),
+            Err(Trouble::Shortage(_)) => return None,
+            Err(
+                Trouble::Down(fault)
+                | Trouble::Unanswered(fault)
+                | Trouble::Unfit(fault)
+                | Trouble::Loop(fault)
+                | Trouble::Passed(fault),
+            ) => Err(fault),
             Err(Trouble::BadCredentials) => Err("it answers a log-in that nobody made".into()),
-        }
+        })
     }
 
     fn tell(&self, looker: &Looker, level: Level, what: &str, fault: Option<&str>) {

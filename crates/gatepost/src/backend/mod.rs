@@ -180,9 +180,9 @@ impl Backends {
         reports
     }
 
-    /// Forgets the addresses of all host names; how many there were.
-    pub(crate) fn forget_names(&self) -> usize {
-        self.states.names.forget()
+    /// Has the addresses of all host names asked for anew; how many there are.
+    pub(crate) fn expire_names(&self) -> usize {
+        self.states.names.expire()
     }
 
     /// What all back ends of the configuration are known to offer.
@@ -196,6 +196,7 @@ impl Backends {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= NAMED_HOSTS_MAX {
             hosts.clear();
+            self.states.forget_unused();
         }
         let make = || {
             let mut links = self.links.clone();
@@ -247,6 +248,11 @@ impl Backend {
         self.state.offers().get(protocol.name).copied().unwrap_or(Offers::NONE)
     }
 
+    /// Remembers what it offers.
+    fn learn(&self, protocol: &Protocol, list: &str) {
+        self.state.offers().insert(protocol.name, Offers::of(protocol, list));
+    }
+
     /// Its hosts in the order in which a user comes to them while all are in order.
     pub(crate) fn hosts_of(&self, user: &str) -> Vec<&str> {
         let mut hosts: Vec<_> = self.hosts.iter().map(String::as_str).collect();
@@ -266,14 +272,11 @@ impl Backend {
         self.links.iter().find(|(name, _)| *name == service).map(|(_, link)| link)
     }
 
-    /// The hosts in the order in which they should be tried: those that are down last.
-    fn in_order(&self, service: &'static str, user: &str) -> Vec<(Standing, Host<'_>)> {
-        let host = |name| {
-            let state = self.state.host(service, name);
-            (state.standing(), Host { name, state })
-        };
+    /// The hosts in the order in which they should be tried: those that seem down last.
+    fn in_order(&self, service: &'static str, user: &str) -> Vec<Host<'_>> {
+        let host = |name| Host { name, state: self.state.host(service, name) };
         let mut hosts: Vec<_> = self.hosts_of(user).into_iter().map(host).collect();
-        hosts.sort_by_key(|(standing, _)| *standing);
+        hosts.sort_by_cached_key(|host| host.state.appears());
         hosts
     }
 
@@ -295,6 +298,12 @@ impl ServiceLink {
 }
 
 impl States {
+    /// Forgets back ends that nobody refers to any more.
+    fn forget_unused(&self) {
+        let mut states = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        states.retain(|_, state| Arc::strong_count(state) > 1);
+    }
+
     fn of(&self, name: &str) -> Arc<State> {
         let mut states = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(states.entry(name.to_owned()).or_default())

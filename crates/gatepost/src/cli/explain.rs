@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gatepost_wire::{Mechanism, sasl};
+use gatepost_wire::{Inband, Mechanism, Protocol, sasl};
 use serde_json::json;
 
 use super::Failure;
@@ -130,7 +130,7 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
     let entry = found.entry();
     let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
     if let Some(link) = backend.link(protocol) {
-        explain_link(protocol, &backend.hosts_of(login).join(", then "), &link.settings, steps);
+        explain_link(service.protocol, &backend.hosts_of(login).join(", then "), &link.settings, steps);
     }
     let acts = backend.master().is_some() || entry.is_some_and(|entry| entry.login_password.is_some());
     let is_restricted =
@@ -299,17 +299,18 @@ fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
     }
 }
 
-fn explain_link(protocol: &str, hosts: &str, link: &Link, steps: &mut Steps) {
+fn explain_link(protocol: &Protocol, hosts: &str, link: &Link, steps: &mut Steps) {
     let tls = match link.tls {
         TlsMode::None => "in clear",
         TlsMode::StartTls => "with STARTTLS",
         TlsMode::Implicit => "with implicit TLS",
     };
-    steps.say("connect", format!("{protocol}: to {hosts}, port {}, {tls}", link.port));
+    steps.say("connect", format!("{}: to {hosts}, port {}, {tls}", protocol.name, link.port));
     let announced = match link.announce {
         Announce::Nothing => "the client's address is not announced",
-        Announce::Id => "the client's address is announced by ID",
+        Announce::Inband if protocol.inband == Inband::Id => "the client's address is announced by ID",
+        Announce::Inband => "the client's address is announced by XCLIENT, where it is offered",
         Announce::ProxyV2 => "the client's address is announced by the PROXY protocol",
     };
-    steps.say("connect", format!("{protocol}: {announced}"));
+    steps.say("connect", format!("{}: {announced}", protocol.name));
 }

@@ -1,8 +1,9 @@
 //! Back ends as the configuration describes them, and how services talk to them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use gatepost_wire::Protocol;
+use gatepost_wire::{Inband, Protocol};
 
 use super::reader::{Key, Table};
 use super::settings as at;
@@ -73,12 +74,24 @@ pub(super) fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>
             own.problem_with(timeout, "is more than nothing");
         }
     }
+    if own
+        .inherit_quietly(service, &key::CHECK_INTERVAL)
+        .is_some_and(|interval| !interval.is_zero() && interval < Duration::from_secs(1))
+    {
+        own.problem_with(&key::CHECK_INTERVAL, "is at least 1s, or 0s for never");
+    }
     let announce = match own.inherit(service, &key::ANNOUNCE)? {
-        AnnounceBy::Auto | AnnounceBy::Id => Announce::Id,
+        AnnounceBy::Auto => Announce::Inband,
         AnnounceBy::None => Announce::Nothing,
         AnnounceBy::ProxyV2 => Announce::ProxyV2,
-        AnnounceBy::Xclient => {
-            own.problem_with(&key::ANNOUNCE, format_args!("{} has no XCLIENT; use id", protocol.title));
+        AnnounceBy::Id if protocol.inband == Inband::Id => Announce::Inband,
+        AnnounceBy::Xclient if protocol.inband == Inband::Xclient => Announce::Inband,
+        AnnounceBy::Id | AnnounceBy::Xclient => {
+            let (has, other) = match protocol.inband {
+                Inband::Id => ("id", "XCLIENT"),
+                Inband::Xclient => ("xclient", "ID"),
+            };
+            own.problem_with(&key::ANNOUNCE, format_args!("{} has no {other}; use {has}", protocol.title));
             return None;
         }
     };

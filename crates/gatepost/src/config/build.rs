@@ -52,10 +52,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     let mut services = Vec::new();
     let mut links = Vec::new();
     for protocol in PROTOCOLS {
-        let table = root.table(protocol.name, &at::service::SECTION);
-        if !table.is_written() {
-            continue;
-        }
+        let Some(table) = root.optional_table(protocol.name, &at::service::SECTION) else { continue };
         let link_table = table.table("backend", &at::link::SECTION);
         if let Some(link) = read_link(&link_table, &link_table, None, protocol) {
             services.extend(read_service(&table, protocol, tls.as_ref(), &directories, &map_table, link));
@@ -158,12 +155,12 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
         rule.head("[[", "]]");
         let service = rule.get(&at::log_rule::SERVICE)?;
         let known = |name: &str| name == "server" || name == "directory" || PROTOCOLS.iter().any(|p| p.name == name);
-        if ["pop3", "sieve", "submission", "smtp", "webmail", "admin"].contains(&service.as_str()) {
+        if ["sieve", "submission", "smtp", "webmail", "admin"].contains(&service.as_str()) {
             rule.problem_with(&at::log_rule::SERVICE, format_args!("{service:?}: not in this version of Gatepost"));
         } else if service != "*" && !known(&service) {
             rule.problem_with(
                 &at::log_rule::SERVICE,
-                format_args!("expected imap, directory, server or *, found {service:?}"),
+                format_args!("expected imap, pop3, directory, server or *, found {service:?}"),
             );
         }
         let level = rule.get_or(&at::log_rule::LEVEL, level);

@@ -84,6 +84,16 @@ impl Directory {
         }
     }
 
+    /// Whether it can be asked about a user without a password.
+    pub(crate) fn finds(&self) -> bool {
+        match &self.kind {
+            DirectoryKind::Sqlite { .. } | DirectoryKind::PasswdFile { .. } | DirectoryKind::Sql(_) => true,
+            DirectoryKind::Ldap(_) => true,
+            DirectoryKind::Http(http) => http.form == HttpForm::Json,
+            DirectoryKind::OAuth2(_) => false,
+        }
+    }
+
     /// Whether it can tell a name that it doesn't know from a wrong password, so that the next may be asked.
     pub(crate) fn tells_unknown(&self) -> bool {
         match &self.kind {

@@ -368,7 +368,8 @@ pub(crate) struct Trust {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announce {
     Nothing,
-    Id,
+    /// In the protocol's own words.
+    Inband,
     ProxyV2,
 }
 

@@ -293,11 +293,6 @@ impl<'a> Table<'a> {
         self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span)
     }
 
-    /// Whether it stands in the file, rather than being all defaults.
-    pub(super) fn is_written(&self) -> bool {
-        self.entries.is_some()
-    }
-
     /// The dotted name, `imap.listener`.
     pub(super) fn path(&self) -> &str {
         &self.path

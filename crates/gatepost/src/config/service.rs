@@ -9,16 +9,13 @@ use gatepost_wire::{Mechanism, Protocol};
 use super::build::read_certificate;
 use super::directory::Directory;
 use super::map;
-use super::reader::Table;
+use super::reader::{Key, Table};
 use super::settings as at;
 use super::values::AuthenticateAt;
 use super::{
     AccessRule, Authenticate, ClientCertificates, Limits, Link, Listener, Names, Plaintext, ProxyProtocol, Service,
     Tls, TlsMode,
 };
-
-/// RFC 9051, section 5.4: an autologout timer is at least this long.
-const IDLE_TIMEOUT_MIN: Duration = Duration::from_mins(30);
 
 pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
     let rules = parent.tables("access", &at::access::SECTION);
@@ -91,9 +88,7 @@ pub(super) fn read_service(
         table.problem_with(&key::LOGIN_TIMEOUT, "is more than nothing");
     }
     let idle_timeout = table.get(&key::IDLE_TIMEOUT)?;
-    if idle_timeout < IDLE_TIMEOUT_MIN {
-        table.problem_with(&key::IDLE_TIMEOUT, "is at least 30m (RFC 9051, section 5.4)");
-    }
+    check_idle_timeout(table, &key::IDLE_TIMEOUT, idle_timeout, protocol);
     let has_certificate = tls.is_some_and(|tls| !tls.certificates.is_empty());
     let mut listeners: Vec<_> = table
         .tables("listener", &at::listener::SECTION)
@@ -114,6 +109,11 @@ pub(super) fn read_service(
     if offers_external && !asks {
         let what = "EXTERNAL is offered, but no client is asked for a certificate";
         table.problem_with(&key::MECHANISMS, format_args!("{what}: add [{}.client_certificate]", protocol.name));
+    }
+    let strips_any = |listener: &Listener| listener.names.strip_domains.iter().any(|domain| domain == "*");
+    if offers_external && listeners.iter().any(strips_any) {
+        let what = "EXTERNAL with strip_domains = \"*\": a certificate for kim of any domain is taken for kim's";
+        table.warn_of(&key::MECHANISMS, what);
     }
     Some(Service {
         protocol,
@@ -159,6 +159,19 @@ fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Direc
         let what = "no directory of `directory` keeps anything to check it against: all judge passwords themselves";
         table.problem_with(&key::MECHANISMS, format_args!("{} is offered, but {what}", mechanism.name()));
     }
+    let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();
+    for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_carried() && all_known) {
+        if let Some(mute) = passwords.iter().find(|directory| !directory.finds()) {
+            let what = "only answers to who brings a password, and would be left out";
+            table.problem_with(
+                &key::MECHANISMS,
+                format_args!("{} is offered, but {} {what}", mechanism.name(), mute.name),
+            );
+        } else if passwords.is_empty() {
+            let what = "no directory of `directory` can be asked about users";
+            table.problem_with(&key::MECHANISMS, format_args!("{} is offered, but {what}", mechanism.name()));
+        }
+    }
     let has_proof = |mechanism: &&Mechanism| !mechanism.is_carried();
     for mechanism in mechanisms.iter().filter(has_proof).filter(|mechanism| all_known && !can(mechanism.takes_token()))
     {
@@ -170,7 +183,6 @@ fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Direc
         let message = format!("{} is offered, but no directory of `directory` checks {what}", mechanism.name());
         table.problem_with(&key::MECHANISMS, message);
     }
-    let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();
     if let Some((_, before)) = passwords.split_last() {
         for directory in before.iter().filter(|directory| !directory.tells_unknown()) {
             let what = "can't tell an unknown user from a wrong password: those behind it are never asked";
@@ -223,8 +235,8 @@ fn read_listener(
     let tls = table.get(&key::TLS)?;
     let service_timeout = idle_timeout;
     let idle_timeout = table.get_or(&key::IDLE_TIMEOUT, service_timeout);
-    if idle_timeout < IDLE_TIMEOUT_MIN && idle_timeout != service_timeout {
-        table.problem_with(&key::IDLE_TIMEOUT, "is at least 30m (RFC 9051, section 5.4)");
+    if idle_timeout != service_timeout {
+        check_idle_timeout(table, &key::IDLE_TIMEOUT, idle_timeout, protocol);
     }
     let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
     let proxy = table.optional_table("proxy_protocol", &at::proxy_protocol::SECTION);
@@ -235,6 +247,10 @@ fn read_listener(
             &key::TLS,
             "needs a certificate: add [[tls.certificate]], or `certificate` here, or set \"none\"",
         );
+    }
+    let client_certificates = read_client_certificates(table);
+    if client_certificates.is_some() && tls == TlsMode::None {
+        table.problem_with(&key::TLS, "none: a client_certificate needs TLS");
     }
     let address = address?;
     Some(Listener {
@@ -247,8 +263,15 @@ fn read_listener(
         access: read_access(table, &format!("{} {address}", protocol.name)),
         proxy_protocol: proxy.as_ref().and_then(read_proxy_protocol),
         certificate: own_certificate.flatten(),
-        client_certificates: read_client_certificates(table),
+        client_certificates,
     })
+}
+
+fn check_idle_timeout(table: &Table<'_>, key: &Key<Duration>, idle_timeout: Duration, protocol: &Protocol) {
+    let (min, source) = protocol.idle_min;
+    if idle_timeout < min {
+        table.problem_with(key, format_args!("is at least {}m ({source})", min.as_secs() / 60));
+    }
 }
 
 fn read_client_certificates(parent: &Table<'_>) -> Option<ClientCertificates> {

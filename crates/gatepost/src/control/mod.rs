@@ -159,6 +159,8 @@ async fn serve(source: Source) -> Result<(), Problems> {
         .with("sessions_max", room.sessions as u64)
         .write();
     server.control(&mut acceptors, &mut signals, &mut asked, &mut socket).await;
+    // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
+    drop((socket, asked));
     let _ = stop.send(true);
     for acceptor in acceptors.into_values() {
         acceptor.end().await;
@@ -329,13 +331,13 @@ impl Server {
             tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
 
         let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
-        let moves = socket.as_ref().is_none_or(|socket| socket.path() != world.config.admin.socket);
-        let moved = if moves { Some(self.open_socket(&world.config)?) } else { None };
+        let moves = socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
+        let moved = if moves { self.open_socket(&world.config)? } else { None };
         self.move_listeners(acceptors, &world.config).await?;
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
         self.shared.log.switch(prepared);
-        if let Some(moved) = moved {
+        if moved.is_some() {
             *socket = moved;
         }
         *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = world.look(&self.shared.log);

@@ -155,8 +155,8 @@ pub(crate) trait Directory: Send + Sync {
         true
     }
 
-    /// Forgets what it remembers of answers about a user, or of all; how many there were.
-    fn forget(&self, _user: Option<&str>) -> usize {
+    /// Forgets what it remembers of answers; how many there were.
+    fn forget(&self) -> usize {
         0
     }
 

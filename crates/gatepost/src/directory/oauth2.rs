@@ -350,9 +350,8 @@ impl Directory for OAuth2 {
         false
     }
 
-    /// Whose the tokens are is not kept beside them: all are asked about again.
-    fn forget(&self, _: Option<&str>) -> usize {
-        self.known.forget_all(|_| true)
+    fn forget(&self) -> usize {
+        self.known.forget_about(None)
     }
 
     fn is_down(&self) -> bool {

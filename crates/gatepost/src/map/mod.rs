@@ -218,13 +218,9 @@ impl Map {
     }
 
     /// Forgets what it has remembered of a user, or of all, host names too; how many answers there were.
-    pub(crate) fn forget(&self, user: Option<&str>) -> usize {
-        let is_about = |question: &str| {
-            let about = question.split_once(' ').map(|(_, about)| about);
-            user.is_none() || about == user
-        };
-        let names = if user.is_none() { self.backends.forget_names() } else { 0 };
-        self.cache.forget_all(is_about) + names
+    pub(crate) fn forget(&self, users: Option<&[String]>) -> usize {
+        let names = if users.is_none() { self.backends.expire_names() } else { 0 };
+        self.cache.forget_about(users) + names
     }
 
     /// The configuration's back ends.

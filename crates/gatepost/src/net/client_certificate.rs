@@ -64,8 +64,9 @@ fn read(certificate: &X509Certificate<'_>, field: CertificateName) -> Vec<String
     let found: Vec<String> = match field {
         CertificateName::Email => alternatives.filter_map(email).collect(),
         CertificateName::Upn => alternatives.filter_map(upn).collect(),
-        CertificateName::CommonName => subject.iter_common_name().filter_map(text).collect(),
-        CertificateName::UserId => subject.iter_by_oid(&USER_ID).filter_map(text).collect(),
+        // Of a subject's names the last is its own: those before it say where it belongs.
+        CertificateName::CommonName => subject.iter_common_name().filter_map(text).last().into_iter().collect(),
+        CertificateName::UserId => subject.iter_by_oid(&USER_ID).filter_map(text).last().into_iter().collect(),
     };
     // An authority may sign what no log-in could say.
     found.into_iter().filter_map(|name| sasl::user_name(name.as_bytes())).collect()

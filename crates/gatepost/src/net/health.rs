@@ -11,16 +11,24 @@ use std::time::{Duration, Instant};
 const DOWN_TIME: Duration = Duration::from_millis(1500);
 /// One that looks find out of order too is tried so seldom: whether it returns, the looks will find.
 const MISSED_DOWN_TIME: Duration = Duration::from_secs(10);
-/// After so many failures in a row a server is left alone, but for one that tries it now and then.
+/// After so many failures in a row a server is left alone, but for one that tries it now and then …
 const BREAK_FAILURES: u32 = 5;
+/// … unless all of them came within this time: many fail at once in a restart of a moment.
+const BREAK_TIME: Duration = Duration::from_secs(2);
+/// One that is left alone, looks well and is tried by nobody gets another chance after this time.
+const FORGIVE_TIME: Duration = Duration::from_mins(1);
 
-/// How one server is doing.
+/// How one server is doing. Times are in milliseconds of [`uptime`]; 0 is no time.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// When it may be tried in its turn again, in milliseconds of [`uptime`]; 0: it did not fail last time.
+    /// When it may be tried in its turn again; 0: it did not fail last time.
     down_until: AtomicU64,
     /// Failures in a row.
     failures: AtomicU32,
+    /// When the first of them was, and the last.
+    failing_since: AtomicU64,
+    failed_at: AtomicU64,
+    served_at: AtomicU64,
     /// Looks find it out of order.
     is_missed: AtomicBool,
 }
@@ -36,22 +44,38 @@ pub(crate) enum Standing {
     Out,
 }
 
-/// Milliseconds since the program's first use of this clock.
-fn uptime() -> u64 {
+/// Milliseconds since the program's first use of this clock, from 1.
+pub(crate) fn uptime() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // Never 0, which is no time.
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+const fn milliseconds(time: Duration) -> u64 {
+    time.as_millis() as u64
 }
 
 impl Health {
     /// It failed.
     pub(crate) fn mark_down(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        self.down_until.store(uptime() + self.pause(), Ordering::Relaxed);
+        self.mark_down_since(u64::MAX);
+    }
+
+    /// It failed whoever began to ask it at `begun`; if it has served others since, that says nothing.
+    pub(crate) fn mark_down_since(&self, begun: u64) {
+        if begun < self.served_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = uptime();
+        if self.failures.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.failing_since.store(now, Ordering::Relaxed);
+        }
+        self.failed_at.store(now, Ordering::Relaxed);
+        self.down_until.store(now + self.pause(), Ordering::Relaxed);
     }
 
     /// It served.
     pub(crate) fn mark_up(&self) {
+        self.served_at.store(uptime(), Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
         self.down_until.store(0, Ordering::Relaxed);
     }
@@ -77,13 +101,34 @@ impl Health {
         let _ = self.down_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, soon);
     }
 
-    /// Whether so many failed in a row that it is left alone.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= BREAK_FAILURES
+    /// A look found it in order. One that is left alone and has been tried by nobody for long gets another chance;
+    /// its next failure takes that back.
+    pub(crate) fn forgive(&self) {
+        let failed_at = self.failed_at.load(Ordering::Relaxed);
+        if self.is_broken() && uptime().saturating_sub(failed_at) >= milliseconds(FORGIVE_TIME) {
+            self.failures.store(BREAK_FAILURES - 1, Ordering::Relaxed);
+            self.down_until.store(0, Ordering::Relaxed);
+        }
     }
 
-    /// What should be done about it. One that failed and whose time is over is up to one caller; to the others it
-    /// stays as it was until that one knows better.
+    /// Whether looks find it out of order.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.is_missed.load(Ordering::Relaxed)
+    }
+
+    /// Failures in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many failed in a row, and over so long, that it is left alone.
+    pub(crate) fn is_broken(&self) -> bool {
+        let span = self.failed_at.load(Ordering::Relaxed).saturating_sub(self.failing_since.load(Ordering::Relaxed));
+        self.failures() >= BREAK_FAILURES && span >= milliseconds(BREAK_TIME)
+    }
+
+    /// What should be done about it, by whoever is about to. One that failed and whose time is over is up to one
+    /// caller; to the others it stays as it was until that one knows better.
     pub(crate) fn standing(&self) -> Standing {
         let until = self.down_until.load(Ordering::Relaxed);
         let now = uptime();
@@ -91,22 +136,21 @@ impl Health {
             let next = now + self.pause();
             self.down_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
-        let is_due = until == 0 || (now >= until && is_turn());
-        match (is_due, self.is_missed.load(Ordering::Relaxed)) {
-            (true, false) => Standing::Up,
-            (true, true) => Standing::Last,
-            (false, _) if self.is_broken() => Standing::Out,
-            (false, _) => Standing::Last,
-        }
+        self.verdict(until == 0 || (now >= until && is_turn()))
     }
 
     /// As [`Health::standing`], for whoever only wants to know. Takes nobody's turn.
     pub(crate) fn appears(&self) -> Standing {
-        let failed = self.down_until.load(Ordering::Relaxed) != 0;
-        match (failed, self.is_missed.load(Ordering::Relaxed)) {
-            (true, _) if self.is_broken() => Standing::Out,
-            (false, false) => Standing::Up,
-            (true, _) | (false, true) => Standing::Last,
+        let until = self.down_until.load(Ordering::Relaxed);
+        self.verdict(until == 0 || uptime() >= until)
+    }
+
+    fn verdict(&self, is_due: bool) -> Standing {
+        match (is_due, self.is_missed()) {
+            (true, false) => Standing::Up,
+            (true, true) => Standing::Last,
+            (false, _) if self.is_broken() => Standing::Out,
+            (false, _) => Standing::Last,
         }
     }
 
@@ -117,8 +161,7 @@ impl Health {
     }
 
     fn pause(&self) -> u64 {
-        let pause = if self.is_missed.load(Ordering::Relaxed) { MISSED_DOWN_TIME } else { DOWN_TIME };
-        pause.as_millis() as u64
+        milliseconds(if self.is_missed() { MISSED_DOWN_TIME } else { DOWN_TIME })
     }
 }
 
@@ -156,18 +199,24 @@ mod tests {
         assert!(health.standing() == Standing::Up && health.standing() == Standing::Up);
     }
 
+    /// It has failed so often, and for so long, that it is left alone.
+    fn broken() -> Health {
+        let health = Health::default();
+        (0..BREAK_FAILURES).for_each(|_| health.mark_down());
+        assert_eq!(health.standing(), Standing::Last, "all at once is not enough");
+        let since = uptime();
+        health.failing_since.store(since, Ordering::Relaxed);
+        health.failed_at.store(since + milliseconds(BREAK_TIME), Ordering::Relaxed);
+        health
+    }
+
     #[test]
     fn after_failures_in_a_row_it_is_left_alone_until_one_is_served() {
-        let health = Health::default();
-        for _ in 0..BREAK_FAILURES {
-            assert_ne!(health.standing(), Standing::Out);
-            health.mark_down();
-        }
-        assert_eq!(health.standing(), Standing::Out);
+        let health = broken();
+        assert_eq!((health.standing(), health.appears()), (Standing::Out, Standing::Out));
         pass(&health);
+        assert_eq!(health.appears(), Standing::Up);
         assert_eq!((health.standing(), health.standing()), (Standing::Up, Standing::Out), "one tries");
-        health.mark_down();
-        assert_eq!(health.standing(), Standing::Out);
         health.mark_up();
         assert_eq!(health.standing(), Standing::Up);
     }
@@ -179,14 +228,21 @@ mod tests {
         assert_eq!(health.standing(), Standing::Last, "nobody failed there yet: better than nothing");
         health.mark_found();
         assert_eq!(health.standing(), Standing::Up);
-        for _ in 0..BREAK_FAILURES {
-            assert_ne!(health.appears(), Standing::Out);
-            health.mark_down();
-        }
+        let health = broken();
         health.mark_missed();
-        assert_eq!(health.appears(), Standing::Out);
         health.mark_found();
         assert_eq!((health.standing(), health.standing()), (Standing::Up, Standing::Out), "one tries");
+    }
+
+    #[test]
+    fn what_began_before_it_served_others_says_nothing() {
+        let health = Health::default();
+        let begun = uptime();
+        health.served_at.store(begun + 1, Ordering::Relaxed);
+        health.mark_down_since(begun);
+        assert_eq!(health.standing(), Standing::Up);
+        health.mark_down_since(begun + 1);
+        assert_eq!(health.standing(), Standing::Last);
     }
 
     #[test]

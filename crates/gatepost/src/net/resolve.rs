@@ -118,10 +118,12 @@ impl Resolver {
 }
 
 impl KnownNames {
-    /// Forgets all of them; how many there were.
-    pub(crate) fn forget(&self) -> usize {
+    /// Has all of them asked for anew; how many there are. Should nobody answer, they serve on.
+    pub(crate) fn expire(&self) -> usize {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *names).len()
+        let now = Instant::now();
+        names.values_mut().for_each(|known| known.until = known.until.min(now));
+        names.len()
     }
 
     fn get(&self, name: &str) -> Option<Known> {

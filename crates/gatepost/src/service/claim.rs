@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use gatepost_wire::scram::{Binding, ClientFinal, client_final, client_first};
-use gatepost_wire::{Answer, Ask, Credentials, Mechanism, Proof, Refusal, Secret, Welcome, sasl};
-use tokio::time::Instant;
+use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
+use gatepost_wire::{Answer, Ask, Credentials, Introduction, Mechanism, Proof, Refusal, Secret, Welcome, sasl};
+use tokio::time::{Instant, timeout_at};
 
 use super::Session;
 use super::login::Denied;
 use crate::auth::hash;
 use crate::auth::scram::Challenge;
 use crate::backend::Connected;
+use crate::defence::Attempt;
 use crate::directory::{Entry, Fault};
+use crate::net::client_certificate;
 
 /// Who a client claims to be.
 pub(super) struct Claim {
@@ -38,12 +40,23 @@ pub(super) struct Scram {
     last: ClientFinal,
 }
 
-/// A challenge, and whom it was made for.
+/// A challenge, and whom it was made for. Given up, it counts as a failed log-in: it has told what the directory keeps.
 pub(super) struct Dare {
     mechanism: Mechanism,
     user: String,
     challenge: Challenge,
     known: Known,
+    /// Taken by whoever answers it.
+    attempt: Option<Attempt>,
+}
+
+impl Drop for Dare {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            // Who is gone need not be told what came of it.
+            let _ = attempt.failed(0, std::time::Instant::now());
+        }
+    }
 }
 
 /// What a directory keeps of somebody.
@@ -68,6 +81,14 @@ pub(super) enum Progress {
 }
 
 impl Claim {
+    /// What tells the client that we know its verifier; empty where there is none.
+    fn signature(&self) -> String {
+        match &self.means {
+            Means::Scram(scram) => scram.dare.challenge.signature(&scram.last),
+            Means::Secret(_) | Means::Certificate => String::new(),
+        }
+    }
+
     fn of(credentials: Credentials) -> Self {
         let Credentials { mechanism, user, proof } = credentials;
         Self { mechanism, user, means: Means::Secret(proof) }
@@ -107,56 +128,51 @@ impl Scram {
 
 impl Session {
     /// Answers what a front asks, with what `progress` has of the questions before.
-    pub(super) async fn hear(&mut self, ask: Ask, id: &[(String, String)], progress: &mut Progress) -> Heard {
+    pub(super) async fn hear(&mut self, ask: Ask, introduction: &Introduction, progress: &mut Progress) -> Heard {
         // Whatever was begun before is given up, unless this goes on with it.
         let before = std::mem::take(progress);
-        let started = Instant::now();
         let claim = match ask {
             Ask::Login(credentials) => Claim::of(credentials),
             Ask::Hopeless(mechanism) => return self.hopeless(mechanism).await,
             Ask::Exchange(mechanism @ Mechanism::External, message) => match sasl::external(&message) {
-                Some(user) => Claim { mechanism, user, means: Means::Certificate },
+                Some(user) => self.certified(user),
                 None => return self.hopeless(mechanism).await,
             },
-            Ask::Exchange(mechanism, message) => match self.dare(mechanism, &message).await {
-                Ok(dare) => {
-                    self.story.took.auth = Some(started.elapsed().into());
-                    let told = dare.challenge.told().as_bytes().to_vec();
-                    *progress = Progress::Dared(Box::new(dare));
-                    return Heard::Answer(Answer::Challenge(told));
-                }
-                Err(Some(denied)) => {
-                    self.tell(&denied);
-                    return Heard::denied(denied);
-                }
-                Err(None) => return self.hopeless(mechanism).await,
-            },
-            Ask::Reply(message) => match (before, client_final(&message)) {
-                (Progress::Dared(dare), Some(last)) => {
-                    let (mechanism, user) = (dare.mechanism, dare.user.clone());
-                    Claim { mechanism, user, means: Means::Scram(Box::new(Scram { dare: *dare, last })) }
-                }
-                (Progress::Agreed(agreed), _) if message.is_empty() => {
+            Ask::Exchange(mechanism, message) => {
+                return match client_first(&message) {
+                    Some(first) => self.dare(mechanism, first, progress).await,
+                    None => self.hopeless(mechanism).await,
+                };
+            }
+            Ask::Reply(message) => match before {
+                Progress::Dared(dare) => return self.dared(*dare, &message, introduction, progress).await,
+                Progress::Agreed(agreed) if message.is_empty() => {
                     let (welcome, connected) = *agreed;
                     *progress = Progress::In(Box::new(connected));
                     return Heard::Answer(Answer::Welcome(welcome));
                 }
-                (Progress::Dared(dare), None) => return self.hopeless(dare.mechanism).await,
                 _ => return self.hopeless(Mechanism::Scram).await,
             },
         };
-        match self.answer(&claim, id).await {
+        let attempt = match self.take_up(claim.mechanism, &claim.user).await {
+            Ok(attempt) => attempt,
+            Err(denied) => return Heard::denied(denied),
+        };
+        match self.answer(attempt, &claim, introduction).await {
             Ok((welcome, connected)) => {
-                let answer = if let Means::Scram(scram) = &claim.means {
-                    *progress = Progress::Agreed(Box::new((welcome, connected)));
-                    Answer::Challenge(scram.dare.challenge.signature(&scram.last).into_bytes())
-                } else {
-                    *progress = Progress::In(Box::new(connected));
-                    Answer::Welcome(welcome)
-                };
-                Heard::Answer(answer)
+                *progress = Progress::In(Box::new(connected));
+                Heard::Answer(Answer::Welcome(welcome))
             }
             Err(denied) => Heard::denied(denied),
+        }
+    }
+
+    /// A log-in over several messages is not gone on with.
+    pub(super) fn give_up(&self, progress: Progress) {
+        if let Progress::Dared(mut dare) = progress
+            && let Some(attempt) = dare.attempt.take()
+        {
+            self.count_failure(attempt, 0, std::time::Instant::now());
         }
     }
 
@@ -165,48 +181,116 @@ impl Session {
         Heard::Answer(Answer::Refused(Refusal::BadCredentials))
     }
 
-    /// Challenges a client to prove that it knows its password. An error without a word: its message is none that
-    /// anybody could answer.
-    async fn dare(&self, mechanism: Mechanism, message: &Secret) -> Result<Dare, Option<Denied>> {
-        let first = client_first(message).ok_or(None)?;
-        let user = self.snapshot.listener.settings.names.canonical(&first.user);
-        let is_itself = first.authzid.is_empty()
-            || first.authzid == first.user
-            || self.snapshot.listener.settings.names.canonical(&first.authzid) == user;
+    /// Who comes by a certificate: as `user`, or as the first that it names.
+    fn certified(&self, user: String) -> Claim {
+        let user = if user.is_empty() { self.certified_names().into_iter().next().unwrap_or_default() } else { user };
+        Claim { mechanism: Mechanism::External, user, means: Means::Certificate }
+    }
+
+    /// The names in the client's certificate, as it has them.
+    pub(super) fn certified_names(&self) -> Vec<String> {
+        match (self.client.peer_certificate(), self.snapshot.listener.client_certificates()) {
+            (Some(certificate), Some(settings)) => client_certificate::names(certificate, &settings.names),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Challenges a client to prove that it knows its password.
+    async fn dare(&mut self, mechanism: Mechanism, first: ClientFirst, progress: &mut Progress) -> Heard {
+        let started = Instant::now();
+        let attempt = match self.take_up(mechanism, &first.user).await {
+            Ok(attempt) => attempt,
+            Err(denied) => return Heard::denied(denied),
+        };
+        let made = match timeout_at(self.deadline, self.challenge(mechanism, first)).await {
+            Ok(made) => made,
+            Err(_) => Err(Denied::Fault(Refusal::Unavailable, "the directories took too long".into())),
+        };
+        match made {
+            Ok((user, challenge, known)) => {
+                self.story.took.auth = Some(started.elapsed().into());
+                let told = challenge.told().as_bytes().to_vec();
+                let attempt = Some(attempt);
+                *progress = Progress::Dared(Box::new(Dare { mechanism, user, challenge, known, attempt }));
+                Heard::Answer(Answer::Challenge(told))
+            }
+            Err(denied) => {
+                if matches!(denied, Denied::Refused(_) | Denied::Unfit(_)) {
+                    self.take_time(Instant::now()).await;
+                    self.count_failure(attempt, 0, std::time::Instant::now());
+                }
+                self.tell(&denied);
+                Heard::denied(denied)
+            }
+        }
+    }
+
+    /// The client answers its challenge.
+    async fn dared(
+        &mut self,
+        mut dare: Dare,
+        message: &Secret,
+        introduction: &Introduction,
+        progress: &mut Progress,
+    ) -> Heard {
+        let (Some(last), Some(attempt)) = (client_final(message), dare.attempt.take()) else {
+            return self.hopeless(dare.mechanism).await;
+        };
+        let (mechanism, user) = (dare.mechanism, dare.user.clone());
+        let claim = Claim { mechanism, user, means: Means::Scram(Box::new(Scram { dare, last })) };
+        match self.answer(attempt, &claim, introduction).await {
+            Ok(agreed) => {
+                *progress = Progress::Agreed(Box::new(agreed));
+                Heard::Answer(Answer::Challenge(claim.signature().into_bytes()))
+            }
+            Err(denied) => Heard::denied(denied),
+        }
+    }
+
+    /// What to challenge a client with, and what its answer is to be checked against.
+    async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(String, Challenge, Known), Denied> {
+        let names = &self.snapshot.listener.settings.names;
+        let user = names.canonical(&first.user);
+        let is_itself =
+            first.authzid.is_empty() || first.authzid == first.user || names.canonical(&first.authzid) == user;
         let binding = match (&first.binding, mechanism) {
             (Binding::Type(kind), Mechanism::ScramPlus) => self.binding(kind),
             (Binding::Unknown, Mechanism::Scram) => Some(Vec::new()),
-            // The client would have taken the other mechanism, had it seen that it is offered.
-            (Binding::Unoffered, Mechanism::Scram) => (!self.can_bind()).then(Vec::new),
+            (Binding::Unoffered, Mechanism::Scram) if self.can_bind() => {
+                let what = "the client says that it saw no -PLUS on offer, where there is one: somebody in between may \
+                            have taken it away";
+                return Err(Denied::Unfit(what.into()));
+            }
+            (Binding::Unoffered, Mechanism::Scram) => Some(Vec::new()),
             _ => None,
         };
-        let binding = binding.filter(|_| is_itself).ok_or(None)?;
-        let unanswered = |fault| Some(Denied::Fault(Refusal::Unavailable, fault));
-        let (known, verifier) = match self.kept(&user).await.map_err(unanswered)? {
-            None => (Known::Nobody, None),
+        let binding = binding.filter(|_| is_itself).ok_or(Denied::Refused(Refusal::BadCredentials))?;
+        let (known, verifier) = match self.kept(&user).await? {
             Some((by, entry)) => match entry.password.as_deref().and_then(hash::scram) {
                 Some(Ok(verifier)) => (Known::Account(by, Box::new(entry)), Some(verifier)),
-                Some(Err(unusable)) => return Err(unanswered(format!("{by}: the entry can't be used: {unusable}"))),
-                None => (
-                    Known::Unfit(format!(
-                        "{by} keeps no SCRAM-SHA-256 verifier for the user: the password must be set anew (`gatepost user set --scram`)"
-                    )),
-                    None,
-                ),
+                Some(Err(unusable)) => (Known::Unfit(format!("{by}: the entry can't be used: {unusable}")), None),
+                None => {
+                    let what = "has no SCRAM-SHA-256 verifier for the user: the password must be set anew \
+                                (`gatepost user set --scram`)";
+                    (Known::Unfit(format!("{by} {what}")), None)
+                }
             },
+            None => (Known::Nobody, None),
         };
         let verifier = verifier.unwrap_or_else(|| self.shared.strangers.verifier(&user, &self.shared.log));
         let user = first.user.clone();
-        let challenge = Challenge::new(first, verifier, binding).map_err(|error| unanswered(error.to_string()))?;
-        Ok(Dare { mechanism, user, challenge, known })
+        let challenge = Challenge::new(first, verifier, binding)
+            .map_err(|error| Denied::Fault(Refusal::Unavailable, error.to_string()))?;
+        Ok((user, challenge, known))
     }
 
-    /// The account in the first directory that keeps passwords and knows the user.
-    async fn kept(&self, user: &str) -> Result<Option<(Arc<str>, Entry)>, String> {
+    /// The account in the first directory that knows the user.
+    async fn kept(&self, user: &str) -> Result<Option<(Arc<str>, Entry)>, Denied> {
         let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
         let (judges, who) = (checks.passwords.clone(), self.who(user));
         let looking = async move {
-            for judge in judges.iter().filter(|judge| judge.directory.finds() && judge.directory.keeps_hashes()) {
+            // The configuration names none here that only answers to who brings a password.
+            for judge in judges.iter().filter(|judge| judge.directory.finds()) {
                 let fault = |Fault(fault)| format!("{}: {fault}", judge.name);
                 if let Some(entry) = judge.directory.find(&who).await.map_err(fault)? {
                     return Ok(Some((Arc::clone(&judge.name), entry)));
@@ -214,7 +298,11 @@ impl Session {
             }
             Ok(None)
         };
-        self.on_control(looking).await
+        let found = self.on_control(looking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
+        // A directory may take other letters as equal: that somebody else is there is nobody's to know.
+        let names = &self.snapshot.listener.settings.names;
+        let is_other = |entry: &Entry| entry.name.as_ref().is_some_and(|name| names.canonical(name) != user);
+        Ok(found.filter(|(_, entry)| !is_other(entry)))
     }
 }
 

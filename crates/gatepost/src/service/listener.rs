@@ -54,6 +54,15 @@ impl Service {
         self.settings.protocol.name
     }
 
+    /// Whether somebody checks passwords, and they may be shown: a list of mechanisms that show none means the bare
+    /// command too.
+    fn takes_passwords(&self) -> bool {
+        let shows_one = |mechanism: &Mechanism| matches!(mechanism, Mechanism::Plain | Mechanism::Login);
+        let mechanisms = &self.settings.mechanisms;
+        let may_be_shown = mechanisms.is_empty() || mechanisms.iter().any(shows_one);
+        may_be_shown && self.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty())
+    }
+
     /// Whether log-ins may be bound to the TLS beneath them.
     pub(crate) fn binds(&self) -> bool {
         self.settings.mechanisms.contains(&Mechanism::ScramPlus)
@@ -91,6 +100,8 @@ impl Listener {
             Plaintext::Loopback => secured || client.address.ip().to_canonical().is_loopback(),
             Plaintext::Always => true,
         };
+        // Where a certificate is required, there is no way around TLS.
+        let passwords = passwords && (secured || !self.client_certificates().is_some_and(|clients| clients.required));
         let is_possible = |mechanism: &&Mechanism| match mechanism {
             Mechanism::External => client.has_certificate,
             Mechanism::ScramPlus => client.can_bind,
@@ -102,7 +113,7 @@ impl Listener {
             tls,
             passwords,
             mechanisms: settings.mechanisms.iter().filter(is_possible).copied().collect(),
-            has_passwords: self.service.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty()),
+            has_passwords: self.service.takes_passwords(),
             oauth: self.service.oauth.clone(),
             id: settings.id,
             offers,

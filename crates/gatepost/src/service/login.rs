@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Carry, Event, Front, Mechanism, Outcome, Proof, Refusal, Step};
+use gatepost_wire::{Carry, Event, Front, Introduction, Mechanism, Outcome, Proof, Refusal, Step};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -62,7 +62,11 @@ impl Session {
             step = front.step(Event::Input(&early), &mut out);
         }
         loop {
-            self.trace(front.as_mut(), &out);
+            if !front.is_exchanging() && matches!(step, Step::Read) {
+                // Whatever was begun over several messages is given up.
+                self.give_up(std::mem::take(&mut progress));
+            }
+            self.trace(front.as_mut(), &out, &progress);
             self.send(&mut out).await?;
             step = match step {
                 Step::Read => match self.receive().await? {
@@ -75,8 +79,8 @@ impl Session {
                     Step::Read
                 }
                 Step::Ask(ask) => {
-                    let id = front.client_id().to_vec();
-                    match self.hear(ask, &id, &mut progress).await {
+                    let introduction = front.introduction();
+                    match self.hear(ask, &introduction, &mut progress).await {
                         Heard::Answer(answer) => front.step(Event::Answer(answer), &mut out),
                         Heard::Left => return Err(Ended::Gone("left during its log-in".into())),
                     }
@@ -114,11 +118,13 @@ impl Session {
     }
 
     /// At level `protocol` the log shows the conversation.
-    fn trace(&self, front: &mut dyn Front, out: &[u8]) {
+    fn trace(&self, front: &mut dyn Front, out: &[u8], progress: &Progress) {
         if !self.shared.log.wants(Level::Protocol) {
             return;
         }
-        let said = String::from_utf8_lossy(out);
+        // With challenges, who reads the log could try passwords at leisure.
+        let is_challenge = matches!(progress, Progress::Dared(_) | Progress::Agreed(_));
+        let said = if is_challenge { "[struck out]".into() } else { String::from_utf8_lossy(out) };
         let lines = front.take_trace().into_iter().map(|line| format!("C: {line}"));
         for line in lines.chain(said.lines().map(|line| format!("S: {line}"))) {
             self.story.tell_line(&self.shared.log, "client", line);
@@ -150,21 +156,27 @@ impl Session {
         }
     }
 
+    /// A log-in begins: `user` is the name as the client wrote it, where there is one.
+    pub(super) async fn take_up(&mut self, mechanism: Mechanism, user: &str) -> Result<Attempt, Denied> {
+        self.story.attempts += 1;
+        self.story.mechanism = Some(mechanism.name());
+        let names = &self.snapshot.listener.settings.names;
+        self.story.user = Some(user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
+        let user = self.story.user.clone();
+        self.begin(user.as_deref()).await
+    }
+
     /// Answers a log-in: who is it, where is the mail, and does the back end agree?
     pub(super) async fn answer(
         &mut self,
+        attempt: Attempt,
         claim: &Claim,
-        id: &[(String, String)],
+        introduction: &Introduction,
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
+        // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
-        self.story.attempts += 1;
-        self.story.mechanism = Some(claim.mechanism.name());
-        let names = &self.snapshot.listener.settings.names;
-        self.story.user = Some(&claim.user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
-        let user = self.story.user.clone();
-        let attempt = self.begin(user.as_deref()).await?;
         let result = match timeout_at(self.deadline, self.resolve(claim)).await {
-            Ok(Ok(place)) => self.connect(place, claim.means.proof(), id, asked).await,
+            Ok(Ok(place)) => self.connect(place, claim.means.proof(), introduction, asked).await,
             Ok(Err(denied)) => {
                 if matches!(denied, Denied::Refused(Refusal::BadCredentials) | Denied::Unfit(_)) {
                     self.take_time(asked).await;
@@ -239,7 +251,7 @@ impl Session {
         Err(denied)
     }
 
-    fn count_failure(&self, attempt: Attempt, tag: u64, now: std::time::Instant) {
+    pub(super) fn count_failure(&self, attempt: Attempt, tag: u64, now: std::time::Instant) {
         if attempt.failed(tag, now) == Consequence::Ban {
             self.story.tell_guessing(&self.shared.log, "an address is banned: too many log-ins failed", 1);
         }
@@ -247,19 +259,15 @@ impl Session {
 
     /// Counts and logs credentials that no user can have, and takes as long as for any others.
     pub(super) async fn refuse_hopeless(&mut self, mechanism: Mechanism) {
-        let asked = Instant::now();
-        self.story.attempts += 1;
-        self.story.mechanism = Some(mechanism.name());
-        self.story.user = None;
-        let Ok(attempt) = self.begin(None).await else { return };
-        self.take_time(asked).await;
+        let Ok(attempt) = self.take_up(mechanism, "").await else { return };
+        self.take_time(Instant::now()).await;
         self.count_failure(attempt, 0, std::time::Instant::now());
         self.tell(&Denied::Refused(Refusal::BadCredentials));
     }
 
     /// A refusal that Gatepost could give at once takes as long as one by a back end, or where Gatepost
     /// checks passwords, longer than any check: the clock tells nobody which users exist.
-    async fn take_time(&self, asked: Instant) {
+    pub(super) async fn take_time(&self, asked: Instant) {
         let is_checked_here = self.snapshot.listener.service.checks.is_some();
         let time = if is_checked_here { CHECKED_HERE_TIME } else { self.shared.pace.sample() };
         tokio::time::sleep_until((asked + time).min(self.deadline - ANSWER_MARGIN)).await;
@@ -270,7 +278,7 @@ impl Session {
         &mut self,
         place: Place,
         proof: Option<&Proof>,
-        id: &[(String, String)],
+        introduction: &Introduction,
         asked: Instant,
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
         let Place { backend, login, password, expires } = place;
@@ -283,7 +291,12 @@ impl Session {
             protocol: self.snapshot.listener.service.settings.protocol,
             user: &login,
             proof: other.as_ref().or(proof),
-            client: Client { address: self.address, local: self.local, session: self.story.session.as_str(), id },
+            client: Client {
+                address: self.address,
+                local: self.local,
+                session: self.story.session.as_str(),
+                introduction,
+            },
             own_greeting: &greeting,
             own_listeners: &self.snapshot.own_listeners,
             deadline: self.deadline,

@@ -9,11 +9,10 @@ use tokio::time::Instant;
 use super::Session;
 use super::claim::{Claim, Means};
 use super::login::Denied;
-use crate::auth::{Account, Denial};
+use crate::auth::{Account, Denial, Judge};
 use crate::backend::Backend;
 use crate::directory::{Bar, Entry, LoginPassword, Via, Who};
 use crate::map::{Evidence, Found, NoPlace, Unanswered, admits};
-use crate::net::client_certificate;
 
 /// How often a directory is asked whether a user who is being moved has arrived.
 const HOLD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -48,6 +47,9 @@ impl Session {
             return Err(Denied::Unfit("the client names no user, and only a token that is checked here could".into()));
         }
         let started = Instant::now();
+        if means.proof().is_none() {
+            self.check_map_can_answer(checked.as_ref())?;
+        }
         let found = self.locate(&who, means, checked.as_ref()).await?;
         self.story.took.map = Some(started.elapsed().into());
         let is_checked = checked.is_some()
@@ -115,15 +117,12 @@ impl Session {
 
     /// Whose the client's certificate is, and what the service's directories say of them.
     async fn check_certificate(&mut self, who: &mut Who) -> Result<Option<Checked>, Denied> {
-        let listener = &self.snapshot.listener;
-        let held = match (self.client.peer_certificate(), listener.client_certificates()) {
-            (Some(certificate), Some(settings)) => client_certificate::names(certificate, &settings.names),
-            _ => Vec::new(),
-        };
-        let held: Vec<_> = held.iter().map(|name| listener.settings.names.canonical(name)).collect();
+        let names = &self.snapshot.listener.settings.names;
+        let held: Vec<_> = self.certified_names().iter().map(|name| names.canonical(name)).collect();
         // One that holds several names is for any of them.
-        match held.iter().find(|name| **name == who.user).or(held.first()) {
-            Some(name) => self.take_name(who, &name.clone())?,
+        match held.first() {
+            Some(_) if held.contains(&who.user) => {}
+            Some(name) => return Err(Denied::Unfit(format!("the client's certificate is that of {name:?}"))),
             None => return Err(Denied::Unfit("the client's certificate holds no name, or has ended".into())),
         }
         let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
@@ -190,6 +189,20 @@ impl Session {
             return Err(Denied::Unfit(format!("what was shown is that of {name:?}")));
         }
         Ok(())
+    }
+
+    /// A directory of the map that only answers to who brings a password would be left out by who brings none, and the
+    /// user be placed as if it had said nothing.
+    fn check_map_can_answer(&self, checked: Option<&Checked>) -> Result<(), Denied> {
+        let is_mute =
+            |judge: &&Arc<Judge>| !judge.directory.finds() && checked.is_none_or(|checked| checked.by != judge.name);
+        match self.snapshot.map.judges().iter().find(is_mute) {
+            Some(judge) => {
+                let what = "of `map.directories` only answers to who brings a password";
+                Err(Denied::Misplaced(format!("{} {what}", judge.name)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What the map's directories say; while they say that the user is being moved, not at once.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gatepost_lab::{Gatepost, Mailbox};
 
 use crate::bed::{Bed, KIM};
+use crate::talk::Talk;
 
 /// A host that lets everybody in, greets and then hangs up on whoever logs in, or hangs up at once.
 #[derive(Clone)]
@@ -150,28 +151,51 @@ fn a_host_where_every_log_in_fails_is_left_alone_and_does_not_flap() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("an address").port();
     let host = Host::start(listener, GREETS);
-    let gatepost = bed.gatepost(&bed.one_backend("max_auth_errors = 0\nmax_errors = 0", port));
-    let mut talk = bed.secure();
+    let gatepost = bed.gatepost(&bed.one_backend("plaintext = \"always\"\nmax_auth_errors = 0\nmax_errors = 0", port));
+    let outage = "NO [UNAVAILABLE] Temporarily unavailable, try again later.";
+    let mut talks =
+        (1..=6).map(|n| Talk::clear_from(IpAddr::from([127, 0, 0, n]), bed.imap).greeted()).collect::<Vec<_>>();
+    // One client's failures are not held against it, however many.
+    for _ in 0..20 {
+        assert_eq!(talks[0].try_log_in(KIM), outage);
+    }
+    assert_eq!(host.log_ins.load(Ordering::SeqCst), 20);
     let started = Instant::now();
     while !gatepost.log().contains("not tried, too many log-ins in a row failed there: it closed the connection") {
-        assert_eq!(talk.try_log_in(KIM), "NO [UNAVAILABLE] Temporarily unavailable, try again later.");
+        talks.iter_mut().for_each(|talk| assert_eq!(talk.try_log_in(KIM), outage));
         assert!(started.elapsed() < Duration::from_secs(20), "{}", gatepost.log());
+        std::thread::sleep(Duration::from_millis(50));
     }
     // It greets: looks alone would have it up and down in turns.
     gatepost.wait_for_log("greets, but log-ins fail there").expect("a word about it");
     let tried = host.log_ins.load(Ordering::SeqCst);
-    let refused = (0..50).filter(|_| talk.try_log_in(KIM).starts_with("NO [UNAVAILABLE]")).count();
+    let refused = (0..50).filter(|_| talks[0].try_log_in(KIM) == outage).count();
     let since = host.log_ins.load(Ordering::SeqCst) - tried;
     assert!(refused == 50 && since < 10, "{since} of 50 log-ins were tried");
     host.set(SERVES);
     let back = Instant::now();
-    while !talk.try_log_in(KIM).starts_with("OK") {
+    while !talks[0].try_log_in(KIM).starts_with("OK") {
         assert!(back.elapsed() < Duration::from_secs(20), "it is not used again");
         std::thread::sleep(Duration::from_millis(50));
     }
     for _ in 0..10 {
         bed.logged_in(KIM);
     }
+}
+
+#[test]
+fn a_reload_takes_back_nothing_that_looks_have_found() {
+    let bed = Bed::new();
+    let mut store = bed.dovecot("store", &[KIM]);
+    let text = bed.one_backend("", store.imap).replacen("[map]", "check_interval = \"1s\"\n[map]", 1);
+    let gatepost = bed.gatepost(&text);
+    store.server.kill().expect("an end");
+    wait_for_nth(&gatepost, OUT, 1);
+    gatepost.reload(&text.replace("Gatepost ready.", "Ready.")).expect("a reload");
+    store.resume().expect("a start");
+    wait_for_nth(&gatepost, BACK, 1);
+    let state = gatepost.command(&["backends", "--json"]).expect("an answer");
+    assert!(String::from_utf8_lossy(&state.stdout).contains("\"state\":\"up\""), "{state:?}");
 }
 
 #[test]

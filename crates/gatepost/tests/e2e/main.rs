@@ -19,6 +19,7 @@ mod health;
 mod mechanisms;
 mod names;
 mod operation;
+mod pop3;
 mod proxy_header;
 mod relay;
 mod talk;

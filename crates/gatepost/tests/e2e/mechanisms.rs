@@ -95,7 +95,7 @@ fn a_certificate_lets_its_owner_in_and_nobody_else() {
     assert!(session().verdict("AUTHENTICATE EXTERNAL a2lt").starts_with("OK "));
     let refused = "NO [AUTHENTICATIONFAILED] Authentication failed.";
     assert_eq!(session().verdict("AUTHENTICATE EXTERNAL bGVl"), refused);
-    setup.gatepost.wait_for_log("what was shown is that of").expect("the reason");
+    setup.gatepost.wait_for_log("certificate is that of").expect("the reason");
     // Somebody whom the directory doesn't know, and a certificate without a name.
     let max = bed.authority.issue_to_person("max", &["max"]).expect("a certificate");
     assert_eq!(greeting(with_certificate(bed, &max)).1.expect("a session").verdict("AUTHENTICATE EXTERNAL ="), refused);

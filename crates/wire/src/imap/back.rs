@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
-use super::syntax::{capability_list, printable, push_id, push_quoted, response_code};
+use super::syntax::{capability_list, push_id, push_quoted, response_code};
 use crate::frame::{Frame, Framer};
-use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::protocols::{BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Proof, Welcome};
+use crate::limits::{
+    BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
+};
+use crate::protocols::{BackAim, BackEvent, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
+use crate::text::printable;
 
 /// Our tags, one for each kind of command, so that an answer says what it answers.
 const TAG_STARTTLS: &str = "S";
@@ -186,6 +189,8 @@ impl Back {
                 BackStep::Read
             }
             State::Login { untagged, .. } if expected(TAG_LOGIN) => self.logged_in(status, text, untagged, out),
+            // Some have no BYE.
+            State::Leaving if expected(TAG_LOGOUT) => BackStep::Done(Welcome::default()),
             State::Capabilities(mut welcome) if expected(TAG_CAPABILITY) => {
                 welcome.capabilities = self.capabilities.take();
                 BackStep::Done(welcome)
@@ -237,14 +242,17 @@ impl Back {
             return BackStep::Read;
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
-        let mechanism = choose(login, offers);
+        let mechanism = sasl::choose(login, |way| match way {
+            Mechanism::Command => !offers("LOGINDISABLED"),
+            way => offers(&format!("AUTH={}", way.name())),
+        });
         let takes_initial = offers("SASL-IR");
         let unasked = offers("LITERAL+") || offers("LITERAL-");
-        let announces = offers("ID") && !self.setup.id.is_empty();
+        let id = if offers("ID") { announcement(&self.setup) } else { Vec::new() };
         let Some(mechanism) = mechanism else { return self.fault(BackFault::NoMechanism) };
-        if announces {
+        if !id.is_empty() {
             out.extend_from_slice(format!("{TAG_ID} ID ").as_bytes());
-            push_id(&self.setup.id, out);
+            push_id(&id, out);
             out.extend_from_slice(b"\r\n");
         }
         let secret = match &login.proof {
@@ -261,7 +269,7 @@ impl Back {
             line.extend(format!("{TAG_LOGIN} AUTHENTICATE {}", mechanism.name()).as_bytes());
             // LOGIN's first word is the server's.
             let mut may_follow = takes_initial && mechanism != Mechanism::Login;
-            for message in messages(mechanism, login, secret) {
+            for message in sasl::messages(mechanism, login, secret) {
                 if may_follow {
                     line.extend(b" ");
                 } else {
@@ -309,6 +317,9 @@ impl crate::protocols::Back for Back {
                 self.run(out)
             }
             BackEvent::TlsUp => self.go_on_when_known(out),
+            // Goodbye was said, if not by both.
+            BackEvent::Closed if matches!(self.state, State::Leaving) => BackStep::Done(Welcome::default()),
+            BackEvent::Closed => self.fault(BackFault::Closed),
         }
     }
 
@@ -321,35 +332,30 @@ impl crate::protocols::Back for Back {
     }
 }
 
-/// The way to log in: the only one that is set, else the best that the back end offers.
-fn choose(login: &BackLogin, offers: impl Fn(&str) -> bool) -> Option<Mechanism> {
-    let ways: &[Mechanism] = match login.proof {
-        Proof::Token(_) => &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
-        // Only PLAIN can act for somebody else.
-        Proof::Password(_) if login.master.is_some() => &[Mechanism::Plain],
-        Proof::Password(_) => &[Mechanism::Plain, Mechanism::Command, Mechanism::Login],
-    };
-    ways.iter().copied().filter(|way| login.mechanism.is_none_or(|only| only == *way)).find(|way| match way {
-        Mechanism::Command => !offers("LOGINDISABLED"),
-        way => offers(&format!("AUTH={}", way.name())),
-    })
-}
-
-/// The messages of a SASL exchange, ours alone.
-fn messages(mechanism: Mechanism, login: &BackLogin, secret: &Secret) -> Vec<Secret> {
-    match mechanism {
-        Mechanism::Login => vec![Secret::new(login.user.as_bytes().to_vec()), secret.duplicate()],
-        Mechanism::OAuthBearer | Mechanism::XOAuth2 => vec![sasl::token_message(mechanism, &login.user, secret)],
-        Mechanism::Plain | Mechanism::Command => {
-            let (authzid, authcid) = match &login.master {
-                Some(master) => (login.user.as_str(), master.as_str()),
-                None => ("", login.user.as_str()),
-            };
-            vec![sasl::plain_message(authzid, authcid, secret)]
-        }
-        // A user can be spoken for with a password or a token alone: none of these is ever chosen.
-        Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Vec::new(),
+/// What ID tells the back end: what only the proxy can know, then the client's own words. Dovecot takes the `x-` fields
+/// from the networks in its `login_trusted_networks`.
+fn announcement(setup: &BackSetup) -> Vec<(String, String)> {
+    let Some(ClientFacts { addresses, session }) = &setup.client else { return Vec::new() };
+    let mut pairs = Vec::new();
+    if let Some((client, local)) = addresses {
+        let fields = [
+            ("x-originating-ip", client.ip().to_canonical().to_string()),
+            ("x-originating-port", client.port().to_string()),
+            ("x-connected-ip", local.ip().to_canonical().to_string()),
+            ("x-connected-port", local.port().to_string()),
+        ];
+        pairs.extend(fields.map(|(key, value)| (key.to_owned(), value)));
     }
+    pairs.push(("x-session-id".to_owned(), session.clone()));
+    // The client's own words get what room is left (RFC 2971, section 3.3: at most 30 pairs).
+    let mut bytes = 0;
+    let fits = |(key, value): &&(String, String)| {
+        bytes += key.len() + value.len();
+        bytes <= CLIENT_ID_BYTES_MAX
+    };
+    let room = ID_PAIRS_MAX - pairs.len();
+    pairs.extend(setup.introduction.id.iter().take(room).take_while(fits).cloned());
+    pairs
 }
 
 /// Appends an astring to the line: quoted where it can be, else a literal. A literal that the back end

@@ -1,16 +1,16 @@
 //! The state machine towards an IMAP client.
 
-use std::num::NonZeroU32;
-
-use super::syntax::{Cursor, capability_list, printable, response_code};
+use super::syntax::{Cursor, capability_list, response_code};
 use super::{passed_counts, words};
-use crate::frame::{Announced, Frame, Framer};
+use crate::exchange::{Exchange, Turn, ask};
+use crate::frame::{Announced, Frame, Framer, is_http};
 use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
 use crate::protocols::{
-    Answer, Ask, Carry, ClientTls, Credentials, Event, FrontSetup, Mechanism, Outcome, Proof, Refusal, Step, Welcome,
+    Answer, Carry, ClientTls, Event, FrontSetup, Introduction, Mechanism, Outcome, Refusal, Step, Welcome,
 };
 use crate::sasl;
 use crate::secret::Secret;
+use crate::text::printable;
 
 /// How much of a line the log may show.
 const TRACE_BYTES_MAX: usize = 512;
@@ -21,7 +21,7 @@ pub(super) struct Front {
     framer: Framer,
     state: State,
     carry: Carry,
-    id: Vec<(String, String)>,
+    introduction: Introduction,
     trace: Vec<String>,
 }
 
@@ -33,27 +33,6 @@ enum State {
     Sasl { tag: String, exchange: Exchange },
     /// Waiting for the answer to a log-in.
     Asked { tag: String, mechanism: Mechanism },
-}
-
-/// What the next SASL response holds.
-enum Exchange {
-    Plain,
-    LoginUser,
-    LoginPassword {
-        user: Option<String>,
-    },
-    /// A token, by one of two mechanisms.
-    Token(Mechanism),
-    /// Nothing more: the client has read why its token is refused, and must say so before it is told.
-    TokenRefused,
-    /// A message that is only carried; the first of its exchange, or a reply.
-    Carried(Mechanism, Turn),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    First,
-    Later,
 }
 
 /// What a wrong command is told; counted against `max_errors`.
@@ -78,7 +57,7 @@ impl Front {
             framer: Framer::new(LINE_BYTES_MAX),
             state: State::Command,
             carry,
-            id: Vec::new(),
+            introduction: Introduction::default(),
             trace: Vec::new(),
         }
     }
@@ -130,7 +109,7 @@ impl Front {
         self.framer.finish();
         let line = line.expose();
 
-        if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") || line.ends_with(b" HTTP/2.0") {
+        if is_http(line) {
             return bye(Refusal::Misbehaved, "This is not a web server.", out);
         }
         let mut cursor = Cursor::new(line);
@@ -217,11 +196,12 @@ impl Front {
         let Some(pairs) = parsed else {
             return self.wrong(tag, &bad("ID takes NIL or at most 30 pairs of strings."), out);
         };
+        let known_pairs = &mut self.introduction.id;
         for (key, value) in pairs.into_iter().filter(|(key, _)| !key.to_ascii_lowercase().starts_with("x-")) {
-            if let Some(known) = self.id.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&key)) {
+            if let Some(known) = known_pairs.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&key)) {
                 known.1 = value;
-            } else if self.id.len() < ID_PAIRS_MAX {
-                self.id.push((key, value));
+            } else if known_pairs.len() < ID_PAIRS_MAX {
+                known_pairs.push((key, value));
             }
         }
         out.extend_from_slice(b"* ID (\"name\" \"Gatepost\")\r\n");
@@ -248,7 +228,8 @@ impl Front {
             return self.wrong(&tag, &bad("LOGIN takes a user name and a password."), out);
         };
         let credentials = sasl::user_name(&user).zip(sasl::password(password.expose()));
-        self.ask(tag, Mechanism::Command, credentials)
+        let mechanism = Mechanism::Command;
+        self.turn(tag, Turn::Ask(mechanism, ask(mechanism, credentials)), out)
     }
 
     fn authenticate(&mut self, tag: String, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
@@ -267,27 +248,24 @@ impl Front {
         if !self.setup.passwords {
             return self.refuse_in_clear(&tag, out);
         }
-        let exchange = match mechanism {
-            Mechanism::Plain | Mechanism::Command => Exchange::Plain,
-            Mechanism::Login => Exchange::LoginUser,
-            Mechanism::OAuthBearer | Mechanism::XOAuth2 => Exchange::Token(mechanism),
-            Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Exchange::Carried(mechanism, Turn::First),
-        };
-        match initial {
-            Some(initial) => self.respond(tag, exchange, initial, out),
-            None => self.challenge(tag, exchange, out),
-        }
+        self.turn(tag, Exchange::begin(mechanism, initial), out)
     }
 
-    fn challenge(&mut self, tag: String, exchange: Exchange, out: &mut Vec<u8>) -> Step {
-        let prompt = match exchange {
-            Exchange::Plain | Exchange::Token(_) | Exchange::TokenRefused | Exchange::Carried(..) => "",
-            Exchange::LoginUser => sasl::LOGIN_PROMPTS[0],
-            Exchange::LoginPassword { .. } => sasl::LOGIN_PROMPTS[1],
-        };
-        out.extend_from_slice(format!("+ {prompt}\r\n").as_bytes());
-        self.state = State::Sasl { tag, exchange };
-        Step::Read
+    /// Goes where an exchange leads.
+    fn turn(&mut self, tag: String, turn: Turn, out: &mut Vec<u8>) -> Step {
+        match turn {
+            Turn::Challenge(exchange, text) => {
+                out.extend_from_slice(format!("+ {text}\r\n").as_bytes());
+                self.state = State::Sasl { tag, exchange };
+                Step::Read
+            }
+            Turn::Ask(mechanism, ask) => {
+                self.state = State::Asked { tag, mechanism };
+                Step::Ask(ask)
+            }
+            Turn::Dismissed => self.refuse(&tag, Refusal::BadCredentials, out),
+            Turn::Malformed => self.wrong(&tag, &bad("Invalid base64."), out),
+        }
     }
 
     /// A line of a SASL exchange.
@@ -299,58 +277,18 @@ impl Front {
             self.trace.push("[struck out]".to_owned());
         }
         match std::mem::replace(&mut self.state, State::Command) {
-            State::Sasl { tag, exchange: Exchange::TokenRefused } => self.refuse(&tag, Refusal::BadCredentials, out),
+            State::Sasl { tag, exchange } if exchange.is_dismissal() => {
+                self.turn(tag, exchange.take(line.expose()), out)
+            }
             State::Sasl { tag, .. } if broken => {
                 self.wrong(&tag, &bad("Invalid base64, or a line that does not end in CRLF."), out)
             }
             State::Sasl { tag, .. } if line.expose() == b"*" => self.wrong(&tag, &bad("AUTHENTICATE cancelled."), out),
-            State::Sasl { tag, exchange } => self.respond(tag, exchange, line.expose(), out),
+            State::Sasl { tag, exchange } => self.turn(tag, exchange.take(line.expose()), out),
             state @ (State::Command | State::Asked { .. }) => {
                 self.state = state;
                 Step::Read
             }
-        }
-    }
-
-    fn respond(&mut self, tag: String, exchange: Exchange, base64: &[u8], out: &mut Vec<u8>) -> Step {
-        let Some(message) = sasl::decode(base64) else {
-            return self.wrong(&tag, &bad("Invalid base64."), out);
-        };
-        match exchange {
-            Exchange::Plain => self.ask(tag, Mechanism::Plain, sasl::plain(&message)),
-            Exchange::LoginUser => {
-                let user = sasl::user_name(message.expose());
-                self.challenge(tag, Exchange::LoginPassword { user }, out)
-            }
-            Exchange::LoginPassword { user } => {
-                let credentials = user.zip(sasl::password(message.expose()));
-                self.ask(tag, Mechanism::Login, credentials)
-            }
-            Exchange::Token(mechanism) => {
-                let credentials = match mechanism {
-                    Mechanism::XOAuth2 => sasl::xoauth2(&message),
-                    _ => sasl::oauth_bearer(&message),
-                };
-                self.ask(tag, mechanism, credentials)
-            }
-            Exchange::Carried(mechanism, turn) => {
-                self.state = State::Asked { tag, mechanism };
-                Step::Ask(match turn {
-                    Turn::First => Ask::Exchange(mechanism, message),
-                    Turn::Later => Ask::Reply(message),
-                })
-            }
-            // Whatever it says, it has been answered.
-            Exchange::TokenRefused => self.refuse(&tag, Refusal::BadCredentials, out),
-        }
-    }
-
-    fn ask(&mut self, tag: String, mechanism: Mechanism, credentials: Option<(String, Secret)>) -> Step {
-        self.state = State::Asked { tag, mechanism };
-        let proof = if mechanism.takes_token() { Proof::Token } else { Proof::Password };
-        match credentials {
-            Some((user, secret)) => Step::Ask(Ask::Login(Credentials { mechanism, user, proof: proof(secret) })),
-            None => Step::Ask(Ask::Hopeless(mechanism)),
         }
     }
 
@@ -359,22 +297,15 @@ impl Front {
             return Step::Read;
         };
         match answer {
-            Answer::Challenge(message) => {
-                out.extend_from_slice(format!("+ {}\r\n", sasl::encode(message)).as_bytes());
-                self.state = State::Sasl { tag, exchange: Exchange::Carried(mechanism, Turn::Later) };
-                Step::Read
-            }
+            Answer::Challenge(message) => self.turn(tag, Exchange::carry(mechanism, message), out),
             Answer::Welcome(welcome) => {
                 self.welcome(&tag, welcome, out);
                 Step::Through
             }
-            // RFC 7628, section 3.2.3: the reason comes as a challenge, which the client must answer first.
-            Answer::Refused(Refusal::BadCredentials) if mechanism.takes_token() => {
-                let reason = sasl::token_refused(mechanism, &self.setup.oauth);
-                out.extend_from_slice(format!("+ {reason}\r\n").as_bytes());
-                self.state = State::Sasl { tag, exchange: Exchange::TokenRefused };
-                Step::Read
-            }
+            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
+                Some(turn) => self.turn(tag, turn, out),
+                None => self.refuse(&tag, Refusal::BadCredentials, out),
+            },
             Answer::Refused(refusal) => self.refuse(&tag, *refusal, out),
             Answer::Passed(text) => {
                 out.extend_from_slice(format!("{tag} NO {text}\r\n").as_bytes());
@@ -386,15 +317,12 @@ impl Front {
     fn refuse(&mut self, tag: &str, refusal: Refusal, out: &mut Vec<u8>) -> Step {
         let (code, text) = words(refusal);
         out.extend_from_slice(format!("{tag} NO {code} {text}\r\n").as_bytes());
-        let counts =
-            matches!(refusal, Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired | Refusal::Guessing);
-        self.count_failure(counts, out)
+        self.count_failure(refusal.counts(), out)
     }
 
     /// The end after too many failed log-ins.
     fn count_failure(&mut self, counts: bool, out: &mut Vec<u8>) -> Step {
-        self.carry.auth_errors += u32::from(counts);
-        if reached(self.carry.auth_errors, self.setup.max_auth_errors) {
+        if counts && self.carry.count_failure(self.setup.max_auth_errors) {
             return bye(Refusal::Misbehaved, "Too many failed log-ins.", out);
         }
         Step::Read
@@ -432,8 +360,7 @@ impl Front {
     /// One reply for one wrong command, and the end after too many.
     fn wrong(&mut self, tag: &str, wrong: &Wrong, out: &mut Vec<u8>) -> Step {
         out.extend_from_slice(format!("{tag} {} {}\r\n", wrong.status, wrong.text).as_bytes());
-        self.carry.errors += 1;
-        if reached(self.carry.errors, self.setup.max_errors) {
+        if self.carry.count_error(self.setup.max_errors) {
             return bye(Refusal::Misbehaved, words(Refusal::Misbehaved).1, out);
         }
         Step::Read
@@ -491,8 +418,12 @@ impl crate::protocols::Front for Front {
         self.carry
     }
 
-    fn client_id(&self) -> &[(String, String)] {
-        &self.id
+    fn introduction(&self) -> Introduction {
+        self.introduction.clone()
+    }
+
+    fn is_exchanging(&self) -> bool {
+        matches!(self.state, State::Sasl { .. })
     }
 
     fn take_rest(&mut self) -> Vec<u8> {
@@ -509,8 +440,4 @@ fn bye(refusal: Refusal, text: &str, out: &mut Vec<u8>) -> Step {
     let code = words(refusal).0;
     out.extend_from_slice(format!("* BYE {code} {text}\r\n").as_bytes());
     Step::Close(Outcome::Refused(refusal))
-}
-
-fn reached(count: u32, max: Option<NonZeroU32>) -> bool {
-    max.is_some_and(|max| count >= max.get())
 }

@@ -5,7 +5,9 @@ mod back;
 mod front;
 mod syntax;
 
-use crate::protocols::{Protocol, Refusal};
+use std::time::Duration;
+
+use crate::protocols::{Inband, Protocol, Refusal};
 
 /// IMAP's row in the table.
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -19,6 +21,10 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     turned_away,
     passed_counts,
     learnt: &["IMAP4rev2"],
+    tells_early: false,
+    inband: Inband::Id,
+    idle_min: (Duration::from_mins(30), "RFC 9051, section 5.4"),
+    login_name: "imap-login",
 };
 
 /// The one place where a refusal becomes IMAP's words: a response code and a text.

@@ -187,12 +187,6 @@ pub(super) fn capability_list(text: &[u8]) -> Option<String> {
     sound.then(|| list.trim().to_owned())
 }
 
-/// Text from a peer as it may stand in a log or be passed on: one line, printable, of bounded length.
-pub(super) fn printable(text: &[u8], bytes_max: usize) -> String {
-    let text = String::from_utf8_lossy(&text[..text.len().min(bytes_max)]);
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,8 +81,11 @@ fn one<'e>(entry: &'e SearchEntry, name: Option<&String>) -> Result<Option<&'e s
 /// in a form that is known.
 fn password(entry: &SearchEntry, settings: &config::Ldap) -> Result<Option<String>, String> {
     let mut in_clear = false;
-    let is_verifier =
-        |value: &&String| value.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("{SCRAM-SHA-256}"));
+    // As `{SCRAM-SHA-256}…`, or as RFC 5803 writes it.
+    let is_verifier = |value: &&String| {
+        let begins = |start: &str| value.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+        begins("{SCRAM-SHA-256}") || begins("SCRAM-SHA-256$")
+    };
     if let Some(verifier) = all(entry, settings.fields.password.as_ref()).iter().find(is_verifier) {
         return Ok(Some(verifier.clone()));
     }

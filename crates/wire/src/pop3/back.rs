@@ -1,0 +1,361 @@
+//! The state machine towards a POP3 back end.
+
+use std::collections::VecDeque;
+
+use crate::frame::{Frame, Framer};
+use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
+use crate::protocols::{
+    BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome,
+};
+use crate::sasl;
+use crate::secret::Secret;
+use crate::text::printable;
+
+/// See the module's documentation.
+pub(super) struct Back {
+    setup: BackSetup,
+    framer: Framer,
+    state: State,
+    /// All bytes received so far.
+    talk_bytes: usize,
+    /// What it can do, on the channel in use now; `None`: it doesn't say.
+    capabilities: Option<Vec<String>>,
+    /// It takes XCLIENT from us. Dovecot says so in its greeting alone, which comes before TLS: whoever could change
+    /// that could also keep a client's address from it, and nothing worse.
+    takes_xclient: bool,
+    trace: Vec<String>,
+}
+
+/// Where the conversation stands.
+enum State {
+    Greeting,
+    StartTls,
+    /// STLS is agreed; TLS comes up elsewhere.
+    Securing,
+    /// CAPA is asked; `Some`: its list is coming.
+    Capabilities(Option<Vec<String>>),
+    Xclient,
+    Utf8,
+    /// The log-in is sent, but for the pieces that wait for the back end's word.
+    LogIn {
+        pieces: VecDeque<Secret>,
+        /// Which word that is: `+OK` between USER and PASS, a bare `+` in an exchange.
+        waits_for: Word,
+        /// What is said once, should the back end then ask for more: it refuses a token.
+        dismissal: Option<&'static [u8]>,
+    },
+    Leaving,
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Ok,
+    Err,
+    More,
+}
+
+impl Back {
+    pub(super) fn new(setup: BackSetup) -> Self {
+        Self {
+            setup,
+            framer: Framer::of_lines(BACK_LINE_BYTES_MAX),
+            state: State::Greeting,
+            talk_bytes: 0,
+            capabilities: None,
+            takes_xclient: false,
+            trace: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, out: &mut Vec<u8>) -> BackStep {
+        while let Some(frame) = self.framer.next_frame() {
+            if frame == Frame::Lost {
+                return self.fault(BackFault::Protocol("a line is too long"));
+            }
+            let line = self.framer.command().to_vec();
+            self.framer.finish();
+            self.keep_trace("S", || printable(&line, PASSED_TEXT_BYTES_MAX));
+            let step = self.line(&line, out);
+            if !matches!(step, BackStep::Read) {
+                return step;
+            }
+        }
+        BackStep::Read
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        if let State::Capabilities(Some(list)) = &mut self.state {
+            if line == b"." {
+                self.capabilities = Some(std::mem::take(list));
+                return self.introduce(out);
+            }
+            list.push(printable(line, PASSED_TEXT_BYTES_MAX).trim().to_ascii_uppercase());
+            return BackStep::Read;
+        }
+        let Some((word, text)) = split(line) else {
+            return self.fault(match self.state {
+                State::Greeting => BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)),
+                _ => BackFault::Protocol("a line is no response"),
+            });
+        };
+        match (std::mem::replace(&mut self.state, State::Over), word) {
+            (State::Greeting, Word::Ok) => self.greeting(text, out),
+            (State::Greeting, _) if has_code(text, "[SYS/TEMP]") => {
+                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
+            }
+            (State::Greeting, _) => self.fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))),
+            (State::StartTls, Word::Ok) => {
+                self.state = State::Securing;
+                if self.framer.take_rest().is_empty() {
+                    BackStep::StartTls
+                } else {
+                    self.fault(BackFault::TrailingBytes)
+                }
+            }
+            (State::StartTls, _) => self.fault(BackFault::NoStartTls),
+            (State::Capabilities(_), Word::Ok) => {
+                self.state = State::Capabilities(Some(Vec::new()));
+                BackStep::Read
+            }
+            // An old server, which has no CAPA.
+            (State::Capabilities(_), _) => self.introduce(out),
+            // Whether or not it believes us.
+            (State::Xclient, _) => self.go_on(out),
+            (State::Utf8, Word::Ok) => self.log_in(out),
+            (State::Utf8, _) => self.fault(BackFault::Protocol("it refuses UTF8, which it offers")),
+            (State::LogIn { pieces, waits_for, dismissal }, word) => {
+                self.log_in_answered(pieces, waits_for, dismissal, word, text, out)
+            }
+            (State::Leaving, _) => self.left(),
+            (State::Securing | State::Over, _) => self.fault(BackFault::Protocol("it speaks out of turn")),
+        }
+    }
+
+    fn greeting(&mut self, text: &[u8], out: &mut Vec<u8>) -> BackStep {
+        if text == self.setup.own_greeting.as_bytes() {
+            return self.fault(BackFault::Loop);
+        }
+        self.takes_xclient = has_code(text, "[XCLIENT]");
+        if self.setup.starttls {
+            // What it can do may come from an attacker, so it is not asked: one without STLS says so itself.
+            out.extend_from_slice(b"STLS\r\n");
+            self.state = State::StartTls;
+            return BackStep::Read;
+        }
+        self.ask_capabilities(out)
+    }
+
+    fn ask_capabilities(&mut self, out: &mut Vec<u8>) -> BackStep {
+        out.extend_from_slice(b"CAPA\r\n");
+        self.state = State::Capabilities(None);
+        BackStep::Read
+    }
+
+    /// Says on whose behalf we come, where the back end wants to know.
+    fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
+        if matches!(self.setup.aim, BackAim::Check) {
+            out.extend_from_slice(b"QUIT\r\n");
+            self.state = State::Leaving;
+            return BackStep::Read;
+        }
+        match &self.setup.client {
+            Some(ClientFacts { addresses, session }) if self.takes_xclient => {
+                out.extend_from_slice(b"XCLIENT");
+                if let Some((client, _)) = addresses {
+                    let (ip, port) = (client.ip().to_canonical(), client.port());
+                    out.extend_from_slice(format!(" ADDR={ip} PORT={port}").as_bytes());
+                }
+                out.extend_from_slice(format!(" SESSION={session}\r\n").as_bytes());
+                self.state = State::Xclient;
+                BackStep::Read
+            }
+            _ => self.go_on(out),
+        }
+    }
+
+    fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
+        if self.setup.introduction.utf8 {
+            out.extend_from_slice(b"UTF8\r\n");
+            self.state = State::Utf8;
+            return BackStep::Read;
+        }
+        self.log_in(out)
+    }
+
+    /// A look is over.
+    fn left(&mut self) -> BackStep {
+        self.state = State::Over;
+        let capabilities = self.capabilities.take().map(|list| names(&list));
+        BackStep::Done(Welcome { capabilities, ..Welcome::default() })
+    }
+
+    fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
+        // A look has left before it comes to this.
+        let BackAim::LogIn(login) = &self.setup.aim else { return self.fault(BackFault::NoMechanism) };
+        let secret = match &login.proof {
+            Proof::Password(secret) | Proof::Token(secret) => secret,
+        };
+        let takes = |way: Mechanism| match way {
+            Mechanism::Command => self.takes("USER", None) && has_syntax(login, secret),
+            way => self.capabilities.is_some() && self.takes("SASL", Some(way.name())),
+        };
+        let Some(mechanism) = sasl::choose(login, takes) else { return self.fault(BackFault::NoMechanism) };
+        let mut pieces = VecDeque::new();
+        if mechanism == Mechanism::Command {
+            pieces.push_back(line(&[b"USER ", login.user.as_bytes()]));
+            pieces.push_back(line(&[b"PASS ", secret.expose()]));
+        } else {
+            let messages = sasl::messages(mechanism, login, secret);
+            let mut messages: VecDeque<_> = messages.iter().map(sasl::encode_secret).collect();
+            let name = mechanism.name().as_bytes();
+            // Exchange Online wants tokens in a line of their own, and no line may be longer than this.
+            let is_short = |message: &Secret| name.len() + message.expose().len() + 8 <= POP3_AUTH_LINE_BYTES_MAX;
+            match messages.pop_front() {
+                Some(first) if mechanism == Mechanism::Plain && is_short(&first) => {
+                    pieces.push_back(line(&[b"AUTH ", name, b" ", first.expose()]));
+                }
+                first => {
+                    pieces.push_back(line(&[b"AUTH ", name]));
+                    pieces.extend(first.iter().map(|message| line(&[message.expose()])));
+                }
+            }
+            pieces.extend(messages.iter().map(|message| line(&[message.expose()])));
+        }
+        if let Some(first) = pieces.pop_front() {
+            out.extend_from_slice(first.expose());
+        }
+        let waits_for = if mechanism == Mechanism::Command { Word::Ok } else { Word::More };
+        let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
+        self.keep_trace("C", || format!("{} [struck out]", mechanism.name()));
+        self.state = State::LogIn { pieces, waits_for, dismissal };
+        BackStep::Read
+    }
+
+    fn log_in_answered(
+        &mut self,
+        mut pieces: VecDeque<Secret>,
+        waits_for: Word,
+        mut dismissal: Option<&'static [u8]>,
+        word: Word,
+        text: &[u8],
+        out: &mut Vec<u8>,
+    ) -> BackStep {
+        if word == waits_for
+            && let Some(piece) = pieces.pop_front()
+        {
+            out.extend_from_slice(piece.expose());
+            self.state = State::LogIn { pieces, waits_for, dismissal };
+            return BackStep::Read;
+        }
+        match word {
+            Word::Ok if pieces.is_empty() => {
+                let mut status = b"+OK".to_vec();
+                if !text.is_empty() {
+                    status.push(b' ');
+                    status.extend_from_slice(text);
+                }
+                let capabilities = self.capabilities.take().map(|list| names(&list));
+                BackStep::Done(Welcome { untagged: Vec::new(), status, capabilities })
+            }
+            Word::Err if !text.starts_with(b"[") || has_code(text, "[AUTH]") => BackStep::BadCredentials,
+            Word::Err if has_code(text, "[SYS/TEMP]") => {
+                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
+            }
+            Word::Err => BackStep::Passed(printable(text, PASSED_TEXT_BYTES_MAX)),
+            Word::More if pieces.is_empty() => match dismissal.take() {
+                Some(words) => {
+                    out.extend_from_slice(words);
+                    self.state = State::LogIn { pieces, waits_for, dismissal };
+                    BackStep::Read
+                }
+                None => self.fault(BackFault::Protocol("it asks for more than there is to send")),
+            },
+            Word::Ok | Word::More => self.fault(BackFault::Protocol("it answers out of turn")),
+        }
+    }
+
+    /// Whether it says that it has this capability, with this word behind it; one that says nothing has USER.
+    fn takes(&self, name: &str, argument: Option<&str>) -> bool {
+        let has = |line: &String| {
+            let mut words = line.split(' ');
+            words.next() == Some(name) && argument.is_none_or(|argument| words.any(|word| word == argument))
+        };
+        self.capabilities.as_ref().is_none_or(|list| list.iter().any(has))
+    }
+
+    fn keep_trace(&mut self, who: &str, line: impl FnOnce() -> String) {
+        if self.setup.trace {
+            self.trace.push(format!("{who}: {}", line()));
+        }
+    }
+
+    fn fault(&mut self, fault: BackFault) -> BackStep {
+        self.state = State::Over;
+        BackStep::Fault(fault)
+    }
+}
+
+impl crate::protocols::Back for Back {
+    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep {
+        match event {
+            BackEvent::Input(bytes) => {
+                self.talk_bytes += bytes.len();
+                if self.talk_bytes > BACK_TALK_BYTES_MAX {
+                    return self.fault(BackFault::Protocol("it says too much before the log-in is answered"));
+                }
+                self.framer.push(bytes);
+                self.run(out)
+            }
+            BackEvent::TlsUp => self.ask_capabilities(out),
+            // Goodbye was said, if not by both.
+            BackEvent::Closed if matches!(self.state, State::Leaving) => self.left(),
+            BackEvent::Closed => self.fault(BackFault::Closed),
+        }
+    }
+
+    fn take_rest(&mut self) -> Vec<u8> {
+        self.framer.take_rest()
+    }
+
+    fn take_trace(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.trace)
+    }
+}
+
+/// A response's word and its text.
+fn split(line: &[u8]) -> Option<(Word, &[u8])> {
+    let (word, rest) = match line {
+        [b'+', b'O', b'K', rest @ ..] => (Word::Ok, rest),
+        [b'-', b'E', b'R', b'R', rest @ ..] => (Word::Err, rest),
+        [b'+', rest @ ..] => (Word::More, rest),
+        _ => return None,
+    };
+    match rest {
+        [] => Some((word, rest)),
+        [b' ', text @ ..] => Some((word, text)),
+        _ => None,
+    }
+}
+
+/// One line, made in one piece so that no copy of a secret is left behind.
+fn line(words: &[&[u8]]) -> Secret {
+    let mut pieces = words.to_vec();
+    pieces.push(b"\r\n");
+    Secret::new(pieces.concat())
+}
+
+fn has_code(text: &[u8], code: &str) -> bool {
+    text.len() >= code.len() && text[..code.len()].eq_ignore_ascii_case(code.as_bytes())
+}
+
+/// Whether USER and PASS can say it: what holds a line end would be two commands.
+fn has_syntax(login: &BackLogin, secret: &Secret) -> bool {
+    let is_sound = |bytes: &[u8]| !bytes.iter().any(|b| [0, b'\r', b'\n'].contains(b));
+    is_sound(login.user.as_bytes()) && is_sound(secret.expose())
+}
+
+/// The names alone, divided by spaces.
+fn names(list: &[String]) -> String {
+    list.iter().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>().join(" ")
+}

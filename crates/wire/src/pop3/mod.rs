@@ -1,0 +1,67 @@
+//! POP3 (RFC 1939) before log-in, with CAPA (RFC 2449), STLS (RFC 2595), AUTH (RFC 5034), response codes (RFC 2449,
+//! RFC 3206) and UTF8 (RFC 6856).
+
+mod back;
+mod front;
+
+use std::time::Duration;
+
+use crate::protocols::{Inband, Protocol, Refusal};
+
+/// POP3's row in the table.
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "pop3",
+    title: "POP3",
+    port: 110,
+    tls_port: 995,
+    alpn: b"pop3",
+    front: |setup| Box::new(front::Front::new(setup)),
+    back: |setup| Box::new(back::Back::new(setup)),
+    turned_away,
+    passed_counts,
+    learnt: &["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "UTF8"],
+    tells_early: true,
+    inband: Inband::Xclient,
+    idle_min: (Duration::from_mins(10), "RFC 1939, section 3"),
+    login_name: "pop3-login",
+};
+
+/// The one place where a refusal becomes POP3's words: a response code and a text. `[AUTH]` is for whatever is wrong with
+/// the user, `[SYS/TEMP]` for what will pass (RFC 3206).
+const fn words(refusal: Refusal) -> (&'static str, &'static str) {
+    match refusal {
+        Refusal::BadCredentials => ("[AUTH]", "Authentication failed."),
+        Refusal::Disabled => ("[AUTH]", "This account is disabled."),
+        Refusal::Expired => ("[AUTH]", "This account or its password has expired."),
+        Refusal::TlsRequired => ("[AUTH]", "Passwords are only taken under TLS."),
+        Refusal::TooMany => ("[SYS/TEMP]", "Too many connections, try again later."),
+        Refusal::Guessing => ("[SYS/TEMP]", "Too many failed log-ins, try again later."),
+        Refusal::Forbidden => ("[AUTH]", "Access from your address is not allowed."),
+        Refusal::Unavailable => ("[SYS/TEMP]", "Temporarily unavailable, try again later."),
+        Refusal::ShuttingDown => ("[SYS/TEMP]", "The server is shutting down."),
+        Refusal::TimedOut => ("[SYS/TEMP]", "Log-in took too long."),
+        Refusal::Misbehaved => ("[SYS/PERM]", "Too many errors."),
+    }
+}
+
+/// See [`Protocol::passed_counts`].
+fn passed_counts(text: &str) -> bool {
+    !["[IN-USE]", "[LOGIN-DELAY]", "[SYS/"].iter().any(|code| text.starts_with(code))
+}
+
+/// See [`Protocol::turned_away`].
+fn turned_away(refusal: Refusal) -> &'static [u8] {
+    match refusal {
+        Refusal::TooMany => b"-ERR [SYS/TEMP] Too many connections, try again later.\r\n",
+        Refusal::Guessing => b"-ERR [SYS/TEMP] Too many failed log-ins, try again later.\r\n",
+        Refusal::Forbidden => b"-ERR [AUTH] Access from your address is not allowed.\r\n",
+        Refusal::ShuttingDown => b"-ERR [SYS/TEMP] The server is shutting down.\r\n",
+        Refusal::TimedOut => b"-ERR [SYS/TEMP] Log-in took too long.\r\n",
+        Refusal::BadCredentials
+        | Refusal::Disabled
+        | Refusal::Expired
+        | Refusal::TlsRequired
+        | Refusal::Unavailable
+        | Refusal::Misbehaved => b"-ERR [SYS/TEMP] Temporarily unavailable, try again later.\r\n",
+    }
+}

@@ -1,0 +1,103 @@
+//! What the fuzz targets of all protocols have in common.
+
+use std::num::NonZeroU32;
+
+use gatepost_wire::{
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Event, FrontSetup,
+    Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, Welcome,
+};
+
+/// The protocol of this name.
+fn protocol(name: &str) -> &'static Protocol {
+    PROTOCOLS.iter().find(|protocol| protocol.name == name).expect("a protocol of the table")
+}
+
+/// A client says anything, in pieces of any size: no panic, no growth, and what is left over is never more than was
+/// said.
+pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
+    let setup = FrontSetup {
+        name: "fuzz".into(),
+        greeting: "ready".into(),
+        tls: if flags & 1 == 0 { ClientTls::Offered } else { ClientTls::Up },
+        passwords: flags & 2 == 0,
+        mechanisms: Mechanism::SASL.into(),
+        has_passwords: flags & 32 == 0,
+        oauth: OAuthHints::default(),
+        id: flags & 4 == 0,
+        offers: Offers(if flags & 16 != 0 { u32::MAX } else { 0 }),
+        max_errors: NonZeroU32::new(u32::from(flags >> 4)),
+        max_auth_errors: NonZeroU32::new(3),
+        carry: Carry::default(),
+        trace: flags & 8 == 0,
+    };
+    let mut front = (protocol(name).front)(setup);
+    let mut out = Vec::new();
+    let mut said = 0;
+    front.step(Event::Start, &mut out);
+    for piece in pieces {
+        said += piece.len();
+        out.clear();
+        let mut step = front.step(Event::Input(piece), &mut out);
+        assert!(out.len() <= 1024 + 256 * (piece.len() + 64 * 1024));
+        while let Step::Ask(_) = step {
+            let answer = match step {
+                Step::Ask(Ask::Exchange(..)) if flags & 64 != 0 => Answer::Challenge(b"r=x,s=eA==,i=4096".to_vec()),
+                _ if flags & 1 == 0 => Answer::Refused(Refusal::BadCredentials),
+                _ => Answer::Welcome(Welcome::default()),
+            };
+            step = front.step(Event::Answer(answer), &mut out);
+        }
+        front.take_trace();
+        if !matches!(step, Step::Read) {
+            break;
+        }
+    }
+    assert!(front.take_rest().len() <= said);
+}
+
+/// A back end says anything: no panic, and nothing but `starttls` before TLS where TLS is required.
+pub fn back(name: &str, starttls: &[u8], flags: u8, pieces: &[Vec<u8>]) {
+    let needs_tls = flags & 1 == 1;
+    let login = BackLogin {
+        user: "us\"er".into(),
+        master: (flags & 2 == 2).then(|| "master".into()),
+        proof: {
+            let secret = Secret::new(if flags & 4 == 4 { b"p\r\n\"".to_vec() } else { b"hunter2".to_vec() });
+            if flags & 16 == 16 { Proof::Token(secret) } else { Proof::Password(secret) }
+        },
+        mechanism: [Mechanism::Plain, Mechanism::Login, Mechanism::OAuthBearer, Mechanism::XOAuth2]
+            .get(usize::from(flags >> 5))
+            .copied(),
+    };
+    let setup = BackSetup {
+        starttls: needs_tls,
+        aim: if flags == 0b1110_0000 { BackAim::Check } else { BackAim::LogIn(login) },
+        client: Some(ClientFacts {
+            addresses: Some(("192.0.2.1:5".parse().expect("an address"), "[::1]:6".parse().expect("an address"))),
+            session: "abc".into(),
+        }),
+        introduction: Introduction { id: vec![("name".into(), "fuzz".into())], utf8: flags & 4 == 4 },
+        own_greeting: "us".into(),
+        trace: flags & 8 == 8,
+    };
+    let mut back = (protocol(name).back)(setup);
+    let (mut out, mut secured) = (Vec::new(), false);
+    for piece in pieces {
+        out.clear();
+        let mut step = back.step(BackEvent::Input(piece), &mut out);
+        if needs_tls && !secured {
+            assert!(out.is_empty() || out == starttls);
+        }
+        // A line of its own for each command, whatever is in names and passwords.
+        assert!(out.is_empty() || out.ends_with(b"\r\n"));
+        if let BackStep::StartTls = step {
+            secured = true;
+            step = back.step(BackEvent::TlsUp, &mut out);
+        }
+        back.take_trace();
+        if !matches!(step, BackStep::Read) {
+            break;
+        }
+    }
+    back.take_rest();
+}
