@@ -24,7 +24,7 @@ pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
         has_passwords: flags & 32 == 0,
         oauth: OAuthHints::default(),
         id: flags & 4 == 0,
-        offers: Offers(if flags & 16 != 0 { u32::MAX } else { 0 }),
+        offers: Offers(if flags & 16 != 0 { u64::MAX } else { 0 }),
         max_errors: NonZeroU32::new(u32::from(flags >> 4)),
         max_auth_errors: NonZeroU32::new(3),
         carry: Carry::default(),

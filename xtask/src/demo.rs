@@ -19,7 +19,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Use the ports from this one on instead of free ones
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..=65_522))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..=65_520))]
     port_base: Option<u16>,
     /// Say what is missing instead of installing it
     #[arg(long)]
@@ -84,12 +84,12 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         Ok::<_, String>(path)
     };
     let certificates = make("certificates")?;
-    let ports: [u16; 14] = match options.port_base {
+    let ports: [u16; 16] = match options.port_base {
         None => free_ports()?,
         Some(base) => std::array::from_fn(|n| base + n as u16),
     };
-    let [imap, imaps, pop3, pop3s, a @ .., _, _, _, _, _] = ports;
-    let [.., b0, b1, b2, b3, b4] = ports;
+    let [imap, imaps, pop3, pop3s, a @ .., _, _, _, _, _, _] = ports;
+    let [.., b0, b1, b2, b3, b4, b5] = ports;
     let authority = Authority::create(&certificates)?;
     let store = authority.issue("store", &["localhost", "127.0.0.1"])?;
     let front = authority.issue("front", &["localhost", "127.0.0.1"])?;
@@ -99,7 +99,7 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
     };
     let stores = [
         Dovecot::start_on(&make("store-a")?, &store, &mailboxes("store-a"), a)?,
-        Dovecot::start_on(&make("store-b")?, &store, &mailboxes("store-b"), [b0, b1, b2, b3, b4])?,
+        Dovecot::start_on(&make("store-b")?, &store, &mailboxes("store-b"), [b0, b1, b2, b3, b4, b5])?,
     ];
     for (user, _, store) in USERS {
         let dovecot = &stores[usize::from(store == "store-b")];

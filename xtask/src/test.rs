@@ -5,11 +5,13 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 24] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
     "dovecot-pop3d",
+    "dovecot-managesieved",
+    "dovecot-sieve",
     "slapd",
     "postgresql",
     "postgresql-client",
@@ -21,6 +23,7 @@ const PACKAGES: [&str; 21] = [
     "mutt",
     "fetchmail",
     "mpop",
+    "sieve-connect",
     "gsasl",
     "python3",
     "openssl",

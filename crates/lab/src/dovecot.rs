@@ -1,4 +1,4 @@
-//! Dovecot as a back end: one server of IMAP and POP3 in one folder, run by an ordinary user.
+//! Dovecot as a back end: one server of IMAP, POP3 and perhaps `ManageSieve` in one folder, run by an ordinary user.
 
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ use crate::{Result, context, free_ports};
 pub const MASTER: &str = "gatepost";
 /// Its password.
 pub const MASTER_PASSWORD: &str = "master of all";
+
+/// Pigeonhole's server of `ManageSieve`.
+const MANAGESIEVE: &str = "/usr/lib/dovecot/managesieve";
 
 /// A user of a Dovecot.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +41,8 @@ pub struct Dovecot {
     pub pop3: u16,
     /// POP3 with implicit TLS.
     pub pop3s: u16,
+    /// `ManageSieve` with STARTTLS, where Pigeonhole is installed.
+    pub sieve: u16,
 }
 
 impl Dovecot {
@@ -47,8 +52,8 @@ impl Dovecot {
     }
 
     /// As [`Dovecot::start`], on these ports.
-    pub fn start_on(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>], ports: [u16; 5]) -> Result<Self> {
-        let [imap, imaps, haproxy, pop3, pop3s] = ports;
+    pub fn start_on(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>], ports: [u16; 6]) -> Result<Self> {
+        let [imap, imaps, haproxy, pop3, pop3s, sieve] = ports;
         context(std::fs::create_dir_all(folder.join("mail")), folder.display())?;
         context(std::fs::copy(&certificate.chain, folder.join("cert.pem")), "certificate")?;
         context(std::fs::copy(&certificate.key, folder.join("key.pem")), "key")?;
@@ -57,8 +62,8 @@ impl Dovecot {
         };
         write(folder, "users", &lines(users))?;
         write(folder, "masters", &lines(&[Mailbox { user: MASTER, password: MASTER_PASSWORD }]))?;
-        let mut dovecot =
-            Self { folder: folder.to_owned(), server: Server::default(), imap, imaps, haproxy, pop3, pop3s };
+        let server = Server::default();
+        let mut dovecot = Self { folder: folder.to_owned(), server, imap, imaps, haproxy, pop3, pop3s, sieve };
         write(folder, "dovecot.conf", &dovecot.configuration()?)?;
         give_away(folder)?;
         dovecot.resume()?;
@@ -110,11 +115,18 @@ impl Dovecot {
         let (user, group) = identity()?;
         let folder = self.folder.display();
         let Self { imap, imaps, haproxy, pop3, pop3s, .. } = self;
+        let (sieve, sieve_service) = if Path::new(MANAGESIEVE).exists() {
+            let port = self.sieve;
+            let listener = format!("inet_listener sieve {{\n address = 127.0.0.1\n port = {port}\n }}\n");
+            (" sieve", format!("service managesieve-login {{\n chroot =\n{listener}}}\n"))
+        } else {
+            ("", String::new())
+        };
         Ok(format!(
             "base_dir = {folder}/run\nstate_dir = {folder}/run\nlog_path = {folder}/dovecot.log\n\
              login_log_format_elements = user=<%u> method=%m rip=%r rport=%b %c session=<%{{session}}>\n\
              default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\nfirst_valid_uid = 1\n\
-             protocols = imap pop3\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
+             protocols = imap pop3{sieve}\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
              ssl = yes\nssl_cert = <{folder}/cert.pem\nssl_key = <{folder}/key.pem\nssl_min_protocol = TLSv1.2\n\
              disable_plaintext_auth = no\nauth_mechanisms = plain login\nauth_failure_delay = 0\nauth_master_user_separator = *\n\
              login_trusted_networks = 127.0.0.0/8\nhaproxy_trusted_networks = 127.0.0.0/8\n\
@@ -133,6 +145,7 @@ impl Dovecot {
              service pop3-login {{\n chroot =\n\
              inet_listener pop3 {{\n address = 127.0.0.1\n port = {pop3}\n }}\n\
              inet_listener pop3s {{\n address = 127.0.0.1\n port = {pop3s}\n ssl = yes\n }}\n}}\n\
+             {sieve_service}\
              service anvil {{\n unix_listener anvil-auth-penalty {{\n mode = 0\n }}\n chroot =\n client_limit = 20000\n}}\n\
              service auth {{\n client_limit = 20000\n}}\n\
              service stats {{\n chroot =\n client_limit = 20000\n}}\n\

@@ -5,6 +5,7 @@
 //! take bytes and events and give back bytes and a [`Step`]. That makes every conversation a value
 //! that a test can replay whole, a byte at a time, and cut at every point.
 
+mod cursor;
 mod exchange;
 mod frame;
 pub mod imap;
@@ -15,6 +16,7 @@ pub mod proxy_header;
 pub mod sasl;
 pub mod scram;
 mod secret;
+pub mod sieve;
 mod text;
 
 pub use protocols::{

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::imap;
 use crate::pop3;
 use crate::secret::Secret;
+use crate::sieve;
 
 /// A protocol Gatepost speaks: one row of [`PROTOCOLS`].
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub struct Protocol {
     pub title: &'static str,
     /// The port of its clear and STARTTLS listeners, and of back ends unless set.
     pub port: u16,
-    /// The port of its implicit TLS listener, and of back ends with implicit TLS unless set.
-    pub tls_port: u16,
+    /// The port of its implicit TLS listener, and of back ends with implicit TLS unless set, where one is registered.
+    pub tls_port: Option<u16>,
     /// Its identifier in TLS' application-layer protocol negotiation (RFC 7301 registry).
     pub alpn: &'static [u8],
     /// Builds the state machine towards a client.
@@ -30,7 +31,7 @@ pub struct Protocol {
     pub turned_away: fn(Refusal) -> &'static [u8],
     /// Whether a refusal in the back end's own words is a failure of the user's, rather than a limit.
     pub passed_counts: fn(&str) -> bool,
-    /// Capabilities that a client is only promised where every back end has them; at most 32.
+    /// Capabilities that a client is only promised where every back end has them; at most 64.
     pub learnt: &'static [&'static str],
     /// Whether a back end says them before a log-in, so that looking at it is enough.
     pub tells_early: bool,
@@ -53,7 +54,7 @@ pub enum Inband {
 
 /// Which of a protocol's [`Protocol::learnt`] capabilities there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Offers(pub u32);
+pub struct Offers(pub u64);
 
 impl Offers {
     /// None of them, as long as nothing is known.
@@ -79,7 +80,7 @@ impl Offers {
 }
 
 /// Every protocol. Listeners, configuration sections, metric labels and fuzz targets follow from it.
-pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL, pop3::PROTOCOL];
+pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL, pop3::PROTOCOL, sieve::PROTOCOL];
 
 /// The state machine towards a client, from the greeting to the log-in.
 pub trait Front: Send {
@@ -118,6 +119,8 @@ pub struct Introduction {
 pub enum Event<'a> {
     /// The connection stands (and TLS with it, if [`FrontSetup::tls`] says so).
     Start,
+    /// The TLS that [`Step::StartTls`] asked for is up, and this is the new front.
+    TlsUp,
     /// The client sent this.
     Input(&'a [u8]),
     /// The question of [`Step::Ask`] is answered.

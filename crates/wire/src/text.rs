@@ -1,7 +1,24 @@
-//! Text from peers.
+//! Text from peers, and for them.
 
 /// As it may stand in a log or be passed on: one line, printable, of bounded length.
 pub(crate) fn printable(text: &[u8], bytes_max: usize) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(bytes_max)]);
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Appends `text` as a quoted string. The caller knows that it holds no CR, LF or NUL.
+pub(crate) fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for &byte in text {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+}
+
+/// A text as a quoted string.
+pub(crate) fn quote(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

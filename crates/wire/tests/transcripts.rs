@@ -81,7 +81,7 @@ impl Machine for Front {
                 let carry = self.machine.carry();
                 let setup = FrontSetup { tls: ClientTls::Up, passwords: true, carry, ..self.setup.clone() };
                 self.machine = (self.protocol.front)(setup);
-                return "read".into();
+                Event::TlsUp
             }
             _ => panic!("! {words}"),
         };

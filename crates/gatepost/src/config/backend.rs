@@ -101,7 +101,7 @@ pub(super) fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>
         pins: own.inherit(service, &key::PINS).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
     };
     Some(Link {
-        port: port.unwrap_or(if tls == TlsMode::Implicit { protocol.tls_port } else { protocol.port }),
+        port: port.or(protocol.tls_port.filter(|_| tls == TlsMode::Implicit)).unwrap_or(protocol.port),
         tls,
         trust,
         connect_timeout: own.inherit(service, &key::CONNECT_TIMEOUT)?,

@@ -213,7 +213,8 @@ fn default_listeners(
         client_certificates: None,
     };
     if has_certificate {
-        return vec![listener(protocol.port, TlsMode::StartTls), listener(protocol.tls_port, TlsMode::Implicit)];
+        let implicit = protocol.tls_port.map(|port| listener(port, TlsMode::Implicit));
+        return std::iter::once(listener(protocol.port, TlsMode::StartTls)).chain(implicit).collect();
     }
     let message =
         format!("[{}] there is no [[tls.certificate]], so that {} is served without TLS", table.path(), protocol.title);

@@ -76,7 +76,7 @@ impl Session {
                 Step::StartTls => {
                     self.secure().await?;
                     front = self.new_front(front.carry());
-                    Step::Read
+                    front.step(Event::TlsUp, &mut out)
                 }
                 Step::Ask(ask) => {
                     let introduction = front.introduction();

@@ -22,5 +22,6 @@ mod operation;
 mod pop3;
 mod proxy_header;
 mod relay;
+mod sieve;
 mod talk;
 mod tls;

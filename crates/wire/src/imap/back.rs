@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::syntax::{capability_list, push_id, push_quoted, response_code};
+use super::syntax::{capability_list, push_id, response_code};
 use crate::frame::{Frame, Framer};
 use crate::limits::{
     BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
@@ -10,7 +10,7 @@ use crate::limits::{
 use crate::protocols::{BackAim, BackEvent, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
-use crate::text::printable;
+use crate::text::{printable, push_quoted};
 
 /// Our tags, one for each kind of command, so that an answer says what it answers.
 const TAG_STARTTLS: &str = "S";

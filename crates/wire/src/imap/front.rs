@@ -1,7 +1,8 @@
 //! The state machine towards an IMAP client.
 
-use super::syntax::{Cursor, capability_list, response_code};
+use super::syntax::{capability_list, response_code};
 use super::{passed_counts, words};
+use crate::cursor::Cursor;
 use crate::exchange::{Exchange, Turn, ask};
 use crate::frame::{Announced, Frame, Framer, is_http};
 use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
@@ -402,6 +403,8 @@ impl crate::protocols::Front for Front {
                 );
                 Step::Read
             }
+            // The client speaks first.
+            Event::TlsUp => Step::Read,
             Event::Input(bytes) => {
                 self.framer.push(bytes);
                 self.run(out)

@@ -14,7 +14,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     name: "imap",
     title: "IMAP",
     port: 143,
-    tls_port: 993,
+    tls_port: Some(993),
     alpn: b"imap",
     front: |setup| Box::new(front::Front::new(setup)),
     back: |setup| Box::new(back::Back::new(setup)),

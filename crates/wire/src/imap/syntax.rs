@@ -1,44 +1,10 @@
 //! The pieces of IMAP's grammar that are needed before log-in (RFC 9051, section 9).
 
+use crate::cursor::Cursor;
 use crate::limits::{ID_KEY_BYTES_MAX, ID_PAIRS_MAX, ID_VALUE_BYTES_MAX, TAG_BYTES_MAX};
-
-/// A cursor over a framed command or response, whose literals stand in it as they came.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cursor<'a> {
-    rest: &'a [u8],
-}
+use crate::text::push_quoted;
 
 impl<'a> Cursor<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    pub(super) const fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
-    /// Nothing may follow.
-    pub(super) fn end(self) -> Option<()> {
-        self.rest.is_empty().then_some(())
-    }
-
-    /// Exactly these bytes.
-    pub(super) fn expect(&mut self, bytes: &[u8]) -> Option<()> {
-        self.rest = self.rest.strip_prefix(bytes)?;
-        Some(())
-    }
-
-    fn take(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.rest.split_at(count);
-        self.rest = rest;
-        taken
-    }
-
-    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
-        let count = self.rest.iter().position(|&b| !wanted(b)).unwrap_or(self.rest.len());
-        self.take(count)
-    }
-
     /// `tag = 1*<any ASTRING-CHAR except "+">`, of bounded length since it is echoed.
     pub(super) fn tag(&mut self) -> Option<&'a str> {
         let tag = self.take_while(|b| is_astring_char(b) && b != b'+');
@@ -46,15 +12,9 @@ impl<'a> Cursor<'a> {
         sound.then(|| std::str::from_utf8(tag).ok()).flatten()
     }
 
-    /// A command's or mechanism's name: letters, digits, `-` and `_`.
-    pub(super) fn word(&mut self) -> Option<String> {
-        let word = self.take_while(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        std::str::from_utf8(word).ok().filter(|w| !w.is_empty()).map(str::to_ascii_uppercase)
-    }
-
     /// `astring = 1*ASTRING-CHAR / string`.
     pub(super) fn astring(&mut self) -> Option<Vec<u8>> {
-        match self.rest.first()? {
+        match self.rest().first()? {
             b'"' | b'{' => self.string(),
             _ => {
                 let atom = self.take_while(is_astring_char);
@@ -63,53 +23,9 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `string = quoted / literal`.
-    pub(super) fn string(&mut self) -> Option<Vec<u8>> {
-        match self.rest.first()? {
-            b'"' => self.quoted(),
-            b'{' => self.literal(),
-            _ => None,
-        }
-    }
-
-    /// Only `"` and `\` may be escaped. Bytes beyond ASCII are taken as they are (UTF-8 in RFC 9051).
-    fn quoted(&mut self) -> Option<Vec<u8>> {
-        self.expect(b"\"")?;
-        // Never grown, so that no copy of a password is left behind unwiped.
-        let mut text = Vec::with_capacity(self.rest.len());
-        loop {
-            let (&byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
-            match byte {
-                b'"' => return Some(text),
-                b'\\' => {
-                    let (&escaped, rest) = self.rest.split_first()?;
-                    self.rest = rest;
-                    matches!(escaped, b'"' | b'\\').then(|| text.push(escaped))?;
-                }
-                0 | b'\r' | b'\n' => return None,
-                _ => text.push(byte),
-            }
-        }
-    }
-
-    /// The framer saw to it that the body is there; a command in which it isn't, or holds NUL, is malformed.
-    fn literal(&mut self) -> Option<Vec<u8>> {
-        self.expect(b"{")?;
-        let digits = self.take_while(|b| b.is_ascii_digit());
-        let size: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        if self.rest.first() == Some(&b'+') {
-            self.take(1);
-        }
-        self.expect(b"}\r\n")?;
-        (size <= self.rest.len()).then_some(())?;
-        let body = self.take(size);
-        (!body.contains(&0)).then(|| body.to_vec())
-    }
-
     /// `id-params-list = "(" [string SP nstring *(SP string SP nstring)] ")" / nil`, within RFC 2971's bounds.
     pub(super) fn id_parameters(&mut self) -> Option<Vec<(String, String)>> {
-        if self.rest.len() >= 3 && self.rest[..3].eq_ignore_ascii_case(b"NIL") {
+        if self.rest().len() >= 3 && self.rest()[..3].eq_ignore_ascii_case(b"NIL") {
             self.take(3);
             return Some(Vec::new());
         }
@@ -122,7 +38,7 @@ impl<'a> Cursor<'a> {
             (pairs.len() < ID_PAIRS_MAX).then_some(())?;
             let key = self.id_text(ID_KEY_BYTES_MAX)?;
             self.expect(b" ")?;
-            if self.rest.len() >= 3 && self.rest[..3].eq_ignore_ascii_case(b"NIL") {
+            if self.rest().len() >= 3 && self.rest()[..3].eq_ignore_ascii_case(b"NIL") {
                 self.take(3);
             } else {
                 pairs.push((key, self.id_text(ID_VALUE_BYTES_MAX)?));
@@ -144,18 +60,6 @@ impl<'a> Cursor<'a> {
 /// `ASTRING-CHAR`: any character but those that have a meaning in the grammar.
 fn is_astring_char(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\')
-}
-
-/// Appends `text` as a quoted string. The caller knows that it holds no CR, LF or NUL.
-pub(super) fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for &byte in text {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
-    out.push(b'"');
 }
 
 /// Appends ID's argument. The texts hold no CR, LF or NUL: the parser refuses them, and our own have none.

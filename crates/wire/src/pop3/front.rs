@@ -280,6 +280,8 @@ impl crate::protocols::Front for Front {
                 say(out, &format!("+OK {name} {greeting}"));
                 Step::Read
             }
+            // The client speaks first.
+            Event::TlsUp => Step::Read,
             Event::Input(bytes) => {
                 self.framer.push(bytes);
                 self.run(out)

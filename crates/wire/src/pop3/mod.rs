@@ -13,7 +13,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     name: "pop3",
     title: "POP3",
     port: 110,
-    tls_port: 995,
+    tls_port: Some(995),
     alpn: b"pop3",
     front: |setup| Box::new(front::Front::new(setup)),
     back: |setup| Box::new(back::Back::new(setup)),

@@ -1,0 +1,322 @@
+//! The state machine towards a `ManageSieve` back end.
+
+use std::collections::VecDeque;
+
+use crate::cursor::Cursor;
+use crate::frame::{Frame, Framer};
+use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
+use crate::protocols::{BackAim, BackEvent, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::sasl;
+use crate::secret::Secret;
+use crate::text::{printable, quote};
+
+/// See the module's documentation.
+pub(super) struct Back {
+    setup: BackSetup,
+    framer: Framer,
+    state: State,
+    /// All bytes received so far.
+    talk_bytes: usize,
+    /// What it can do, name and value, on the channel in use now.
+    capabilities: Vec<(String, String)>,
+    trace: Vec<String>,
+}
+
+/// Where the conversation stands.
+enum State {
+    /// Its capabilities are coming, with the greeting or behind TLS.
+    Capabilities {
+        is_greeting: bool,
+    },
+    StartTls,
+    /// STARTTLS is agreed; TLS comes up elsewhere.
+    Securing,
+    Xclient,
+    /// The log-in is sent, but for the pieces that wait for a challenge.
+    LogIn {
+        pieces: VecDeque<Secret>,
+        /// What is said once, should the back end then ask for more: it refuses a token.
+        dismissal: Option<Secret>,
+    },
+    Leaving,
+    Over,
+}
+
+/// A line, taken apart.
+enum Line {
+    /// A string, perhaps with another: a capability, or a challenge.
+    Strings(String, Option<String>),
+    Response {
+        word: Word,
+        /// With its brackets; empty: none.
+        code: String,
+        text: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Ok,
+    No,
+    Bye,
+}
+
+impl Back {
+    pub(super) fn new(setup: BackSetup) -> Self {
+        Self {
+            setup,
+            framer: Framer::new(BACK_LINE_BYTES_MAX),
+            state: State::Capabilities { is_greeting: true },
+            talk_bytes: 0,
+            capabilities: Vec::new(),
+            trace: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, out: &mut Vec<u8>) -> BackStep {
+        while let Some(frame) = self.framer.next_frame() {
+            match frame {
+                Frame::Lost => return self.fault(BackFault::Protocol("a line is too long")),
+                Frame::Literal(announced) if announced.size > BACK_TALK_BYTES_MAX as u64 => {
+                    return self.fault(BackFault::Protocol("a literal is too large"));
+                }
+                Frame::Literal(_) => self.framer.accept(),
+                Frame::Command => {
+                    let line = self.framer.command().to_vec();
+                    self.framer.finish();
+                    self.keep_trace("S", || printable(&line, PASSED_TEXT_BYTES_MAX));
+                    let step = self.line(&line, out);
+                    if !matches!(step, BackStep::Read) {
+                        return step;
+                    }
+                }
+            }
+        }
+        BackStep::Read
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        let Some(parsed) = parse(line) else {
+            return self.fault(match self.state {
+                State::Capabilities { is_greeting: true } => {
+                    BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))
+                }
+                _ => BackFault::Protocol("a line is no response"),
+            });
+        };
+        let (word, code, text) = match parsed {
+            Line::Strings(name, value) => return self.strings(&name, value, out),
+            Line::Response { word, code, text } => (word, code, text),
+        };
+        let said = || printable(format!("{code} {text}").trim().as_bytes(), PASSED_TEXT_BYTES_MAX);
+        let comes_later = code.to_ascii_uppercase().starts_with("(TRYLATER");
+        match (std::mem::replace(&mut self.state, State::Over), word) {
+            (State::Leaving, _) => self.left(),
+            (State::Capabilities { is_greeting: true }, Word::Ok) => self.greeting(&text, out),
+            (State::Capabilities { is_greeting: false }, Word::Ok) => self.introduce(out),
+            (State::StartTls, Word::Ok) => {
+                self.state = State::Securing;
+                self.capabilities.clear();
+                if self.framer.take_rest().is_empty() {
+                    BackStep::StartTls
+                } else {
+                    self.fault(BackFault::TrailingBytes)
+                }
+            }
+            (State::StartTls, Word::No) => self.fault(BackFault::NoStartTls),
+            // Whether or not it believes us.
+            (State::Xclient, Word::Ok | Word::No) => self.log_in(out),
+            (State::LogIn { .. }, Word::Ok) => {
+                let sieve = self.capability("SIEVE").map(str::to_owned);
+                BackStep::Done(Welcome { untagged: Vec::new(), status: line.to_vec(), capabilities: sieve })
+            }
+            (State::LogIn { .. }, Word::No) if !comes_later && code.is_empty() => BackStep::BadCredentials,
+            (State::LogIn { .. }, Word::No) if !comes_later => {
+                let code = printable(code.as_bytes(), PASSED_TEXT_BYTES_MAX);
+                BackStep::Passed(format!("{code} {}", quote(&printable(text.as_bytes(), PASSED_TEXT_BYTES_MAX))))
+            }
+            (_, Word::No | Word::Bye) if comes_later => self.fault(BackFault::Unavailable(said())),
+            (State::Capabilities { .. }, _) => self.fault(BackFault::Greeting(said())),
+            (_, Word::Bye) => self.fault(BackFault::Bye(said())),
+            (State::Securing | State::Over, _) | (State::LogIn { .. }, Word::No) => {
+                self.fault(BackFault::Protocol("it speaks out of turn"))
+            }
+        }
+    }
+
+    /// Strings stand alone as capabilities, and as challenges.
+    fn strings(&mut self, name: &str, value: Option<String>, out: &mut Vec<u8>) -> BackStep {
+        match &mut self.state {
+            State::Capabilities { .. } => {
+                self.capabilities.push((name.to_ascii_uppercase(), value.unwrap_or_default()));
+                BackStep::Read
+            }
+            State::LogIn { pieces, dismissal } => {
+                if let Some(piece) = pieces.pop_front().or_else(|| dismissal.take()) {
+                    out.extend_from_slice(piece.expose());
+                    return BackStep::Read;
+                }
+                self.fault(BackFault::Protocol("it asks for more than there is to send"))
+            }
+            // What a server says of itself after XCLIENT or with its goodbye is nothing to us.
+            State::Xclient | State::Leaving => BackStep::Read,
+            State::StartTls | State::Securing | State::Over => self.fault(BackFault::Protocol("it speaks out of turn")),
+        }
+    }
+
+    fn greeting(&mut self, text: &str, out: &mut Vec<u8>) -> BackStep {
+        if text == self.setup.own_greeting {
+            return self.fault(BackFault::Loop);
+        }
+        if self.setup.starttls {
+            // What it can do may come from an attacker: a back end without STARTTLS says so itself.
+            out.extend_from_slice(b"STARTTLS\r\n");
+            self.state = State::StartTls;
+            return BackStep::Read;
+        }
+        self.introduce(out)
+    }
+
+    /// Says on whose behalf we come, where the back end wants to know.
+    fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
+        if matches!(self.setup.aim, BackAim::Check) {
+            out.extend_from_slice(b"LOGOUT\r\n");
+            self.state = State::Leaving;
+            return BackStep::Read;
+        }
+        match &self.setup.client {
+            Some(ClientFacts { addresses, session }) if self.capability("XCLIENT").is_some() => {
+                out.extend_from_slice(b"XCLIENT");
+                if let Some((client, _)) = addresses {
+                    let (ip, port) = (client.ip().to_canonical(), client.port());
+                    out.extend_from_slice(format!(" ADDR={ip} PORT={port}").as_bytes());
+                }
+                out.extend_from_slice(format!(" SESSION={session}\r\n").as_bytes());
+                self.state = State::Xclient;
+                BackStep::Read
+            }
+            _ => self.log_in(out),
+        }
+    }
+
+    /// A look is over.
+    fn left(&mut self) -> BackStep {
+        self.state = State::Over;
+        let sieve = self.capability("SIEVE").map(str::to_owned);
+        BackStep::Done(Welcome { capabilities: sieve, ..Welcome::default() })
+    }
+
+    fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
+        // A look has left before it comes to this.
+        let BackAim::LogIn(login) = &self.setup.aim else { return self.fault(BackFault::NoMechanism) };
+        let secret = match &login.proof {
+            Proof::Password(secret) | Proof::Token(secret) => secret,
+        };
+        let offered = self.capability("SASL").unwrap_or_default();
+        let takes = |way: Mechanism| offered.split(' ').any(|name| name.eq_ignore_ascii_case(way.name()));
+        let Some(mechanism) = sasl::choose(login, takes) else { return self.fault(BackFault::NoMechanism) };
+        let string = |message: &Secret| {
+            let message = sasl::encode_secret(message);
+            Secret::new([b"\"", message.expose(), b"\"\r\n"].concat())
+        };
+        let mut pieces: VecDeque<_> = sasl::messages(mechanism, login, secret).iter().map(string).collect();
+        out.extend_from_slice(format!("AUTHENTICATE \"{}\"", mechanism.name()).as_bytes());
+        // LOGIN's first word is the server's.
+        match pieces.pop_front() {
+            Some(first) if mechanism != Mechanism::Login => {
+                out.push(b' ');
+                out.extend_from_slice(first.expose());
+            }
+            first => {
+                out.extend_from_slice(b"\r\n");
+                first.into_iter().for_each(|first| pieces.push_front(first));
+            }
+        }
+        let dismissal = mechanism.takes_token().then(|| {
+            let words = sasl::token_dismissal(mechanism);
+            Secret::new([b"\"", words.strip_suffix(b"\r\n").unwrap_or(words), b"\"\r\n"].concat())
+        });
+        self.keep_trace("C", || format!("AUTHENTICATE {} [struck out]", mechanism.name()));
+        self.state = State::LogIn { pieces, dismissal };
+        BackStep::Read
+    }
+
+    fn capability(&self, name: &str) -> Option<&str> {
+        self.capabilities.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn keep_trace(&mut self, who: &str, line: impl FnOnce() -> String) {
+        if self.setup.trace {
+            self.trace.push(format!("{who}: {}", line()));
+        }
+    }
+
+    fn fault(&mut self, fault: BackFault) -> BackStep {
+        self.state = State::Over;
+        BackStep::Fault(fault)
+    }
+}
+
+impl crate::protocols::Back for Back {
+    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep {
+        match event {
+            BackEvent::Input(bytes) => {
+                self.talk_bytes += bytes.len();
+                if self.talk_bytes > BACK_TALK_BYTES_MAX {
+                    return self.fault(BackFault::Protocol("it says too much before the log-in is answered"));
+                }
+                self.framer.push(bytes);
+                self.run(out)
+            }
+            // Goodbye was said, if not by both.
+            BackEvent::Closed if matches!(self.state, State::Leaving) => self.left(),
+            BackEvent::Closed => self.fault(BackFault::Closed),
+            // It says again unasked what it can do (RFC 5804, section 2.2).
+            BackEvent::TlsUp => {
+                self.state = State::Capabilities { is_greeting: false };
+                BackStep::Read
+            }
+        }
+    }
+
+    fn take_rest(&mut self) -> Vec<u8> {
+        self.framer.take_rest()
+    }
+
+    fn take_trace(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.trace)
+    }
+}
+
+/// A response or strings (RFC 5804, sections 1.2 and 4).
+fn parse(line: &[u8]) -> Option<Line> {
+    let mut cursor = Cursor::new(line);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if matches!(line.first(), Some(b'"' | b'{')) {
+        let first = text(cursor.string()?);
+        if cursor.rest().is_empty() {
+            return Some(Line::Strings(first, None));
+        }
+        cursor.expect(b" ")?;
+        let second = text(cursor.string()?);
+        cursor.end()?;
+        return Some(Line::Strings(first, Some(second)));
+    }
+    let word = match cursor.word()?.as_str() {
+        "OK" => Word::Ok,
+        "NO" => Word::No,
+        "BYE" => Word::Bye,
+        _ => return None,
+    };
+    let mut rest = cursor.rest().strip_prefix(b" ").unwrap_or(cursor.rest());
+    let mut code = String::new();
+    if rest.starts_with(b"(") {
+        let end = rest.iter().position(|&b| b == b')')?;
+        code = String::from_utf8_lossy(&rest[..=end]).into_owned();
+        rest = rest[end + 1..].strip_prefix(b" ").unwrap_or(&rest[end + 1..]);
+    }
+    let mut cursor = Cursor::new(rest);
+    let text = if rest.is_empty() { String::new() } else { text(cursor.string()?) };
+    cursor.end()?;
+    Some(Line::Response { word, code, text })
+}

@@ -1,0 +1,121 @@
+//! `ManageSieve` (RFC 5804) before log-in.
+
+mod back;
+mod front;
+
+use std::time::Duration;
+
+use crate::protocols::{Inband, Protocol, Refusal};
+
+/// `ManageSieve`'s row in the table.
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "sieve",
+    title: "ManageSieve",
+    port: 4190,
+    // None is registered.
+    tls_port: None,
+    alpn: b"managesieve",
+    front: |setup| Box::new(front::Front::new(setup)),
+    back: |setup| Box::new(back::Back::new(setup)),
+    turned_away,
+    passed_counts,
+    learnt: EXTENSIONS,
+    tells_early: true,
+    inband: Inband::Xclient,
+    idle_min: (Duration::from_mins(30), "RFC 5804, section 1.2"),
+    login_name: "managesieve-login",
+};
+
+/// Extensions of the language, of which clients are told those that every back end has: IANA's registry, and
+/// Pigeonhole's own.
+const EXTENSIONS: &[&str] = &[
+    "fileinto",
+    "reject",
+    "ereject",
+    "envelope",
+    "encoded-character",
+    "vacation",
+    "vacation-seconds",
+    "subaddress",
+    "comparator-i;ascii-numeric",
+    "comparator-i;unicode-casemap",
+    "relational",
+    "regex",
+    "imap4flags",
+    "copy",
+    "include",
+    "variables",
+    "body",
+    "enotify",
+    "environment",
+    "mailbox",
+    "mailboxid",
+    "date",
+    "index",
+    "ihave",
+    "duplicate",
+    "mime",
+    "foreverypart",
+    "extracttext",
+    "enclose",
+    "replace",
+    "editheader",
+    "special-use",
+    "mboxmetadata",
+    "servermetadata",
+    "imapsieve",
+    "spamtest",
+    "spamtestplus",
+    "virustest",
+    "extlists",
+    "fcc",
+    "convert",
+    "redirect-dsn",
+    "redirect-deliverby",
+    "vnd.dovecot.environment",
+    "vnd.dovecot.debug",
+    "vnd.dovecot.pipe",
+    "vnd.dovecot.filter",
+    "vnd.dovecot.execute",
+    "vnd.dovecot.report",
+    "vnd.dovecot.imapsieve",
+];
+
+/// The one place where a refusal becomes `ManageSieve`'s words: a response code and a text.
+const fn words(refusal: Refusal) -> (&'static str, &'static str) {
+    match refusal {
+        Refusal::BadCredentials => ("", "Authentication failed."),
+        Refusal::Disabled => ("", "This account is disabled."),
+        Refusal::Expired => ("", "This account or its password has expired."),
+        Refusal::TlsRequired => ("(ENCRYPT-NEEDED) ", "Passwords are only taken under TLS."),
+        Refusal::TooMany => ("(TRYLATER) ", "Too many connections, try again later."),
+        Refusal::Guessing => ("(TRYLATER) ", "Too many failed log-ins, try again later."),
+        Refusal::Forbidden => ("", "Access from your address is not allowed."),
+        Refusal::Unavailable => ("(TRYLATER) ", "Temporarily unavailable, try again later."),
+        Refusal::ShuttingDown => ("(TRYLATER) ", "The server is shutting down."),
+        Refusal::TimedOut => ("(TRYLATER) ", "Log-in took too long."),
+        Refusal::Misbehaved => ("", "Too many errors."),
+    }
+}
+
+/// See [`Protocol::passed_counts`].
+fn passed_counts(text: &str) -> bool {
+    !["(QUOTA", "(TRYLATER"].iter().any(|code| text.starts_with(code))
+}
+
+/// See [`Protocol::turned_away`].
+fn turned_away(refusal: Refusal) -> &'static [u8] {
+    match refusal {
+        Refusal::TooMany => b"BYE (TRYLATER) \"Too many connections, try again later.\"\r\n",
+        Refusal::Guessing => b"BYE (TRYLATER) \"Too many failed log-ins, try again later.\"\r\n",
+        Refusal::Forbidden => b"BYE \"Access from your address is not allowed.\"\r\n",
+        Refusal::ShuttingDown => b"BYE (TRYLATER) \"The server is shutting down.\"\r\n",
+        Refusal::TimedOut => b"BYE (TRYLATER) \"Log-in took too long.\"\r\n",
+        Refusal::BadCredentials
+        | Refusal::Disabled
+        | Refusal::Expired
+        | Refusal::TlsRequired
+        | Refusal::Unavailable
+        | Refusal::Misbehaved => b"BYE (TRYLATER) \"Temporarily unavailable, try again later.\"\r\n",
+    }
+}
