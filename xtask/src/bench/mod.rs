@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Where the report goes: Markdown, JSON and SVG [default: target/bench/report]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Take what is not measured now from this earlier report (its JSON)
+    #[arg(long, value_name = "FILE")]
+    onto: Option<PathBuf>,
 }
 
 impl Options {
@@ -55,6 +58,7 @@ impl Options {
             quick: true,
             no_install: false,
             out: None,
+            onto: None,
         })
     }
 }
@@ -102,15 +106,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     let minutes = started.elapsed().as_secs() / 60;
+    let mut extent = format!("{} rounds in {minutes} minutes", options.rounds);
+    if let Some(path) = &options.onto {
+        let names = results.names();
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+        let earlier = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+        let all: Vec<_> = measures::runs(false).iter().flat_map(|run| run.measures).collect();
+        let all = [&[&measures::START, &measures::START_WITH_USERS], &all[..]].concat();
+        let peers: Vec<_> = std::iter::once(peers::GATEPOST.name).chain(PEERS.iter().map(|peer| peer.name)).collect();
+        if let Some(rest) = results.complete(&earlier, &all, &peers) {
+            extent = format!("{extent} for these rows: {names}; {rest}");
+        }
+    }
     let folder = options.out.clone().unwrap_or_else(|| cargo::target().join("bench/report"));
-    report::write(
-        &folder,
-        &machine,
-        &setting,
-        &wanted,
-        &results,
-        &format!("{} rounds in {minutes} minutes", options.rounds),
-    )
+    report::write(&folder, &machine, &setting, &wanted, &results, &extent)
 }
 
 /// How long each takes from nothing to its first greeting.

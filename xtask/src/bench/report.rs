@@ -34,6 +34,42 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Takes from an earlier report, in JSON, what was not measured now; the rows come in the order of `measures`. What
+    /// was taken, in words.
+    pub(super) fn complete(
+        &mut self,
+        earlier: &Value,
+        measures: &[&'static Measure],
+        peers: &[&'static str],
+    ) -> Option<String> {
+        let mut taken = false;
+        for measure in measures {
+            if self.0.iter().any(|row| std::ptr::eq(row.measure, *measure)) {
+                continue;
+            }
+            let rows = earlier["results"].as_array().into_iter().flatten();
+            for row in rows.filter(|row| row["measure"] == measure.name) {
+                for peer in peers {
+                    for value in row["figures"][peer]["values"].as_array().into_iter().flatten() {
+                        self.add(measure, peer, value.as_f64().unwrap_or(f64::NAN));
+                        taken = true;
+                    }
+                }
+            }
+        }
+        let place = |row: &Row| measures.iter().position(|measure| std::ptr::eq(*measure, row.measure));
+        self.0.sort_by_key(place);
+        let text = |key: &str| earlier[key].as_str().unwrap_or("unknown").to_owned();
+        taken.then(|| format!("the other rows as measured before: {}, {}", text("machine"), text("extent")))
+    }
+
+    /// The names of all that was measured.
+    pub(super) fn names(&self) -> String {
+        self.0.iter().map(|row| row.measure.name).collect::<Vec<_>>().join("; ")
+    }
+}
+
 impl Row {
     fn median(&self, peer: &str) -> Option<f64> {
         let mut sorted = self.values.get(peer)?.clone();
