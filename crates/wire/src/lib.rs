@@ -5,6 +5,7 @@
 //! take bytes and events and give back bytes and a [`Step`]. That makes every conversation a value
 //! that a test can replay whole, a byte at a time, and cut at every point.
 
+mod conversation;
 mod cursor;
 mod exchange;
 mod frame;

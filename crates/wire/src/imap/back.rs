@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 
 use super::syntax::{capability_list, push_id, response_code};
-use crate::frame::{Frame, Framer};
-use crate::limits::{
-    BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
-};
-use crate::protocols::{BackAim, BackEvent, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::conversation::{BackGrammar, Talk};
+use crate::frame::Framer;
+use crate::limits::{BACK_LINE_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX};
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
 use crate::text::{printable, push_quoted};
@@ -22,13 +21,10 @@ const TAG_LOGOUT: &str = "Q";
 /// See the module's documentation.
 pub(super) struct Back {
     setup: BackSetup,
-    framer: Framer,
+    talk: Talk,
     state: State,
-    /// All bytes received so far.
-    talk_bytes: usize,
     /// The capabilities as announced last, on the channel in use now.
     capabilities: Option<String>,
-    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -68,58 +64,8 @@ enum Status {
 
 impl Back {
     pub(super) fn new(setup: BackSetup) -> Self {
-        Self {
-            setup,
-            framer: Framer::new(BACK_LINE_BYTES_MAX),
-            state: State::Greeting,
-            talk_bytes: 0,
-            capabilities: None,
-            trace: Vec::new(),
-        }
-    }
-
-    fn run(&mut self, out: &mut Vec<u8>) -> BackStep {
-        while let Some(frame) = self.framer.next_frame() {
-            match frame {
-                Frame::Lost => return self.fault(BackFault::Protocol("a line is too long")),
-                Frame::Literal(announced) if announced.size > BACK_TALK_BYTES_MAX as u64 => {
-                    return self.fault(BackFault::Protocol("a literal is too large"));
-                }
-                Frame::Literal(_) => self.framer.accept(),
-                Frame::Command => {
-                    let line = self.framer.command().to_vec();
-                    self.framer.finish();
-                    self.keep_trace("S", || printable(&line, PASSED_TEXT_BYTES_MAX));
-                    let step = self.line(&line, out);
-                    if !matches!(step, BackStep::Read) {
-                        return step;
-                    }
-                }
-            }
-        }
-        BackStep::Read
-    }
-
-    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
-        if matches!(self.state, State::Greeting) {
-            return self.greeting(line, out);
-        }
-        match parse(line) {
-            Some(Response::Untagged(text)) if starts_with_word(text, b"BYE") => {
-                if matches!(self.state, State::Leaving) {
-                    self.state = State::Over;
-                    return BackStep::Done(Welcome::default());
-                }
-                self.fault(BackFault::Bye(printable(text, PASSED_TEXT_BYTES_MAX)))
-            }
-            Some(Response::Untagged(text)) => {
-                self.untagged(line, text);
-                BackStep::Read
-            }
-            Some(Response::Continue) => self.proceed(out),
-            Some(Response::Tagged { tag, status, text }) => self.tagged(tag, status, text, out),
-            None => self.fault(BackFault::Protocol("a line is no response")),
-        }
+        let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX), setup.trace);
+        Self { setup, talk, state: State::Greeting, capabilities: None }
     }
 
     fn greeting(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
@@ -173,11 +119,7 @@ impl Back {
             State::StartTls if expected(TAG_STARTTLS) && status == Status::Ok => {
                 self.state = State::Securing;
                 self.capabilities = None;
-                if self.framer.take_rest().is_empty() {
-                    BackStep::StartTls
-                } else {
-                    self.fault(BackFault::TrailingBytes)
-                }
+                if self.talk.has_more() { self.fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
             State::StartTls if expected(TAG_STARTTLS) => self.fault(BackFault::NoStartTls),
             State::Capability if expected(TAG_CAPABILITY) && self.capabilities.is_some() => self.go_on_when_known(out),
@@ -286,17 +228,11 @@ impl Back {
         if let Some(first) = pieces.pop_front() {
             out.extend_from_slice(first.expose());
         }
-        self.keep_trace("C", || format!("{TAG_LOGIN} [struck out]"));
+        self.talk.note(|| format!("C: {TAG_LOGIN} [struck out]"));
         self.capabilities = None;
         let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
         self.state = State::Login { pieces, dismissal, untagged: Vec::new() };
         BackStep::Read
-    }
-
-    fn keep_trace(&mut self, who: &str, line: impl FnOnce() -> String) {
-        if self.setup.trace {
-            self.trace.push(format!("{who}: {}", line()));
-        }
     }
 
     fn fault(&mut self, fault: BackFault) -> BackStep {
@@ -305,30 +241,39 @@ impl Back {
     }
 }
 
-impl crate::protocols::Back for Back {
-    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep {
-        match event {
-            BackEvent::Input(bytes) => {
-                self.talk_bytes += bytes.len();
-                if self.talk_bytes > BACK_TALK_BYTES_MAX {
-                    return self.fault(BackFault::Protocol("it says too much before the log-in is answered"));
+impl BackGrammar for Back {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        if matches!(self.state, State::Greeting) {
+            return self.greeting(line, out);
+        }
+        match parse(line) {
+            Some(Response::Untagged(text)) if starts_with_word(text, b"BYE") => {
+                if matches!(self.state, State::Leaving) {
+                    self.state = State::Over;
+                    return BackStep::Done(Welcome::default());
                 }
-                self.framer.push(bytes);
-                self.run(out)
+                self.fault(BackFault::Bye(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
-            BackEvent::TlsUp => self.go_on_when_known(out),
-            // Goodbye was said, if not by both.
-            BackEvent::Closed if matches!(self.state, State::Leaving) => BackStep::Done(Welcome::default()),
-            BackEvent::Closed => self.fault(BackFault::Closed),
+            Some(Response::Untagged(text)) => {
+                self.untagged(line, text);
+                BackStep::Read
+            }
+            Some(Response::Continue) => self.proceed(out),
+            Some(Response::Tagged { tag, status, text }) => self.tagged(tag, status, text, out),
+            None => self.fault(BackFault::Protocol("a line is no response")),
         }
     }
 
-    fn take_rest(&mut self) -> Vec<u8> {
-        self.framer.take_rest()
+    fn tls_up(&mut self, out: &mut Vec<u8>) -> BackStep {
+        self.go_on_when_known(out)
     }
 
-    fn take_trace(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.trace)
+    fn left(&mut self) -> Option<Welcome> {
+        matches!(self.state, State::Leaving).then(Welcome::default)
     }
 }
 

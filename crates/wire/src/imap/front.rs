@@ -2,12 +2,13 @@
 
 use super::syntax::{capability_list, response_code};
 use super::{passed_counts, words};
+use crate::conversation::{FrontGrammar, Talk};
 use crate::cursor::Cursor;
 use crate::exchange::{Exchange, Turn, ask};
-use crate::frame::{Announced, Frame, Framer, is_http};
+use crate::frame::{Announced, Framer, is_http};
 use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
 use crate::protocols::{
-    Answer, Carry, ClientTls, Event, FrontSetup, Introduction, Mechanism, Outcome, Refusal, Step, Welcome,
+    Answer, Carry, ClientTls, FrontSetup, Introduction, Mechanism, Outcome, Refusal, Step, Welcome,
 };
 use crate::sasl;
 use crate::secret::Secret;
@@ -19,11 +20,10 @@ const TRACE_BYTES_MAX: usize = 512;
 /// See the module's documentation.
 pub(super) struct Front {
     setup: FrontSetup,
-    framer: Framer,
+    talk: Talk,
     state: State,
     carry: Carry,
     introduction: Introduction,
-    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -52,64 +52,12 @@ const fn no(text: &'static str) -> Wrong {
 
 impl Front {
     pub(super) fn new(setup: FrontSetup) -> Self {
-        let carry = setup.carry;
-        Self {
-            setup,
-            framer: Framer::new(LINE_BYTES_MAX),
-            state: State::Command,
-            carry,
-            introduction: Introduction::default(),
-            trace: Vec::new(),
-        }
+        let (talk, carry) = (Talk::new(Framer::new(LINE_BYTES_MAX), setup.trace), setup.carry);
+        Self { setup, talk, state: State::Command, carry, introduction: Introduction::default() }
     }
 
-    /// Works off what was received until something must come from outside.
-    fn run(&mut self, out: &mut Vec<u8>) -> Step {
-        while let Some(frame) = self.framer.next_frame() {
-            let step = match frame {
-                Frame::Lost => return bye(Refusal::Misbehaved, "Line or command too long.", out),
-                Frame::Literal(announced) => self.literal(announced, out),
-                Frame::Command if matches!(self.state, State::Sasl { .. }) => self.response(out),
-                Frame::Command => self.command(out),
-            };
-            if !matches!(step, Step::Read) {
-                return step;
-            }
-        }
-        Step::Read
-    }
-
-    /// A literal is announced: it is taken where the command may carry one and its secret may be sent.
-    fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
-        let mut cursor = Cursor::new(self.framer.command());
-        let command = (|| {
-            cursor.tag()?;
-            cursor.expect(b" ")?;
-            cursor.word()
-        })();
-        let carries_literals = !self.framer.is_broken()
-            && match command.as_deref() {
-                Some("LOGIN") => self.setup.passwords && self.setup.has_passwords,
-                Some("ID") => self.setup.id,
-                _ => false,
-            };
-        if carries_literals && announced.size <= LITERAL_BYTES_MAX && matches!(self.state, State::Command) {
-            self.framer.accept();
-            if announced.waits {
-                out.extend_from_slice(b"+ OK\r\n");
-            }
-            return Step::Read;
-        }
-        if self.framer.reject() { Step::Read } else { bye(Refusal::Misbehaved, "Literal too large.", out) }
-    }
-
-    /// A whole command: takes it out of the framer's hands, then does it.
-    fn command(&mut self, out: &mut Vec<u8>) -> Step {
-        let line = Secret::new(self.framer.command().to_vec());
-        let broken = self.framer.is_broken();
-        self.framer.finish();
-        let line = line.expose();
-
+    /// Does what a command says.
+    fn obey(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
         if is_http(line) {
             return bye(Refusal::Misbehaved, "This is not a web server.", out);
         }
@@ -119,7 +67,7 @@ impl Front {
         };
         let name = cursor.word().unwrap_or_default();
         self.keep_trace(&tag, &name, cursor.rest());
-        if broken {
+        if is_broken {
             let refused = match name.as_str() {
                 "LOGIN" if !self.setup.passwords => return self.refuse_in_clear(&tag, out),
                 _ if line.contains(&b'{') => bad("[TOOBIG] This literal is too large, or may not stand here."),
@@ -155,10 +103,7 @@ impl Front {
 
     /// Only what can't hold a secret is kept as it is.
     fn keep_trace(&mut self, tag: &str, name: &str, arguments: &[u8]) {
-        if !self.setup.trace {
-            return;
-        }
-        let line = match name {
+        self.talk.note(|| match name {
             "CAPABILITY" | "NOOP" | "LOGOUT" | "STARTTLS" | "ID" => {
                 format!("{tag} {name}{}", printable(arguments, TRACE_BYTES_MAX))
             }
@@ -170,8 +115,7 @@ impl Front {
             }
             // Whatever it is, it may be a password that came without being asked for.
             _ => "[struck out]".to_owned(),
-        };
-        self.trace.push(line);
+        });
     }
 
     fn start_tls(&mut self, tag: &str, out: &mut Vec<u8>) -> Step {
@@ -270,48 +214,13 @@ impl Front {
     }
 
     /// A line of a SASL exchange.
-    fn response(&mut self, out: &mut Vec<u8>) -> Step {
-        let line = Secret::new(self.framer.command().to_vec());
-        let broken = self.framer.is_broken();
-        self.framer.finish();
-        if self.setup.trace {
-            self.trace.push("[struck out]".to_owned());
-        }
-        match std::mem::replace(&mut self.state, State::Command) {
-            State::Sasl { tag, exchange } if exchange.is_dismissal() => {
-                self.turn(tag, exchange.take(line.expose()), out)
-            }
-            State::Sasl { tag, .. } if broken => {
-                self.wrong(&tag, &bad("Invalid base64, or a line that does not end in CRLF."), out)
-            }
-            State::Sasl { tag, .. } if line.expose() == b"*" => self.wrong(&tag, &bad("AUTHENTICATE cancelled."), out),
-            State::Sasl { tag, exchange } => self.turn(tag, exchange.take(line.expose()), out),
-            state @ (State::Command | State::Asked { .. }) => {
-                self.state = state;
-                Step::Read
-            }
-        }
-    }
-
-    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
-        let State::Asked { tag, mechanism } = std::mem::replace(&mut self.state, State::Command) else {
-            return Step::Read;
-        };
-        match answer {
-            Answer::Challenge(message) => self.turn(tag, Exchange::carry(mechanism, message), out),
-            Answer::Welcome(welcome) => {
-                self.welcome(&tag, welcome, out);
-                Step::Through
-            }
-            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
-                Some(turn) => self.turn(tag, turn, out),
-                None => self.refuse(&tag, Refusal::BadCredentials, out),
-            },
-            Answer::Refused(refusal) => self.refuse(&tag, *refusal, out),
-            Answer::Passed(text) => {
-                out.extend_from_slice(format!("{tag} NO {text}\r\n").as_bytes());
-                self.count_failure(passed_counts(text), out)
-            }
+    fn response(&mut self, tag: String, exchange: Exchange, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+        self.talk.note(|| "[struck out]".to_owned());
+        match line {
+            line if exchange.is_dismissal() => self.turn(tag, exchange.take(line), out),
+            _ if is_broken => self.wrong(&tag, &bad("Invalid base64, or a line that does not end in CRLF."), out),
+            b"*" => self.wrong(&tag, &bad("AUTHENTICATE cancelled."), out),
+            line => self.turn(tag, exchange.take(line), out),
         }
     }
 
@@ -392,29 +301,72 @@ impl Front {
     }
 }
 
-impl crate::protocols::Front for Front {
-    fn step(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Step {
-        match event {
-            // The greeting belongs to the bare connection; after STARTTLS the client speaks first.
-            Event::Start => {
-                let FrontSetup { name, greeting, .. } = &self.setup;
-                out.extend_from_slice(
-                    format!("* OK [CAPABILITY {}] {name} {greeting}\r\n", self.capabilities()).as_bytes(),
-                );
-                Step::Read
-            }
-            // The client speaks first.
-            Event::TlsUp => Step::Read,
-            Event::Input(bytes) => {
-                self.framer.push(bytes);
-                self.run(out)
-            }
-            Event::Answer(answer) => match self.answer(&answer, out) {
-                Step::Read => self.run(out),
-                step => step,
-            },
-            Event::Close(refusal) => bye(refusal, words(refusal).1, out),
+impl FrontGrammar for Front {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn start(&mut self, out: &mut Vec<u8>) {
+        let FrontSetup { name, greeting, .. } = &self.setup;
+        let greeting = format!("* OK [CAPABILITY {}] {name} {greeting}\r\n", self.capabilities());
+        out.extend_from_slice(greeting.as_bytes());
+    }
+
+    fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+        match std::mem::replace(&mut self.state, State::Command) {
+            State::Sasl { tag, exchange } => self.response(tag, exchange, line, is_broken, out),
+            State::Command | State::Asked { .. } => self.obey(line, is_broken, out),
         }
+    }
+
+    /// A literal is announced: it is taken where the command may carry one and its secret may be sent.
+    fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
+        let mut cursor = Cursor::new(self.talk.command());
+        let command = (|| {
+            cursor.tag()?;
+            cursor.expect(b" ")?;
+            cursor.word()
+        })();
+        let carries_literals = !self.talk.is_broken()
+            && match command.as_deref() {
+                Some("LOGIN") => self.setup.passwords && self.setup.has_passwords,
+                Some("ID") => self.setup.id,
+                _ => false,
+            };
+        if carries_literals && announced.size <= LITERAL_BYTES_MAX && matches!(self.state, State::Command) {
+            self.talk.accept_literal();
+            if announced.waits {
+                out.extend_from_slice(b"+ OK\r\n");
+            }
+            return Step::Read;
+        }
+        if self.talk.reject_literal() { Step::Read } else { bye(Refusal::Misbehaved, "Literal too large.", out) }
+    }
+
+    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
+        let State::Asked { tag, mechanism } = std::mem::replace(&mut self.state, State::Command) else {
+            return Step::Read;
+        };
+        match answer {
+            Answer::Challenge(message) => self.turn(tag, Exchange::carry(mechanism, message), out),
+            Answer::Welcome(welcome) => {
+                self.welcome(&tag, welcome, out);
+                Step::Through
+            }
+            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
+                Some(turn) => self.turn(tag, turn, out),
+                None => self.refuse(&tag, Refusal::BadCredentials, out),
+            },
+            Answer::Refused(refusal) => self.refuse(&tag, *refusal, out),
+            Answer::Passed(text) => {
+                out.extend_from_slice(format!("{tag} NO {text}\r\n").as_bytes());
+                self.count_failure(passed_counts(text), out)
+            }
+        }
+    }
+
+    fn end(&mut self, refusal: Refusal, text: Option<&'static str>, out: &mut Vec<u8>) -> Step {
+        bye(refusal, text.unwrap_or(words(refusal).1), out)
     }
 
     fn carry(&self) -> Carry {
@@ -427,14 +379,6 @@ impl crate::protocols::Front for Front {
 
     fn is_exchanging(&self) -> bool {
         matches!(self.state, State::Sasl { .. })
-    }
-
-    fn take_rest(&mut self) -> Vec<u8> {
-        self.framer.take_rest()
-    }
-
-    fn take_trace(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.trace)
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::frame::{Frame, Framer};
-use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
-use crate::protocols::{
-    BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome,
-};
+use crate::conversation::{BackGrammar, Talk};
+use crate::frame::Framer;
+use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
+use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::printable;
@@ -14,16 +13,13 @@ use crate::text::printable;
 /// See the module's documentation.
 pub(super) struct Back {
     setup: BackSetup,
-    framer: Framer,
+    talk: Talk,
     state: State,
-    /// All bytes received so far.
-    talk_bytes: usize,
     /// What it can do, on the channel in use now; `None`: it doesn't say.
     capabilities: Option<Vec<String>>,
     /// It takes XCLIENT from us. Dovecot says so in its greeting alone, which comes before TLS: whoever could change
     /// that could also keep a client's address from it, and nothing worse.
     takes_xclient: bool,
-    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -57,79 +53,8 @@ enum Word {
 
 impl Back {
     pub(super) fn new(setup: BackSetup) -> Self {
-        Self {
-            setup,
-            framer: Framer::of_lines(BACK_LINE_BYTES_MAX),
-            state: State::Greeting,
-            talk_bytes: 0,
-            capabilities: None,
-            takes_xclient: false,
-            trace: Vec::new(),
-        }
-    }
-
-    fn run(&mut self, out: &mut Vec<u8>) -> BackStep {
-        while let Some(frame) = self.framer.next_frame() {
-            if frame == Frame::Lost {
-                return self.fault(BackFault::Protocol("a line is too long"));
-            }
-            let line = self.framer.command().to_vec();
-            self.framer.finish();
-            self.keep_trace("S", || printable(&line, PASSED_TEXT_BYTES_MAX));
-            let step = self.line(&line, out);
-            if !matches!(step, BackStep::Read) {
-                return step;
-            }
-        }
-        BackStep::Read
-    }
-
-    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
-        if let State::Capabilities(Some(list)) = &mut self.state {
-            if line == b"." {
-                self.capabilities = Some(std::mem::take(list));
-                return self.introduce(out);
-            }
-            list.push(printable(line, PASSED_TEXT_BYTES_MAX).trim().to_ascii_uppercase());
-            return BackStep::Read;
-        }
-        let Some((word, text)) = split(line) else {
-            return self.fault(match self.state {
-                State::Greeting => BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)),
-                _ => BackFault::Protocol("a line is no response"),
-            });
-        };
-        match (std::mem::replace(&mut self.state, State::Over), word) {
-            (State::Greeting, Word::Ok) => self.greeting(text, out),
-            (State::Greeting, _) if has_code(text, "[SYS/TEMP]") => {
-                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
-            }
-            (State::Greeting, _) => self.fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))),
-            (State::StartTls, Word::Ok) => {
-                self.state = State::Securing;
-                if self.framer.take_rest().is_empty() {
-                    BackStep::StartTls
-                } else {
-                    self.fault(BackFault::TrailingBytes)
-                }
-            }
-            (State::StartTls, _) => self.fault(BackFault::NoStartTls),
-            (State::Capabilities(_), Word::Ok) => {
-                self.state = State::Capabilities(Some(Vec::new()));
-                BackStep::Read
-            }
-            // An old server, which has no CAPA.
-            (State::Capabilities(_), _) => self.introduce(out),
-            // Whether or not it believes us.
-            (State::Xclient, _) => self.go_on(out),
-            (State::Utf8, Word::Ok) => self.log_in(out),
-            (State::Utf8, _) => self.fault(BackFault::Protocol("it refuses UTF8, which it offers")),
-            (State::LogIn { pieces, waits_for, dismissal }, word) => {
-                self.log_in_answered(pieces, waits_for, dismissal, word, text, out)
-            }
-            (State::Leaving, _) => self.left(),
-            (State::Securing | State::Over, _) => self.fault(BackFault::Protocol("it speaks out of turn")),
-        }
+        let talk = Talk::new(Framer::of_lines(BACK_LINE_BYTES_MAX), setup.trace);
+        Self { setup, talk, state: State::Greeting, capabilities: None, takes_xclient: false }
     }
 
     fn greeting(&mut self, text: &[u8], out: &mut Vec<u8>) -> BackStep {
@@ -183,11 +108,10 @@ impl Back {
         self.log_in(out)
     }
 
-    /// A look is over.
-    fn left(&mut self) -> BackStep {
-        self.state = State::Over;
+    /// What a look at it leaves.
+    fn farewell(&mut self) -> Welcome {
         let capabilities = self.capabilities.take().map(|list| names(&list));
-        BackStep::Done(Welcome { capabilities, ..Welcome::default() })
+        Welcome { capabilities, ..Welcome::default() }
     }
 
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
@@ -227,7 +151,7 @@ impl Back {
         }
         let waits_for = if mechanism == Mechanism::Command { Word::Ok } else { Word::More };
         let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
-        self.keep_trace("C", || format!("{} [struck out]", mechanism.name()));
+        self.talk.note(|| format!("C: {} [struck out]", mechanism.name()));
         self.state = State::LogIn { pieces, waits_for, dismissal };
         BackStep::Read
     }
@@ -284,42 +208,67 @@ impl Back {
         self.capabilities.as_ref().is_none_or(|list| list.iter().any(has))
     }
 
-    fn keep_trace(&mut self, who: &str, line: impl FnOnce() -> String) {
-        if self.setup.trace {
-            self.trace.push(format!("{who}: {}", line()));
-        }
-    }
-
     fn fault(&mut self, fault: BackFault) -> BackStep {
         self.state = State::Over;
         BackStep::Fault(fault)
     }
 }
 
-impl crate::protocols::Back for Back {
-    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep {
-        match event {
-            BackEvent::Input(bytes) => {
-                self.talk_bytes += bytes.len();
-                if self.talk_bytes > BACK_TALK_BYTES_MAX {
-                    return self.fault(BackFault::Protocol("it says too much before the log-in is answered"));
-                }
-                self.framer.push(bytes);
-                self.run(out)
+impl BackGrammar for Back {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        if let State::Capabilities(Some(list)) = &mut self.state {
+            if line == b"." {
+                self.capabilities = Some(std::mem::take(list));
+                return self.introduce(out);
             }
-            BackEvent::TlsUp => self.ask_capabilities(out),
-            // Goodbye was said, if not by both.
-            BackEvent::Closed if matches!(self.state, State::Leaving) => self.left(),
-            BackEvent::Closed => self.fault(BackFault::Closed),
+            list.push(printable(line, PASSED_TEXT_BYTES_MAX).trim().to_ascii_uppercase());
+            return BackStep::Read;
+        }
+        let Some((word, text)) = split(line) else {
+            return self.fault(match self.state {
+                State::Greeting => BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)),
+                _ => BackFault::Protocol("a line is no response"),
+            });
+        };
+        match (std::mem::replace(&mut self.state, State::Over), word) {
+            (State::Greeting, Word::Ok) => self.greeting(text, out),
+            (State::Greeting, _) if has_code(text, "[SYS/TEMP]") => {
+                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
+            }
+            (State::Greeting, _) => self.fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))),
+            (State::StartTls, Word::Ok) => {
+                self.state = State::Securing;
+                if self.talk.has_more() { self.fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+            }
+            (State::StartTls, _) => self.fault(BackFault::NoStartTls),
+            (State::Capabilities(_), Word::Ok) => {
+                self.state = State::Capabilities(Some(Vec::new()));
+                BackStep::Read
+            }
+            // An old server, which has no CAPA.
+            (State::Capabilities(_), _) => self.introduce(out),
+            // Whether or not it believes us.
+            (State::Xclient, _) => self.go_on(out),
+            (State::Utf8, Word::Ok) => self.log_in(out),
+            (State::Utf8, _) => self.fault(BackFault::Protocol("it refuses UTF8, which it offers")),
+            (State::LogIn { pieces, waits_for, dismissal }, word) => {
+                self.log_in_answered(pieces, waits_for, dismissal, word, text, out)
+            }
+            (State::Leaving, _) => BackStep::Done(self.farewell()),
+            (State::Securing | State::Over, _) => self.fault(BackFault::Protocol("it speaks out of turn")),
         }
     }
 
-    fn take_rest(&mut self) -> Vec<u8> {
-        self.framer.take_rest()
+    fn tls_up(&mut self, out: &mut Vec<u8>) -> BackStep {
+        self.ask_capabilities(out)
     }
 
-    fn take_trace(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.trace)
+    fn left(&mut self) -> Option<Welcome> {
+        matches!(self.state, State::Leaving).then(|| self.farewell())
     }
 }
 

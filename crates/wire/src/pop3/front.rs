@@ -1,23 +1,22 @@
 //! The state machine towards a POP3 client.
 
 use super::{passed_counts, words};
+use crate::conversation::{FrontGrammar, Talk};
 use crate::exchange::{Exchange, Turn, ask};
-use crate::frame::{Frame, Framer, is_http};
+use crate::frame::{Announced, Framer, is_http};
 use crate::limits::LINE_BYTES_MAX;
 use crate::protocols::{
-    Answer, Carry, ClientTls, Event, FrontSetup, Introduction, Mechanism, Outcome, Refusal, Step, Welcome,
+    Answer, Carry, ClientTls, FrontSetup, Introduction, Mechanism, Outcome, Refusal, Step, Welcome,
 };
 use crate::sasl;
-use crate::secret::Secret;
 
 /// See the module's documentation.
 pub(super) struct Front {
     setup: FrontSetup,
-    framer: Framer,
+    talk: Talk,
     state: State,
     carry: Carry,
     introduction: Introduction,
-    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -34,33 +33,12 @@ enum State {
 
 impl Front {
     pub(super) fn new(setup: FrontSetup) -> Self {
-        let carry = setup.carry;
-        let framer = Framer::of_lines(LINE_BYTES_MAX);
-        Self { setup, framer, state: State::Command, carry, introduction: Introduction::default(), trace: Vec::new() }
-    }
-
-    /// Works off what was received until something must come from outside.
-    fn run(&mut self, out: &mut Vec<u8>) -> Step {
-        while let Some(frame) = self.framer.next_frame() {
-            if frame == Frame::Lost {
-                return end(Refusal::Misbehaved, "Line too long.", out);
-            }
-            let line = Secret::new(self.framer.command().to_vec());
-            let is_broken = self.framer.is_broken();
-            self.framer.finish();
-            let step = match std::mem::replace(&mut self.state, State::Command) {
-                State::Sasl(exchange) => self.response(exchange, line.expose(), is_broken, out),
-                before => self.command(before, line.expose(), is_broken, out),
-            };
-            if !matches!(step, Step::Read) {
-                return step;
-            }
-        }
-        Step::Read
+        let (talk, carry) = (Talk::new(Framer::of_lines(LINE_BYTES_MAX), setup.trace), setup.carry);
+        Self { setup, talk, state: State::Command, carry, introduction: Introduction::default() }
     }
 
     /// A command. `before` is where the conversation stood: a password goes with the name just before it.
-    fn command(&mut self, before: State, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+    fn obey(&mut self, before: State, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
         if is_http(line) {
             return end(Refusal::Misbehaved, "This is not a web server.", out);
         }
@@ -110,11 +88,8 @@ impl Front {
 
     /// Only what can't hold a secret is kept as it is.
     fn keep_trace(&mut self, word: &[u8], argument: Option<&[u8]>) {
-        if !self.setup.trace {
-            return;
-        }
         let known = |name: &str| argument.is_some_and(|argument| starts_with_word(argument, name));
-        self.trace.push(match word {
+        self.talk.note(|| match word {
             b"CAPA" | b"STLS" | b"QUIT" | b"UTF8" if argument.is_none() => String::from_utf8_lossy(word).into_owned(),
             b"USER" => "USER [struck out]".to_owned(),
             b"PASS" => "PASS [struck out]".to_owned(),
@@ -188,35 +163,12 @@ impl Front {
 
     /// A line of a SASL exchange.
     fn response(&mut self, exchange: Exchange, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
-        if self.setup.trace {
-            self.trace.push("[struck out]".to_owned());
-        }
+        self.talk.note(|| "[struck out]".to_owned());
         match line {
             line if exchange.is_dismissal() => self.turn(exchange.take(line), out),
             _ if is_broken => self.wrong("Lines end in CRLF.", out),
             b"*" => self.wrong("AUTH cancelled.", out),
             line => self.turn(exchange.take(line), out),
-        }
-    }
-
-    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
-        let State::Asked(mechanism) = std::mem::replace(&mut self.state, State::Command) else { return Step::Read };
-        match answer {
-            Answer::Challenge(message) => self.turn(Exchange::carry(mechanism, message), out),
-            Answer::Welcome(Welcome { status, .. }) => {
-                out.extend_from_slice(status);
-                out.extend_from_slice(b"\r\n");
-                Step::Through
-            }
-            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
-                Some(turn) => self.turn(turn, out),
-                None => self.refuse(Refusal::BadCredentials, out),
-            },
-            Answer::Refused(refusal) => self.refuse(*refusal, out),
-            Answer::Passed(text) => {
-                say(out, &format!("-ERR {text}"));
-                self.count_failure(passed_counts(text))
-            }
         }
     }
 
@@ -271,27 +223,52 @@ impl Front {
     }
 }
 
-impl crate::protocols::Front for Front {
-    fn step(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Step {
-        match event {
-            // Without a time stamp in it, which would offer APOP.
-            Event::Start => {
-                let FrontSetup { name, greeting, .. } = &self.setup;
-                say(out, &format!("+OK {name} {greeting}"));
-                Step::Read
-            }
-            // The client speaks first.
-            Event::TlsUp => Step::Read,
-            Event::Input(bytes) => {
-                self.framer.push(bytes);
-                self.run(out)
-            }
-            Event::Answer(answer) => match self.answer(&answer, out) {
-                Step::Read => self.run(out),
-                step => step,
-            },
-            Event::Close(refusal) => end(refusal, words(refusal).1, out),
+impl FrontGrammar for Front {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn start(&mut self, out: &mut Vec<u8>) {
+        // Without a time stamp in it, which would offer APOP.
+        let FrontSetup { name, greeting, .. } = &self.setup;
+        say(out, &format!("+OK {name} {greeting}"));
+    }
+
+    fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+        match std::mem::replace(&mut self.state, State::Command) {
+            State::Sasl(exchange) => self.response(exchange, line, is_broken, out),
+            before => self.obey(before, line, is_broken, out),
         }
+    }
+
+    /// POP3 has none, and its framer finds none.
+    fn literal(&mut self, _: Announced, _: &mut Vec<u8>) -> Step {
+        Step::Read
+    }
+
+    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
+        let State::Asked(mechanism) = std::mem::replace(&mut self.state, State::Command) else { return Step::Read };
+        match answer {
+            Answer::Challenge(message) => self.turn(Exchange::carry(mechanism, message), out),
+            Answer::Welcome(Welcome { status, .. }) => {
+                out.extend_from_slice(status);
+                out.extend_from_slice(b"\r\n");
+                Step::Through
+            }
+            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
+                Some(turn) => self.turn(turn, out),
+                None => self.refuse(Refusal::BadCredentials, out),
+            },
+            Answer::Refused(refusal) => self.refuse(*refusal, out),
+            Answer::Passed(text) => {
+                say(out, &format!("-ERR {text}"));
+                self.count_failure(passed_counts(text))
+            }
+        }
+    }
+
+    fn end(&mut self, refusal: Refusal, text: Option<&'static str>, out: &mut Vec<u8>) -> Step {
+        end(refusal, text.unwrap_or(words(refusal).1), out)
     }
 
     fn carry(&self) -> Carry {
@@ -304,14 +281,6 @@ impl crate::protocols::Front for Front {
 
     fn is_exchanging(&self) -> bool {
         matches!(self.state, State::Sasl(_))
-    }
-
-    fn take_rest(&mut self) -> Vec<u8> {
-        self.framer.take_rest()
-    }
-
-    fn take_trace(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.trace)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use crate::conversation::{BackGrammar, Talk};
 use crate::cursor::Cursor;
-use crate::frame::{Frame, Framer};
-use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::protocols::{BackAim, BackEvent, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::frame::Framer;
+use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::{printable, quote};
@@ -13,13 +14,10 @@ use crate::text::{printable, quote};
 /// See the module's documentation.
 pub(super) struct Back {
     setup: BackSetup,
-    framer: Framer,
+    talk: Talk,
     state: State,
-    /// All bytes received so far.
-    talk_bytes: usize,
     /// What it can do, name and value, on the channel in use now.
     capabilities: Vec<(String, String)>,
-    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -63,85 +61,8 @@ enum Word {
 
 impl Back {
     pub(super) fn new(setup: BackSetup) -> Self {
-        Self {
-            setup,
-            framer: Framer::new(BACK_LINE_BYTES_MAX),
-            state: State::Capabilities { is_greeting: true },
-            talk_bytes: 0,
-            capabilities: Vec::new(),
-            trace: Vec::new(),
-        }
-    }
-
-    fn run(&mut self, out: &mut Vec<u8>) -> BackStep {
-        while let Some(frame) = self.framer.next_frame() {
-            match frame {
-                Frame::Lost => return self.fault(BackFault::Protocol("a line is too long")),
-                Frame::Literal(announced) if announced.size > BACK_TALK_BYTES_MAX as u64 => {
-                    return self.fault(BackFault::Protocol("a literal is too large"));
-                }
-                Frame::Literal(_) => self.framer.accept(),
-                Frame::Command => {
-                    let line = self.framer.command().to_vec();
-                    self.framer.finish();
-                    self.keep_trace("S", || printable(&line, PASSED_TEXT_BYTES_MAX));
-                    let step = self.line(&line, out);
-                    if !matches!(step, BackStep::Read) {
-                        return step;
-                    }
-                }
-            }
-        }
-        BackStep::Read
-    }
-
-    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
-        let Some(parsed) = parse(line) else {
-            return self.fault(match self.state {
-                State::Capabilities { is_greeting: true } => {
-                    BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))
-                }
-                _ => BackFault::Protocol("a line is no response"),
-            });
-        };
-        let (word, code, text) = match parsed {
-            Line::Strings(name, value) => return self.strings(&name, value, out),
-            Line::Response { word, code, text } => (word, code, text),
-        };
-        let said = || printable(format!("{code} {text}").trim().as_bytes(), PASSED_TEXT_BYTES_MAX);
-        let comes_later = code.to_ascii_uppercase().starts_with("(TRYLATER");
-        match (std::mem::replace(&mut self.state, State::Over), word) {
-            (State::Leaving, _) => self.left(),
-            (State::Capabilities { is_greeting: true }, Word::Ok) => self.greeting(&text, out),
-            (State::Capabilities { is_greeting: false }, Word::Ok) => self.introduce(out),
-            (State::StartTls, Word::Ok) => {
-                self.state = State::Securing;
-                self.capabilities.clear();
-                if self.framer.take_rest().is_empty() {
-                    BackStep::StartTls
-                } else {
-                    self.fault(BackFault::TrailingBytes)
-                }
-            }
-            (State::StartTls, Word::No) => self.fault(BackFault::NoStartTls),
-            // Whether or not it believes us.
-            (State::Xclient, Word::Ok | Word::No) => self.log_in(out),
-            (State::LogIn { .. }, Word::Ok) => {
-                let sieve = self.capability("SIEVE").map(str::to_owned);
-                BackStep::Done(Welcome { untagged: Vec::new(), status: line.to_vec(), capabilities: sieve })
-            }
-            (State::LogIn { .. }, Word::No) if !comes_later && code.is_empty() => BackStep::BadCredentials,
-            (State::LogIn { .. }, Word::No) if !comes_later => {
-                let code = printable(code.as_bytes(), PASSED_TEXT_BYTES_MAX);
-                BackStep::Passed(format!("{code} {}", quote(&printable(text.as_bytes(), PASSED_TEXT_BYTES_MAX))))
-            }
-            (_, Word::No | Word::Bye) if comes_later => self.fault(BackFault::Unavailable(said())),
-            (State::Capabilities { .. }, _) => self.fault(BackFault::Greeting(said())),
-            (_, Word::Bye) => self.fault(BackFault::Bye(said())),
-            (State::Securing | State::Over, _) | (State::LogIn { .. }, Word::No) => {
-                self.fault(BackFault::Protocol("it speaks out of turn"))
-            }
-        }
+        let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX), setup.trace);
+        Self { setup, talk, state: State::Capabilities { is_greeting: true }, capabilities: Vec::new() }
     }
 
     /// Strings stand alone as capabilities, and as challenges.
@@ -199,11 +120,10 @@ impl Back {
         }
     }
 
-    /// A look is over.
-    fn left(&mut self) -> BackStep {
-        self.state = State::Over;
-        let sieve = self.capability("SIEVE").map(str::to_owned);
-        BackStep::Done(Welcome { capabilities: sieve, ..Welcome::default() })
+    /// What a look at it leaves.
+    fn farewell(&mut self) -> Welcome {
+        let capabilities = self.capability("SIEVE").map(str::to_owned);
+        Welcome { capabilities, ..Welcome::default() }
     }
 
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
@@ -236,7 +156,7 @@ impl Back {
             let words = sasl::token_dismissal(mechanism);
             Secret::new([b"\"", words.strip_suffix(b"\r\n").unwrap_or(words), b"\"\r\n"].concat())
         });
-        self.keep_trace("C", || format!("AUTHENTICATE {} [struck out]", mechanism.name()));
+        self.talk.note(|| format!("C: AUTHENTICATE {} [struck out]", mechanism.name()));
         self.state = State::LogIn { pieces, dismissal };
         BackStep::Read
     }
@@ -245,46 +165,70 @@ impl Back {
         self.capabilities.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn keep_trace(&mut self, who: &str, line: impl FnOnce() -> String) {
-        if self.setup.trace {
-            self.trace.push(format!("{who}: {}", line()));
-        }
-    }
-
     fn fault(&mut self, fault: BackFault) -> BackStep {
         self.state = State::Over;
         BackStep::Fault(fault)
     }
 }
 
-impl crate::protocols::Back for Back {
-    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep {
-        match event {
-            BackEvent::Input(bytes) => {
-                self.talk_bytes += bytes.len();
-                if self.talk_bytes > BACK_TALK_BYTES_MAX {
-                    return self.fault(BackFault::Protocol("it says too much before the log-in is answered"));
+impl BackGrammar for Back {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        let Some(parsed) = parse(line) else {
+            return self.fault(match self.state {
+                State::Capabilities { is_greeting: true } => {
+                    BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))
                 }
-                self.framer.push(bytes);
-                self.run(out)
+                _ => BackFault::Protocol("a line is no response"),
+            });
+        };
+        let (word, code, text) = match parsed {
+            Line::Strings(name, value) => return self.strings(&name, value, out),
+            Line::Response { word, code, text } => (word, code, text),
+        };
+        let said = || printable(format!("{code} {text}").trim().as_bytes(), PASSED_TEXT_BYTES_MAX);
+        let comes_later = code.to_ascii_uppercase().starts_with("(TRYLATER");
+        match (std::mem::replace(&mut self.state, State::Over), word) {
+            (State::Leaving, _) => BackStep::Done(self.farewell()),
+            (State::Capabilities { is_greeting: true }, Word::Ok) => self.greeting(&text, out),
+            (State::Capabilities { is_greeting: false }, Word::Ok) => self.introduce(out),
+            (State::StartTls, Word::Ok) => {
+                self.state = State::Securing;
+                self.capabilities.clear();
+                if self.talk.has_more() { self.fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
-            // Goodbye was said, if not by both.
-            BackEvent::Closed if matches!(self.state, State::Leaving) => self.left(),
-            BackEvent::Closed => self.fault(BackFault::Closed),
-            // It says again unasked what it can do (RFC 5804, section 2.2).
-            BackEvent::TlsUp => {
-                self.state = State::Capabilities { is_greeting: false };
-                BackStep::Read
+            (State::StartTls, Word::No) => self.fault(BackFault::NoStartTls),
+            // Whether or not it believes us.
+            (State::Xclient, Word::Ok | Word::No) => self.log_in(out),
+            (State::LogIn { .. }, Word::Ok) => {
+                let sieve = self.capability("SIEVE").map(str::to_owned);
+                BackStep::Done(Welcome { untagged: Vec::new(), status: line.to_vec(), capabilities: sieve })
+            }
+            (State::LogIn { .. }, Word::No) if !comes_later && code.is_empty() => BackStep::BadCredentials,
+            (State::LogIn { .. }, Word::No) if !comes_later => {
+                let code = printable(code.as_bytes(), PASSED_TEXT_BYTES_MAX);
+                BackStep::Passed(format!("{code} {}", quote(&printable(text.as_bytes(), PASSED_TEXT_BYTES_MAX))))
+            }
+            (_, Word::No | Word::Bye) if comes_later => self.fault(BackFault::Unavailable(said())),
+            (State::Capabilities { .. }, _) => self.fault(BackFault::Greeting(said())),
+            (_, Word::Bye) => self.fault(BackFault::Bye(said())),
+            (State::Securing | State::Over, _) | (State::LogIn { .. }, Word::No) => {
+                self.fault(BackFault::Protocol("it speaks out of turn"))
             }
         }
     }
 
-    fn take_rest(&mut self) -> Vec<u8> {
-        self.framer.take_rest()
+    /// It says again unasked what it can do (RFC 5804, section 2.2).
+    fn tls_up(&mut self, _out: &mut Vec<u8>) -> BackStep {
+        self.state = State::Capabilities { is_greeting: false };
+        BackStep::Read
     }
 
-    fn take_trace(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.trace)
+    fn left(&mut self) -> Option<Welcome> {
+        matches!(self.state, State::Leaving).then(|| self.farewell())
     }
 }
 

@@ -1,23 +1,21 @@
 //! The state machine towards a `ManageSieve` client.
 
 use super::{passed_counts, words};
+use crate::conversation::{FrontGrammar, Talk};
 use crate::cursor::Cursor;
 use crate::exchange::{Exchange, Turn};
-use crate::frame::{Announced, Frame, Framer, is_http};
+use crate::frame::{Announced, Framer, is_http};
 use crate::limits::LINE_BYTES_MAX;
-use crate::protocols::{
-    Answer, Carry, ClientTls, Event, FrontSetup, Introduction, Mechanism, Outcome, Refusal, Step, Welcome,
-};
+use crate::protocols::{Answer, Carry, ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step, Welcome};
 use crate::secret::Secret;
 use crate::text::quote;
 
 /// See the module's documentation.
 pub(super) struct Front {
     setup: FrontSetup,
-    framer: Framer,
+    talk: Talk,
     state: State,
     carry: Carry,
-    trace: Vec<String>,
 }
 
 /// Where the conversation stands.
@@ -32,54 +30,18 @@ enum State {
 
 impl Front {
     pub(super) fn new(setup: FrontSetup) -> Self {
-        let carry = setup.carry;
-        Self { setup, framer: Framer::new(LINE_BYTES_MAX), state: State::Command, carry, trace: Vec::new() }
-    }
-
-    /// Works off what was received until something must come from outside.
-    fn run(&mut self, out: &mut Vec<u8>) -> Step {
-        while let Some(frame) = self.framer.next_frame() {
-            let step = match frame {
-                Frame::Lost => return bye(Refusal::Misbehaved, "Line or command too long.", out),
-                Frame::Literal(announced) => self.literal(announced, out),
-                Frame::Command => self.line(out),
-            };
-            if !matches!(step, Step::Read) {
-                return step;
-            }
-        }
-        Step::Read
-    }
-
-    /// A literal is announced: clients send theirs unasked (RFC 5804, section 1.4), and only credentials come in one.
-    fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
-        let carries = matches!(self.state, State::Sasl(_)) || (self.setup.passwords && self.word() == b"AUTHENTICATE");
-        let is_fit = !announced.waits && announced.size <= LINE_BYTES_MAX as u64 && !self.framer.is_broken();
-        if carries && is_fit {
-            self.framer.accept();
-            return Step::Read;
-        }
-        if self.framer.reject() { Step::Read } else { bye(Refusal::Misbehaved, "Literal too large.", out) }
+        let (talk, carry) = (Talk::new(Framer::new(LINE_BYTES_MAX), setup.trace), setup.carry);
+        Self { setup, talk, state: State::Command, carry }
     }
 
     /// The command's name, as far as it has come.
     fn word(&self) -> Vec<u8> {
-        let command = self.framer.command();
+        let command = self.talk.command();
         command.split(|&b| b == b' ').next().unwrap_or_default().to_ascii_uppercase()
     }
 
-    /// A whole command or string: takes it out of the framer's hands, then does it.
-    fn line(&mut self, out: &mut Vec<u8>) -> Step {
-        let line = Secret::new(self.framer.command().to_vec());
-        let is_broken = self.framer.is_broken();
-        self.framer.finish();
-        match std::mem::replace(&mut self.state, State::Command) {
-            State::Sasl(exchange) => self.response(exchange, line.expose(), is_broken, out),
-            State::Command | State::Asked(_) => self.command(line.expose(), is_broken, out),
-        }
-    }
-
-    fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+    /// Does what a command says.
+    fn obey(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
         if is_http(line) {
             return bye(Refusal::Misbehaved, "This is not a web server.", out);
         }
@@ -117,10 +79,7 @@ impl Front {
 
     /// Only what can't hold a secret is kept as it is.
     fn keep_trace(&mut self, name: &str, arguments: &[u8]) {
-        if !self.setup.trace {
-            return;
-        }
-        self.trace.push(match name {
+        self.talk.note(|| match name {
             "CAPABILITY" | "LOGOUT" | "STARTTLS" if arguments.is_empty() => name.to_owned(),
             "AUTHENTICATE" => {
                 let mut cursor = Cursor::new(arguments);
@@ -191,9 +150,7 @@ impl Front {
 
     /// A string of a SASL exchange.
     fn response(&mut self, exchange: Exchange, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
-        if self.setup.trace {
-            self.trace.push("[struck out]".to_owned());
-        }
+        self.talk.note(|| "[struck out]".to_owned());
         if exchange.is_dismissal() {
             return self.turn(exchange.take(line), out);
         }
@@ -203,27 +160,6 @@ impl Front {
             None => self.wrong("A string is expected.", out),
             Some(text) if text.expose() == b"*" => self.wrong("AUTHENTICATE cancelled.", out),
             Some(text) => self.turn(exchange.take(text.expose()), out),
-        }
-    }
-
-    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
-        let State::Asked(mechanism) = std::mem::replace(&mut self.state, State::Command) else { return Step::Read };
-        match answer {
-            Answer::Challenge(message) => self.turn(Exchange::carry(mechanism, message), out),
-            Answer::Welcome(Welcome { status, .. }) => {
-                out.extend_from_slice(status);
-                out.extend_from_slice(b"\r\n");
-                Step::Through
-            }
-            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
-                Some(turn) => self.turn(turn, out),
-                None => self.refuse(Refusal::BadCredentials, out),
-            },
-            Answer::Refused(refusal) => self.refuse(*refusal, out),
-            Answer::Passed(text) => {
-                out.extend_from_slice(format!("NO {text}\r\n").as_bytes());
-                self.count_failure(passed_counts(text), out)
-            }
         }
     }
 
@@ -279,49 +215,70 @@ impl Front {
     }
 }
 
-impl crate::protocols::Front for Front {
-    fn step(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Step {
-        match event {
-            Event::Start => {
-                let greeting = format!("{} {}", self.setup.name, self.setup.greeting);
-                self.capabilities(&greeting, out);
-                Step::Read
-            }
-            // Said again unasked, since what was said in clear proves nothing (RFC 5804, section 2.2).
-            Event::TlsUp => {
-                self.capabilities("TLS is up.", out);
-                Step::Read
-            }
-            Event::Input(bytes) => {
-                self.framer.push(bytes);
-                self.run(out)
-            }
-            Event::Answer(answer) => match self.answer(&answer, out) {
-                Step::Read => self.run(out),
-                step => step,
-            },
-            Event::Close(refusal) => bye(refusal, words(refusal).1, out),
+impl FrontGrammar for Front {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn start(&mut self, out: &mut Vec<u8>) {
+        let greeting = format!("{} {}", self.setup.name, self.setup.greeting);
+        self.capabilities(&greeting, out);
+    }
+
+    /// Said again unasked, since what was said in clear proves nothing (RFC 5804, section 2.2).
+    fn tls_up(&mut self, out: &mut Vec<u8>) {
+        self.capabilities("TLS is up.", out);
+    }
+
+    fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+        match std::mem::replace(&mut self.state, State::Command) {
+            State::Sasl(exchange) => self.response(exchange, line, is_broken, out),
+            State::Command | State::Asked(_) => self.obey(line, is_broken, out),
         }
+    }
+
+    /// A literal is announced: clients send theirs unasked (RFC 5804, section 1.4), and only credentials come in one.
+    fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
+        let carries = matches!(self.state, State::Sasl(_)) || (self.setup.passwords && self.word() == b"AUTHENTICATE");
+        let is_fit = !announced.waits && announced.size <= LINE_BYTES_MAX as u64 && !self.talk.is_broken();
+        if carries && is_fit {
+            self.talk.accept_literal();
+            return Step::Read;
+        }
+        if self.talk.reject_literal() { Step::Read } else { bye(Refusal::Misbehaved, "Literal too large.", out) }
+    }
+
+    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
+        let State::Asked(mechanism) = std::mem::replace(&mut self.state, State::Command) else { return Step::Read };
+        match answer {
+            Answer::Challenge(message) => self.turn(Exchange::carry(mechanism, message), out),
+            Answer::Welcome(Welcome { status, .. }) => {
+                out.extend_from_slice(status);
+                out.extend_from_slice(b"\r\n");
+                Step::Through
+            }
+            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
+                Some(turn) => self.turn(turn, out),
+                None => self.refuse(Refusal::BadCredentials, out),
+            },
+            Answer::Refused(refusal) => self.refuse(*refusal, out),
+            Answer::Passed(text) => {
+                out.extend_from_slice(format!("NO {text}\r\n").as_bytes());
+                self.count_failure(passed_counts(text), out)
+            }
+        }
+    }
+
+    fn end(&mut self, refusal: Refusal, text: Option<&'static str>, out: &mut Vec<u8>) -> Step {
+        bye(refusal, text.unwrap_or(words(refusal).1), out)
     }
 
     fn carry(&self) -> Carry {
         self.carry
     }
 
-    fn introduction(&self) -> Introduction {
-        Introduction::default()
-    }
-
     fn is_exchanging(&self) -> bool {
         matches!(self.state, State::Sasl(_))
-    }
-
-    fn take_rest(&mut self) -> Vec<u8> {
-        self.framer.take_rest()
-    }
-
-    fn take_trace(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.trace)
     }
 }
 
