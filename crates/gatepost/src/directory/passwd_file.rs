@@ -23,9 +23,14 @@ pub(crate) struct PasswdFile {
     state: Mutex<State>,
 }
 
+/// The users, each with its fields as they stand in the file: most are never asked for, and an account that is read
+/// takes many times the room.
+#[derive(Debug, Default)]
+struct Users(HashMap<Box<str>, Box<str>>);
+
 #[derive(Debug)]
 struct State {
-    users: Arc<HashMap<String, Entry>>,
+    users: Arc<Users>,
     stamp: Stamp,
     checked: Instant,
     /// What was last complained of.
@@ -49,7 +54,7 @@ impl PasswdFile {
     }
 
     /// The users as the file has them now. While a changed file can't be read, the old ones hold.
-    fn users(&self) -> Arc<HashMap<String, Entry>> {
+    fn users(&self) -> Arc<Users> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.checked.elapsed() >= CHECK_INTERVAL {
             state.checked = Instant::now();
@@ -92,7 +97,7 @@ impl PasswdFile {
 
 impl Directory for PasswdFile {
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
-        Box::pin(async move { Ok(self.users().get(&who.user).cloned()) })
+        Box::pin(async move { Ok(self.users().get(&who.user)) })
     }
 }
 
@@ -102,36 +107,53 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
     Ok(Stamp { modified: metadata.modified()?, inode: metadata.ino(), size: metadata.len() })
 }
 
-fn read(path: &Path, names: &Names) -> Result<(Arc<HashMap<String, Entry>>, Stamp), Fault> {
+fn read(path: &Path, names: &Names) -> Result<(Arc<Users>, Stamp), Fault> {
     let fault = |error: std::io::Error| Fault(format!("can't be read: {error}"));
     let stamp = stamp(path).map_err(fault)?;
     let text = std::fs::read_to_string(path).map_err(fault)?;
-    Ok((Arc::new(parse(&text, names)?), stamp))
+    Ok((Arc::new(Users::read(&text, names)?), stamp))
 }
 
-/// Reads all lines. A line that makes no sense spoils the file: half a file of users would be an outage
-/// that looks like wrong passwords.
-pub(crate) fn parse(text: &str, names: &Names) -> Result<HashMap<String, Entry>, Fault> {
-    let mut users = HashMap::with_capacity(text.len() / LINE_BYTES_USUAL);
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim_end();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+impl Users {
+    /// Reads all lines. A line that makes no sense spoils the file: half a file of users would be an outage
+    /// that looks like wrong passwords.
+    fn read(text: &str, names: &Names) -> Result<Self, Fault> {
+        let mut users = HashMap::with_capacity(text.len() / LINE_BYTES_USUAL);
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_end();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let fault = |what: &str| Fault(format!("line {}: {what}", number + 1));
+            let (user, fields) = line.split_once(':').unwrap_or((line, ""));
+            if user.is_empty() {
+                return Err(fault("no user name"));
+            }
+            parse_fields(fields).map_err(|what| fault(&what))?;
+            // Log-ins are looked up under their full names, so that is how the lines are kept.
+            match users.entry(names.canonical(user).into_boxed_str()) {
+                MapEntry::Vacant(place) => drop(place.insert(fields.into())),
+                MapEntry::Occupied(known) => return Err(fault(&format!("a second entry for {:?}", known.key()))),
+            }
         }
-        let fault = |what: &str| Fault(format!("line {}: {what}", number + 1));
-        let (user, entry) = parse_line(line).map_err(|what| fault(&what))?;
-        // Log-ins are looked up under their full names, so that is how the lines are kept.
-        match users.entry(names.canonical(user)) {
-            MapEntry::Vacant(place) => drop(place.insert(entry)),
-            MapEntry::Occupied(known) => return Err(fault(&format!("a second entry for {:?}", known.key()))),
-        }
+        Ok(Self(users))
     }
-    Ok(users)
+
+    fn get(&self, user: &str) -> Option<Entry> {
+        // They made sense when they were read.
+        self.0.get(user).and_then(|fields| parse_fields(fields).ok())
+    }
 }
 
-fn parse_line(line: &str) -> Result<(&str, Entry), String> {
-    let mut fields = line.splitn(8, ':');
-    let user = fields.next().filter(|user| !user.is_empty()).ok_or("no user name")?;
+/// All users of a file, by their full names.
+pub(crate) fn parse(text: &str, names: &Names) -> Result<HashMap<String, Entry>, Fault> {
+    let Users(users) = Users::read(text, names)?;
+    users.into_iter().map(|(user, fields)| Ok((user.into(), parse_fields(&fields).map_err(Fault)?))).collect()
+}
+
+/// What stands behind a user's name and its colon.
+fn parse_fields(fields: &str) -> Result<Entry, String> {
+    let mut fields = fields.splitn(7, ':');
     let password = fields.next().filter(|password| !password.is_empty()).map(str::to_owned);
     let mut entry = Entry { password, ..Entry::default() };
     for field in fields.nth(5).unwrap_or_default().split_ascii_whitespace() {
@@ -151,7 +173,7 @@ fn parse_line(line: &str) -> Result<(&str, Entry), String> {
             _ => {}
         }
     }
-    Ok((user, entry))
+    Ok(entry)
 }
 
 #[cfg(test)]
