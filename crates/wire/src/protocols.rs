@@ -394,7 +394,8 @@ pub struct FrontSetup {
 
 /// The state machine towards a back end, from its greeting to its answer to the log-in.
 pub trait Back: Send {
-    /// Takes one event, appends what is to be sent to `out` and says what to do next.
+    /// Takes one event, appends what is to be sent to `out` and says what to do next. After any step but
+    /// [`BackStep::Read`] and [`BackStep::StartTls`] the conversation is over, and no event may follow.
     fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep;
 
     /// What the back end sent behind its answer: it belongs to the client.

@@ -70,12 +70,12 @@ impl Back {
 
     fn greeting(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
         let Some(text) = line.strip_prefix(b"* OK ") else {
-            return self.fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)));
+            return BackStep::Fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)));
         };
         let code = response_code(text);
         let words = code.map_or(text, |code| text[code.len() + 2..].trim_ascii());
         if words == self.setup.own_greeting.as_bytes() {
-            return self.fault(BackFault::Loop);
+            return BackStep::Fault(BackFault::Loop);
         }
         self.capabilities = code.and_then(capability_list);
         if self.setup.starttls {
@@ -110,7 +110,7 @@ impl Back {
                 return BackStep::Read;
             }
         }
-        self.fault(BackFault::Protocol("it asks for more than there is to send"))
+        BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"))
     }
 
     fn tagged(&mut self, tag: &[u8], status: Status, text: &[u8], out: &mut Vec<u8>) -> BackStep {
@@ -119,12 +119,12 @@ impl Back {
             State::StartTls if expected(TAG_STARTTLS) && status == Status::Ok => {
                 self.state = State::Securing;
                 self.capabilities = None;
-                if self.talk.has_more() { self.fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
-            State::StartTls if expected(TAG_STARTTLS) => self.fault(BackFault::NoStartTls),
+            State::StartTls if expected(TAG_STARTTLS) => BackStep::Fault(BackFault::NoStartTls),
             State::Capability if expected(TAG_CAPABILITY) && self.capabilities.is_some() => self.go_on_when_known(out),
             State::Capability if expected(TAG_CAPABILITY) => {
-                self.fault(BackFault::Protocol("it announces no capabilities"))
+                BackStep::Fault(BackFault::Protocol("it announces no capabilities"))
             }
             state @ State::Login { .. } if expected(TAG_ID) => {
                 self.state = state;
@@ -137,7 +137,7 @@ impl Back {
                 welcome.capabilities = self.capabilities.take();
                 BackStep::Done(welcome)
             }
-            _ => self.fault(BackFault::Protocol("an answer carries a tag that was not asked")),
+            _ => BackStep::Fault(BackFault::Protocol("an answer carries a tag that was not asked")),
         }
     }
 
@@ -164,10 +164,10 @@ impl Back {
             }
             (Status::No, None | Some(b"AUTHENTICATIONFAILED")) => BackStep::BadCredentials,
             (Status::No, Some(b"UNAVAILABLE")) => {
-                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
+                BackStep::Fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
             (Status::No, Some(_)) => BackStep::Passed(printable(text, PASSED_TEXT_BYTES_MAX)),
-            (Status::Bad, _) => self.fault(BackFault::NotUnderstood),
+            (Status::Bad, _) => BackStep::Fault(BackFault::NotUnderstood),
         }
     }
 
@@ -191,7 +191,7 @@ impl Back {
         let takes_initial = offers("SASL-IR");
         let unasked = offers("LITERAL+") || offers("LITERAL-");
         let id = if offers("ID") { announcement(&self.setup) } else { Vec::new() };
-        let Some(mechanism) = mechanism else { return self.fault(BackFault::NoMechanism) };
+        let Some(mechanism) = mechanism else { return BackStep::Fault(BackFault::NoMechanism) };
         if !id.is_empty() {
             out.extend_from_slice(format!("{TAG_ID} ID ").as_bytes());
             push_id(&id, out);
@@ -234,11 +234,6 @@ impl Back {
         self.state = State::Login { pieces, dismissal, untagged: Vec::new() };
         BackStep::Read
     }
-
-    fn fault(&mut self, fault: BackFault) -> BackStep {
-        self.state = State::Over;
-        BackStep::Fault(fault)
-    }
 }
 
 impl BackGrammar for Back {
@@ -256,7 +251,7 @@ impl BackGrammar for Back {
                     self.state = State::Over;
                     return BackStep::Done(Welcome::default());
                 }
-                self.fault(BackFault::Bye(printable(text, PASSED_TEXT_BYTES_MAX)))
+                BackStep::Fault(BackFault::Bye(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
             Some(Response::Untagged(text)) => {
                 self.untagged(line, text);
@@ -264,7 +259,7 @@ impl BackGrammar for Back {
             }
             Some(Response::Continue) => self.proceed(out),
             Some(Response::Tagged { tag, status, text }) => self.tagged(tag, status, text, out),
-            None => self.fault(BackFault::Protocol("a line is no response")),
+            None => BackStep::Fault(BackFault::Protocol("a line is no response")),
         }
     }
 

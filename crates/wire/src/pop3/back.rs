@@ -59,7 +59,7 @@ impl Back {
 
     fn greeting(&mut self, text: &[u8], out: &mut Vec<u8>) -> BackStep {
         if text == self.setup.own_greeting.as_bytes() {
-            return self.fault(BackFault::Loop);
+            return BackStep::Fault(BackFault::Loop);
         }
         self.takes_xclient = has_code(text, "[XCLIENT]");
         if self.setup.starttls {
@@ -116,7 +116,7 @@ impl Back {
 
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
-        let BackAim::LogIn(login) = &self.setup.aim else { return self.fault(BackFault::NoMechanism) };
+        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
         let secret = match &login.proof {
             Proof::Password(secret) | Proof::Token(secret) => secret,
         };
@@ -124,7 +124,7 @@ impl Back {
             Mechanism::Command => self.takes("USER", None) && has_syntax(login, secret),
             way => self.capabilities.is_some() && self.takes("SASL", Some(way.name())),
         };
-        let Some(mechanism) = sasl::choose(login, takes) else { return self.fault(BackFault::NoMechanism) };
+        let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
         let mut pieces = VecDeque::new();
         if mechanism == Mechanism::Command {
             pieces.push_back(line(&[b"USER ", login.user.as_bytes()]));
@@ -184,7 +184,7 @@ impl Back {
             }
             Word::Err if !text.starts_with(b"[") || has_code(text, "[AUTH]") => BackStep::BadCredentials,
             Word::Err if has_code(text, "[SYS/TEMP]") => {
-                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
+                BackStep::Fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
             Word::Err => BackStep::Passed(printable(text, PASSED_TEXT_BYTES_MAX)),
             Word::More if pieces.is_empty() => match dismissal.take() {
@@ -193,9 +193,9 @@ impl Back {
                     self.state = State::LogIn { pieces, waits_for, dismissal };
                     BackStep::Read
                 }
-                None => self.fault(BackFault::Protocol("it asks for more than there is to send")),
+                None => BackStep::Fault(BackFault::Protocol("it asks for more than there is to send")),
             },
-            Word::Ok | Word::More => self.fault(BackFault::Protocol("it answers out of turn")),
+            Word::Ok | Word::More => BackStep::Fault(BackFault::Protocol("it answers out of turn")),
         }
     }
 
@@ -206,11 +206,6 @@ impl Back {
             words.next() == Some(name) && argument.is_none_or(|argument| words.any(|word| word == argument))
         };
         self.capabilities.as_ref().is_none_or(|list| list.iter().any(has))
-    }
-
-    fn fault(&mut self, fault: BackFault) -> BackStep {
-        self.state = State::Over;
-        BackStep::Fault(fault)
     }
 }
 
@@ -229,7 +224,7 @@ impl BackGrammar for Back {
             return BackStep::Read;
         }
         let Some((word, text)) = split(line) else {
-            return self.fault(match self.state {
+            return BackStep::Fault(match self.state {
                 State::Greeting => BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)),
                 _ => BackFault::Protocol("a line is no response"),
             });
@@ -237,14 +232,14 @@ impl BackGrammar for Back {
         match (std::mem::replace(&mut self.state, State::Over), word) {
             (State::Greeting, Word::Ok) => self.greeting(text, out),
             (State::Greeting, _) if has_code(text, "[SYS/TEMP]") => {
-                self.fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
+                BackStep::Fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
-            (State::Greeting, _) => self.fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))),
+            (State::Greeting, _) => BackStep::Fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))),
             (State::StartTls, Word::Ok) => {
                 self.state = State::Securing;
-                if self.talk.has_more() { self.fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
-            (State::StartTls, _) => self.fault(BackFault::NoStartTls),
+            (State::StartTls, _) => BackStep::Fault(BackFault::NoStartTls),
             (State::Capabilities(_), Word::Ok) => {
                 self.state = State::Capabilities(Some(Vec::new()));
                 BackStep::Read
@@ -254,12 +249,12 @@ impl BackGrammar for Back {
             // Whether or not it believes us.
             (State::Xclient, _) => self.go_on(out),
             (State::Utf8, Word::Ok) => self.log_in(out),
-            (State::Utf8, _) => self.fault(BackFault::Protocol("it refuses UTF8, which it offers")),
+            (State::Utf8, _) => BackStep::Fault(BackFault::Protocol("it refuses UTF8, which it offers")),
             (State::LogIn { pieces, waits_for, dismissal }, word) => {
                 self.log_in_answered(pieces, waits_for, dismissal, word, text, out)
             }
             (State::Leaving, _) => BackStep::Done(self.farewell()),
-            (State::Securing | State::Over, _) => self.fault(BackFault::Protocol("it speaks out of turn")),
+            (State::Securing | State::Over, _) => BackStep::Fault(BackFault::Protocol("it speaks out of turn")),
         }
     }
 

@@ -77,17 +77,19 @@ impl Back {
                     out.extend_from_slice(piece.expose());
                     return BackStep::Read;
                 }
-                self.fault(BackFault::Protocol("it asks for more than there is to send"))
+                BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"))
             }
             // What a server says of itself after XCLIENT or with its goodbye is nothing to us.
             State::Xclient | State::Leaving => BackStep::Read,
-            State::StartTls | State::Securing | State::Over => self.fault(BackFault::Protocol("it speaks out of turn")),
+            State::StartTls | State::Securing | State::Over => {
+                BackStep::Fault(BackFault::Protocol("it speaks out of turn"))
+            }
         }
     }
 
     fn greeting(&mut self, text: &str, out: &mut Vec<u8>) -> BackStep {
         if text == self.setup.own_greeting {
-            return self.fault(BackFault::Loop);
+            return BackStep::Fault(BackFault::Loop);
         }
         if self.setup.starttls {
             // What it can do may come from an attacker: a back end without STARTTLS says so itself.
@@ -128,13 +130,13 @@ impl Back {
 
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
-        let BackAim::LogIn(login) = &self.setup.aim else { return self.fault(BackFault::NoMechanism) };
+        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
         let secret = match &login.proof {
             Proof::Password(secret) | Proof::Token(secret) => secret,
         };
         let offered = self.capability("SASL").unwrap_or_default();
         let takes = |way: Mechanism| offered.split(' ').any(|name| name.eq_ignore_ascii_case(way.name()));
-        let Some(mechanism) = sasl::choose(login, takes) else { return self.fault(BackFault::NoMechanism) };
+        let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
         let string = |message: &Secret| {
             let message = sasl::encode_secret(message);
             Secret::new([b"\"", message.expose(), b"\"\r\n"].concat())
@@ -164,11 +166,6 @@ impl Back {
     fn capability(&self, name: &str) -> Option<&str> {
         self.capabilities.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
-
-    fn fault(&mut self, fault: BackFault) -> BackStep {
-        self.state = State::Over;
-        BackStep::Fault(fault)
-    }
 }
 
 impl BackGrammar for Back {
@@ -178,7 +175,7 @@ impl BackGrammar for Back {
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
         let Some(parsed) = parse(line) else {
-            return self.fault(match self.state {
+            return BackStep::Fault(match self.state {
                 State::Capabilities { is_greeting: true } => {
                     BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))
                 }
@@ -198,9 +195,9 @@ impl BackGrammar for Back {
             (State::StartTls, Word::Ok) => {
                 self.state = State::Securing;
                 self.capabilities.clear();
-                if self.talk.has_more() { self.fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
-            (State::StartTls, Word::No) => self.fault(BackFault::NoStartTls),
+            (State::StartTls, Word::No) => BackStep::Fault(BackFault::NoStartTls),
             // Whether or not it believes us.
             (State::Xclient, Word::Ok | Word::No) => self.log_in(out),
             (State::LogIn { .. }, Word::Ok) => {
@@ -212,11 +209,11 @@ impl BackGrammar for Back {
                 let code = printable(code.as_bytes(), PASSED_TEXT_BYTES_MAX);
                 BackStep::Passed(format!("{code} {}", quote(&printable(text.as_bytes(), PASSED_TEXT_BYTES_MAX))))
             }
-            (_, Word::No | Word::Bye) if comes_later => self.fault(BackFault::Unavailable(said())),
-            (State::Capabilities { .. }, _) => self.fault(BackFault::Greeting(said())),
-            (_, Word::Bye) => self.fault(BackFault::Bye(said())),
+            (_, Word::No | Word::Bye) if comes_later => BackStep::Fault(BackFault::Unavailable(said())),
+            (State::Capabilities { .. }, _) => BackStep::Fault(BackFault::Greeting(said())),
+            (_, Word::Bye) => BackStep::Fault(BackFault::Bye(said())),
             (State::Securing | State::Over, _) | (State::LogIn { .. }, Word::No) => {
-                self.fault(BackFault::Protocol("it speaks out of turn"))
+                BackStep::Fault(BackFault::Protocol("it speaks out of turn"))
             }
         }
     }
