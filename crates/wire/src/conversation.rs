@@ -1,10 +1,12 @@
 //! What all conversations have in common, whatever the protocol: bytes are cut into frames, and those are worked off one
 //! after another until something must come from outside. A protocol adds its grammar and its words.
 
-use crate::frame::{Announced, Frame, Framer};
+use crate::exchange::{Exchange, Turn};
+use crate::frame::{Announced, Frame, Framer, is_http};
 use crate::limits::{BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
 use crate::protocols::{
-    Answer, Back, BackEvent, BackFault, BackStep, Carry, Event, Front, Introduction, Refusal, Step, Welcome,
+    Answer, Back, BackEvent, BackFault, BackStep, Carry, Event, Front, FrontSetup, Introduction, Mechanism, Outcome,
+    Refusal, Step, Welcome,
 };
 use crate::secret::Secret;
 use crate::text::printable;
@@ -43,12 +45,6 @@ impl Talk {
     /// Takes the announced literal into the command.
     pub(crate) fn accept_literal(&mut self) {
         self.framer.accept();
-    }
-
-    /// Refuses the announced literal, and with it the command. False: it is too large to read past.
-    #[must_use]
-    pub(crate) fn reject_literal(&mut self) -> bool {
-        self.framer.reject()
     }
 
     /// Whether something came behind what was read last: an attacker could have placed it there.
@@ -116,9 +112,50 @@ impl<G: BackGrammar> Back for G {
     }
 }
 
-/// A protocol towards a client.
+/// What every conversation with a client keeps.
+pub(crate) struct Client {
+    pub(crate) setup: FrontSetup,
+    pub(crate) talk: Talk,
+    pub(crate) carry: Carry,
+    pub(crate) introduction: Introduction,
+    pub(crate) log_in: LogIn,
+}
+
+/// How far a log-in has come.
+#[derive(Default)]
+pub(crate) enum LogIn {
+    /// None is under way: a command comes next.
+    #[default]
+    Idle,
+    /// The client's next line belongs to this exchange.
+    Exchanging(Exchange),
+    /// The outside has been asked.
+    Asked(Mechanism),
+}
+
+impl Client {
+    pub(crate) fn new(setup: FrontSetup, framer: Framer) -> Self {
+        Self {
+            talk: Talk::new(framer, setup.trace),
+            carry: setup.carry,
+            introduction: Introduction::default(),
+            log_in: LogIn::Idle,
+            setup,
+        }
+    }
+
+    /// The SASL mechanism of this name in capitals, if it is offered.
+    pub(crate) fn mechanism(&self, name: &[u8]) -> Option<Mechanism> {
+        self.setup.mechanisms.iter().copied().find(|mechanism| mechanism.name().as_bytes() == name)
+    }
+}
+
+/// A protocol towards a client: what it has of its own is its commands and how things are put into words; those of a
+/// log-in, up to its end, belong to the command that began it.
 pub(crate) trait FrontGrammar: Send {
-    fn talk(&mut self) -> &mut Talk;
+    fn client(&self) -> &Client;
+
+    fn client_mut(&mut self) -> &mut Client;
 
     /// The greeting.
     fn start(&mut self, out: &mut Vec<u8>);
@@ -126,32 +163,144 @@ pub(crate) trait FrontGrammar: Send {
     /// What is said unasked once TLS is up; in most protocols nothing, since the client speaks first.
     fn tls_up(&mut self, _out: &mut Vec<u8>) {}
 
-    /// The client said this, with its literals: a command, or a message of an exchange. `is_broken`: it must be refused
-    /// whatever it says.
+    /// The client said this, with its literals. `is_broken`: it must be refused whatever it says.
     fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step;
 
     /// The client announces a literal.
     fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step;
 
-    /// The outside answers.
-    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step;
+    /// What a line of an exchange holds, in base64, or what is wrong with it; `is_broken` as for a command.
+    fn response(&self, line: &[u8], is_broken: bool) -> Result<Secret, &'static str>;
 
-    /// The last words, in this text or the refusal's own.
-    fn end(&mut self, refusal: Refusal, text: Option<&'static str>, out: &mut Vec<u8>) -> Step;
+    /// The client is to answer this, which is base64.
+    fn say_challenge(&self, text: &str, out: &mut Vec<u8>);
 
-    fn carry(&self) -> Carry;
-
-    fn introduction(&self) -> Introduction {
-        Introduction::default()
+    /// It is logged in: the back end's own line, where it needs no other tag.
+    fn say_welcome(&self, welcome: &Welcome, out: &mut Vec<u8>) {
+        out.extend_from_slice(&welcome.status);
+        out.extend_from_slice(b"\r\n");
     }
 
-    fn is_exchanging(&self) -> bool;
+    /// The log-in is refused.
+    fn say_refused(&self, refusal: Refusal, out: &mut Vec<u8>);
+
+    /// The log-in is refused in the back end's own words. Whether that counts as a failed one.
+    fn say_passed(&self, text: &str, out: &mut Vec<u8>) -> bool;
+
+    /// The command is wrong.
+    fn say_wrong(&self, text: &str, out: &mut Vec<u8>);
+
+    /// The last words, in this text or the refusal's own.
+    fn say_bye(&self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>);
+
+    /// What is said when the client has gone wrong too often, behind the answer to the last time.
+    fn say_enough(&self, text: Option<&str>, out: &mut Vec<u8>) {
+        self.say_bye(Refusal::Misbehaved, text, out);
+    }
+
+    /// One reply for one wrong command, and the end after too many.
+    fn wrong(&mut self, text: &str, out: &mut Vec<u8>) -> Step {
+        self.say_wrong(text, out);
+        self.count_error(out)
+    }
+
+    /// The end after too many wrong commands; each has been answered.
+    fn count_error(&mut self, out: &mut Vec<u8>) -> Step {
+        let client = self.client_mut();
+        if client.carry.count_error(client.setup.max_errors) {
+            self.say_enough(None, out);
+            return Step::Close(Outcome::Refused(Refusal::Misbehaved));
+        }
+        Step::Read
+    }
+
+    /// The log-in is refused, and it is the end after too many.
+    fn refuse(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Step {
+        self.say_refused(refusal, out);
+        self.count_failure(refusal.counts(), out)
+    }
+
+    /// The end after too many failed log-ins, if this is one; each has been answered.
+    fn count_failure(&mut self, counts: bool, out: &mut Vec<u8>) -> Step {
+        let client = self.client_mut();
+        if counts && client.carry.count_failure(client.setup.max_auth_errors) {
+            self.say_enough(Some("Too many failed log-ins."), out);
+            return Step::Close(Outcome::Refused(Refusal::Misbehaved));
+        }
+        Step::Read
+    }
+
+    /// Says goodbye.
+    fn end(&mut self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) -> Step {
+        self.say_bye(refusal, text, out);
+        Step::Close(Outcome::Refused(refusal))
+    }
+
+    /// Refuses the announced literal, and with it the command; it is the end if it is too large to read past.
+    fn reject_literal(&mut self, out: &mut Vec<u8>) -> Step {
+        if self.client_mut().talk.framer.reject() {
+            Step::Read
+        } else {
+            self.end(Refusal::Misbehaved, Some("Literal too large."), out)
+        }
+    }
+
+    /// Goes where an exchange leads.
+    fn turn(&mut self, turn: Turn, out: &mut Vec<u8>) -> Step {
+        match turn {
+            Turn::Challenge(exchange, text) => {
+                self.say_challenge(&text, out);
+                self.client_mut().log_in = LogIn::Exchanging(exchange);
+                Step::Read
+            }
+            Turn::Ask(mechanism, ask) => {
+                self.client_mut().log_in = LogIn::Asked(mechanism);
+                Step::Ask(ask)
+            }
+            Turn::Dismissed => self.refuse(Refusal::BadCredentials, out),
+            Turn::Malformed => self.wrong("Invalid base64.", out),
+        }
+    }
+}
+
+/// A line of an exchange.
+fn respond(front: &mut impl FrontGrammar, exchange: Exchange, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+    front.client_mut().talk.note(|| "[struck out]".to_owned());
+    if exchange.is_dismissal() {
+        return front.turn(exchange.take(line), out);
+    }
+    match front.response(line, is_broken) {
+        Ok(base64) => front.turn(exchange.take(base64.expose()), out),
+        Err(text) => front.wrong(text, out),
+    }
+}
+
+/// The outside answers what it was asked.
+fn answer(front: &mut impl FrontGrammar, answer: &Answer, out: &mut Vec<u8>) -> Step {
+    let client = front.client_mut();
+    let LogIn::Asked(mechanism) = std::mem::take(&mut client.log_in) else { return Step::Read };
+    match answer {
+        Answer::Challenge(message) => front.turn(Exchange::carry(mechanism, message), out),
+        Answer::Welcome(welcome) => {
+            front.say_welcome(welcome, out);
+            Step::Through
+        }
+        Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &client.setup.oauth) {
+            Some(turn) => front.turn(turn, out),
+            None => front.refuse(Refusal::BadCredentials, out),
+        },
+        Answer::Refused(refusal) => front.refuse(*refusal, out),
+        Answer::Passed(text) => {
+            let counts = front.say_passed(text, out);
+            front.count_failure(counts, out)
+        }
+    }
 }
 
 /// Works off what was received until something must come from outside.
 fn run(front: &mut impl FrontGrammar, out: &mut Vec<u8>) -> Step {
     loop {
-        let talk = front.talk();
+        let Client { talk, log_in, .. } = front.client_mut();
         let step = match talk.framer.next_frame() {
             None => return Step::Read,
             Some(Frame::Lost) => return front.end(Refusal::Misbehaved, Some("Line or command too long."), out),
@@ -160,7 +309,13 @@ fn run(front: &mut impl FrontGrammar, out: &mut Vec<u8>) -> Step {
                 let line = Secret::new(talk.framer.command().to_vec());
                 let is_broken = talk.framer.is_broken();
                 talk.framer.finish();
-                front.command(line.expose(), is_broken, out)
+                match std::mem::take(log_in) {
+                    LogIn::Exchanging(exchange) => respond(front, exchange, line.expose(), is_broken, out),
+                    _ if is_http(line.expose()) => {
+                        front.end(Refusal::Misbehaved, Some("This is not a web server."), out)
+                    }
+                    LogIn::Idle | LogIn::Asked(_) => front.command(line.expose(), is_broken, out),
+                }
             }
         };
         if !matches!(step, Step::Read) {
@@ -175,11 +330,11 @@ impl<G: FrontGrammar> Front for G {
             Event::Start => self.start(out),
             Event::TlsUp => self.tls_up(out),
             Event::Input(bytes) => {
-                self.talk().framer.push(bytes);
+                self.client_mut().talk.framer.push(bytes);
                 return run(self, out);
             }
-            Event::Answer(answer) => {
-                return match self.answer(&answer, out) {
+            Event::Answer(said) => {
+                return match answer(self, &said, out) {
                     Step::Read => run(self, out),
                     step => step,
                 };
@@ -190,22 +345,22 @@ impl<G: FrontGrammar> Front for G {
     }
 
     fn carry(&self) -> Carry {
-        FrontGrammar::carry(self)
+        self.client().carry
     }
 
     fn introduction(&self) -> Introduction {
-        FrontGrammar::introduction(self)
+        self.client().introduction.clone()
     }
 
     fn is_exchanging(&self) -> bool {
-        FrontGrammar::is_exchanging(self)
+        matches!(self.client().log_in, LogIn::Exchanging(_))
     }
 
     fn take_rest(&mut self) -> Vec<u8> {
-        self.talk().framer.take_rest()
+        self.client_mut().talk.framer.take_rest()
     }
 
     fn take_trace(&mut self) -> Vec<String> {
-        self.talk().trace.as_mut().map(std::mem::take).unwrap_or_default()
+        self.client_mut().talk.trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }

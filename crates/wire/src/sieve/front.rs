@@ -1,85 +1,34 @@
 //! The state machine towards a `ManageSieve` client.
 
 use super::{passed_counts, words};
-use crate::conversation::{FrontGrammar, Talk};
+use crate::conversation::{Client, FrontGrammar, LogIn};
 use crate::cursor::Cursor;
-use crate::exchange::{Exchange, Turn};
-use crate::frame::{Announced, Framer, is_http};
+use crate::exchange::Exchange;
+use crate::frame::{Announced, Framer};
 use crate::limits::LINE_BYTES_MAX;
-use crate::protocols::{Answer, Carry, ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step, Welcome};
+use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
 use crate::secret::Secret;
 use crate::text::quote;
 
 /// See the module's documentation.
 pub(super) struct Front {
-    setup: FrontSetup,
-    talk: Talk,
-    state: State,
-    carry: Carry,
-}
-
-/// Where the conversation stands.
-enum State {
-    /// Waiting for a command.
-    Command,
-    /// Waiting for a string of the exchange that AUTHENTICATE began.
-    Sasl(Exchange),
-    /// Waiting for the answer to a log-in.
-    Asked(Mechanism),
+    client: Client,
 }
 
 impl Front {
     pub(super) fn new(setup: FrontSetup) -> Self {
-        let (talk, carry) = (Talk::new(Framer::new(LINE_BYTES_MAX), setup.trace), setup.carry);
-        Self { setup, talk, state: State::Command, carry }
+        Self { client: Client::new(setup, Framer::new(LINE_BYTES_MAX)) }
     }
 
     /// The command's name, as far as it has come.
     fn word(&self) -> Vec<u8> {
-        let command = self.talk.command();
+        let command = self.client.talk.command();
         command.split(|&b| b == b' ').next().unwrap_or_default().to_ascii_uppercase()
-    }
-
-    /// Does what a command says.
-    fn obey(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
-        if is_http(line) {
-            return bye(Refusal::Misbehaved, "This is not a web server.", out);
-        }
-        let mut cursor = Cursor::new(line);
-        let name = cursor.word().unwrap_or_default();
-        self.keep_trace(&name, cursor.rest());
-        if is_broken {
-            return match name.as_str() {
-                "AUTHENTICATE" if !self.setup.passwords => self.refuse_in_clear(out),
-                _ => self.wrong("Lines end in CRLF, and a literal may not stand here.", out),
-            };
-        }
-        match name.as_str() {
-            "CAPABILITY" if cursor.end().is_some() => {
-                self.capabilities("Capability completed.", out);
-                Step::Read
-            }
-            "LOGOUT" if cursor.end().is_some() => {
-                out.extend_from_slice(b"OK \"Logging out.\"\r\n");
-                Step::Close(Outcome::LoggedOut)
-            }
-            "NOOP" => self.noop(cursor, out),
-            "STARTTLS" if cursor.end().is_some() => match self.setup.tls {
-                ClientTls::Offered => {
-                    out.extend_from_slice(b"OK \"Begin TLS negotiation now.\"\r\n");
-                    Step::StartTls
-                }
-                ClientTls::Up => self.wrong("TLS is already active.", out),
-                ClientTls::Never => self.wrong("TLS is not available here.", out),
-            },
-            "AUTHENTICATE" => self.authenticate(cursor, out),
-            _ => self.wrong("Unknown command, or not allowed before log-in.", out),
-        }
     }
 
     /// Only what can't hold a secret is kept as it is.
     fn keep_trace(&mut self, name: &str, arguments: &[u8]) {
-        self.talk.note(|| match name {
+        self.client.talk.note(|| match name {
             "CAPABILITY" | "LOGOUT" | "STARTTLS" if arguments.is_empty() => name.to_owned(),
             "AUTHENTICATE" => {
                 let mut cursor = Cursor::new(arguments);
@@ -102,7 +51,7 @@ impl Front {
             },
         };
         let code = tag.map(|tag| format!("(TAG {}) ", quote(&tag))).unwrap_or_default();
-        out.extend_from_slice(format!("OK {code}\"Nothing done.\"\r\n").as_bytes());
+        say(out, &format!("OK {code}\"Nothing done.\""));
         Step::Read
     }
 
@@ -123,105 +72,50 @@ impl Front {
         let Some((name, initial)) = parsed else {
             return self.wrong("AUTHENTICATE takes a mechanism and perhaps an initial response, as strings.", out);
         };
-        let offered = self.setup.mechanisms.iter().copied().find(|mechanism| mechanism.name().as_bytes() == name);
-        let Some(mechanism) = offered else { return self.wrong("This mechanism is not offered.", out) };
-        if !self.setup.passwords {
+        let Some(mechanism) = self.client.mechanism(&name) else {
+            return self.wrong("This mechanism is not offered.", out);
+        };
+        if !self.client.setup.passwords {
             return self.refuse_in_clear(out);
         }
         self.turn(Exchange::begin(mechanism, initial.as_ref().map(Secret::expose)), out)
     }
 
-    /// Goes where an exchange leads.
-    fn turn(&mut self, turn: Turn, out: &mut Vec<u8>) -> Step {
-        match turn {
-            Turn::Challenge(exchange, text) => {
-                out.extend_from_slice(format!("{}\r\n", quote(&text)).as_bytes());
-                self.state = State::Sasl(exchange);
-                Step::Read
-            }
-            Turn::Ask(mechanism, ask) => {
-                self.state = State::Asked(mechanism);
-                Step::Ask(ask)
-            }
-            Turn::Dismissed => self.refuse(Refusal::BadCredentials, out),
-            Turn::Malformed => self.wrong("Invalid base64.", out),
-        }
-    }
-
-    /// A string of a SASL exchange.
-    fn response(&mut self, exchange: Exchange, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
-        self.talk.note(|| "[struck out]".to_owned());
-        if exchange.is_dismissal() {
-            return self.turn(exchange.take(line), out);
-        }
-        let mut cursor = Cursor::new(line);
-        let text = cursor.string().filter(|_| cursor.end().is_some() && !is_broken).map(Secret::new);
-        match text {
-            None => self.wrong("A string is expected.", out),
-            Some(text) if text.expose() == b"*" => self.wrong("AUTHENTICATE cancelled.", out),
-            Some(text) => self.turn(exchange.take(text.expose()), out),
-        }
-    }
-
-    fn refuse(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Step {
-        let (code, text) = words(refusal);
-        out.extend_from_slice(format!("NO {code}\"{text}\"\r\n").as_bytes());
-        self.count_failure(refusal.counts(), out)
-    }
-
-    /// The end after too many failed log-ins.
-    fn count_failure(&mut self, counts: bool, out: &mut Vec<u8>) -> Step {
-        if counts && self.carry.count_failure(self.setup.max_auth_errors) {
-            return bye(Refusal::Misbehaved, "Too many failed log-ins.", out);
-        }
-        Step::Read
-    }
-
     fn refuse_in_clear(&mut self, out: &mut Vec<u8>) -> Step {
-        let (code, text) = words(Refusal::TlsRequired);
-        out.extend_from_slice(format!("NO {code}\"{text}\"\r\n").as_bytes());
+        self.say_refused(Refusal::TlsRequired, out);
         self.count_error(out)
-    }
-
-    /// One reply for one wrong command, and the end after too many.
-    fn wrong(&mut self, text: &str, out: &mut Vec<u8>) -> Step {
-        out.extend_from_slice(format!("NO \"{text}\"\r\n").as_bytes());
-        self.count_error(out)
-    }
-
-    fn count_error(&mut self, out: &mut Vec<u8>) -> Step {
-        if self.carry.count_error(self.setup.max_errors) {
-            return bye(Refusal::Misbehaved, words(Refusal::Misbehaved).1, out);
-        }
-        Step::Read
     }
 
     /// What is true on this connection at this moment; of the language, what every back end has.
     fn capabilities(&self, text: &str, out: &mut Vec<u8>) {
-        let extensions: Vec<_> = self.setup.offers.names(&super::PROTOCOL).collect();
-        let offered = self.setup.mechanisms.iter().filter(|_| self.setup.passwords);
+        let extensions: Vec<_> = self.client.setup.offers.names(&super::PROTOCOL).collect();
+        let offered = self.client.setup.mechanisms.iter().filter(|_| self.client.setup.passwords);
         let mechanisms: Vec<_> = offered.map(|mechanism| mechanism.name()).collect();
         let mut lines = vec![
             "\"IMPLEMENTATION\" \"Gatepost\"".to_owned(),
             format!("\"SIEVE\" {}", quote(&extensions.join(" "))),
             format!("\"SASL\" {}", quote(&mechanisms.join(" "))),
         ];
-        if self.setup.tls == ClientTls::Offered {
+        if self.client.setup.tls == ClientTls::Offered {
             lines.push("\"STARTTLS\"".to_owned());
         }
         lines.push("\"VERSION\" \"1.0\"".to_owned());
         lines.push(format!("OK {}", quote(text)));
-        lines.iter().for_each(|line| out.extend_from_slice(format!("{line}\r\n").as_bytes()));
+        lines.iter().for_each(|line| say(out, line));
     }
 }
 
 impl FrontGrammar for Front {
-    fn talk(&mut self) -> &mut Talk {
-        &mut self.talk
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
     }
 
     fn start(&mut self, out: &mut Vec<u8>) {
-        let greeting = format!("{} {}", self.setup.name, self.setup.greeting);
+        let greeting = format!("{} {}", self.client.setup.name, self.client.setup.greeting);
         self.capabilities(&greeting, out);
     }
 
@@ -231,60 +125,87 @@ impl FrontGrammar for Front {
     }
 
     fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
-        match std::mem::replace(&mut self.state, State::Command) {
-            State::Sasl(exchange) => self.response(exchange, line, is_broken, out),
-            State::Command | State::Asked(_) => self.obey(line, is_broken, out),
+        let mut cursor = Cursor::new(line);
+        let name = cursor.word().unwrap_or_default();
+        self.keep_trace(&name, cursor.rest());
+        if is_broken {
+            return match name.as_str() {
+                "AUTHENTICATE" if !self.client.setup.passwords => self.refuse_in_clear(out),
+                _ => self.wrong("Lines end in CRLF, and a literal may not stand here.", out),
+            };
+        }
+        match name.as_str() {
+            "CAPABILITY" if cursor.end().is_some() => {
+                self.capabilities("Capability completed.", out);
+                Step::Read
+            }
+            "LOGOUT" if cursor.end().is_some() => {
+                say(out, "OK \"Logging out.\"");
+                Step::Close(Outcome::LoggedOut)
+            }
+            "NOOP" => self.noop(cursor, out),
+            "STARTTLS" if cursor.end().is_some() => match self.client.setup.tls {
+                ClientTls::Offered => {
+                    say(out, "OK \"Begin TLS negotiation now.\"");
+                    Step::StartTls
+                }
+                ClientTls::Up => self.wrong("TLS is already active.", out),
+                ClientTls::Never => self.wrong("TLS is not available here.", out),
+            },
+            "AUTHENTICATE" => self.authenticate(cursor, out),
+            _ => self.wrong("Unknown command, or not allowed before log-in.", out),
         }
     }
 
     /// A literal is announced: clients send theirs unasked (RFC 5804, section 1.4), and only credentials come in one.
     fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
-        let carries = matches!(self.state, State::Sasl(_)) || (self.setup.passwords && self.word() == b"AUTHENTICATE");
-        let is_fit = !announced.waits && announced.size <= LINE_BYTES_MAX as u64 && !self.talk.is_broken();
+        let carries = matches!(self.client.log_in, LogIn::Exchanging(_))
+            || (self.client.setup.passwords && self.word() == b"AUTHENTICATE");
+        let is_fit = !announced.waits && announced.size <= LINE_BYTES_MAX as u64 && !self.client.talk.is_broken();
         if carries && is_fit {
-            self.talk.accept_literal();
+            self.client.talk.accept_literal();
             return Step::Read;
         }
-        if self.talk.reject_literal() { Step::Read } else { bye(Refusal::Misbehaved, "Literal too large.", out) }
+        self.reject_literal(out)
     }
 
-    fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> Step {
-        let State::Asked(mechanism) = std::mem::replace(&mut self.state, State::Command) else { return Step::Read };
-        match answer {
-            Answer::Challenge(message) => self.turn(Exchange::carry(mechanism, message), out),
-            Answer::Welcome(Welcome { status, .. }) => {
-                out.extend_from_slice(status);
-                out.extend_from_slice(b"\r\n");
-                Step::Through
-            }
-            Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &self.setup.oauth) {
-                Some(turn) => self.turn(turn, out),
-                None => self.refuse(Refusal::BadCredentials, out),
+    /// It comes as a string.
+    fn response(&self, line: &[u8], is_broken: bool) -> Result<Secret, &'static str> {
+        let mut cursor = Cursor::new(line);
+        match cursor.string().map(Secret::new) {
+            Some(text) if cursor.end().is_some() && !is_broken => match text.expose() {
+                b"*" => Err("AUTHENTICATE cancelled."),
+                _ => Ok(text),
             },
-            Answer::Refused(refusal) => self.refuse(*refusal, out),
-            Answer::Passed(text) => {
-                out.extend_from_slice(format!("NO {text}\r\n").as_bytes());
-                self.count_failure(passed_counts(text), out)
-            }
+            _ => Err("A string is expected."),
         }
     }
 
-    fn end(&mut self, refusal: Refusal, text: Option<&'static str>, out: &mut Vec<u8>) -> Step {
-        bye(refusal, text.unwrap_or(words(refusal).1), out)
+    fn say_challenge(&self, text: &str, out: &mut Vec<u8>) {
+        say(out, &quote(text));
     }
 
-    fn carry(&self) -> Carry {
-        self.carry
+    fn say_refused(&self, refusal: Refusal, out: &mut Vec<u8>) {
+        let (code, text) = words(refusal);
+        say(out, &format!("NO {code}\"{text}\""));
     }
 
-    fn is_exchanging(&self) -> bool {
-        matches!(self.state, State::Sasl(_))
+    fn say_passed(&self, text: &str, out: &mut Vec<u8>) -> bool {
+        say(out, &format!("NO {text}"));
+        passed_counts(text)
+    }
+
+    fn say_wrong(&self, text: &str, out: &mut Vec<u8>) {
+        say(out, &format!("NO \"{text}\""));
+    }
+
+    fn say_bye(&self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
+        let (code, own) = words(refusal);
+        say(out, &format!("BYE {code}\"{}\"", text.unwrap_or(own)));
     }
 }
 
-/// The last words, and the end.
-fn bye(refusal: Refusal, text: &str, out: &mut Vec<u8>) -> Step {
-    let (code, _) = words(refusal);
-    out.extend_from_slice(format!("BYE {code}\"{text}\"\r\n").as_bytes());
-    Step::Close(Outcome::Refused(refusal))
+fn say(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
