@@ -84,12 +84,13 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         Ok::<_, String>(path)
     };
     let certificates = make("certificates")?;
-    let ports: [u16; 16] = match options.port_base {
+    let ports: [u16; 22] = match options.port_base {
         None => free_ports()?,
         Some(base) => std::array::from_fn(|n| base + n as u16),
     };
-    let [imap, imaps, pop3, pop3s, a @ .., _, _, _, _, _, _] = ports;
-    let [.., b0, b1, b2, b3, b4, b5] = ports;
+    let [imap, imaps, pop3, pop3s, stores @ ..] = ports;
+    let (a, b) = stores.split_at(stores.len() / 2);
+    let of_store = |ports: &[u16]| <[u16; 9]>::try_from(ports).map_err(|_| "a Dovecot has other ports".to_owned());
     let authority = Authority::create(&certificates)?;
     let store = authority.issue("store", &["localhost", "127.0.0.1"])?;
     let front = authority.issue("front", &["localhost", "127.0.0.1"])?;
@@ -98,8 +99,8 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         here.map(|&(user, password, _)| Mailbox { user, password }).collect::<Vec<_>>()
     };
     let stores = [
-        Dovecot::start_on(&make("store-a")?, &store, &mailboxes("store-a"), a)?,
-        Dovecot::start_on(&make("store-b")?, &store, &mailboxes("store-b"), [b0, b1, b2, b3, b4, b5])?,
+        Dovecot::start_on(&make("store-a")?, &store, &mailboxes("store-a"), of_store(a)?)?,
+        Dovecot::start_on(&make("store-b")?, &store, &mailboxes("store-b"), of_store(b)?)?,
     ];
     for (user, _, store) in USERS {
         let dovecot = &stores[usize::from(store == "store-b")];

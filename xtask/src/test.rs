@@ -5,13 +5,16 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 24] = [
+const PACKAGES: [&str; 29] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
     "dovecot-pop3d",
     "dovecot-managesieved",
     "dovecot-sieve",
+    "dovecot-submissiond",
+    "dovecot-lmtpd",
+    "postfix",
     "slapd",
     "postgresql",
     "postgresql-client",
@@ -23,6 +26,8 @@ const PACKAGES: [&str; 24] = [
     "mutt",
     "fetchmail",
     "mpop",
+    "msmtp",
+    "swaks",
     "sieve-connect",
     "gsasl",
     "python3",

@@ -1,4 +1,4 @@
-//! Dovecot as a back end: one server of IMAP, POP3 and perhaps `ManageSieve` in one folder, run by an ordinary user.
+//! Dovecot as a back end: one server of all that is installed of it, in one folder, run by an ordinary user.
 
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ pub const MASTER: &str = "gatepost";
 /// Its password.
 pub const MASTER_PASSWORD: &str = "master of all";
 
-/// Pigeonhole's server of `ManageSieve`.
-const MANAGESIEVE: &str = "/usr/lib/dovecot/managesieve";
+/// The programs of its packages, beside IMAP's and POP3's, which are always there.
+const PROGRAMS: &str = "/usr/lib/dovecot";
 
 /// A user of a Dovecot.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,12 @@ pub struct Dovecot {
     pub pop3s: u16,
     /// `ManageSieve` with STARTTLS, where Pigeonhole is installed.
     pub sieve: u16,
+    /// Submission with STARTTLS, where it is installed.
+    pub submission: u16,
+    /// Where it passes on what is submitted: whoever wants it sees to it that somebody listens there.
+    pub relay: u16,
+    /// LMTP, where it is installed.
+    pub lmtp: u16,
 }
 
 impl Dovecot {
@@ -52,8 +58,8 @@ impl Dovecot {
     }
 
     /// As [`Dovecot::start`], on these ports.
-    pub fn start_on(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>], ports: [u16; 6]) -> Result<Self> {
-        let [imap, imaps, haproxy, pop3, pop3s, sieve] = ports;
+    pub fn start_on(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>], ports: [u16; 9]) -> Result<Self> {
+        let [imap, imaps, haproxy, pop3, pop3s, sieve, submission, relay, lmtp] = ports;
         context(std::fs::create_dir_all(folder.join("mail")), folder.display())?;
         context(std::fs::copy(&certificate.chain, folder.join("cert.pem")), "certificate")?;
         context(std::fs::copy(&certificate.key, folder.join("key.pem")), "key")?;
@@ -63,7 +69,20 @@ impl Dovecot {
         write(folder, "users", &lines(users))?;
         write(folder, "masters", &lines(&[Mailbox { user: MASTER, password: MASTER_PASSWORD }]))?;
         let server = Server::default();
-        let mut dovecot = Self { folder: folder.to_owned(), server, imap, imaps, haproxy, pop3, pop3s, sieve };
+        let folder_of_its_own = folder.to_owned();
+        let mut dovecot = Self {
+            folder: folder_of_its_own,
+            server,
+            imap,
+            imaps,
+            haproxy,
+            pop3,
+            pop3s,
+            sieve,
+            submission,
+            relay,
+            lmtp,
+        };
         write(folder, "dovecot.conf", &dovecot.configuration()?)?;
         give_away(folder)?;
         dovecot.resume()?;
@@ -111,22 +130,68 @@ impl Dovecot {
             .map_err(|()| format!("Dovecot's log never said {text:?}:\n{}", self.log()))
     }
 
+    /// The socket by which another server can have clients authenticated.
+    pub fn auth_socket(&self) -> PathBuf {
+        self.folder.join("run/auth-clients")
+    }
+
+    /// The messages of a user that were delivered, as they lie there.
+    pub fn delivered(&self, user: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.join("mail").join(user).join("Maildir/new")).into_iter().flatten();
+        entries.flatten().map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default()).collect()
+    }
+
+    /// Waits until so many messages were delivered to a user, and gives them.
+    pub fn wait_for_delivered(&self, user: &str, count: usize) -> Result<Vec<String>> {
+        wait_for(|| self.delivered(user).len() >= count)
+            .map_err(|()| format!("{user} never had {count} messages:\n{}", self.log()))?;
+        Ok(self.delivered(user))
+    }
+
+    /// What is installed of protocols that not every test needs: their names and services.
+    fn installed(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Self { sieve, submission, relay, lmtp, .. } = self;
+        let listener =
+            |name: &str, port: &u16| format!("inet_listener {name} {{\n address = 127.0.0.1\n port = {port}\n }}\n");
+        let all = [
+            (
+                "sieve",
+                "managesieve",
+                format!("service managesieve-login {{\n chroot =\n{}}}\n", listener("sieve", sieve)),
+            ),
+            (
+                "submission",
+                "submission",
+                format!(
+                    "submission_relay_host = 127.0.0.1\nsubmission_relay_port = {relay}\nsubmission_relay_trusted = yes\nhostname = store.example.org\n\
+                     service submission-login {{\n chroot =\n{}}}\n",
+                    listener("submission", submission)
+                ),
+            ),
+            (
+                "lmtp",
+                "lmtp",
+                format!(
+                    "postmaster_address = postmaster@example.org\nservice lmtp {{\n process_limit = 100\n{}}}\n",
+                    listener("lmtp", lmtp)
+                ),
+            ),
+        ];
+        let is_installed = |program: &str| Path::new(PROGRAMS).join(program).exists();
+        all.into_iter().filter(move |(_, program, _)| is_installed(program)).map(|(name, _, service)| (name, service))
+    }
+
     fn configuration(&self) -> Result<String> {
         let (user, group) = identity()?;
         let folder = self.folder.display();
         let Self { imap, imaps, haproxy, pop3, pop3s, .. } = self;
-        let (sieve, sieve_service) = if Path::new(MANAGESIEVE).exists() {
-            let port = self.sieve;
-            let listener = format!("inet_listener sieve {{\n address = 127.0.0.1\n port = {port}\n }}\n");
-            (" sieve", format!("service managesieve-login {{\n chroot =\n{listener}}}\n"))
-        } else {
-            ("", String::new())
-        };
+        let more: String = self.installed().map(|(name, _)| format!(" {name}")).collect();
+        let services: String = self.installed().map(|(_, service)| service).collect();
         Ok(format!(
             "base_dir = {folder}/run\nstate_dir = {folder}/run\nlog_path = {folder}/dovecot.log\n\
              login_log_format_elements = user=<%u> method=%m rip=%r rport=%b %c session=<%{{session}}>\n\
              default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\nfirst_valid_uid = 1\n\
-             protocols = imap pop3{sieve}\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
+             protocols = imap pop3{more}\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
              ssl = yes\nssl_cert = <{folder}/cert.pem\nssl_key = <{folder}/key.pem\nssl_min_protocol = TLSv1.2\n\
              disable_plaintext_auth = no\nauth_mechanisms = plain login\nauth_failure_delay = 0\nauth_master_user_separator = *\n\
              login_trusted_networks = 127.0.0.0/8\nhaproxy_trusted_networks = 127.0.0.0/8\n\
@@ -145,9 +210,9 @@ impl Dovecot {
              service pop3-login {{\n chroot =\n\
              inet_listener pop3 {{\n address = 127.0.0.1\n port = {pop3}\n }}\n\
              inet_listener pop3s {{\n address = 127.0.0.1\n port = {pop3s}\n ssl = yes\n }}\n}}\n\
-             {sieve_service}\
+             {services}\
              service anvil {{\n unix_listener anvil-auth-penalty {{\n mode = 0\n }}\n chroot =\n client_limit = 20000\n}}\n\
-             service auth {{\n client_limit = 20000\n}}\n\
+             service auth {{\n client_limit = 20000\n unix_listener auth-clients {{\n mode = 0666\n }}\n}}\n\
              service stats {{\n chroot =\n client_limit = 20000\n}}\n\
              service imap-hibernate {{\n chroot =\n}}\n"
         ))

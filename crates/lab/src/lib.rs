@@ -9,6 +9,7 @@ mod databases;
 mod dovecot;
 mod gatepost;
 mod ports;
+mod postfix;
 mod process;
 mod slapd;
 
@@ -18,6 +19,7 @@ pub use databases::{DATABASE_PASSWORD, DATABASE_USER, Database, DatabaseKind};
 pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox, give_away, identity};
 pub use gatepost::Gatepost;
 pub use ports::{free_port, free_ports};
+pub use postfix::{Postfix, PostfixSetup};
 pub use process::{Process, Server, wait_for_port};
 pub use slapd::{LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Person, Slapd};
 
