@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (u8, Vec<Vec<u8>>)| gatepost_fuzz::back("imap", b"S STARTTLS\r\n", input.0, &input.1));
+fuzz_target!(|input: (u8, Vec<Vec<u8>>)| gatepost_fuzz::back("imap", &["S STARTTLS\r\n"], input.0, &input.1));

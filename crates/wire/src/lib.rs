@@ -18,6 +18,7 @@ pub mod sasl;
 pub mod scram;
 mod secret;
 pub mod sieve;
+pub mod smtp;
 mod text;
 
 pub use protocols::{

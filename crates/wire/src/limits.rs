@@ -26,6 +26,12 @@ pub const ID_VALUE_BYTES_MAX: usize = 1024;
 pub const CLIENT_ID_BYTES_MAX: usize = 4096;
 /// Longest line with an initial response in POP3, its end included (RFC 5034, section 4).
 pub const POP3_AUTH_LINE_BYTES_MAX: usize = 255;
+/// Longest line of a command in SMTP, its end included, that every server must take (RFC 5321, section 4.5.3.1.4).
+pub const SMTP_LINE_BYTES_MAX: usize = 512;
+/// Longest name by which a client of SMTP calls itself (RFC 5321, section 4.5.3.1.2).
+pub const HELO_BYTES_MAX: usize = 255;
+/// Most lines of one reply in SMTP.
+pub const REPLY_LINES_MAX: usize = 100;
 /// Longest line that a back end may send while it is logged in to.
 pub const BACK_LINE_BYTES_MAX: usize = 64 * 1024;
 /// All that a back end may send until it has answered the log-in.

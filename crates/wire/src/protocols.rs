@@ -2,13 +2,14 @@
 //! must have words for, and the table in which it is one row.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use crate::imap;
 use crate::pop3;
 use crate::secret::Secret;
 use crate::sieve;
+use crate::smtp;
 
 /// A protocol Gatepost speaks: one row of [`PROTOCOLS`].
 #[derive(Debug)]
@@ -54,33 +55,52 @@ pub enum Inband {
 
 /// Which of a protocol's [`Protocol::learnt`] capabilities there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Offers(pub u64);
+pub struct Offers {
+    /// One bit for each, in the table's order.
+    bits: u64,
+    /// The number that stands with one of them: SMTP's SIZE, in bytes.
+    number: Option<NonZeroU64>,
+}
 
 impl Offers {
     /// None of them, as long as nothing is known.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { bits: 0, number: None };
 
-    /// Those that stand in a back end's list, words divided by spaces.
+    /// Those that stand in a back end's list, words divided by spaces; a number stands as `NAME=NUMBER`.
     pub fn of(protocol: &Protocol, list: &str) -> Self {
-        let stands = |name: &&str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
-        let bits = protocol.learnt.iter().enumerate().filter(|(_, name)| stands(name)).map(|(n, _)| 1 << n);
-        Self(bits.sum())
+        let mut offers = Self::NONE;
+        for word in list.split(' ') {
+            let (word, number) = word.split_once('=').unwrap_or((word, ""));
+            let Some(at) = protocol.learnt.iter().position(|name| word.eq_ignore_ascii_case(name)) else { continue };
+            offers.bits |= 1 << at;
+            offers.number = number.parse().ok().or(offers.number);
+        }
+        offers
     }
 
-    /// Those that both have.
+    /// What both have: of their numbers the smaller one, since no number is no limit.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
+    pub fn and(self, other: Self) -> Self {
+        let number = match (self.number, other.number) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        Self { bits: self.bits & other.bits, number }
     }
 
     /// Their names, in the table's order.
     pub fn names(self, protocol: &'static Protocol) -> impl Iterator<Item = &'static str> {
-        protocol.learnt.iter().enumerate().filter(move |(n, _)| self.0 & (1 << n) != 0).map(|(_, name)| *name)
+        protocol.learnt.iter().enumerate().filter(move |(n, _)| self.bits & (1 << n) != 0).map(|(_, name)| *name)
+    }
+
+    /// The number that stands with one of them.
+    pub const fn number(self) -> Option<NonZeroU64> {
+        self.number
     }
 }
 
 /// Every protocol. Listeners, configuration sections, metric labels and fuzz targets follow from it.
-pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL, pop3::PROTOCOL, sieve::PROTOCOL];
+pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL, pop3::PROTOCOL, sieve::PROTOCOL, smtp::SUBMISSION];
 
 /// The state machine towards a client, from the greeting to the log-in.
 pub trait Front: Send {
@@ -112,6 +132,8 @@ pub struct Introduction {
     pub id: Vec<(String, String)>,
     /// It wants UTF-8 (POP3's UTF8, RFC 6856).
     pub utf8: bool,
+    /// What it called itself (SMTP's EHLO).
+    pub helo: Option<String>,
 }
 
 /// What happens to a [`Front`].
@@ -519,7 +541,7 @@ pub struct BackSetup {
     pub client: Option<ClientFacts>,
     /// What the client said before its log-in.
     pub introduction: Introduction,
-    /// Our own greeting's text, by which a loop is seen.
+    /// Our own greeting, by which a loop is seen: our name and its text.
     pub own_greeting: String,
     /// Keep what is said, for the log.
     pub trace: bool,

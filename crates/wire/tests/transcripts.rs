@@ -1,4 +1,4 @@
-//! Replays the conversations in `src/*/transcripts`: whole, a byte at a time, and cut at every point.
+//! Replays the conversations in `src/*/transcripts` (of SMTP's family, `src/smtp/transcripts/*`): whole, a byte at a time, and cut at every point.
 //!
 //! A transcript begins with `front` or `back` and settings as `key=value`. Then, a line each:
 //! `C:` and `S:` what client and server say (`C>` and `S>` without a line end; `\r \n \0 \xNN` are
@@ -164,7 +164,11 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
                     .map(|client| (client.parse().expect("an address"), "192.0.2.9:110".parse().expect("an address"))),
                 session: session.to_owned(),
             }),
-            introduction: Introduction { id: Vec::new(), utf8: get("utf8") == Some("yes") },
+            introduction: Introduction {
+                id: Vec::new(),
+                utf8: get("utf8") == Some("yes"),
+                helo: get("helo").map(text),
+            },
             own_greeting: "mail.example.org Gatepost ready.".into(),
             trace: false,
         };
@@ -314,8 +318,9 @@ fn transcripts() -> Vec<(&'static Protocol, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     for protocol in PROTOCOLS {
-        let folder = folder.join(protocol.name).join("transcripts");
-        let entries = std::fs::read_dir(folder).expect("transcripts");
+        let own = folder.join(protocol.name).join("transcripts");
+        let in_family = folder.join("smtp/transcripts").join(protocol.name);
+        let entries = std::fs::read_dir(&in_family).or_else(|_| std::fs::read_dir(own)).expect("transcripts");
         let mut found: Vec<_> = entries.map(|entry| (protocol, entry.expect("an entry").path())).collect();
         assert!(!found.is_empty(), "{} has no transcript", protocol.name);
         found.sort_by(|(_, a), (_, b)| a.cmp(b));

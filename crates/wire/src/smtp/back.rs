@@ -1,0 +1,307 @@
+//! The state machine towards a server of SMTP.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use super::reply::{Replies, Reply};
+use super::{EXTENSIONS, SIZE};
+use crate::conversation::{BackGrammar, Talk};
+use crate::frame::Framer;
+use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::sasl;
+use crate::secret::Secret;
+use crate::text::printable;
+
+/// See the module's documentation.
+pub(super) struct Back {
+    setup: BackSetup,
+    talk: Talk,
+    state: State,
+    replies: Replies,
+    /// What it can do, on the channel in use now: a line each, in capitals.
+    extensions: Vec<String>,
+}
+
+/// Where the conversation stands.
+enum State {
+    Greeting,
+    /// EHLO is said.
+    Hello(Stage),
+    StartTls,
+    /// STARTTLS is agreed; TLS comes up elsewhere.
+    Securing,
+    Xclient,
+    /// The log-in is sent, but for the pieces that wait for the back end's word.
+    LogIn {
+        pieces: VecDeque<Secret>,
+        /// What is said once, should the back end then ask for more: it refuses a token.
+        dismissal: Option<&'static [u8]>,
+        is_dismissed: bool,
+    },
+    Leaving,
+    Over,
+}
+
+/// What the back end has just heard EHLO for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// To hear whether it offers STARTTLS, and nothing else.
+    Clear,
+    /// On the channel that is used.
+    Ready,
+    /// After XCLIENT, which puts everything back to the beginning.
+    Introduced,
+}
+
+impl Back {
+    pub(super) fn new(setup: BackSetup) -> Self {
+        let talk = Talk::new(Framer::of_lines(BACK_LINE_BYTES_MAX), setup.trace);
+        Self { setup, talk, state: State::Greeting, replies: Replies::default(), extensions: Vec::new() }
+    }
+
+    /// Whether this is the greeting of a front of ours with the same name and text.
+    fn is_own(&self, reply: &Reply) -> bool {
+        let own = &self.setup.own_greeting;
+        let name = self.own_name();
+        let text = reply.text();
+        text.strip_prefix(name).and_then(|text| text.strip_prefix(" ESMTP")) == own.strip_prefix(name)
+    }
+
+    /// Our name, with which our greeting begins.
+    fn own_name(&self) -> &str {
+        self.setup.own_greeting.split(' ').next().unwrap_or_default()
+    }
+
+    fn say_hello(&mut self, stage: Stage, out: &mut Vec<u8>) -> BackStep {
+        let helo = match (stage, self.setup.introduction.helo.as_deref()) {
+            // Who is introduced speaks for itself: Postfix goes by this, whatever XCLIENT said.
+            (Stage::Introduced, Some(helo)) if helo.is_ascii() => helo,
+            _ => self.own_name(),
+        };
+        out.extend_from_slice(format!("EHLO {helo}\r\n").as_bytes());
+        self.state = State::Hello(stage);
+        BackStep::Read
+    }
+
+    fn greeted(&mut self, stage: Stage, reply: Reply, out: &mut Vec<u8>) -> BackStep {
+        // The first line is its name.
+        self.extensions = reply.lines.into_iter().skip(1).map(|line| line.to_ascii_uppercase()).collect();
+        if stage == Stage::Clear {
+            if self.extension("STARTTLS").is_none() {
+                return BackStep::Fault(BackFault::NoStartTls);
+            }
+            out.extend_from_slice(b"STARTTLS\r\n");
+            self.state = State::StartTls;
+            return BackStep::Read;
+        }
+        match (&self.setup.aim, &self.setup.client) {
+            (BackAim::Check, _) => {
+                out.extend_from_slice(b"QUIT\r\n");
+                self.state = State::Leaving;
+                BackStep::Read
+            }
+            (BackAim::LogIn(_), Some(facts)) if stage == Stage::Ready => {
+                let line = self.extension("XCLIENT").and_then(|known| self.xclient(facts, known));
+                match line {
+                    Some(line) => {
+                        out.extend_from_slice(line.as_bytes());
+                        self.state = State::Xclient;
+                        BackStep::Read
+                    }
+                    None => self.log_in(out),
+                }
+            }
+            _ => self.log_in(out),
+        }
+    }
+
+    /// Says on whose behalf we come, in those words that the back end knows and as far as a line goes; `None`: in none.
+    fn xclient(&self, ClientFacts { addresses, session }: &ClientFacts, known: &str) -> Option<String> {
+        let mut facts = Vec::new();
+        if let Some((client, local)) = addresses {
+            facts.extend([
+                ("ADDR", address(client.ip())),
+                ("PORT", client.port().to_string()),
+                // Left out, it would be taken for ours.
+                ("NAME", "[UNAVAILABLE]".to_owned()),
+                ("DESTADDR", address(local.ip())),
+                ("DESTPORT", local.port().to_string()),
+            ]);
+        }
+        facts.push(("PROTO", "ESMTP".to_owned()));
+        facts.push(("SESSION", xtext(session)));
+        facts.extend(self.setup.introduction.helo.as_deref().map(|helo| ("HELO", xtext(helo))));
+        let mut line = String::from("XCLIENT");
+        for (name, value) in facts {
+            let is_known = known.split(' ').any(|word| word == name);
+            if is_known && line.len() + name.len() + value.len() + 4 <= SMTP_LINE_BYTES_MAX {
+                line.extend([" ", name, "=", &value]);
+            }
+        }
+        line.push_str("\r\n");
+        line.contains('=').then_some(line)
+    }
+
+    fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
+        // A look has left before it comes to this.
+        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
+        let secret = match &login.proof {
+            Proof::Password(secret) | Proof::Token(secret) => secret,
+        };
+        let offered = self.extension("AUTH").unwrap_or_default();
+        let takes = |way: Mechanism| offered.split(' ').any(|name| name == way.name());
+        let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
+        let name = mechanism.name().as_bytes();
+        let messages = sasl::messages(mechanism, login, secret);
+        let mut messages: VecDeque<_> = messages.iter().map(sasl::encode_secret).collect();
+        let is_short = |message: &Secret| name.len() + message.expose().len() + 8 <= SMTP_LINE_BYTES_MAX;
+        let mut pieces = VecDeque::new();
+        match messages.pop_front() {
+            // LOGIN's first word is the server's.
+            Some(first) if mechanism != Mechanism::Login && is_short(&first) => {
+                pieces.push_back(line(&[b"AUTH ", name, b" ", first.expose()]));
+            }
+            first => {
+                pieces.push_back(line(&[b"AUTH ", name]));
+                pieces.extend(first.iter().map(|message| line(&[message.expose()])));
+            }
+        }
+        pieces.extend(messages.iter().map(|message| line(&[message.expose()])));
+        if let Some(first) = pieces.pop_front() {
+            out.extend_from_slice(first.expose());
+        }
+        let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
+        self.talk.note(|| format!("C: AUTH {} [struck out]", mechanism.name()));
+        self.state = State::LogIn { pieces, dismissal, is_dismissed: false };
+        BackStep::Read
+    }
+
+    fn log_in_answered(
+        &mut self,
+        mut pieces: VecDeque<Secret>,
+        dismissal: Option<&'static [u8]>,
+        is_dismissed: bool,
+        reply: &Reply,
+        out: &mut Vec<u8>,
+    ) -> BackStep {
+        match reply.code {
+            334 => {
+                if let Some(piece) = pieces.pop_front() {
+                    out.extend_from_slice(piece.expose());
+                    self.state = State::LogIn { pieces, dismissal, is_dismissed };
+                } else if let Some(words) = dismissal {
+                    out.extend_from_slice(words);
+                    self.state = State::LogIn { pieces, dismissal: None, is_dismissed: true };
+                } else {
+                    return BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"));
+                }
+                BackStep::Read
+            }
+            200..=299 if pieces.is_empty() => {
+                BackStep::Done(Welcome { status: reply.joined().into_bytes(), ..self.farewell() })
+            }
+            400..=499 => BackStep::Fault(BackFault::Unavailable(reply.joined())),
+            code if code == 535 || is_dismissed => BackStep::BadCredentials,
+            500..=504 => BackStep::Fault(BackFault::NotUnderstood),
+            505..=599 => BackStep::Passed(reply.joined()),
+            _ => BackStep::Fault(BackFault::Protocol("it answers out of turn")),
+        }
+    }
+
+    /// What it can do, of that which clients may be told.
+    fn farewell(&self) -> Welcome {
+        let told = EXTENSIONS.iter().filter_map(|name| {
+            let parameters = self.extension(name)?;
+            let has_number = *name == SIZE && parameters.parse::<u64>().is_ok();
+            Some(if has_number { format!("{name}={parameters}") } else { (*name).to_owned() })
+        });
+        Welcome { capabilities: Some(told.collect::<Vec<_>>().join(" ")), ..Welcome::default() }
+    }
+
+    /// The parameters of an extension, where it has that.
+    fn extension(&self, name: &str) -> Option<&str> {
+        self.extensions.iter().find_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            // Old servers write AUTH=LOGIN.
+            if rest.is_empty() { Some(rest) } else { rest.strip_prefix([' ', '=']) }
+        })
+    }
+}
+
+impl BackGrammar for Back {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
+        let reply = match self.replies.line(line) {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return BackStep::Read,
+            Err(_) if matches!(self.state, State::Greeting) => {
+                return BackStep::Fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX)));
+            }
+            Err(what) => return BackStep::Fault(BackFault::Protocol(what)),
+        };
+        let is_good = matches!(reply.code, 200..=299);
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Leaving => BackStep::Done(self.farewell()),
+            State::Greeting if reply.code == 220 && self.is_own(&reply) => BackStep::Fault(BackFault::Loop),
+            State::Greeting if reply.code == 220 => {
+                self.say_hello(if self.setup.starttls { Stage::Clear } else { Stage::Ready }, out)
+            }
+            State::LogIn { pieces, dismissal, is_dismissed } => {
+                self.log_in_answered(pieces, dismissal, is_dismissed, &reply, out)
+            }
+            State::StartTls if is_good => {
+                self.state = State::Securing;
+                self.extensions.clear();
+                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+            }
+            State::StartTls => BackStep::Fault(BackFault::NoStartTls),
+            State::Hello(stage) if is_good => self.greeted(stage, reply, out),
+            // It has greeted anew, and forgotten what came before.
+            State::Xclient if is_good => self.say_hello(Stage::Introduced, out),
+            // That it doesn't believe us is its own affair.
+            State::Xclient if !reply.is_transient() => self.log_in(out),
+            _ if reply.is_transient() => BackStep::Fault(BackFault::Unavailable(reply.joined())),
+            State::Greeting => BackStep::Fault(BackFault::Greeting(reply.joined())),
+            State::Hello(_) => BackStep::Fault(BackFault::Protocol("it refuses EHLO")),
+            State::Xclient | State::Securing | State::Over => {
+                BackStep::Fault(BackFault::Protocol("it speaks out of turn"))
+            }
+        }
+    }
+
+    fn tls_up(&mut self, out: &mut Vec<u8>) -> BackStep {
+        self.say_hello(Stage::Ready, out)
+    }
+
+    fn left(&mut self) -> Option<Welcome> {
+        matches!(self.state, State::Leaving).then(|| self.farewell())
+    }
+}
+
+/// An address as XCLIENT has it.
+fn address(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("IPV6:{ip}"),
+    }
+}
+
+/// Text as an attribute's value (RFC 1891, section 5).
+fn xtext(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'+' | b'=' | 0..=32 | 127.. => format!("+{byte:02X}"),
+        _ => char::from(byte).to_string(),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// One line, made in one piece so that no copy of a secret is left behind.
+fn line(words: &[&[u8]]) -> Secret {
+    let mut pieces = words.to_vec();
+    pieces.push(b"\r\n");
+    Secret::new(pieces.concat())
+}

@@ -1,0 +1,203 @@
+//! The state machine towards a client that submits mail.
+
+use super::{SUBMISSION, passed_counts, words};
+use crate::conversation::{Client, FrontGrammar};
+use crate::exchange::Exchange;
+use crate::frame::{Announced, Framer};
+use crate::limits::{HELO_BYTES_MAX, LINE_BYTES_MAX};
+use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
+use crate::secret::Secret;
+
+/// See the module's documentation.
+pub(super) struct Front {
+    client: Client,
+    /// It has said EHLO, and so knows what there is.
+    is_extended: bool,
+}
+
+/// Commands that say nothing secret, and those that only make sense after a log-in.
+const PLAIN_COMMANDS: [&[u8]; 8] = [b"EHLO", b"HELO", b"STARTTLS", b"NOOP", b"RSET", b"HELP", b"QUIT", b"XCLIENT"];
+const LATER_COMMANDS: [&[u8]; 8] = [b"MAIL", b"RCPT", b"DATA", b"VRFY", b"EXPN", b"ETRN", b"BURL", b"TURN"];
+
+impl Front {
+    pub(super) fn new(setup: FrontSetup) -> Self {
+        Self { client: Client::new(setup, Framer::of_lines(LINE_BYTES_MAX)), is_extended: false }
+    }
+
+    /// Only what can't hold a secret is kept as it is.
+    fn keep_trace(&mut self, word: &[u8], argument: &[u8]) {
+        self.client.talk.note(|| match word {
+            word if PLAIN_COMMANDS.contains(&word) => {
+                format!("{} {}", String::from_utf8_lossy(word), String::from_utf8_lossy(argument))
+            }
+            b"AUTH" => {
+                let named = first_word(argument).to_ascii_uppercase();
+                let known = Mechanism::SASL.iter().map(|mechanism| mechanism.name());
+                let name = known.into_iter().find(|name| name.as_bytes() == named).unwrap_or_default();
+                format!("AUTH {name} [struck out]")
+            }
+            // Whatever it is, it may be a password that came without being asked for.
+            _ => "[struck out]".to_owned(),
+        });
+    }
+
+    fn hello(&mut self, is_extended: bool, name: &[u8], out: &mut Vec<u8>) -> Step {
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        if name.is_empty() || name.len() > HELO_BYTES_MAX || name.contains(|c: char| c.is_control() || c == ' ') {
+            return self.wrong("501 5.5.4 EHLO takes a host name or an address literal.", out);
+        }
+        self.client.introduction.helo = Some(name.to_owned());
+        self.is_extended = is_extended;
+        let mut lines = vec![self.client.setup.name.clone()];
+        if is_extended {
+            lines.extend(self.extensions());
+        }
+        let last = lines.len() - 1;
+        for (n, line) in lines.iter().enumerate() {
+            say(out, &format!("250{}{line}", if n == last { ' ' } else { '-' }));
+        }
+        Step::Read
+    }
+
+    /// What is true on this connection at this moment; of what only back ends can do, what all of them do.
+    fn extensions(&self) -> Vec<String> {
+        let setup = &self.client.setup;
+        let offered = setup.offers.names(&SUBMISSION).map(|name| match setup.offers.number() {
+            Some(number) if name == super::SIZE => format!("{name} {number}"),
+            _ => name.to_owned(),
+        });
+        let mut lines: Vec<String> = offered.collect();
+        if setup.tls == ClientTls::Offered {
+            lines.push("STARTTLS".to_owned());
+        }
+        if setup.passwords && !setup.mechanisms.is_empty() {
+            let names: Vec<_> = setup.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+            lines.push(format!("AUTH {}", names.join(" ")));
+        }
+        lines
+    }
+
+    fn auth(&mut self, arguments: &[u8], out: &mut Vec<u8>) -> Step {
+        if !self.client.setup.passwords {
+            let (code, text) = words(Refusal::TlsRequired);
+            return self.wrong(&format!("{code} {text}"), out);
+        }
+        if !self.is_extended {
+            return self.wrong("503 5.5.1 EHLO comes first.", out);
+        }
+        let mut arguments = arguments.splitn(2, |&b| b == b' ');
+        let name = arguments.next().unwrap_or_default().to_ascii_uppercase();
+        let Some(mechanism) = self.client.mechanism(&name) else {
+            return self.wrong("504 5.5.4 This mechanism is not offered.", out);
+        };
+        self.turn(Exchange::begin(mechanism, arguments.next()), out)
+    }
+}
+
+impl FrontGrammar for Front {
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    fn start(&mut self, out: &mut Vec<u8>) {
+        let FrontSetup { name, greeting, .. } = &self.client.setup;
+        say(out, &format!("220 {name} ESMTP {greeting}"));
+    }
+
+    fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step {
+        let word = first_word(line);
+        let argument = line[word.len()..].trim_ascii();
+        let word = word.to_ascii_uppercase();
+        self.keep_trace(&word, argument);
+        if is_broken {
+            return self.wrong("500 5.5.2 Lines end in CRLF.", out);
+        }
+        match word.as_slice() {
+            b"EHLO" => self.hello(true, argument, out),
+            b"HELO" => self.hello(false, argument, out),
+            b"STARTTLS" if !argument.is_empty() => self.wrong("501 5.5.4 This command takes no argument.", out),
+            b"STARTTLS" => match self.client.setup.tls {
+                ClientTls::Offered => {
+                    say(out, "220 2.0.0 Begin TLS negotiation now.");
+                    Step::StartTls
+                }
+                ClientTls::Up => self.wrong("503 5.5.1 TLS is already active.", out),
+                ClientTls::Never => self.wrong("502 5.5.1 TLS is not available here.", out),
+            },
+            b"AUTH" => self.auth(argument, out),
+            b"NOOP" | b"RSET" => {
+                say(out, "250 2.0.0 Ok.");
+                Step::Read
+            }
+            b"HELP" => {
+                say(out, "214 2.0.0 EHLO, STARTTLS, AUTH, then mail.");
+                Step::Read
+            }
+            b"QUIT" => {
+                say(out, "221 2.0.0 Bye.");
+                Step::Close(Outcome::LoggedOut)
+            }
+            // What follows it is a piece of a message, and must not be read as commands.
+            b"BDAT" => self.end(Refusal::Misbehaved, Some("Authentication required."), out),
+            word if LATER_COMMANDS.contains(&word) => self.wrong("530 5.7.0 Authentication required.", out),
+            _ => self.wrong("500 5.5.1 Unknown command.", out),
+        }
+    }
+
+    /// SMTP has none, and its framer finds none.
+    fn literal(&mut self, _: Announced, _: &mut Vec<u8>) -> Step {
+        Step::Read
+    }
+
+    fn response(&self, line: &[u8], is_broken: bool) -> Result<Secret, &'static str> {
+        match line {
+            _ if is_broken => Err("Lines end in CRLF."),
+            b"*" => Err("AUTH cancelled."),
+            line => Ok(Secret::new(line.to_vec())),
+        }
+    }
+
+    fn say_challenge(&self, text: &str, out: &mut Vec<u8>) {
+        say(out, &format!("334 {text}"));
+    }
+
+    fn say_refused(&self, refusal: Refusal, out: &mut Vec<u8>) {
+        let (code, text) = words(refusal);
+        say(out, &format!("{code} {text}"));
+    }
+
+    /// The back end's words come with its code.
+    fn say_passed(&self, text: &str, out: &mut Vec<u8>) -> bool {
+        say(out, text);
+        passed_counts(text)
+    }
+
+    /// What is wrong within an exchange comes without a code.
+    fn say_wrong(&self, text: &str, out: &mut Vec<u8>) {
+        let has_code = text.starts_with(|c: char| c.is_ascii_digit());
+        say(out, &if has_code { text.to_owned() } else { format!("501 5.5.2 {text}") });
+    }
+
+    /// Whoever ends a session says 421 (RFC 5321, section 3.8).
+    fn say_bye(&self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
+        let (code, own) = words(refusal);
+        let status = match code.split_once(' ') {
+            Some(("421", status)) => status,
+            _ => "4.7.0",
+        };
+        say(out, &format!("421 {status} {}", text.unwrap_or(own)));
+    }
+}
+
+fn say(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn first_word(line: &[u8]) -> &[u8] {
+    line.split(|&b| b == b' ').next().unwrap_or_default()
+}
