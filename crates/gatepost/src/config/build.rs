@@ -155,12 +155,12 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
         rule.head("[[", "]]");
         let service = rule.get(&at::log_rule::SERVICE)?;
         let known = |name: &str| name == "server" || name == "directory" || PROTOCOLS.iter().any(|p| p.name == name);
-        if ["submission", "smtp", "webmail", "admin"].contains(&service.as_str()) {
+        if ["smtp", "webmail", "admin"].contains(&service.as_str()) {
             rule.problem_with(&at::log_rule::SERVICE, format_args!("{service:?}: not in this version of Gatepost"));
         } else if service != "*" && !known(&service) {
             rule.problem_with(
                 &at::log_rule::SERVICE,
-                format_args!("expected imap, pop3, sieve, directory, server or *, found {service:?}"),
+                format_args!("expected imap, pop3, sieve, submission, directory, server or *, found {service:?}"),
             );
         }
         let level = rule.get_or(&at::log_rule::LEVEL, level);

@@ -115,8 +115,8 @@ macro_rules! section {
 }
 
 section! { root, "", "Settings of the whole program.",
-    tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "map", "backend", "directory", "defence", "dns", "admin"],
-    later &["submission", "smtp", "webmail", "cluster"], includes None;
+    tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "submission", "map", "backend", "directory", "defence", "dns", "admin"],
+    later &["smtp", "webmail", "cluster"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
     STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: admin.sock, and unknown-users.key, which SCRAM needs and each node should have a copy of. Each Gatepost needs a folder of its own. A relative path, here and in every other setting, is relative to this file's folder.";
     DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
@@ -135,7 +135,7 @@ section! { log, "[log]", "Logging.",
 
 section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule, everything goes to standard error.",
     tables &["rotate"], later &[], includes None;
-    SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, directory, or * for all.";
+    SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, directory, or * for all.";
     LEVEL: Level = "level", "The lightest records that go there. Default: log.level.";
     TO: LogTo = "to" or "\"stderr\"", "Where: stderr or file.";
     PATH: PathBuf = "path", "The file, where `to` is file.";
@@ -176,7 +176,7 @@ section! { limits, "[imap.limits]", "Flow control; a connection must fit all lim
     INTERVAL: Duration = "interval" or "\"1m\"", "The interval of the two settings above.";
 }
 
-section! { service, "[imap]", "The IMAP service; [pop3] and [sieve] are the same for POP3 and ManageSieve, and so are the tables below. It runs if this section stands in the file.",
+section! { service, "[imap]", "The IMAP service; [pop3], [sieve] and [submission] are the same for POP3, ManageSieve and the submission of mail, and so are the tables below. It runs if this section stands in the file.",
     tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes None;
     AUTHENTICATE: AuthenticateAt = "authenticate" or "\"backend\"", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
     DIRECTORY: Vec<String> = "directory", "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. One of type oauth2 checks tokens.";
@@ -187,10 +187,10 @@ section! { service, "[imap]", "The IMAP service; [pop3] and [sieve] are the same
     MAX_ERRORS: u32 = "max_errors" or "10", "Wrong commands in one session, then it ends; 0: no limit.";
     MAX_AUTH_ERRORS: u32 = "max_auth_errors" or "3", "Failed log-ins in one session, then it ends; 0: no limit, which is warned of.";
     LOGIN_TIMEOUT: Duration = "login_timeout" or "\"1m\"", "From the connection to the log-in, whatever arrives.";
-    IDLE_TIMEOUT: Duration = "idle_timeout" or "\"35m\"", "After log-in, without a byte either way; at least 30m (RFC 9051), for POP3 10m (RFC 1939).";
+    IDLE_TIMEOUT: Duration = "idle_timeout" or "\"35m\"", "After log-in, without a byte either way; at least 30m (RFC 9051), for POP3 10m (RFC 1939), for submission 5m (RFC 5321).";
 }
 
-section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 (POP3: 110, ManageSieve: 4190) with STARTTLS and, with a certificate, 127.0.0.1:993 (995; none) with implicit TLS.",
+section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 (POP3: 110, ManageSieve: 4190, submission: 587) with STARTTLS and, with a certificate, 127.0.0.1:993 (995; none; 465) with implicit TLS.",
     tables &["limits", "access", "proxy_protocol", "certificate", "client_certificate"], later &[], includes Some(&names::SECTION);
     ADDRESS: SocketAddr = "address", "Address and port.";
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls or implicit.";
@@ -211,7 +211,7 @@ section! { proxy_protocol, "[imap.listener.proxy_protocol]", "Load balancers tha
     REQUIRED: bool = "required" or "true", "Turn away a listed sender that sends no header.";
 }
 
-section! { link, "[imap.backend]", "How this service talks to back ends. Each back end may set the same in its own `imap`, `pop3` or `sieve` table.",
+section! { link, "[imap.backend]", "How this service talks to back ends. Each back end may set the same in its own `imap`, `pop3`, `sieve` or `submission` table.",
     tables &[], later &[], includes None;
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls (required, not tried) or implicit.";
     VERIFY: bool = "verify" or "true", "Check the back end's certificate: its chain, its name and its time.";
@@ -223,7 +223,7 @@ section! { link, "[imap.backend]", "How this service talks to back ends. Each ba
     SOURCE_ADDRESS: Vec<IpAddr> = "source_address", "Local addresses to connect from, in turn.";
     MECHANISM: LoginBy = "mechanism" or "\"best\"", "How to log in: best (of PLAIN, the bare command and LOGIN, or of OAUTHBEARER and XOAUTH2 with a token) or only this one.";
     CHECK_INTERVAL: Duration = "check_interval" or "\"30s\"", "How often each host is looked at: connect, TLS, greeting, goodbye. At once when a log-in fails there, and twice a second until it is back. 0s: never.";
-    ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (IMAP: ID; POP3 and ManageSieve: XCLIENT, where it is offered), none, id, xclient or proxy-v2.";
+    ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (IMAP: ID; all others: XCLIENT, where it is offered), none, id, xclient or proxy-v2.";
 }
 
 section! { map, "[map]", "Which back end holds whose mail: what a directory says, then the first rule that fits, the spread, the default.",
@@ -261,14 +261,14 @@ section! { cache, "[map.cache]", "How long answers of directories are remembered
 }
 
 section! { backend, "[backend.NAME]", "A mail server, or several that hold the same mail.",
-    tables &["imap", "pop3", "sieve", "login"], later &["submission", "smtp", "webmail"], includes None;
+    tables &["imap", "pop3", "sieve", "submission", "login"], later &["smtp", "webmail"], includes None;
     HOST: Vec<String> = "host", "A name or address, or several, those that are down last. A name such as _imaps._tcp.example.org is looked up as a service (SRV), which says hosts and ports.";
     ORDER: HostOrder = "order" or "\"listed\"", "Which of several hosts a user comes to: listed (the first that is in order) or spread (shared by the users' names; a user stays at the same one, and moves to another while that is down).";
 }
 
 section! { backend_service, "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:",
     tables &[], later &[], includes Some(&link::SECTION);
-    PORT: Port = "port", "Default: 143, with implicit TLS 993; for POP3 110 and 995, for ManageSieve 4190.";
+    PORT: Port = "port", "Default: 143, with implicit TLS 993; for POP3 110 and 995, for ManageSieve 4190, for submission 587 and 465.";
 }
 
 section! { login, "[backend.NAME.login]", "A master log-in (SASL PLAIN, with the user as authorisation identity) in the stead of the user's own.",

@@ -23,5 +23,6 @@ mod pop3;
 mod proxy_header;
 mod relay;
 mod sieve;
+mod submission;
 mod talk;
 mod tls;

@@ -1,0 +1,287 @@
+//! Submission, end to end: real clients, a real Dovecot or Postfix behind, and what must not get through.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use gatepost_lab::{Dovecot, Gatepost, MASTER_PASSWORD, Mailbox, Postfix, PostfixSetup};
+
+use crate::bed::{Bed, back_end, say_and_listen};
+use crate::talk::Talk;
+
+const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
+const LEE: Mailbox<'_> = Mailbox { user: "lee@example.org", password: "lee's secret" };
+/// NUL kim@example.org NUL and the password.
+const CREDENTIALS: &str = "AGtpbUBleGFtcGxlLm9yZwBraW0ncyBzZWNyZXQ=";
+
+/// Gatepost with submission alone, on the bed's ports.
+fn configuration(bed: &Bed, submission: &str, rest: &str) -> String {
+    let (chain, key) = (&bed.front.chain, &bed.front.key);
+    format!(
+        "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\
+         [[submission.listener]]\naddress = \"127.0.0.1:{}\"\n[[submission.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"implicit\"\n\
+         [submission]\n{submission}\n{rest}",
+        bed.imap, bed.imaps
+    )
+}
+
+/// One back end for everybody.
+fn one_backend(bed: &Bed, submission: &str, backend: &str, port: u16) -> String {
+    let rest = format!(
+        "[submission.backend]\n{backend}\n[map]\ndefault = \"store\"\n[backend.store]\nhost = \"localhost\"\nsubmission = {{ port = {port} }}\n"
+    );
+    configuration(bed, submission, &rest)
+}
+
+/// A Postfix that keeps mail of kim and lee, and has its clients authenticated by a Dovecot, if there is one.
+fn postfix(bed: &Bed, port: u16, dovecot: Option<&Dovecot>, more: &str) -> Postfix {
+    let sasl = dovecot.map(Dovecot::auth_socket);
+    let users = [KIM.user, LEE.user];
+    let setup = PostfixSetup { port, users: &users, certificate: Some(&bed.store), sasl: sasl.as_deref(), more };
+    Postfix::start(&bed.path(&format!("postfix-{port}")), &setup).expect("a Postfix")
+}
+
+/// Postfix takes the log-ins, over STARTTLS and with its certificate checked.
+fn before_postfix(bed: &Bed) -> (Dovecot, Postfix, Gatepost) {
+    let store = bed.dovecot("store", &[KIM, LEE]);
+    let postfix = postfix(bed, store.relay, Some(&store), "smtpd_tls_auth_only = yes");
+    let gatepost = bed.gatepost(&one_backend(bed, "", "ca = \"ca.pem\"", postfix.port));
+    (store, postfix, gatepost)
+}
+
+/// The last line of a reply.
+fn reply(talk: &mut Talk) -> String {
+    loop {
+        let line = talk.line();
+        if line.get(3..4) != Some("-") {
+            return line;
+        }
+    }
+}
+
+fn ask(talk: &mut Talk, command: &str) -> String {
+    talk.send(format!("{command}\r\n"));
+    reply(talk)
+}
+
+/// A client under TLS that has said EHLO, with what it was told.
+fn secure(bed: &Bed) -> (Talk, Vec<String>) {
+    let mut talk = Talk::secure(bed.imaps, &bed.authority.certificate);
+    assert_eq!(talk.line(), "220 mail.example.org ESMTP Gatepost ready.");
+    talk.send("EHLO client.example.net\r\n");
+    let mut told = Vec::new();
+    loop {
+        let line = talk.line();
+        told.push(line.get(4..).unwrap_or_default().to_owned());
+        if line.get(3..4) != Some("-") {
+            return (talk, told);
+        }
+    }
+}
+
+/// What clients are told once the back ends have been looked at.
+fn promised(bed: &Bed, expected: impl Fn(&[String]) -> bool) -> Vec<String> {
+    let started = Instant::now();
+    loop {
+        let (_, told) = secure(bed);
+        if expected(&told) || started.elapsed() > Duration::from_secs(10) {
+            return told;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    said
+}
+
+const LETTER: &str = "From: kim@example.org\r\nTo: lee@example.org\r\nSubject: hello\r\n\r\nText of the letter.\r\n";
+
+#[test]
+fn real_clients_submit_by_way_of_dovecot() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM, LEE]);
+    let postfix = postfix(&bed, store.relay, None, "");
+    let _gatepost = bed.gatepost(&one_backend(&bed, "", "ca = \"ca.pem\"", store.submission));
+    let ca = &bed.authority.certificate;
+    let letter = bed.write("letter", LETTER);
+    let mut sent = 0;
+    for (url, options) in [
+        (format!("smtp://localhost:{}/client", bed.imap), &["--login-options", "AUTH=PLAIN"][..]),
+        (format!("smtp://localhost:{}/client", bed.imap), &["--login-options", "AUTH=LOGIN"]),
+        (format!("smtps://localhost:{}/client", bed.imaps), &["--sasl-ir"]),
+    ] {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-m", "20", "--ssl-reqd", "-u", "kim@example.org:kim's secret", "--cacert"]).arg(ca);
+        command.args(["--mail-from", KIM.user, "--mail-rcpt", LEE.user, "--upload-file"]).arg(&letter);
+        run(command.args(options).arg(&url));
+        sent += 1;
+    }
+    let swaks = |port: u16, options: &[&str]| {
+        let mut command = Command::new("swaks");
+        command.args(["--server", "localhost", "--port", &port.to_string(), "--from", KIM.user, "--to", LEE.user]);
+        command.args(["--auth-user", KIM.user, "--auth-password", KIM.password, "--timeout", "20"]);
+        command.arg("--tls-ca-path").arg(ca).arg("--tls-verify").args(options);
+        run(&mut command)
+    };
+    for options in [
+        ["--tls", "--auth", "PLAIN"],
+        ["--tls", "--auth", "LOGIN"],
+        ["--tls", "--auth", "PLAIN,LOGIN"],
+        ["--tls-optional", "--auth", "PLAIN"],
+    ] {
+        swaks(bed.imap, &options);
+        sent += 1;
+    }
+    for options in [["--tls-on-connect", "--auth", "PLAIN"], ["--tls-on-connect", "--auth", "LOGIN"]] {
+        swaks(bed.imaps, &options);
+        sent += 1;
+    }
+    let msmtp = bed.write(
+        "msmtprc",
+        &format!(
+            "account default\nhost localhost\nport {}\nuser {}\npassword \"{}\"\nauth plain\nfrom {}\ntls on\ntls_starttls on\ntls_trust_file {}\n",
+            bed.imap,
+            KIM.user,
+            KIM.password,
+            KIM.user,
+            ca.display()
+        ),
+    );
+    std::fs::set_permissions(&msmtp, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("permissions");
+    let input = std::fs::File::open(&letter).expect("a letter");
+    run(Command::new("msmtp").arg("-C").arg(&msmtp).arg(LEE.user).stdin(input));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/smtplib_client.py");
+    let mut python = Command::new("python3");
+    python.arg(script).args([bed.imap.to_string(), bed.imaps.to_string()]).arg(ca);
+    assert_eq!(run(python.args([KIM.user, KIM.password, KIM.user, LEE.user])).trim(), "sent 2");
+    let messages = postfix.wait_for_messages(LEE.user, sent + 3).expect("all messages");
+    assert_eq!(messages.len(), sent + 3);
+    assert_eq!(messages.iter().filter(|message| message.contains("\n.\n..dots\n")).count(), 2);
+    store.wait_for_log("submission-login: Info: Login: user=<kim@example.org>").expect("a log-in");
+}
+
+#[test]
+fn postfix_hears_of_the_client() {
+    let bed = Bed::new();
+    let (_store, postfix, gatepost) = before_postfix(&bed);
+    let letter = bed.write("letter", LETTER);
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-m", "20", "--ssl-reqd", "-u", "kim@example.org:kim's secret", "--interface", "127.0.0.77"]);
+    curl.arg("--cacert").arg(&bed.authority.certificate).args(["--mail-from", KIM.user, "--mail-rcpt", LEE.user]);
+    run(curl.arg("--upload-file").arg(&letter).arg(format!("smtp://127.0.0.1:{}/laptop.example.net", bed.imap)));
+    let message = postfix.wait_for_messages(LEE.user, 1).expect("a message").remove(0);
+    assert!(message.contains("from laptop.example.net (unknown [127.0.0.77])"), "{message}");
+    let record = gatepost.wait_for_log("result=logged-in").expect("a record");
+    assert!(record.contains("gatepost submission") && record.contains("user=<kim@example.org>"), "{record}");
+}
+
+#[test]
+fn nothing_is_promised_that_a_back_end_has_not() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let large = postfix(&bed, store.relay, Some(&store), "message_size_limit = 20000000");
+    let [port] = gatepost_lab::free_ports().expect("a port");
+    let less = "message_size_limit = 5000000\nsmtpd_discard_ehlo_keywords = dsn, chunking";
+    let small = postfix(&bed, port, Some(&store), less);
+    let rest = |backends: &str| {
+        format!(
+            "[submission.backend]\nca = \"ca.pem\"\n[map]\ndirectories = [\"people\"]\n[directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n{backends}"
+        )
+    };
+    bed.write("users", "kim@example.org:::::::host=large\n");
+    let backend =
+        |name: &str, port: u16| format!("[backend.{name}]\nhost = \"localhost\"\nsubmission = {{ port = {port} }}\n");
+    let both = backend("large", large.port) + &backend("small", small.port);
+    let gatepost = bed.gatepost(&configuration(&bed, "", &rest(&both)));
+    let has = |told: &[String], line: &str| told.iter().any(|one| one == line);
+    let told = promised(&bed, |told| has(told, "SIZE 5000000"));
+    assert!(has(&told, "SIZE 5000000") && has(&told, "PIPELINING") && has(&told, "8BITMIME"), "{told:?}");
+    assert!(!has(&told, "DSN") && !has(&told, "CHUNKING") && !has(&told, "STARTTLS"), "{told:?}");
+    assert!(has(&told, "AUTH PLAIN LOGIN") && !told.iter().any(|line| line.starts_with("XCLIENT")), "{told:?}");
+    gatepost.reload(&configuration(&bed, "", &rest(&backend("large", large.port)))).expect("a reload");
+    let told = promised(&bed, |told| has(told, "SIZE 20000000"));
+    assert!(has(&told, "SIZE 20000000") && has(&told, "DSN") && has(&told, "CHUNKING"), "{told:?}");
+}
+
+#[test]
+fn what_is_pipelined_and_what_is_large_arrives_whole() {
+    let bed = Bed::new();
+    let (_store, postfix, _gatepost) = before_postfix(&bed);
+    let (mut talk, _) = secure(&bed);
+    talk.send(format!("AUTH PLAIN {CREDENTIALS}\r\nMAIL FROM:<{}>\r\nRCPT TO:<{}>\r\nDATA\r\n", KIM.user, LEE.user));
+    let replies: Vec<_> = (0..4).map(|_| reply(&mut talk)[..3].to_owned()).collect();
+    assert_eq!(replies, ["235", "250", "250", "354"]);
+    let line = format!("{}\r\n", "x".repeat(900));
+    let body = line.repeat(8_000_000 / line.len());
+    talk.send(format!("Subject: large\r\n\r\n{body}.\r\nQUIT\r\n"));
+    assert!(reply(&mut talk).starts_with("250"));
+    assert!(reply(&mut talk).starts_with("221"));
+    let message = postfix.wait_for_messages(LEE.user, 1).expect("a message").remove(0);
+    assert!(message.ends_with(&body.replace("\r\n", "\n")), "{} bytes", message.len());
+}
+
+#[test]
+fn failures_have_their_own_words() {
+    let bed = Bed::new();
+    let (store, mut postfix, gatepost) = before_postfix(&bed);
+    let (mut talk, _) = secure(&bed);
+    // NUL kim@example.org NUL wrong
+    assert_eq!(ask(&mut talk, "AUTH PLAIN AGtpbUBleGFtcGxlLm9yZwB3cm9uZw=="), "535 5.7.8 Authentication failed.");
+    let line = "gatepost submission-login: Info: Aborted login (auth failed";
+    gatepost.wait_for_log(line).expect("a line for filters");
+    postfix.server.kill().expect("an end");
+    let log_in = format!("AUTH PLAIN {CREDENTIALS}");
+    let outage = "454 4.7.0 Temporarily unavailable, try again later.";
+    assert_eq!(ask(&mut talk, &log_in), outage);
+    postfix.resume().expect("a Postfix");
+    let started = Instant::now();
+    while !ask(&mut talk, &log_in).starts_with("235") {
+        assert!(started.elapsed() < Duration::from_secs(10), "{}", gatepost.log());
+        (talk, _) = secure(&bed);
+    }
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hearing = std::sync::Arc::clone(&heard);
+    let stripped = back_end(move |stream| {
+        let said = say_and_listen(stream, b"220 store ESMTP\r\n250-store\r\n250 AUTH PLAIN\r\n");
+        hearing.lock().expect("a lock").extend(said);
+    });
+    gatepost.reload(&one_backend(&bed, "", "ca = \"ca.pem\"", stripped)).expect("a reload");
+    let (mut talk, _) = secure(&bed);
+    assert_eq!(ask(&mut talk, &log_in), outage);
+    gatepost.wait_for_log("offers no STARTTLS or refused it").expect("the reason");
+    let heard = String::from_utf8_lossy(&heard.lock().expect("a lock")).into_owned();
+    assert!(heard.contains("EHLO") && !heard.contains("AUTH"), "{heard}");
+    // A Postfix without log-ins is never sent one.
+    let [port] = gatepost_lab::free_ports().expect("a port");
+    let _open = self::postfix(&bed, port, None, "");
+    gatepost.reload(&one_backend(&bed, "", "ca = \"ca.pem\"", port)).expect("a reload");
+    assert_eq!(ask(&mut secure(&bed).0, &log_in), outage);
+    gatepost.wait_for_log("it offers no way to log in").expect("the reason");
+    drop(store);
+}
+
+#[test]
+fn a_master_log_in_speaks_for_users_that_gatepost_has_checked() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM, LEE]);
+    let postfix = postfix(&bed, store.relay, Some(&store), "");
+    bed.write("master", MASTER_PASSWORD);
+    bed.write("users", "kim@example.org:{PLAIN}another secret::::::\n");
+    let rest = format!(
+        "authenticate = \"proxy\"\ndirectory = \"people\"\nmechanisms = [\"PLAIN\", \"SCRAM-SHA-256\"]\n\
+         [submission.backend]\nca = \"ca.pem\"\n[map]\ndefault = \"store\"\n[directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
+         [backend.store]\nhost = \"localhost\"\nsubmission = {{ port = {} }}\nlogin = {{ master = \"gatepost\", password_file = \"master\" }}\n",
+        postfix.port
+    );
+    let _gatepost = bed.gatepost(&configuration(&bed, "", &rest));
+    let (mut talk, _) = secure(&bed);
+    assert!(ask(&mut talk, &format!("AUTH PLAIN {CREDENTIALS}")).starts_with("535"));
+    // NUL kim@example.org NUL another secret
+    assert!(ask(&mut talk, "AUTH PLAIN AGtpbUBleGFtcGxlLm9yZwBhbm90aGVyIHNlY3JldA==").starts_with("235"));
+    assert!(ask(&mut talk, "MAIL FROM:<kim@example.org>").starts_with("250"));
+    assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250"));
+}
