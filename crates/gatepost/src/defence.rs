@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::ledger::bucket;
+use crate::sliding::Sliding;
 
 /// Addresses, users and pairs of both that are counted at once; beyond it, those seen least go first.
 const COUNTED_MAX: usize = 200_000;
@@ -45,12 +46,10 @@ enum Key {
     Pair(IpAddr, String),
 }
 
-/// Failures within a sliding window, reckoned from two fixed ones.
+/// What is held against somebody.
 #[derive(Debug, Clone)]
 struct Counter {
-    start: Instant,
-    current: u32,
-    previous: u32,
+    failures: Sliding,
     /// Log-ins under way.
     pending: u32,
     banned_until: Option<Instant>,
@@ -60,7 +59,7 @@ struct Counter {
 
 impl Counter {
     fn new(now: Instant) -> Self {
-        Self { start: now, current: 0, previous: 0, pending: 0, banned_until: None, last: None }
+        Self { failures: Sliding::new(now), pending: 0, banned_until: None, last: None }
     }
 
     fn roll(&mut self, window: Duration, now: Instant) {
@@ -68,20 +67,7 @@ impl Counter {
             // What the ban was for has been paid.
             *self = Self { pending: self.pending, ..Self::new(now) };
         }
-        let passed = now.saturating_duration_since(self.start);
-        if passed >= window * 2 {
-            (self.previous, self.current, self.start) = (0, 0, now);
-        } else if passed >= window {
-            (self.previous, self.current) = (self.current, 0);
-            self.start += window;
-        }
-    }
-
-    /// The failures within the last window. Call [`Counter::roll`] first.
-    fn count(&self, window: Duration, now: Instant) -> u32 {
-        let left = window.saturating_sub(now.saturating_duration_since(self.start));
-        let previous = u128::from(self.previous) * left.as_millis() / window.as_millis().max(1);
-        self.current.saturating_add(u32::try_from(previous).unwrap_or(u32::MAX))
+        self.failures.roll(window, now);
     }
 }
 
@@ -143,7 +129,7 @@ impl Defence {
             }
             let (count, pending, is_banned) = state.with(key, settings.window, now, |counter| {
                 let is_banned = counter.banned_until.is_some_and(|until| until > now);
-                (counter.count(settings.window, now), counter.pending, is_banned)
+                (counter.failures.count(settings.window, now), counter.pending, is_banned)
             });
             let (max, stopped, share) = match key {
                 Key::Address(_) if is_banned => return Err(Stopped::Address),
@@ -224,7 +210,7 @@ impl Attempt {
         let mut guard = self.defence.lock();
         let state = guard.get_or_insert_with(State::new);
         if let Some(mut counter) = state.counted.get_mut(&pair) {
-            (counter.current, counter.previous, counter.last) = (0, 0, None);
+            (counter.failures, counter.last) = (Sliding::new(now), None);
         }
         state.known.insert(place, now);
         state.known.insert(pair, now);
@@ -244,11 +230,11 @@ impl Attempt {
             return Consequence::Nothing;
         }
         for key in &keys {
-            state.with(key, settings.window, now, |counter| counter.current += 1);
+            state.with(key, settings.window, now, |counter| counter.failures.add());
         }
         let Some(place) = keys.first() else { return Consequence::Nothing };
         let is_banned = state.with(place, settings.window, now, |counter| {
-            let is_over = counter.count(settings.window, now) >= settings.failures_per_ip;
+            let is_over = counter.failures.count(settings.window, now) >= settings.failures_per_ip;
             let is_new = is_over && counter.banned_until.is_none_or(|until| until <= now);
             if is_new {
                 counter.banned_until = Some(now + settings.ban);

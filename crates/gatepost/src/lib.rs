@@ -20,6 +20,7 @@ mod net;
 mod rendezvous;
 mod secret_file;
 mod service;
+mod sliding;
 mod story;
 mod worker;
 mod world;
