@@ -33,7 +33,7 @@ pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
         carry: Carry::default(),
         trace: flags & 8 == 0,
     };
-    let mut front = (protocol(name).front)(setup);
+    let mut front = protocol(name).course.front(setup).expect("a log-in");
     let mut out = Vec::new();
     let mut said = 0;
     front.step(Event::Start, &mut out);
@@ -74,10 +74,15 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
     };
     let setup = BackSetup {
         starttls: needs_tls,
-        aim: if flags == 0b1110_0000 { BackAim::Check } else { BackAim::LogIn(login) },
+        aim: match flags {
+            0b1110_0000 => BackAim::Check,
+            0b1110_0001 => BackAim::Deliver,
+            _ => BackAim::LogIn(login),
+        },
         client: Some(ClientFacts {
             addresses: Some(("192.0.2.1:5".parse().expect("an address"), "[::1]:6".parse().expect("an address"))),
             session: "abc".into(),
+            name: Some("mx.example.net".into()),
         }),
         introduction: Introduction {
             id: vec![("name".into(), "fuzz".into())],

@@ -47,10 +47,45 @@ impl Talk {
         self.framer.accept();
     }
 
+    /// Adds received bytes.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.framer.push(bytes);
+    }
+
+    /// The next line, where lines are all there is; `None` when more bytes are needed.
+    pub(crate) fn next_line(&mut self) -> Option<Line> {
+        match self.framer.next_frame()? {
+            Frame::Lost | Frame::Literal(_) => Some(Line::Lost),
+            Frame::Command => {
+                let line = Secret::new(self.framer.command().to_vec());
+                let is_broken = self.framer.is_broken();
+                self.framer.finish();
+                Some(Line::Whole { line, is_broken })
+            }
+        }
+    }
+
+    /// What was kept for the log since this was last asked.
+    pub(crate) fn take_trace(&mut self) -> Vec<String> {
+        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Whether something came behind what was read last: an attacker could have placed it there.
     pub(crate) fn has_more(&mut self) -> bool {
         !self.framer.take_rest().is_empty()
     }
+}
+
+/// A line of a protocol that has nothing else.
+pub(crate) enum Line {
+    Whole {
+        /// Without its end.
+        line: Secret,
+        /// It must be refused whatever it says.
+        is_broken: bool,
+    },
+    /// It is too long to be followed any further.
+    Lost,
 }
 
 /// A protocol towards a back end.
@@ -108,7 +143,7 @@ impl<G: BackGrammar> Back for G {
     }
 
     fn take_trace(&mut self) -> Vec<String> {
-        self.talk().trace.as_mut().map(std::mem::take).unwrap_or_default()
+        self.talk().take_trace()
     }
 }
 
@@ -361,6 +396,6 @@ impl<G: FrontGrammar> Front for G {
     }
 
     fn take_trace(&mut self) -> Vec<String> {
-        self.client_mut().talk.trace.as_mut().map(std::mem::take).unwrap_or_default()
+        self.client_mut().talk.take_trace()
     }
 }

@@ -23,8 +23,8 @@ mod text;
 
 pub use protocols::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls,
-    Credentials, Event, Front, FrontSetup, Inband, Introduction, Mechanism, OAuthHints, Offers, Outcome, PROTOCOLS,
-    Proof, Protocol, Refusal, Step, Welcome,
+    Course, Credentials, Event, Front, FrontSetup, Inband, Introduction, Mechanism, OAuthHints, Offers, Outcome,
+    PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
 };
 pub use secret::{Secret, WipedBuffer};
 

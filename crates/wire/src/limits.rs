@@ -30,6 +30,12 @@ pub const POP3_AUTH_LINE_BYTES_MAX: usize = 255;
 pub const SMTP_LINE_BYTES_MAX: usize = 512;
 /// Longest name by which a client of SMTP calls itself (RFC 5321, section 4.5.3.1.2).
 pub const HELO_BYTES_MAX: usize = 255;
+/// Longest address of an envelope; SMTP has 256 (RFC 5321, section 4.5.3.1.3), and names of servers go beyond.
+pub const PATH_BYTES_MAX: usize = 512;
+/// Most parameters behind an address.
+pub const ESMTP_PARAMETERS_MAX: usize = 16;
+/// Most recipients of one message; every server takes a hundred (RFC 5321, section 4.5.3.1.8).
+pub const RECIPIENTS_MAX: usize = 1000;
 /// Most lines of one reply in SMTP.
 pub const REPLY_LINES_MAX: usize = 100;
 /// Longest line that a back end may send while it is logged in to.

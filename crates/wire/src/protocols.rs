@@ -24,8 +24,8 @@ pub struct Protocol {
     pub tls_port: Option<u16>,
     /// Its identifier in TLS' application-layer protocol negotiation (RFC 7301 registry).
     pub alpn: &'static [u8],
-    /// Builds the state machine towards a client.
-    pub front: fn(FrontSetup) -> Box<dyn Front>,
+    /// What a client comes for, and the state machine towards it.
+    pub course: Course,
     /// Builds the state machine towards a back end.
     pub back: fn(BackSetup) -> Box<dyn Back>,
     /// What a client in clear is told when it is turned away before any conversation.
@@ -42,6 +42,27 @@ pub struct Protocol {
     pub idle_min: (Duration, &'static str),
     /// The name under which Dovecot logs its log-ins, which filters against guessing know.
     pub login_name: &'static str,
+}
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Course {
+    /// A user logs in; from then on bytes only pass.
+    LogIn(fn(FrontSetup) -> Box<dyn Front>),
+    /// As that, and what passes is mail.
+    Submission(fn(FrontSetup) -> Box<dyn Front>),
+    /// Nobody logs in: mail is taken for users. The machine is a [`smtp::Receiver`].
+    Mail(smtp::Dialect),
+}
+
+impl Course {
+    /// Builds the state machine of a log-in, where there is one.
+    pub fn front(self, setup: FrontSetup) -> Option<Box<dyn Front>> {
+        match self {
+            Self::LogIn(build) | Self::Submission(build) => Some(build(setup)),
+            Self::Mail(_) => None,
+        }
+    }
 }
 
 /// How a protocol tells a back end on whose behalf somebody connects.
@@ -88,6 +109,13 @@ impl Offers {
         Self { bits: self.bits & other.bits, number }
     }
 
+    /// What is left without these.
+    #[must_use]
+    pub fn without(self, protocol: &Protocol, names: &[&str]) -> Self {
+        let bits = protocol.learnt.iter().enumerate().filter(|(_, name)| names.contains(name)).map(|(n, _)| 1 << n);
+        Self { bits: self.bits & !bits.sum::<u64>(), ..self }
+    }
+
     /// Their names, in the table's order.
     pub fn names(self, protocol: &'static Protocol) -> impl Iterator<Item = &'static str> {
         protocol.learnt.iter().enumerate().filter(move |(n, _)| self.bits & (1 << n) != 0).map(|(_, name)| *name)
@@ -100,7 +128,8 @@ impl Offers {
 }
 
 /// Every protocol. Listeners, configuration sections, metric labels and fuzz targets follow from it.
-pub static PROTOCOLS: &[Protocol] = &[imap::PROTOCOL, pop3::PROTOCOL, sieve::PROTOCOL, smtp::SUBMISSION];
+pub static PROTOCOLS: &[Protocol] =
+    &[imap::PROTOCOL, pop3::PROTOCOL, sieve::PROTOCOL, smtp::SUBMISSION, smtp::SMTP, smtp::LMTP];
 
 /// The state machine towards a client, from the greeting to the log-in.
 pub trait Front: Send {
@@ -487,6 +516,8 @@ pub struct ClientFacts {
     pub addresses: Option<(SocketAddr, SocketAddr)>,
     /// The session's name in our log.
     pub session: String,
+    /// The client's name in the DNS, where it was asked for and leads back to its address.
+    pub name: Option<String>,
 }
 
 impl std::fmt::Display for BackFault {
@@ -526,6 +557,8 @@ pub struct BackLogin {
 pub enum BackAim {
     /// To log in.
     LogIn(BackLogin),
+    /// To hand over mail, for which nobody logs in ([`smtp`] alone).
+    Deliver,
     /// To see whether it would take log-ins, and to leave politely: [`BackStep::Done`] comes with an empty welcome.
     Check,
 }

@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use gatepost_wire::smtp::{self, Dialect, Receiver, Reply};
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Event, FrontSetup,
-    Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Course, Event,
+    FrontSetup, Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step,
+    Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -80,7 +82,7 @@ impl Machine for Front {
             "tls" => {
                 let carry = self.machine.carry();
                 let setup = FrontSetup { tls: ClientTls::Up, passwords: true, carry, ..self.setup.clone() };
-                self.machine = (self.protocol.front)(setup);
+                self.machine = self.protocol.course.front(setup).expect("a log-in");
                 Event::TlsUp
             }
             _ => panic!("! {words}"),
@@ -90,6 +92,63 @@ impl Machine for Front {
 
     fn rest(&mut self) -> Vec<u8> {
         self.machine.take_rest()
+    }
+}
+
+/// A receiver of mail. Its questions are answered by `! reply CODE TEXT`, and in the end by `! outcome CODE TEXT | …`.
+struct Mail {
+    protocol: &'static Protocol,
+    dialect: Dialect,
+    is_strict: bool,
+    machine: Receiver,
+    setup: FrontSetup,
+}
+
+impl Mail {
+    fn describe(step: &smtp::Step) -> String {
+        let name = |path: &smtp::Path| path.mailbox.as_ref().map(smtp::Mailbox::name).unwrap_or_default();
+        match step {
+            smtp::Step::Read => "read".into(),
+            smtp::Step::StartTls => "starttls".into(),
+            smtp::Step::Sender(path) => format!("sender {:?} {}", name(path), path.argument()),
+            smtp::Step::Recipient(path) => format!("recipient {:?} {}", name(path), path.argument()),
+            smtp::Step::Content => "content".into(),
+            smtp::Step::Reset => "reset".into(),
+            smtp::Step::Close(outcome) => format!("close {outcome:?}"),
+        }
+    }
+
+    fn reply(text: &str) -> Reply {
+        let (code, text) = text.split_once(' ').expect("a code and a text");
+        Reply::ours(code.parse().expect("a code"), text)
+    }
+}
+
+impl Machine for Mail {
+    fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> String {
+        Self::describe(&self.machine.step(smtp::Event::Input(bytes), out))
+    }
+
+    fn outside(&mut self, words: &str, out: &mut Vec<u8>) -> String {
+        let (kind, rest) = words.split_once(' ').unwrap_or((words, ""));
+        let event = match kind {
+            "start" => smtp::Event::Start,
+            "reply" => smtp::Event::Reply(Self::reply(rest)),
+            "outcome" => smtp::Event::Outcome(rest.split(" | ").map(Self::reply).collect()),
+            "done" => smtp::Event::Done,
+            "close" => smtp::Event::Close(refusal(rest)),
+            "tls" => {
+                let setup = FrontSetup { tls: ClientTls::Up, carry: self.machine.carry(), ..self.setup.clone() };
+                self.machine = Receiver::new(self.protocol, self.dialect, self.is_strict, setup);
+                smtp::Event::Go
+            }
+            _ => panic!("! {words}"),
+        };
+        Self::describe(&self.machine.step(event, out))
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        Vec::new()
     }
 }
 
@@ -158,11 +217,16 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
         };
         let setup = BackSetup {
             starttls: get("starttls") == Some("yes"),
-            aim: if get("aim") == Some("check") { BackAim::Check } else { BackAim::LogIn(login) },
+            aim: match get("aim") {
+                Some("check") => BackAim::Check,
+                Some("deliver") => BackAim::Deliver,
+                _ => BackAim::LogIn(login),
+            },
             client: get("id").map(|session| ClientFacts {
                 addresses: get("client")
                     .map(|client| (client.parse().expect("an address"), "192.0.2.9:110".parse().expect("an address"))),
                 session: session.to_owned(),
+                name: get("name").map(str::to_owned),
             }),
             introduction: Introduction {
                 id: Vec::new(),
@@ -195,7 +259,24 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
         carry: Carry::default(),
         trace: false,
     };
-    Box::new(Front { protocol, machine: (protocol.front)(setup.clone()), setup })
+    match protocol.course {
+        Course::LogIn(build) | Course::Submission(build) if get("after") != Some("log-in") => {
+            Box::new(Front { protocol, machine: build(setup.clone()), setup })
+        }
+        Course::LogIn(_) | Course::Submission(_) => {
+            let helo = get("helo").map(text);
+            let offers = Receiver::carries(protocol, setup.offers);
+            let machine = Receiver::after_log_in(protocol, helo, FrontSetup { offers, ..setup.clone() });
+            Box::new(Mail { protocol, dialect: Dialect::Smtp, is_strict: false, machine, setup })
+        }
+        Course::Mail(dialect) => {
+            let is_strict = get("strict") == Some("yes");
+            let offers = Receiver::carries(protocol, setup.offers);
+            let setup = FrontSetup { offers, ..setup };
+            let machine = Receiver::new(protocol, dialect, is_strict, setup.clone());
+            Box::new(Mail { protocol, dialect, is_strict, machine, setup })
+        }
+    }
 }
 
 fn mechanisms(list: &str) -> Vec<Mechanism> {
@@ -240,7 +321,7 @@ fn replay(protocol: &'static Protocol, script: &str, cut: Cut) -> usize {
     let mut out = Vec::new();
     let mut offset = 0;
     let mut unread = VecDeque::new();
-    if says == 'S' && !script.contains("\n! tls-first") {
+    if says == 'S' && !head.contains(" after=log-in") {
         step = machine.outside("start", &mut out);
     }
     while let Some(line) = lines.next() {
@@ -280,7 +361,6 @@ fn replay(protocol: &'static Protocol, script: &str, cut: Cut) -> usize {
                 assert_eq!(step, rest.trim_start(), "{cut:?}, at {line:?}");
                 assert!(out.is_empty(), "{cut:?}, at {line:?}: also said {:?}", String::from_utf8_lossy(&out));
             }
-            '!' if rest.trim_start() == "tls-first" => {}
             '!' => {
                 if rest.trim_start() == "tls" {
                     // What came in clear and was not read is TLS' to choke on.

@@ -275,7 +275,7 @@ impl BackGrammar for Back {
 /// What ID tells the back end: what only the proxy can know, then the client's own words. Dovecot takes the `x-` fields
 /// from the networks in its `login_trusted_networks`.
 fn announcement(setup: &BackSetup) -> Vec<(String, String)> {
-    let Some(ClientFacts { addresses, session }) = &setup.client else { return Vec::new() };
+    let Some(ClientFacts { addresses, session, .. }) = &setup.client else { return Vec::new() };
     let mut pairs = Vec::new();
     if let Some((client, local)) = addresses {
         let fields = [

@@ -7,7 +7,7 @@ mod syntax;
 
 use std::time::Duration;
 
-use crate::protocols::{Inband, Protocol, Refusal};
+use crate::protocols::{Course, Inband, Protocol, Refusal};
 
 /// IMAP's row in the table.
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -16,7 +16,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     port: 143,
     tls_port: Some(993),
     alpn: b"imap",
-    front: |setup| Box::new(front::Front::new(setup)),
+    course: Course::LogIn(|setup| Box::new(front::Front::new(setup))),
     back: |setup| Box::new(back::Back::new(setup)),
     turned_away,
     passed_counts,

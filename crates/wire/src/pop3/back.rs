@@ -85,7 +85,7 @@ impl Back {
             return BackStep::Read;
         }
         match &self.setup.client {
-            Some(ClientFacts { addresses, session }) if self.takes_xclient => {
+            Some(ClientFacts { addresses, session, .. }) if self.takes_xclient => {
                 out.extend_from_slice(b"XCLIENT");
                 if let Some((client, _)) = addresses {
                     let (ip, port) = (client.ip().to_canonical(), client.port());

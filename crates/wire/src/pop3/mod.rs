@@ -6,7 +6,7 @@ mod front;
 
 use std::time::Duration;
 
-use crate::protocols::{Inband, Protocol, Refusal};
+use crate::protocols::{Course, Inband, Protocol, Refusal};
 
 /// POP3's row in the table.
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -15,7 +15,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     port: 110,
     tls_port: Some(995),
     alpn: b"pop3",
-    front: |setup| Box::new(front::Front::new(setup)),
+    course: Course::LogIn(|setup| Box::new(front::Front::new(setup))),
     back: |setup| Box::new(back::Back::new(setup)),
     turned_away,
     passed_counts,

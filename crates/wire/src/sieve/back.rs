@@ -108,7 +108,7 @@ impl Back {
             return BackStep::Read;
         }
         match &self.setup.client {
-            Some(ClientFacts { addresses, session }) if self.capability("XCLIENT").is_some() => {
+            Some(ClientFacts { addresses, session, .. }) if self.capability("XCLIENT").is_some() => {
                 out.extend_from_slice(b"XCLIENT");
                 if let Some((client, _)) = addresses {
                     let (ip, port) = (client.ip().to_canonical(), client.port());

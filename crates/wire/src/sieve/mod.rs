@@ -5,7 +5,7 @@ mod front;
 
 use std::time::Duration;
 
-use crate::protocols::{Inband, Protocol, Refusal};
+use crate::protocols::{Course, Inband, Protocol, Refusal};
 
 /// `ManageSieve`'s row in the table.
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -15,7 +15,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     // None is registered.
     tls_port: None,
     alpn: b"managesieve",
-    front: |setup| Box::new(front::Front::new(setup)),
+    course: Course::LogIn(|setup| Box::new(front::Front::new(setup))),
     back: |setup| Box::new(back::Back::new(setup)),
     turned_away,
     passed_counts,

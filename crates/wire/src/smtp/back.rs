@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use super::reply::{Replies, Reply};
-use super::{EXTENSIONS, SIZE};
+use super::reply::{Gatherer, Reply};
+use super::{Dialect, EXTENSIONS, SIZE};
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
@@ -18,7 +18,8 @@ pub(super) struct Back {
     setup: BackSetup,
     talk: Talk,
     state: State,
-    replies: Replies,
+    dialect: Dialect,
+    replies: Gatherer,
     /// What it can do, on the channel in use now: a line each, in capitals.
     extensions: Vec<String>,
 }
@@ -55,9 +56,9 @@ enum Stage {
 }
 
 impl Back {
-    pub(super) fn new(setup: BackSetup) -> Self {
+    pub(super) fn new(setup: BackSetup, dialect: Dialect) -> Self {
         let talk = Talk::new(Framer::of_lines(BACK_LINE_BYTES_MAX), setup.trace);
-        Self { setup, talk, state: State::Greeting, replies: Replies::default(), extensions: Vec::new() }
+        Self { setup, talk, state: State::Greeting, dialect, replies: Gatherer::default(), extensions: Vec::new() }
     }
 
     /// Whether this is the greeting of a front of ours with the same name and text.
@@ -65,7 +66,8 @@ impl Back {
         let own = &self.setup.own_greeting;
         let name = self.own_name();
         let text = reply.text();
-        text.strip_prefix(name).and_then(|text| text.strip_prefix(" ESMTP")) == own.strip_prefix(name)
+        let behind_name = text.strip_prefix(name).and_then(|text| text.strip_prefix(' '));
+        behind_name.and_then(|text| text.strip_prefix(self.dialect.greets_as())) == own.strip_prefix(name)
     }
 
     /// Our name, with which our greeting begins.
@@ -79,7 +81,7 @@ impl Back {
             (Stage::Introduced, Some(helo)) if helo.is_ascii() => helo,
             _ => self.own_name(),
         };
-        out.extend_from_slice(format!("EHLO {helo}\r\n").as_bytes());
+        out.extend_from_slice(format!("{} {helo}\r\n", self.dialect.hello()).as_bytes());
         self.state = State::Hello(stage);
         BackStep::Read
     }
@@ -101,7 +103,7 @@ impl Back {
                 self.state = State::Leaving;
                 BackStep::Read
             }
-            (BackAim::LogIn(_), Some(facts)) if stage == Stage::Ready => {
+            (_, Some(facts)) if stage == Stage::Ready => {
                 let line = self.extension("XCLIENT").and_then(|known| self.xclient(facts, known));
                 match line {
                     Some(line) => {
@@ -109,27 +111,28 @@ impl Back {
                         self.state = State::Xclient;
                         BackStep::Read
                     }
-                    None => self.log_in(out),
+                    None => self.go_on(out),
                 }
             }
-            _ => self.log_in(out),
+            _ => self.go_on(out),
         }
     }
 
     /// Says on whose behalf we come, in those words that the back end knows and as far as a line goes; `None`: in none.
-    fn xclient(&self, ClientFacts { addresses, session }: &ClientFacts, known: &str) -> Option<String> {
+    fn xclient(&self, ClientFacts { addresses, session, name }: &ClientFacts, known: &str) -> Option<String> {
         let mut facts = Vec::new();
         if let Some((client, local)) = addresses {
+            // Left out, it would be taken for ours.
+            let name = name.as_deref().map_or_else(|| "[UNAVAILABLE]".to_owned(), xtext);
             facts.extend([
                 ("ADDR", address(client.ip())),
                 ("PORT", client.port().to_string()),
-                // Left out, it would be taken for ours.
-                ("NAME", "[UNAVAILABLE]".to_owned()),
+                ("NAME", name),
                 ("DESTADDR", address(local.ip())),
                 ("DESTPORT", local.port().to_string()),
             ]);
         }
-        facts.push(("PROTO", "ESMTP".to_owned()));
+        facts.push(("PROTO", self.dialect.greets_as().to_owned()));
         facts.push(("SESSION", xtext(session)));
         facts.extend(self.setup.introduction.helo.as_deref().map(|helo| ("HELO", xtext(helo))));
         let mut line = String::from("XCLIENT");
@@ -143,9 +146,9 @@ impl Back {
         line.contains('=').then_some(line)
     }
 
-    fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
-        // A look has left before it comes to this.
-        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
+    /// Logs in, where that is the aim; else it is ready.
+    fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
+        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Done(self.farewell()) };
         let secret = match &login.proof {
             Proof::Password(secret) | Proof::Token(secret) => secret,
         };
@@ -263,10 +266,10 @@ impl BackGrammar for Back {
             // It has greeted anew, and forgotten what came before.
             State::Xclient if is_good => self.say_hello(Stage::Introduced, out),
             // That it doesn't believe us is its own affair.
-            State::Xclient if !reply.is_transient() => self.log_in(out),
+            State::Xclient if !reply.is_transient() => self.go_on(out),
             _ if reply.is_transient() => BackStep::Fault(BackFault::Unavailable(reply.joined())),
             State::Greeting => BackStep::Fault(BackFault::Greeting(reply.joined())),
-            State::Hello(_) => BackStep::Fault(BackFault::Protocol("it refuses EHLO")),
+            State::Hello(_) => BackStep::Fault(BackFault::Protocol("it refuses our hello")),
             State::Xclient | State::Securing | State::Over => {
                 BackStep::Fault(BackFault::Protocol("it speaks out of turn"))
             }

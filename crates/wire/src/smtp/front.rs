@@ -1,10 +1,10 @@
 //! The state machine towards a client that submits mail.
 
-use super::{SUBMISSION, passed_counts, words};
+use super::{SUBMISSION, bye, extensions, hello_name, passed_counts, say, say_lines, words};
 use crate::conversation::{Client, FrontGrammar};
 use crate::exchange::Exchange;
 use crate::frame::{Announced, Framer};
-use crate::limits::{HELO_BYTES_MAX, LINE_BYTES_MAX};
+use crate::limits::LINE_BYTES_MAX;
 use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
 use crate::secret::Secret;
 
@@ -42,39 +42,26 @@ impl Front {
     }
 
     fn hello(&mut self, is_extended: bool, name: &[u8], out: &mut Vec<u8>) -> Step {
-        let name = std::str::from_utf8(name).unwrap_or_default();
-        if name.is_empty() || name.len() > HELO_BYTES_MAX || name.contains(|c: char| c.is_control() || c == ' ') {
-            return self.wrong("501 5.5.4 EHLO takes a host name or an address literal.", out);
-        }
+        let Some(name) = hello_name(name) else {
+            return self.wrong("501 5.5.4 A host name or an address literal is missing.", out);
+        };
         self.client.introduction.helo = Some(name.to_owned());
         self.is_extended = is_extended;
-        let mut lines = vec![self.client.setup.name.clone()];
-        if is_extended {
-            lines.extend(self.extensions());
-        }
-        let last = lines.len() - 1;
-        for (n, line) in lines.iter().enumerate() {
-            say(out, &format!("250{}{line}", if n == last { ' ' } else { '-' }));
-        }
-        Step::Read
-    }
-
-    /// What is true on this connection at this moment; of what only back ends can do, what all of them do.
-    fn extensions(&self) -> Vec<String> {
         let setup = &self.client.setup;
-        let offered = setup.offers.names(&SUBMISSION).map(|name| match setup.offers.number() {
-            Some(number) if name == super::SIZE => format!("{name} {number}"),
-            _ => name.to_owned(),
-        });
-        let mut lines: Vec<String> = offered.collect();
-        if setup.tls == ClientTls::Offered {
-            lines.push("STARTTLS".to_owned());
+        let mut lines = vec![setup.name.clone()];
+        if is_extended {
+            // What is true on this connection at this moment; of what only back ends can do, what all of them do.
+            lines.extend(extensions(&SUBMISSION, setup.offers));
+            if setup.tls == ClientTls::Offered {
+                lines.push("STARTTLS".to_owned());
+            }
+            if setup.passwords && !setup.mechanisms.is_empty() {
+                let names: Vec<_> = setup.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+                lines.push(format!("AUTH {}", names.join(" ")));
+            }
         }
-        if setup.passwords && !setup.mechanisms.is_empty() {
-            let names: Vec<_> = setup.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
-            lines.push(format!("AUTH {}", names.join(" ")));
-        }
-        lines
+        say_lines(out, 250, &lines);
+        Step::Read
     }
 
     fn auth(&mut self, arguments: &[u8], out: &mut Vec<u8>) -> Step {
@@ -182,20 +169,9 @@ impl FrontGrammar for Front {
         say(out, &if has_code { text.to_owned() } else { format!("501 5.5.2 {text}") });
     }
 
-    /// Whoever ends a session says 421 (RFC 5321, section 3.8).
     fn say_bye(&self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
-        let (code, own) = words(refusal);
-        let status = match code.split_once(' ') {
-            Some(("421", status)) => status,
-            _ => "4.7.0",
-        };
-        say(out, &format!("421 {status} {}", text.unwrap_or(own)));
+        bye(refusal, text, out);
     }
-}
-
-fn say(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 fn first_word(line: &[u8]) -> &[u8] {

@@ -1,15 +1,22 @@
-//! SMTP (RFC 5321) as mail is submitted (RFC 6409): before log-in, with AUTH (RFC 4954), STARTTLS (RFC 3207) and enhanced
-//! status codes (RFC 3463, RFC 4954, RFC 5248).
+//! SMTP (RFC 5321) in its three uses: submission with a log-in (RFC 6409, RFC 4954), mail that comes in, and LMTP (RFC 2033)
+//! within a site; with STARTTLS (RFC 3207) and enhanced status codes (RFC 3463, RFC 5248).
 
 mod back;
+mod content;
+mod envelope;
 mod front;
+mod receiver;
 mod reply;
-
-pub use reply::Reply;
 
 use std::time::Duration;
 
-use crate::protocols::{Inband, Protocol, Refusal};
+pub use content::{Content, Scanned};
+pub use envelope::{Mailbox, Parameter, Path};
+pub use receiver::{Event, Receiver, Step};
+pub use reply::{Replies, Reply};
+
+use crate::limits::HELO_BYTES_MAX;
+use crate::protocols::{BackSetup, Course, Inband, Offers, Protocol, Refusal};
 
 /// Submission's row in the table.
 pub(crate) const SUBMISSION: Protocol = Protocol {
@@ -17,18 +24,77 @@ pub(crate) const SUBMISSION: Protocol = Protocol {
     title: "submission",
     port: 587,
     tls_port: Some(465),
+    course: Course::Submission(|setup| Box::new(front::Front::new(setup))),
+    back: |setup| Box::new(back::Back::new(setup, Dialect::Smtp)),
+    login_name: "submission-login",
+    ..COMMON
+};
+
+/// SMTP's row in the table: mail that comes in.
+pub(crate) const SMTP: Protocol = Protocol {
+    name: "smtp",
+    title: "SMTP",
+    port: 25,
+    course: Course::Mail(Dialect::Smtp),
+    back: |setup| Box::new(back::Back::new(setup, Dialect::Smtp)),
+    login_name: "smtp",
+    ..COMMON
+};
+
+/// LMTP's row in the table.
+pub(crate) const LMTP: Protocol = Protocol {
+    name: "lmtp",
+    title: "LMTP",
+    port: 24,
+    course: Course::Mail(Dialect::Lmtp),
+    back: |setup| Box::new(back::Back::new(setup, Dialect::Lmtp)),
+    login_name: "lmtp",
+    ..COMMON
+};
+
+/// What all three have in common.
+const COMMON: Protocol = Protocol {
+    name: "",
+    title: "",
+    port: 0,
+    tls_port: None,
     // None is registered; this is the one that Exim's clients name.
     alpn: b"smtp",
-    front: |setup| Box::new(front::Front::new(setup)),
-    back: |setup| Box::new(back::Back::new(setup)),
+    course: Course::Mail(Dialect::Smtp),
+    back: |setup: BackSetup| Box::new(back::Back::new(setup, Dialect::Smtp)),
     turned_away,
     passed_counts,
     learnt: EXTENSIONS,
     tells_early: true,
     inband: Inband::Xclient,
     idle_min: (Duration::from_mins(5), "RFC 5321, section 4.5.3.2.7"),
-    login_name: "submission-login",
+    login_name: "",
 };
+
+/// Which of the two is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// One reply for a message.
+    Smtp,
+    /// One reply for each of its recipients.
+    Lmtp,
+}
+
+impl Dialect {
+    const fn greets_as(self) -> &'static str {
+        match self {
+            Self::Smtp => "ESMTP",
+            Self::Lmtp => "LMTP",
+        }
+    }
+
+    const fn hello(self) -> &'static str {
+        match self {
+            Self::Smtp => "EHLO",
+            Self::Lmtp => "LHLO",
+        }
+    }
+}
 
 /// Extensions of which clients are told those that every back end has. Others are left out, since what they promise
 /// stands in their parameters or depends on the whole path (BURL, DELIVERBY, REQUIRETLS).
@@ -74,5 +140,43 @@ fn turned_away(refusal: Refusal) -> &'static [u8] {
         | Refusal::TlsRequired
         | Refusal::Unavailable
         | Refusal::Misbehaved => b"421 4.3.0 Temporarily unavailable, try again later.\r\n",
+    }
+}
+
+/// The last words (RFC 5321, section 3.8), in this text or the refusal's own.
+fn bye(refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
+    let (code, own) = words(refusal);
+    let status = match code.split_once(' ') {
+        Some(("421", status)) => status,
+        _ => "4.7.0",
+    };
+    say(out, &format!("421 {status} {}", text.unwrap_or(own)));
+}
+
+/// What a client calls itself, if it is one word.
+fn hello_name(argument: &[u8]) -> Option<&str> {
+    let name = std::str::from_utf8(argument).ok()?;
+    let is_word = !name.is_empty() && !name.contains(|c: char| c.is_control() || c == ' ');
+    (is_word && name.len() <= HELO_BYTES_MAX).then_some(name)
+}
+
+/// The extensions that are offered, as EHLO lists them.
+fn extensions(protocol: &'static Protocol, offers: Offers) -> impl Iterator<Item = String> {
+    offers.names(protocol).map(move |name| match offers.number() {
+        Some(number) if name == SIZE => format!("{name} {number}"),
+        _ => name.to_owned(),
+    })
+}
+
+fn say(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One reply of several lines.
+fn say_lines(out: &mut Vec<u8>, code: u16, lines: &[String]) {
+    for (n, line) in lines.iter().enumerate() {
+        let separator = if n + 1 == lines.len() { ' ' } else { '-' };
+        say(out, &format!("{code}{separator}{line}"));
     }
 }

@@ -1,6 +1,7 @@
 //! Replies (RFC 5321, section 4.2): one line or several with the same code.
 
-use crate::limits::{PASSED_TEXT_BYTES_MAX, REPLY_LINES_MAX};
+use crate::frame::{Frame, Framer};
+use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, REPLY_LINES_MAX};
 use crate::text::printable;
 
 /// A reply, as it may be passed on: its lines are printable and of bounded length.
@@ -23,6 +24,16 @@ impl Reply {
         format!("{} {}", self.code, self.text()).trim_end().to_owned()
     }
 
+    /// A reply of our own in one line: a code, and a text that begins with an enhanced status code.
+    pub fn ours(code: u16, text: impl Into<String>) -> Self {
+        Self { code, lines: vec![text.into()] }
+    }
+
+    /// Whether it says yes.
+    pub const fn is_good(&self) -> bool {
+        self.code / 100 == 2
+    }
+
     /// Whether it says no for now alone.
     pub const fn is_transient(&self) -> bool {
         self.code / 100 == 4
@@ -31,11 +42,11 @@ impl Reply {
 
 /// Puts replies together line by line.
 #[derive(Debug, Default)]
-pub(super) struct Replies {
+pub(super) struct Gatherer {
     begun: Option<Reply>,
 }
 
-impl Replies {
+impl Gatherer {
     /// Takes a line; gives the reply that it ends, if it ends one. An error says what is wrong with it.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, &'static str> {
         let (code, rest) = line.split_at_checked(3).ok_or("a line is no reply")?;
@@ -59,5 +70,41 @@ impl Replies {
         }
         reply.lines.push(printable(text, PASSED_TEXT_BYTES_MAX));
         Ok(if is_last { self.begun.take() } else { None })
+    }
+}
+
+/// A server's replies as they come in, once it has been greeted.
+#[derive(Debug)]
+pub struct Replies {
+    framer: Framer,
+    gatherer: Gatherer,
+}
+
+impl Replies {
+    /// Those that follow what was read so far, and this.
+    pub fn after(rest: &[u8]) -> Self {
+        let mut framer = Framer::of_lines(BACK_LINE_BYTES_MAX);
+        framer.push(rest);
+        Self { framer, gatherer: Gatherer::default() }
+    }
+
+    /// Adds received bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.framer.push(bytes);
+    }
+
+    /// The next reply, or `None` when more bytes are needed. An error says what is wrong with what came.
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, &'static str> {
+        while let Some(frame) = self.framer.next_frame() {
+            if frame != Frame::Command {
+                return Err("a line is too long");
+            }
+            let reply = self.gatherer.line(self.framer.command());
+            self.framer.finish();
+            if let Some(reply) = reply? {
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
     }
 }

@@ -1,0 +1,253 @@
+//! Envelopes: what stands behind MAIL FROM and RCPT TO (RFC 5321, section 4.1.2; RFC 6531 for UTF-8).
+
+use crate::limits::{ESMTP_PARAMETERS_MAX, PATH_BYTES_MAX};
+use crate::text::quote;
+
+/// A sender or recipient, with the parameters of its command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// `None`: the empty path `<>`, by which reports are sent.
+    pub mailbox: Option<Mailbox>,
+    /// In the client's order; names in capitals.
+    pub parameters: Vec<Parameter>,
+}
+
+/// A parameter, such as `SIZE=1000`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// In capitals.
+    pub name: String,
+    /// What stands behind the `=`, if there is one.
+    pub value: Option<String>,
+}
+
+/// An address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    /// As the client wrote it, without a source route.
+    pub text: String,
+    /// What stands before the `@`, without quotes.
+    pub local: String,
+    /// `None`: it is `postmaster` alone, or another name that wants completing.
+    pub domain: Option<String>,
+}
+
+impl Mailbox {
+    /// The address of a user, written as SMTP wants it.
+    pub fn of(name: &str) -> Self {
+        let (local, domain) = match name.rsplit_once('@') {
+            Some((local, domain)) => (local, Some(domain.to_owned())),
+            None => (name, None),
+        };
+        let written = if is_plain(local) { local.to_owned() } else { quote(local) };
+        let text = domain.as_ref().map_or_else(|| written.clone(), |domain| format!("{written}@{domain}"));
+        Self { text, local: local.to_owned(), domain }
+    }
+
+    /// The name by which the user is known: without quotes, which say nothing.
+    pub fn name(&self) -> String {
+        match &self.domain {
+            Some(domain) => format!("{}@{domain}", self.local),
+            None => self.local.clone(),
+        }
+    }
+
+    /// Whether the local part could send mail on to somewhere else (`user%elsewhere@here`), at servers that still do that.
+    pub fn is_routed(&self) -> bool {
+        self.local.contains(['@', '%', '!'])
+    }
+}
+
+impl Path {
+    /// The argument of a command: `FROM:<path> parameters`, with this keyword. An error says what is wrong.
+    pub(super) fn parse(argument: &[u8], keyword: &str) -> Result<Self, &'static str> {
+        let argument = std::str::from_utf8(argument).map_err(|_| "501 5.5.2 An address is not UTF-8.")?;
+        let rest = argument.get(..keyword.len()).filter(|word| word.eq_ignore_ascii_case(keyword));
+        let rest = rest
+            .map(|word| argument[word.len()..].trim_start())
+            .ok_or("501 5.5.4 FROM:<address> or TO:<address> is missing.")?;
+        let bad = "501 5.1.3 The address is malformed.";
+        let rest = rest.strip_prefix('<').ok_or(bad)?;
+        let (path, parameters) = rest.split_at(end_of_path(rest).ok_or(bad)?);
+        if path.len() > PATH_BYTES_MAX {
+            return Err("501 5.1.3 The address is too long.");
+        }
+        let mailbox = if path.is_empty() { None } else { Some(mailbox(path).ok_or(bad)?) };
+        let parameters = &parameters[1..];
+        if !parameters.is_empty() && !parameters.starts_with(' ') {
+            return Err(bad);
+        }
+        let mut words = parameters.split(' ').filter(|word| !word.is_empty());
+        let parsed: Option<Vec<_>> = words.by_ref().take(ESMTP_PARAMETERS_MAX).map(parameter).collect();
+        let parsed = parsed.filter(|_| words.next().is_none()).ok_or("501 5.5.4 A parameter is malformed.")?;
+        Ok(Self { mailbox, parameters: parsed })
+    }
+
+    /// As it is said to a back end, behind `FROM:` or `TO:`.
+    pub fn argument(&self) -> String {
+        let mut line = format!("<{}>", self.mailbox.as_ref().map_or("", |mailbox| &mailbox.text));
+        for Parameter { name, value } in &self.parameters {
+            line.extend([" ", name]);
+            line.extend(value.iter().flat_map(|value| ["=", value]));
+        }
+        line
+    }
+
+    /// The value of a parameter that has one.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|parameter| parameter.name == name)?.value.as_deref()
+    }
+
+    /// Whether a parameter stands there.
+    pub fn has(&self, name: &str) -> bool {
+        self.parameters.iter().any(|parameter| parameter.name == name)
+    }
+}
+
+/// Where the `>` is that ends the path: not one within quotes.
+fn end_of_path(text: &str) -> Option<usize> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            '>' if !is_quoted => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// An address, perhaps behind a source route, which is not followed (RFC 5321, appendix C).
+fn mailbox(path: &str) -> Option<Mailbox> {
+    let text = match path.strip_prefix('@') {
+        Some(route) => route.split_once(':')?.1,
+        None => path,
+    };
+    let (local, domain) = if text.starts_with('"') {
+        let (local, rest) = quoted(text)?;
+        match rest.strip_prefix('@') {
+            Some(domain) => (local, Some(domain)),
+            None if rest.is_empty() => (local, None),
+            None => return None,
+        }
+    } else {
+        let (local, domain) = match text.rsplit_once('@') {
+            Some((local, domain)) => (local, Some(domain)),
+            None => (text, None),
+        };
+        (is_plain(local).then(|| local.to_owned())?, domain)
+    };
+    let is_sound = !local.is_empty() && domain.is_none_or(is_domain);
+    is_sound.then(|| Mailbox { text: text.to_owned(), local, domain: domain.map(str::to_owned) })
+}
+
+/// Whether a local part may stand without quotes. Many servers have names with dots where none may stand by the letter, and
+/// no more than that.
+fn is_plain(local: &str) -> bool {
+    local.chars().all(|c| !c.is_control() && !c.is_whitespace() && !"<>()[]\\,;:@\"".contains(c))
+}
+
+/// A quoted local part without its quotes, and what follows it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut local = String::new();
+    let mut characters = text.char_indices().skip(1);
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return Some((local, &text[at + 1..])),
+            '\\' => local.push(characters.next().map(|(_, c)| c).filter(|c| !c.is_control())?),
+            c if c.is_control() => return None,
+            c => local.push(c),
+        }
+    }
+    None
+}
+
+/// A domain, or an address literal in brackets.
+pub(super) fn is_domain(text: &str) -> bool {
+    if let Some(literal) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return !literal.is_empty() && literal.chars().all(|c| c.is_ascii_alphanumeric() || ".:-".contains(c));
+    }
+    let is_label = |label: &str| {
+        let is_sound = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+        !label.is_empty() && label.chars().all(is_sound)
+    };
+    text.split('.').all(is_label)
+}
+
+fn parameter(word: &str) -> Option<Parameter> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
+    };
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let is_value = value.is_none_or(|value| !value.is_empty() && !value.contains(|c: char| c.is_control() || c == '='));
+    (is_name && is_value).then(|| Parameter { name: name.to_ascii_uppercase(), value: value.map(str::to_owned) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(argument: &str) -> Option<String> {
+        let path = Path::parse(format!("TO:{argument}").as_bytes(), "TO:").ok()?;
+        Some(path.mailbox.map(|mailbox| mailbox.name()).unwrap_or_default())
+    }
+
+    #[test]
+    fn addresses_in_every_form() {
+        for (text, expected) in [
+            ("<kim@example.org>", "kim@example.org"),
+            (" <kim@example.org> NOTIFY=NEVER", "kim@example.org"),
+            ("<\"kim\"@example.org>", "kim@example.org"),
+            ("<\"a\\\"b >\"@example.org>", "a\"b >@example.org"),
+            ("<@relay.example,@other.example:kim@example.org>", "kim@example.org"),
+            ("<Postmaster>", "Postmaster"),
+            ("<a..b.@example.org>", "a..b.@example.org"),
+            ("<kim@[192.0.2.1]>", "kim@[192.0.2.1]"),
+            ("<kim@[IPv6:2001:db8::1]>", "kim@[IPv6:2001:db8::1]"),
+            ("<j\u{f6}rg@b\u{fc}cher.example>", "j\u{f6}rg@b\u{fc}cher.example"),
+            ("<a%b@example.org>", "a%b@example.org"),
+            ("<>", ""),
+        ] {
+            assert_eq!(name(text).as_deref(), Some(expected), "{text}");
+        }
+        for bad in [
+            "kim@example.org",
+            "<kim@example.org",
+            "<kim@>",
+            "<@example.org>",
+            "<kim@exam ple.org>",
+            "<k im@example.org>",
+            "<kim@example..org>",
+            "<a@b@example.org>",
+            "<\"kim@example.org>",
+            "<\"kim\"x@example.org>",
+            "<kim@example.org>x",
+            "<kim@example.org> =x",
+            "<kim@example.org> A==",
+            "<kim@[]>",
+            "<a\0b@example.org>",
+            "",
+        ] {
+            assert_eq!(name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_become_addresses() {
+        for name in ["kim@example.org", "k m@example.org", "a\"b\\@example.org", "postmaster", "a@b@example.org"] {
+            let mailbox = Mailbox::of(name);
+            assert_eq!(super::mailbox(&mailbox.text).map(|read| read.name()).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_said_again() {
+        let path =
+            Path::parse(b"from:<@a:\"k m\"@example.org> size=10 Body=8BITMIME SMTPUTF8", "FROM:").expect("a path");
+        assert_eq!(path.argument(), "<\"k m\"@example.org> SIZE=10 BODY=8BITMIME SMTPUTF8");
+        assert_eq!((path.value("SIZE"), path.has("SMTPUTF8"), path.has("RET")), (Some("10"), true, false));
+    }
+}

@@ -1,0 +1,400 @@
+//! The state machine of a server that takes mail: SMTP (RFC 5321), LMTP (RFC 2033), and what follows the log-in of a client
+//! that submits mail.
+//!
+//! It knows the order of commands and answers what can be answered from that alone; whether a sender or recipient is
+//! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
+
+use super::envelope::{Path, is_domain};
+use super::{Dialect, Reply, SIZE, bye, hello_name, say, say_lines};
+use crate::conversation::{Client, Line};
+use crate::frame::{Framer, is_http};
+use crate::limits::{LINE_BYTES_MAX, RECIPIENTS_MAX};
+use crate::protocols::{Carry, ClientTls, FrontSetup, Offers, Outcome, Protocol, Refusal};
+
+/// See the module's documentation.
+pub struct Receiver {
+    client: Client,
+    protocol: &'static Protocol,
+    dialect: Dialect,
+    /// Names by which nobody could be reached are refused.
+    is_strict: bool,
+    /// It is the conversation of somebody who has logged in.
+    is_submission: bool,
+    /// What it called itself.
+    helo: Option<String>,
+    transaction: Option<Transaction>,
+    pending: Pending,
+}
+
+/// Mail under way, from MAIL on.
+#[derive(Debug, Default)]
+struct Transaction {
+    /// Addresses may have letters beyond ASCII (RFC 6531).
+    is_utf8: bool,
+    /// Recipients that were named, and those of them that were accepted.
+    named: usize,
+    accepted: usize,
+}
+
+/// What the outside has been asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Pending {
+    #[default]
+    Nothing,
+    Sender {
+        is_utf8: bool,
+    },
+    Recipient,
+    Content,
+    /// What becomes of the content.
+    Outcome,
+}
+
+/// What happens to a [`Receiver`].
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The connection stands (and TLS with it, if [`FrontSetup::tls`] says so): greet.
+    Start,
+    /// The TLS that [`Step::StartTls`] asked for is up, or the client has just logged in: the client speaks first.
+    Go,
+    /// The client sent this.
+    Input(&'a [u8]),
+    /// The answer to [`Step::Sender`], [`Step::Recipient`] or [`Step::Content`].
+    Reply(Reply),
+    /// What became of the content: one reply, in LMTP one for each accepted recipient.
+    Outcome(Vec<Reply>),
+    /// [`Step::Reset`] is done.
+    Done,
+    /// The session must end, and the client be told.
+    Close(Refusal),
+}
+
+/// What a [`Receiver`] wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More input.
+    Read,
+    /// Throw away all that was received, begin TLS, and build a new receiver.
+    StartTls,
+    /// Mail begins: may this sender send?
+    Sender(Path),
+    /// May this recipient be had?
+    Recipient(Path),
+    /// May the content come? Once [`Event::Reply`] with 354 is given, it does.
+    Content,
+    /// Whatever was begun is given up.
+    Reset,
+    /// The session is over.
+    Close(Outcome),
+}
+
+impl Receiver {
+    /// One that takes mail from anybody, as this protocol of the table has it.
+    pub fn new(protocol: &'static Protocol, dialect: Dialect, is_strict: bool, setup: FrontSetup) -> Self {
+        Self {
+            client: Client::new(setup, Framer::of_lines(LINE_BYTES_MAX)),
+            protocol,
+            dialect,
+            is_strict,
+            is_submission: false,
+            helo: None,
+            transaction: None,
+            pending: Pending::Nothing,
+        }
+    }
+
+    /// One that goes on with a client that has logged in, and has called itself so.
+    pub fn after_log_in(protocol: &'static Protocol, helo: Option<String>, setup: FrontSetup) -> Self {
+        Self { is_submission: true, helo, ..Self::new(protocol, Dialect::Smtp, false, setup) }
+    }
+
+    /// What this can pass on of what back ends offer: it has no CHUNKING, and so no BINARYMIME.
+    pub fn carries(protocol: &Protocol, offers: Offers) -> Offers {
+        offers.without(protocol, &["CHUNKING", "BINARYMIME", "VRFY", "PIPELINING"])
+    }
+
+    /// Takes one event, appends what is to be sent to `out` and says what to do next. What is in `out` goes to the client
+    /// before the step is carried out.
+    pub fn step(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Step {
+        match event {
+            Event::Start => {
+                let FrontSetup { name, greeting, .. } = &self.client.setup;
+                say(out, &format!("220 {name} {} {greeting}", self.dialect.greets_as()));
+                return Step::Read;
+            }
+            Event::Go => return Step::Read,
+            Event::Input(bytes) => self.client.talk.push(bytes),
+            Event::Done => {}
+            Event::Reply(reply) => {
+                let step = self.answered(&reply, out);
+                if !matches!(step, Step::Read) || reply.code == 354 {
+                    return step;
+                }
+            }
+            Event::Outcome(replies) => {
+                (self.pending, self.transaction) = (Pending::Nothing, None);
+                if replies.iter().any(Reply::is_good) {
+                    self.client.carry.errors = 0;
+                }
+                replies.iter().for_each(|reply| say_lines(out, reply.code, &reply.lines));
+            }
+            Event::Close(refusal) => return end(refusal, None, out),
+        }
+        self.run(out)
+    }
+
+    /// The few facts that outlive STARTTLS.
+    pub fn carry(&self) -> Carry {
+        self.client.carry
+    }
+
+    /// What the client called itself.
+    pub fn helo(&self) -> Option<&str> {
+        self.helo.as_deref()
+    }
+
+    /// As [`Front::take_trace`](crate::Front::take_trace).
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.client.talk.take_trace()
+    }
+
+    /// Works off what was received until something must come from outside.
+    fn run(&mut self, out: &mut Vec<u8>) -> Step {
+        loop {
+            let step = match self.client.talk.next_line() {
+                None => return Step::Read,
+                Some(Line::Lost) => end(Refusal::Misbehaved, Some("Line too long."), out),
+                Some(Line::Whole { line, .. }) if is_http(line.expose()) => {
+                    end(Refusal::Misbehaved, Some("This is not a web server."), out)
+                }
+                Some(Line::Whole { is_broken: true, .. }) => self.wrong("500 5.5.2 Lines end in CRLF.", out),
+                Some(Line::Whole { line, .. }) => self.command(line.expose(), out),
+            };
+            if !matches!(step, Step::Read) {
+                return step;
+            }
+        }
+    }
+
+    fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Step {
+        let word = line.split(|&b| b == b' ').next().unwrap_or_default();
+        let argument = line[word.len()..].trim_ascii();
+        let word = word.to_ascii_uppercase();
+        self.client.talk.note(|| match word.as_slice() {
+            b"AUTH" => "AUTH [struck out]".to_owned(),
+            _ => String::from_utf8_lossy(line).into_owned(),
+        });
+        let is_lmtp = self.dialect == Dialect::Lmtp;
+        match word.as_slice() {
+            b"EHLO" | b"HELO" if !is_lmtp => self.hello(word == b"EHLO", argument, out),
+            b"LHLO" if is_lmtp => self.hello(true, argument, out),
+            b"STARTTLS" if !argument.is_empty() => self.wrong("501 5.5.4 This command takes no argument.", out),
+            b"STARTTLS" => match self.client.setup.tls {
+                ClientTls::Offered => {
+                    say(out, "220 2.0.0 Begin TLS negotiation now.");
+                    Step::StartTls
+                }
+                ClientTls::Up => self.wrong("503 5.5.1 TLS is already active.", out),
+                ClientTls::Never => self.wrong("502 5.5.1 TLS is not available here.", out),
+            },
+            b"MAIL" => self.mail(argument, out),
+            b"RCPT" => self.recipient(argument, out),
+            b"DATA" => self.data(argument, out),
+            // What follows it is a piece of a message, and must not be read as commands.
+            b"BDAT" => end(Refusal::Misbehaved, Some("CHUNKING is not offered."), out),
+            b"RSET" => {
+                say(out, "250 2.0.0 Ok.");
+                self.reset()
+            }
+            b"NOOP" => {
+                say(out, "250 2.0.0 Ok.");
+                Step::Read
+            }
+            b"VRFY" => {
+                say(out, "252 2.1.5 Send mail to find out.");
+                Step::Read
+            }
+            b"HELP" => {
+                say(out, "214 2.0.0 See RFC 5321.");
+                Step::Read
+            }
+            b"QUIT" => {
+                say(out, "221 2.0.0 Bye.");
+                Step::Close(Outcome::LoggedOut)
+            }
+            b"AUTH" if self.is_submission => self.wrong("503 5.5.1 You are logged in.", out),
+            b"AUTH" | b"EXPN" | b"ETRN" | b"TURN" => self.wrong("502 5.5.1 This command is not available here.", out),
+            _ => self.wrong("500 5.5.1 Unknown command.", out),
+        }
+    }
+
+    fn hello(&mut self, is_extended: bool, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        let Some(name) = hello_name(argument) else {
+            return self.wrong("501 5.5.4 A host name or an address literal is missing.", out);
+        };
+        if self.is_strict && !(is_domain(name) && name.contains(['.', '['])) {
+            return self.wrong("504 5.5.2 Your host name is not fully qualified.", out);
+        }
+        if self.is_strict && name.eq_ignore_ascii_case(&self.client.setup.name) {
+            return self.wrong("550 5.7.1 That is our own name.", out);
+        }
+        self.helo = Some(name.to_owned());
+        let mut lines = vec![self.client.setup.name.clone()];
+        if is_extended {
+            lines.push("PIPELINING".to_owned());
+            let offers = self.client.setup.offers;
+            lines.extend(super::extensions(self.protocol, offers));
+            if self.dialect == Dialect::Lmtp && !offers.names(self.protocol).any(|name| name == STATUS_CODES) {
+                // LMTP has them always (RFC 2033, section 5), and ours are there.
+                lines.push(STATUS_CODES.to_owned());
+            }
+            if self.client.setup.tls == ClientTls::Offered {
+                lines.push("STARTTLS".to_owned());
+            }
+        }
+        say_lines(out, 250, &lines);
+        self.reset()
+    }
+
+    /// Whatever was begun is given up, and the outside told.
+    fn reset(&mut self) -> Step {
+        if self.transaction.take().is_some() { Step::Reset } else { Step::Read }
+    }
+
+    fn mail(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        if self.helo.is_none() {
+            return self.wrong("503 5.5.1 Say hello first.", out);
+        }
+        if self.transaction.is_some() {
+            return self.wrong("503 5.5.1 A sender is named already.", out);
+        }
+        let path = match Path::parse(argument, "FROM:") {
+            Ok(path) => path,
+            Err(text) => return self.wrong(text, out),
+        };
+        let is_utf8 = path.has("SMTPUTF8");
+        if let Err(text) = self.check(&path, true, is_utf8) {
+            return self.wrong(text, out);
+        }
+        self.pending = Pending::Sender { is_utf8 };
+        Step::Sender(path)
+    }
+
+    fn recipient(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        let Some(Transaction { is_utf8, named, accepted }) = self.transaction else {
+            return self.wrong("503 5.5.1 MAIL comes first.", out);
+        };
+        let path = match Path::parse(argument, "TO:") {
+            Ok(Path { mailbox: None, .. }) => return self.wrong("501 5.1.3 There is no recipient.", out),
+            Ok(path) => path,
+            Err(text) => return self.wrong(text, out),
+        };
+        if let Err(text) = self.check(&path, false, is_utf8) {
+            return self.wrong(text, out);
+        }
+        if named == RECIPIENTS_MAX {
+            say(out, "452 4.5.3 Too many recipients.");
+            return Step::Read;
+        }
+        self.transaction = Some(Transaction { is_utf8, named: named + 1, accepted });
+        self.pending = Pending::Recipient;
+        Step::Recipient(path)
+    }
+
+    /// Whether the parameters of a command are those of extensions that are offered, and what they say can be kept.
+    fn check(&self, path: &Path, is_sender: bool, is_utf8: bool) -> Result<(), &'static str> {
+        let unknown = Err("555 5.5.4 A parameter is not supported.");
+        let is_offered = |extension| self.client.setup.offers.names(self.protocol).any(|name| name == extension);
+        for parameter in &path.parameters {
+            let value = parameter.value.as_deref();
+            let extension = match (parameter.name.as_str(), value, is_sender) {
+                ("SIZE", Some(size), true) => {
+                    let size: u64 = size.parse().map_err(|_| "501 5.5.4 SIZE is not a number.")?;
+                    if self.client.setup.offers.number().is_some_and(|max| size > max.get()) {
+                        return Err("552 5.3.4 The message is larger than what is taken here.");
+                    }
+                    SIZE
+                }
+                ("BODY", Some(body), true)
+                    if ["7BIT", "8BITMIME"].iter().any(|known| body.eq_ignore_ascii_case(known)) =>
+                {
+                    "8BITMIME"
+                }
+                ("SMTPUTF8", None, true) => "SMTPUTF8",
+                ("RET" | "ENVID", Some(_), true) | ("NOTIFY" | "ORCPT", Some(_), false) => "DSN",
+                ("AUTH", Some(_), true) if self.is_submission => continue,
+                _ => return unknown,
+            };
+            if !is_offered(extension) {
+                return unknown;
+            }
+        }
+        match &path.mailbox {
+            Some(mailbox) if !mailbox.text.is_ascii() && !is_utf8 => Err("553 5.6.7 This address needs SMTPUTF8."),
+            _ => Ok(()),
+        }
+    }
+
+    fn data(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        match self.transaction {
+            _ if !argument.is_empty() => self.wrong("501 5.5.4 This command takes no argument.", out),
+            None => self.wrong("503 5.5.1 MAIL comes first.", out),
+            Some(Transaction { named: 0, .. }) => self.wrong("503 5.5.1 RCPT comes first.", out),
+            Some(Transaction { accepted: 0, .. }) => {
+                // As RFC 2033, section 4.2 has it; the same is known in SMTP as "no valid recipients".
+                let code = if self.dialect == Dialect::Lmtp { "503" } else { "554" };
+                say(out, &format!("{code} 5.5.1 No valid recipients."));
+                Step::Read
+            }
+            Some(_) if self.client.talk.has_more() => {
+                // Should the content be refused, it would be read as commands.
+                end(Refusal::Misbehaved, Some("You talk before it is your turn."), out)
+            }
+            Some(_) => {
+                self.pending = Pending::Content;
+                Step::Content
+            }
+        }
+    }
+
+    /// The outside has answered.
+    fn answered(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
+        say_lines(out, reply.code, &reply.lines);
+        match (std::mem::take(&mut self.pending), &mut self.transaction) {
+            (Pending::Sender { is_utf8 }, _) if reply.is_good() => {
+                self.transaction = Some(Transaction { is_utf8, ..Transaction::default() });
+            }
+            (Pending::Recipient, Some(transaction)) if reply.is_good() => transaction.accepted += 1,
+            (Pending::Content, _) if reply.code == 354 => self.pending = Pending::Outcome,
+            (Pending::Content, _) => self.transaction = None,
+            _ => {}
+        }
+        if reply.code == 421 {
+            return Step::Close(Outcome::Refused(Refusal::Unavailable));
+        }
+        // Whoever asks for many who are not here may be looking for those who are.
+        if reply.code / 100 == 5 { self.count_error(out) } else { Step::Read }
+    }
+
+    /// One reply for one wrong command, and the end after too many.
+    fn wrong(&mut self, text: &str, out: &mut Vec<u8>) -> Step {
+        say(out, text);
+        self.count_error(out)
+    }
+
+    fn count_error(&mut self, out: &mut Vec<u8>) -> Step {
+        if self.client.carry.count_error(self.client.setup.max_errors) {
+            return end(Refusal::Misbehaved, None, out);
+        }
+        Step::Read
+    }
+}
+
+/// Says goodbye.
+fn end(refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) -> Step {
+    bye(refusal, text, out);
+    Step::Close(Outcome::Refused(refusal))
+}
+
+/// The extension by which replies carry enhanced status codes (RFC 2034).
+const STATUS_CODES: &str = "ENHANCEDSTATUSCODES";
