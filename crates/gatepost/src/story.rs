@@ -11,6 +11,7 @@ use gatepost_wire::{PROTOCOLS, Refusal};
 use crate::config::Level;
 use crate::log::{Draft, Field, Logger};
 use crate::net::stream::TlsFacts;
+use crate::service::mail::Tally;
 use crate::service::relayed;
 
 /// See the module's documentation.
@@ -99,6 +100,8 @@ pub(crate) enum Ended {
     Refused(Refusal),
     /// The client left.
     Gone(String),
+    /// Mail was taken, and this is why no more is.
+    Served { why: String, tally: Tally },
     /// It was logged in, and this is how the relay ended.
     Relayed(relayed::Outcome),
 }
@@ -192,6 +195,9 @@ impl Story {
         if let Ended::Relayed(outcome) = ended {
             record = record.with("bytes_up", outcome.bytes_up).with("bytes_down", outcome.bytes_down);
         }
+        if let Ended::Served { tally: Tally { messages, recipients, bytes }, .. } = ended {
+            record = record.with("messages", *messages).with("recipients", *recipients).with("bytes_up", *bytes);
+        }
         let stages = [
             ("ms_tls", self.took.tls),
             ("ms_auth", self.took.auth),
@@ -213,6 +219,8 @@ impl Story {
             Ended::TlsFailed(why) => ("tls-failed", why.clone()),
             Ended::LoggedOut => (before, "the client logged out".into()),
             Ended::Refused(refusal) => (before, format!("{refusal:?}")),
+            Ended::Served { why, tally } if tally.messages > 0 => ("mail-taken", why.clone()),
+            Ended::Served { why, .. } => ("no-mail", why.clone()),
             Ended::Gone(why) => (if self.is_logged_in { "logged-in" } else { before }, why.clone()),
             Ended::Relayed(outcome) => ("logged-in", outcome.end.to_string()),
         }

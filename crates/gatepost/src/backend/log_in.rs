@@ -22,8 +22,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Purpose<'a> {
     pub(crate) protocol: &'static Protocol,
     pub(crate) user: &'a str,
-    /// The user's password or token; `None`, where there is a master log-in.
-    pub(crate) proof: Option<&'a Proof>,
+    pub(crate) aim: Aim<'a>,
     pub(crate) client: Client<'a>,
     /// Our own greeting, and where we listen: a back end that has either is no back end.
     pub(crate) own_greeting: &'a str,
@@ -34,12 +33,23 @@ pub(crate) struct Purpose<'a> {
     pub(crate) tell: Option<&'a (dyn Fn(String) + Sync)>,
 }
 
+/// What is wanted of a back end.
+#[derive(Clone, Copy)]
+pub(crate) enum Aim<'a> {
+    /// To log in with the user's password or token; `None`: with what the back end's master log-in is.
+    LogIn(Option<&'a Proof>),
+    /// To hand over mail.
+    Deliver,
+}
+
 /// The client, as it is announced.
 pub(crate) struct Client<'a> {
     pub(crate) address: SocketAddr,
     /// Where it connected to.
     pub(crate) local: SocketAddr,
     pub(crate) session: &'a str,
+    /// Its name in the DNS, where that is known to be its own.
+    pub(crate) name: Option<&'a str>,
     /// What it said before its log-in.
     pub(crate) introduction: &'a Introduction,
 }
@@ -69,6 +79,16 @@ pub(crate) enum Failure {
     Limit(u32),
     /// No host could serve. The text says for each why.
     Unavailable(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BadCredentials => f.write_str("it refuses the log-in"),
+            Self::Passed(text) | Self::Unavailable(text) => f.write_str(text),
+            Self::Limit(max) => write!(f, "it has max_connections, {max}"),
+        }
+    }
 }
 
 /// How one attempt went wrong.
@@ -201,22 +221,28 @@ impl Backend {
     /// A log-in; `None`: there is nothing to log in with.
     fn log_in_errand<'a>(&self, link: &ServiceLink, purpose: &Purpose<'a>) -> Option<Errand<'a>> {
         let mechanism = link.settings.mechanism;
-        let login = match (&self.master, purpose.proof) {
-            (Some(Master { name, separator, password }), _) => {
+        let aim = match (&self.master, purpose.aim) {
+            (_, Aim::Deliver) => BackAim::Deliver,
+            (Some(Master { name, separator, password }), Aim::LogIn(_)) => {
                 let proof = Proof::Password(password.duplicate());
                 let (user, master) = match separator {
                     Some(separator) => (format!("{}{separator}{name}", purpose.user), None),
                     None => (purpose.user.to_owned(), Some(name.clone())),
                 };
-                BackLogin { user, master, proof, mechanism }
+                BackAim::LogIn(BackLogin { user, master, proof, mechanism })
             }
-            (None, proof) => {
-                BackLogin { user: purpose.user.to_owned(), master: None, proof: proof?.duplicate(), mechanism }
+            (None, Aim::LogIn(proof)) => {
+                let (user, proof) = (purpose.user.to_owned(), proof?.duplicate());
+                BackAim::LogIn(BackLogin { user, master: None, proof, mechanism })
             }
         };
         let client = &purpose.client;
         let addresses = (client.address, client.local);
-        let facts = |addresses| ClientFacts { addresses, session: client.session.to_owned() };
+        let facts = |addresses| ClientFacts {
+            addresses,
+            session: client.session.to_owned(),
+            name: client.name.map(str::to_owned),
+        };
         let (header, announced) = match link.settings.announce {
             Announce::ProxyV2 => (proxy_header::write_v2(client.address, client.local), Some(facts(None))),
             Announce::Inband => (Vec::new(), Some(facts(Some(addresses)))),
@@ -224,13 +250,13 @@ impl Backend {
         };
         let setup = BackSetup {
             starttls: link.settings.tls == TlsMode::StartTls,
-            aim: BackAim::LogIn(login),
+            aim,
             client: announced,
             introduction: client.introduction.clone(),
             own_greeting: purpose.own_greeting.to_owned(),
             trace: purpose.tell.is_some(),
         };
-        let Purpose { protocol, own_listeners, tell, .. } = *purpose;
-        Some(Errand { protocol, setup, header, own_listeners, tell })
+        let Purpose { own_listeners, tell, .. } = *purpose;
+        Some(Errand { protocol: link.settings.protocol, setup, header, own_listeners, tell })
     }
 }

@@ -173,7 +173,7 @@ impl Subject {
             Announce::Inband | Announce::Nothing => Vec::new(),
         };
         let own_listeners = &looker.own_listeners;
-        let errand = Errand { protocol: self.protocol, setup, header, own_listeners, tell: None };
+        let errand = Errand { protocol: settings.protocol, setup, header, own_listeners, tell: None };
         let deadline = Instant::now() + settings.connect_timeout;
         Some(match self.backend.converse(&self.host, link, errand, deadline).await {
             Ok(done) => {

@@ -10,7 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gatepost_wire::{Offers, Protocol, Secret};
+use gatepost_wire::smtp::Dialect;
+use gatepost_wire::{Course, Offers, Protocol, Secret};
 use rustls::ClientConfig;
 
 use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
@@ -20,7 +21,7 @@ use crate::net::tls;
 use crate::rendezvous::score;
 use host::HostState;
 
-pub(crate) use log_in::{Client, Connected, Failure, Purpose};
+pub(crate) use log_in::{Aim, Client, Connected, Failure, Purpose};
 pub(crate) use look::{Looker, Looking};
 
 /// Hosts that only directories name, remembered at once.
@@ -180,6 +181,11 @@ impl Backends {
         reports
     }
 
+    /// Who looks up names.
+    pub(crate) fn resolver(&self) -> Option<&Arc<Resolver>> {
+        self.resolver.as_ref()
+    }
+
     /// Has the addresses of all host names asked for anew; how many there are.
     pub(crate) fn expire_names(&self) -> usize {
         self.states.names.expire()
@@ -270,6 +276,14 @@ impl Backend {
     /// How a service talks to it.
     pub(crate) fn link(&self, service: &str) -> Option<&ServiceLink> {
         self.links.iter().find(|(name, _)| *name == service).map(|(_, link)| link)
+    }
+
+    /// How mail of a service is handed over to it.
+    pub(crate) fn dialect(&self, service: &Protocol) -> Dialect {
+        match self.link(service.name).map(|link| link.settings.protocol.course) {
+            Some(Course::Mail(dialect)) => dialect,
+            _ => Dialect::Smtp,
+        }
     }
 
     /// The hosts in the order in which they should be tried: those that seem down last.

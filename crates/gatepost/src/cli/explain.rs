@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gatepost_wire::{Inband, Mechanism, Protocol, sasl};
+use gatepost_wire::{Course, Inband, Mechanism, Protocol, sasl};
 use serde_json::json;
 
 use super::Failure;
@@ -12,6 +12,7 @@ use crate::config::{self, Announce, Authenticate, Link, Listener, Loaded, Plaint
 use crate::directory::{Bar, Entry, Fault, Who};
 use crate::log::Logger;
 use crate::map::{Evidence, Found, NoPlace, Reason};
+use crate::service::mail::welcome::{Unwelcome, place};
 use crate::world::World;
 
 /// Prints the steps; an error where the user could not log in.
@@ -20,7 +21,11 @@ pub(super) fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure
     let possible = super::block_on(walk(path, user, &mut steps))?;
     steps.say(
         "result",
-        if possible { "with the right password, this user can log in" } else { "this user can't log in" },
+        if possible {
+            "with the right password, this user can log in"
+        } else {
+            "this user can't log in, or gets no mail"
+        },
     );
     if json {
         let list: Vec<_> = steps.0.iter().map(|(step, text)| json!({ "step": step, "text": text })).collect();
@@ -81,6 +86,9 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
     let protocol = service.protocol.name;
     // Where the user comes from is not known: what depends on it is said in words.
     let who = Who::somebody(name, protocol);
+    if let Course::Mail(_) = service.protocol.course {
+        return explain_mail(world, service, &who, steps).await;
+    }
     let mut is_possible = true;
     let takes_passwords = |listener: &Listener| listener.tls != TlsMode::None || service.plaintext != Plaintext::Tls;
     if !service.listeners.iter().any(takes_passwords) {
@@ -120,13 +128,7 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
             return false;
         }
     };
-    let why = match reason {
-        Reason::Directory => "named by the directory".to_owned(),
-        Reason::Rule(number) => format!("by [[map.rule]] number {number}"),
-        Reason::Spread => "by `map.spread`".to_owned(),
-        Reason::Default => "the default".to_owned(),
-    };
-    steps.say("map", format!("back end {}, {why}", backend.name));
+    steps.say("map", format!("back end {}, {}", backend.name, reason_words(&reason)));
     let entry = found.entry();
     let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
     if let Some(link) = backend.link(protocol) {
@@ -165,6 +167,46 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
     }
     is_possible &= explain_bars(entry, &who, world, steps);
     is_possible
+}
+
+/// Where mail for a user goes; false where it is refused.
+async fn explain_mail(world: &World, service: &Service, who: &Who, steps: &mut Steps) -> bool {
+    let protocol = service.protocol.name;
+    let found = match world.map.find(who, Evidence::default()).await {
+        Ok(found) => found,
+        Err(unanswered) => {
+            steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
+            return false;
+        }
+    };
+    explain_found(world, &found, steps);
+    let why_not = match place(&world.map, &service.mail.domains, &who.user, &found) {
+        Ok((backend, reason)) => {
+            steps.say("map", format!("{protocol}: back end {}, {}", backend.name, reason_words(&reason)));
+            if let Some(link) = backend.link(protocol) {
+                let hosts = backend.hosts_of(&who.user).join(", then ");
+                explain_link(link.settings.protocol, &hosts, &link.settings, steps);
+            }
+            return true;
+        }
+        Err(Unwelcome::Unknown) => {
+            "550: no directory knows the user, and the domain is not one of `domains`".to_owned()
+        }
+        Err(Unwelcome::Disabled) => "550: the account is disabled".to_owned(),
+        Err(Unwelcome::Held) => "451: the directory holds the user".to_owned(),
+        Err(Unwelcome::Misplaced(why)) => format!("451: {why}"),
+    };
+    steps.say("map", format!("{protocol}: mail for this user is refused with {why_not}"));
+    false
+}
+
+fn reason_words(reason: &Reason) -> String {
+    match reason {
+        Reason::Directory => "named by the directory".to_owned(),
+        Reason::Rule(number) => format!("by [[map.rule]] number {number}"),
+        Reason::Spread => "by `map.spread`".to_owned(),
+        Reason::Default => "the default".to_owned(),
+    }
 }
 
 /// By which certificates clients may come.

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gatepost_wire::{Inband, Protocol};
+use gatepost_wire::smtp::Dialect;
+use gatepost_wire::{Course, Inband, PROTOCOLS, Protocol};
 
 use super::reader::{Key, Table};
 use super::settings as at;
-use super::values::{AnnounceBy, Delimiter, LoginBy, Pin, Port};
+use super::values::{AnnounceBy, Delimiter, LoginBy, MailProtocol, Pin, Port};
 use super::{Announce, Backend, Link, MasterLogin, TlsMode, Trust};
 
 /// One back end, with its link for each service: the service's own settings, overridden by the back end's.
@@ -64,9 +65,29 @@ fn read_login(table: &Table<'_>) -> Option<MasterLogin> {
     Some(MasterLogin { master: master?, separator, password_file: password_file? })
 }
 
-pub(super) fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>, protocol: &Protocol) -> Option<Link> {
+pub(super) fn read_link(
+    service: &Table<'_>,
+    own: &Table<'_>,
+    port: Option<Port>,
+    protocol: &'static Protocol,
+) -> Option<Link> {
     use at::link as key;
 
+    let protocol = match own.inherit(service, &key::SPEAKS) {
+        None => protocol,
+        Some(speaks) if matches!(protocol.course, Course::Mail(_)) => {
+            let dialect = match speaks {
+                MailProtocol::Smtp => Dialect::Smtp,
+                MailProtocol::Lmtp => Dialect::Lmtp,
+            };
+            let is_it = |known: &&Protocol| matches!(known.course, Course::Mail(its) if its == dialect);
+            PROTOCOLS.iter().find(is_it).unwrap_or(protocol)
+        }
+        Some(_) => {
+            own.problem_with(&key::SPEAKS, "goes with [smtp.backend] and [lmtp.backend]");
+            return None;
+        }
+    };
     let tls = own.inherit(service, &key::TLS)?;
     let port = port.map(|port| port.0);
     for timeout in [&key::CONNECT_TIMEOUT, &key::LOGIN_TIMEOUT] {
@@ -101,6 +122,7 @@ pub(super) fn read_link(service: &Table<'_>, own: &Table<'_>, port: Option<Port>
         pins: own.inherit(service, &key::PINS).unwrap_or_default().into_iter().map(|pin| pin.0).collect(),
     };
     Some(Link {
+        protocol,
         port: port.or(protocol.tls_port.filter(|_| tls == TlsMode::Implicit)).unwrap_or(protocol.port),
         tls,
         trust,

@@ -3,12 +3,12 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use gatepost_wire::PROTOCOLS;
+use gatepost_wire::{Course, PROTOCOLS, Protocol};
 
 use super::backend::{read_backend, read_link};
 use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::service::{check_addresses, read_access, read_service};
-use super::settings as at;
+use super::settings::{self as at, Section};
 use super::values::LogTo;
 use super::{
     Admin, CertificateFiles, Config, Defence, Dns, Draft, Log, LogRule, LogTarget, Rotate, Threads, Tls, directory, map,
@@ -52,7 +52,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     let mut services = Vec::new();
     let mut links = Vec::new();
     for protocol in PROTOCOLS {
-        let Some(table) = root.optional_table(protocol.name, &at::service::SECTION) else { continue };
+        let Some(table) = root.optional_table(protocol.name, section_of(protocol)) else { continue };
         let link_table = table.table("backend", &at::link::SECTION);
         if let Some(link) = read_link(&link_table, &link_table, None, protocol) {
             services.extend(read_service(&table, protocol, tls.as_ref(), &directories, &map_table, link));
@@ -98,6 +98,15 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         dns,
         defence,
     })
+}
+
+/// What may stand in a service's section.
+fn section_of(protocol: &Protocol) -> &'static Section {
+    match protocol.course {
+        Course::LogIn(_) => &at::service::SECTION,
+        Course::Submission(_) => &at::submission::SECTION,
+        Course::Mail(_) => &at::mail::SECTION,
+    }
 }
 
 /// The host's name, as the kernel knows it.
@@ -155,12 +164,14 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
         rule.head("[[", "]]");
         let service = rule.get(&at::log_rule::SERVICE)?;
         let known = |name: &str| name == "server" || name == "directory" || PROTOCOLS.iter().any(|p| p.name == name);
-        if ["smtp", "webmail", "admin"].contains(&service.as_str()) {
+        if ["webmail", "admin"].contains(&service.as_str()) {
             rule.problem_with(&at::log_rule::SERVICE, format_args!("{service:?}: not in this version of Gatepost"));
         } else if service != "*" && !known(&service) {
             rule.problem_with(
                 &at::log_rule::SERVICE,
-                format_args!("expected imap, pop3, sieve, submission, directory, server or *, found {service:?}"),
+                format_args!(
+                    "expected imap, pop3, sieve, submission, smtp, lmtp, directory, server or *, found {service:?}"
+                ),
             );
         }
         let level = rule.get_or(&at::log_rule::LEVEL, level);

@@ -66,6 +66,12 @@ impl Names {
         }
     }
 
+    /// Whether a name stands for another user's.
+    pub(crate) fn is_alias(&self, user: &str) -> bool {
+        let plain = Self { aliases: Vec::new(), ..self.clone() };
+        plain.canonical(user) != self.canonical(user)
+    }
+
     /// Without a detail, and without a domain that says nothing.
     fn shortened(&self, name: &str) -> String {
         let (local, domain) = split(name);

@@ -231,6 +231,50 @@ pub(crate) struct Service {
     pub(crate) listeners: Vec<Listener>,
     /// How to talk to hosts that only a directory names.
     pub(crate) link: Link,
+    /// Whom users may name as the sender of mail.
+    pub(crate) senders: Senders,
+    /// What mail is taken, where nobody logs in.
+    pub(crate) mail: MailRules,
+}
+
+/// Whom a user who submits mail may name as its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Senders {
+    /// As far as the back end lets them.
+    Any,
+    /// Names of their own.
+    Own,
+}
+
+/// What mail is taken from strangers.
+#[derive(Debug, Clone)]
+pub(crate) struct MailRules {
+    /// Domains all of whose addresses are taken.
+    pub(crate) domains: Vec<String>,
+    /// Clients must call themselves by a name that could be theirs.
+    pub(crate) is_strict: bool,
+    pub(crate) reverse_dns: ReverseDns,
+    pub(crate) greet_delay: Duration,
+    pub(crate) rates: Rates,
+}
+
+/// Whether a client's name is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReverseDns {
+    Off,
+    /// For the log and the back end.
+    Note,
+    /// Without one that leads back to its address, a client's mail is refused.
+    Require,
+}
+
+/// How much mail is taken within an interval. `None`: no limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    pub(crate) messages_per_ip: Option<u32>,
+    pub(crate) recipients_per_ip: Option<u32>,
+    pub(crate) messages_per_sender: Option<u32>,
+    pub(crate) interval: Duration,
 }
 
 /// Who checks passwords first.
@@ -339,6 +383,8 @@ pub(crate) struct MasterLogin {
 /// How one service talks to one back end.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
+    /// What is spoken: the service's own protocol, but that mail may come by SMTP and go on by LMTP.
+    pub(crate) protocol: &'static Protocol,
     pub(crate) port: u16,
     pub(crate) tls: TlsMode,
     pub(crate) trust: Trust,

@@ -294,6 +294,11 @@ impl<'a> Table<'a> {
     }
 
     /// The dotted name, `imap.listener`.
+    /// Whether something of this name stands here.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.path
     }

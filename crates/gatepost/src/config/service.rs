@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use gatepost_wire::{Mechanism, Protocol};
+use gatepost_wire::{Course, Mechanism, Protocol};
 
 use super::build::read_certificate;
 use super::directory::Directory;
 use super::map;
 use super::reader::{Key, Table};
 use super::settings as at;
-use super::values::AuthenticateAt;
+use super::values::{AuthenticateAt, HeloCheck};
 use super::{
-    AccessRule, Authenticate, ClientCertificates, Limits, Link, Listener, Names, Plaintext, ProxyProtocol, Service,
-    Tls, TlsMode,
+    AccessRule, Authenticate, ClientCertificates, Limits, Link, Listener, MailRules, Names, Plaintext, ProxyProtocol,
+    Rates, ReverseDns, Senders, Service, Tls, TlsMode,
 };
 
 pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
@@ -47,10 +47,7 @@ pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
 }
 
 fn read_limits(table: &Table<'_>) -> Option<Limits> {
-    let interval = table.get(&at::limits::INTERVAL)?;
-    if interval.is_zero() || interval > Duration::from_hours(24) {
-        table.problem_with(&at::limits::INTERVAL, "is more than nothing and at most one day");
-    }
+    let interval = read_interval(table, &at::limits::INTERVAL)?;
     Some(Limits {
         connections: table.get(&at::limits::CONNECTIONS),
         connections_per_ip: table.get(&at::limits::CONNECTIONS_PER_IP),
@@ -58,6 +55,15 @@ fn read_limits(table: &Table<'_>) -> Option<Limits> {
         new_connections_per_ip: table.get(&at::limits::NEW_CONNECTIONS_PER_IP),
         interval,
     })
+}
+
+/// The time within which something is counted.
+fn read_interval(table: &Table<'_>, key: &Key<Duration>) -> Option<Duration> {
+    let interval = table.get(key)?;
+    if interval.is_zero() || interval > Duration::from_hours(24) {
+        table.problem_with(key, "is more than nothing and at most one day");
+    }
+    Some(interval)
 }
 
 pub(super) fn read_service(
@@ -100,7 +106,8 @@ pub(super) fn read_service(
         let names = map::names_of(map);
         listeners = default_listeners(table, protocol, idle_timeout, &names, has_certificate);
     }
-    if plaintext == Plaintext::Tls && listeners.iter().all(|listener| listener.tls == TlsMode::None) {
+    let takes_mail = matches!(protocol.course, Course::Mail(_));
+    if !takes_mail && plaintext == Plaintext::Tls && listeners.iter().all(|listener| listener.tls == TlsMode::None) {
         table.warn_of(&key::PLAINTEXT, "tls: no listener has TLS, so that nobody can log in");
     }
     let client_certificates = read_client_certificates(table);
@@ -115,8 +122,14 @@ pub(super) fn read_service(
         let what = "EXTERNAL with strip_domains = \"*\": a certificate for kim of any domain is taken for kim's";
         table.warn_of(&key::MECHANISMS, what);
     }
+    let senders = match protocol.course {
+        Course::Submission(_) => table.get(&at::submission::SENDERS)?,
+        Course::LogIn(_) | Course::Mail(_) => Senders::Any,
+    };
     Some(Service {
         protocol,
+        senders,
+        mail: read_mail(table, protocol, map, directories)?,
         authenticate,
         mechanisms: mechanisms?,
         client_certificates,
@@ -130,6 +143,55 @@ pub(super) fn read_service(
         access: read_access(table, protocol.name),
         listeners,
         link,
+    })
+}
+
+/// What mail is taken, in a service in which nobody logs in. Others take none.
+fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directories: &[Directory]) -> Option<MailRules> {
+    use at::mail as key;
+
+    if !matches!(protocol.course, Course::Mail(_)) {
+        let none = Rates {
+            messages_per_ip: None,
+            recipients_per_ip: None,
+            messages_per_sender: None,
+            interval: Duration::MAX,
+        };
+        let (domains, greet_delay, reverse_dns) = (Vec::new(), Duration::ZERO, ReverseDns::Off);
+        return Some(MailRules { domains, is_strict: false, reverse_dns, greet_delay, rates: none });
+    }
+    for name in [
+        at::service::AUTHENTICATE.name,
+        at::service::DIRECTORY.name,
+        at::service::MECHANISMS.name,
+        at::service::MAX_AUTH_ERRORS.name,
+        at::service::PLAINTEXT.name,
+        at::service::ID.name,
+    ] {
+        if table.has(name) {
+            table.context.warning(table.at(), format!("[{}] {name} means nothing here: nobody logs in", table.path()));
+        }
+    }
+    let asked = map.peek(&at::map::DIRECTORIES).unwrap_or_default();
+    for directory in directories.iter().filter(|directory| asked.contains(&directory.name) && !directory.finds()) {
+        let what = "only answers to who brings a password, and who sends mail brings none";
+        table.problem(format!("[map] directories: {} {what}", directory.name));
+    }
+    let own = map.peek(&at::names::DOMAIN);
+    let domains = table.get(&key::DOMAINS)?.into_iter().chain(own).map(|domain| domain.to_lowercase());
+    let rates = table.table("rates", &at::rates::SECTION);
+    let interval = read_interval(&rates, &at::rates::INTERVAL)?;
+    Some(MailRules {
+        domains: domains.collect(),
+        is_strict: table.get(&key::HELO)? == HeloCheck::Strict,
+        reverse_dns: table.get(&key::REVERSE_DNS)?,
+        greet_delay: table.get(&key::GREET_DELAY)?,
+        rates: Rates {
+            messages_per_ip: rates.get(&at::rates::MESSAGES_PER_IP),
+            recipients_per_ip: rates.get(&at::rates::RECIPIENTS_PER_IP),
+            messages_per_sender: rates.get(&at::rates::MESSAGES_PER_SENDER),
+            interval,
+        },
     })
 }
 

@@ -12,10 +12,12 @@ use super::networks::{HostPattern, Network};
 use super::reader::{Key, Value};
 use super::template::Template;
 use super::values::{
-    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HttpUrl, LdapTls, LogTo, LoginBy, Pairs, Pattern, Pin, Port,
-    Several, Size, SqlTls, Weights,
+    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HeloCheck, HttpUrl, LdapTls, LogTo, LoginBy, MailProtocol,
+    Pairs, Pattern, Pin, Port, Several, Size, SqlTls, Weights,
 };
-use super::{CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
+use super::{
+    CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, TlsMode, TlsVersion,
+};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -115,8 +117,8 @@ macro_rules! section {
 }
 
 section! { root, "", "Settings of the whole program.",
-    tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "submission", "map", "backend", "directory", "defence", "dns", "admin"],
-    later &["smtp", "webmail", "cluster"], includes None;
+    tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "submission", "smtp", "lmtp", "map", "backend", "directory", "defence", "dns", "admin"],
+    later &["webmail", "cluster"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
     STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: admin.sock, and unknown-users.key, which SCRAM needs and each node should have a copy of. Each Gatepost needs a folder of its own. A relative path, here and in every other setting, is relative to this file's folder.";
     DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
@@ -135,7 +137,7 @@ section! { log, "[log]", "Logging.",
 
 section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule, everything goes to standard error.",
     tables &["rotate"], later &[], includes None;
-    SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, directory, or * for all.";
+    SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, smtp, lmtp, directory, or * for all.";
     LEVEL: Level = "level", "The lightest records that go there. Default: log.level.";
     TO: LogTo = "to" or "\"stderr\"", "Where: stderr or file.";
     PATH: PathBuf = "path", "The file, where `to` is file.";
@@ -176,7 +178,7 @@ section! { limits, "[imap.limits]", "Flow control; a connection must fit all lim
     INTERVAL: Duration = "interval" or "\"1m\"", "The interval of the two settings above.";
 }
 
-section! { service, "[imap]", "The IMAP service; [pop3], [sieve] and [submission] are the same for POP3, ManageSieve and the submission of mail, and so are the tables below. It runs if this section stands in the file.",
+section! { service, "[imap]", "The IMAP service; [pop3], [sieve], [submission], [smtp] and [lmtp] are the same for POP3, ManageSieve, mail that users send, mail that comes in, and mail that comes from within the site; and so are the tables below. It runs if this section stands in the file.",
     tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes None;
     AUTHENTICATE: AuthenticateAt = "authenticate" or "\"backend\"", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
     DIRECTORY: Vec<String> = "directory", "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. One of type oauth2 checks tokens.";
@@ -186,11 +188,32 @@ section! { service, "[imap]", "The IMAP service; [pop3], [sieve] and [submission
     ID: bool = "id" or "true", "Answer IMAP's ID command.";
     MAX_ERRORS: u32 = "max_errors" or "10", "Wrong commands in one session, then it ends; 0: no limit.";
     MAX_AUTH_ERRORS: u32 = "max_auth_errors" or "3", "Failed log-ins in one session, then it ends; 0: no limit, which is warned of.";
-    LOGIN_TIMEOUT: Duration = "login_timeout" or "\"1m\"", "From the connection to the log-in, whatever arrives.";
-    IDLE_TIMEOUT: Duration = "idle_timeout" or "\"35m\"", "After log-in, without a byte either way; at least 30m (RFC 9051), for POP3 10m (RFC 1939), for submission 5m (RFC 5321).";
+    LOGIN_TIMEOUT: Duration = "login_timeout" or "\"1m\"", "From the connection to the log-in, or where nobody logs in to the first recipient that is taken, whatever arrives.";
+    IDLE_TIMEOUT: Duration = "idle_timeout" or "\"35m\"", "After log-in, without a byte either way; at least 30m (RFC 9051), for POP3 10m (RFC 1939), where mail is taken 5m (RFC 5321).";
 }
 
-section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 (POP3: 110, ManageSieve: 4190, submission: 587) with STARTTLS and, with a certificate, 127.0.0.1:993 (995; none; 465) with implicit TLS.",
+section! { submission, "[submission]", "What [submission] has beside the settings of [imap].",
+    tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes Some(&service::SECTION);
+    SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other names that a directory gives the same log-in, and nobody (<>). With own, CHUNKING is not offered.";
+}
+
+section! { mail, "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.",
+    tables &["limits", "access", "listener", "backend", "client_certificate", "rates"], later &[], includes Some(&service::SECTION);
+    DOMAINS: Vec<String> = "domains" or "[]", "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Addresses of other domains are only taken if a directory knows them.";
+    HELO: HeloCheck = "helo" or "\"any\"", "What a client must call itself: any name, or strict (a fully qualified name or an address literal, and not ours).";
+    REVERSE_DNS: ReverseDns = "reverse_dns" or "\"off\"", "Look up the client's name in the DNS: off, note (for the log and the back end) or require (a name that leads back to its address).";
+    GREET_DELAY: Duration = "greet_delay" or "\"0s\"", "Wait so long before the greeting; whoever talks before it is turned away.";
+}
+
+section! { rates, "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450).",
+    tables &[], later &[], includes None;
+    MESSAGES_PER_IP: u32 = "messages_per_ip", "Messages within `interval` from one address (IPv6: one /64).";
+    RECIPIENTS_PER_IP: u32 = "recipients_per_ip", "Recipients within `interval` from one address.";
+    MESSAGES_PER_SENDER: u32 = "messages_per_sender", "Messages within `interval` by one sender.";
+    INTERVAL: Duration = "interval" or "\"1m\"", "The interval of the settings above.";
+}
+
+section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 (POP3: 110, ManageSieve: 4190, submission: 587, SMTP: 25, LMTP: 24) with STARTTLS and, with a certificate, 127.0.0.1:993 (995; none; 465; none; none) with implicit TLS.",
     tables &["limits", "access", "proxy_protocol", "certificate", "client_certificate"], later &[], includes Some(&names::SECTION);
     ADDRESS: SocketAddr = "address", "Address and port.";
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls or implicit.";
@@ -211,7 +234,7 @@ section! { proxy_protocol, "[imap.listener.proxy_protocol]", "Load balancers tha
     REQUIRED: bool = "required" or "true", "Turn away a listed sender that sends no header.";
 }
 
-section! { link, "[imap.backend]", "How this service talks to back ends. Each back end may set the same in its own `imap`, `pop3`, `sieve` or `submission` table.",
+section! { link, "[imap.backend]", "How this service talks to back ends. Each back end may set the same in its own `imap`, `pop3`, `sieve`, `submission`, `smtp` or `lmtp` table.",
     tables &[], later &[], includes None;
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls (required, not tried) or implicit.";
     VERIFY: bool = "verify" or "true", "Check the back end's certificate: its chain, its name and its time.";
@@ -223,6 +246,7 @@ section! { link, "[imap.backend]", "How this service talks to back ends. Each ba
     SOURCE_ADDRESS: Vec<IpAddr> = "source_address", "Local addresses to connect from, in turn.";
     MECHANISM: LoginBy = "mechanism" or "\"best\"", "How to log in: best (of PLAIN, the bare command and LOGIN, or of OAUTHBEARER and XOAUTH2 with a token) or only this one.";
     CHECK_INTERVAL: Duration = "check_interval" or "\"30s\"", "How often each host is looked at: connect, TLS, greeting, goodbye. At once when a log-in fails there, and twice a second until it is back. 0s: never.";
+    SPEAKS: MailProtocol = "protocol", "How mail is handed over: smtp or lmtp. Default: as it came. For [smtp.backend] and [lmtp.backend] alone.";
     ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (IMAP: ID; all others: XCLIENT, where it is offered), none, id, xclient or proxy-v2.";
 }
 
@@ -261,14 +285,14 @@ section! { cache, "[map.cache]", "How long answers of directories are remembered
 }
 
 section! { backend, "[backend.NAME]", "A mail server, or several that hold the same mail.",
-    tables &["imap", "pop3", "sieve", "submission", "login"], later &["smtp", "webmail"], includes None;
+    tables &["imap", "pop3", "sieve", "submission", "smtp", "lmtp", "login"], later &["webmail"], includes None;
     HOST: Vec<String> = "host", "A name or address, or several, those that are down last. A name such as _imaps._tcp.example.org is looked up as a service (SRV), which says hosts and ports.";
     ORDER: HostOrder = "order" or "\"listed\"", "Which of several hosts a user comes to: listed (the first that is in order) or spread (shared by the users' names; a user stays at the same one, and moves to another while that is down).";
 }
 
 section! { backend_service, "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:",
     tables &[], later &[], includes Some(&link::SECTION);
-    PORT: Port = "port", "Default: 143, with implicit TLS 993; for POP3 110 and 995, for ManageSieve 4190, for submission 587 and 465.";
+    PORT: Port = "port", "Default: 143, with implicit TLS 993; for POP3 110 and 995, for ManageSieve 4190, for submission 587 and 465, for SMTP 25, for LMTP 24.";
 }
 
 section! { login, "[backend.NAME.login]", "A master log-in (SASL PLAIN, with the user as authorisation identity) in the stead of the user's own.",
@@ -410,6 +434,9 @@ static SECTIONS: &[&Section] = &[
     &certificate::SECTION,
     &access::SECTION,
     &service::SECTION,
+    &submission::SECTION,
+    &mail::SECTION,
+    &rates::SECTION,
     &limits::SECTION,
     &listener::SECTION,
     &client_certificate::SECTION,

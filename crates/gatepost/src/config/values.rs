@@ -10,7 +10,9 @@ use toml::de::DeValue;
 use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
 use super::is_host;
 use super::reader::Value;
-use super::{CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, TlsMode, TlsVersion};
+use super::{
+    CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, TlsMode, TlsVersion,
+};
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
@@ -366,6 +368,25 @@ pub(super) enum AnnounceBy {
 }
 words!(AnnounceBy, "auto, none, id, xclient or proxy-v2", "auto" => AnnounceBy::Auto, "none" => AnnounceBy::None,
     "id" => AnnounceBy::Id, "xclient" => AnnounceBy::Xclient, "proxy-v2" => AnnounceBy::ProxyV2);
+
+/// What a client of SMTP must call itself, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeloCheck {
+    Any,
+    Strict,
+}
+words!(HeloCheck, "any or strict", "any" => HeloCheck::Any, "strict" => HeloCheck::Strict);
+
+/// How mail is handed over, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MailProtocol {
+    Smtp,
+    Lmtp,
+}
+words!(MailProtocol, "smtp or lmtp", "smtp" => MailProtocol::Smtp, "lmtp" => MailProtocol::Lmtp);
+words!(Senders, "any or own", "any" => Senders::Any, "own" => Senders::Own);
+words!(ReverseDns, "off, note or require",
+    "off" => ReverseDns::Off, "note" => ReverseDns::Note, "require" => ReverseDns::Require);
 
 /// Who checks passwords, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

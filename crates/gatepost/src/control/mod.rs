@@ -25,6 +25,7 @@ use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::net::socket;
 use crate::service::Shared;
+use crate::service::mail::{Delivered, Rates};
 use crate::worker::Workers;
 use crate::world::World;
 
@@ -137,6 +138,8 @@ async fn serve(source: Source) -> Result<(), Problems> {
         checker,
         pace: Pace::default(),
         strangers: Strangers::new(&config.state),
+        rates: Rates::default(),
+        delivered: Delivered::default(),
         control: tokio::runtime::Handle::current(),
         stopping,
     });

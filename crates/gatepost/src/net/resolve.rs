@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::{Name, RData};
 
 use tokio::time::timeout;
 
@@ -89,6 +89,37 @@ impl Resolver {
             }
         };
         Ok(answer.iter().map(|found| SocketAddr::new(found.address, found.port.unwrap_or(port))).collect())
+    }
+
+    /// A client's name: one that its address has in the DNS and that leads back to the address. `None`: it has none.
+    pub(crate) async fn name_of(self: &Arc<Self>, address: IpAddr) -> Result<Option<String>, String> {
+        let Some(control) = &self.control else { return Err("there is no control plane".into()) };
+        let resolver = Arc::clone(self);
+        let answer = control.spawn(async move { resolver.look_up_name(address.to_canonical()).await });
+        answer.await.unwrap_or_else(|_| Err("the look-up was interrupted".into()))
+    }
+
+    async fn look_up_name(&self, address: IpAddr) -> Result<Option<String>, String> {
+        let Some(resolver) = &self.inner else { return Err(self.problem.clone()) };
+        let answer = match resolver.reverse_lookup(Name::from(address)).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_no_records_found() => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let names = answer.answers().iter().filter_map(|record| match &record.data {
+            RData::PTR(name) => Some(name.to_utf8().trim_end_matches('.').to_owned()),
+            _ => None,
+        });
+        let names: Vec<String> = names.filter(|name| config::is_host(name)).take(TARGETS_MAX).collect();
+        for name in names {
+            // Whoever has an address can give it any name; only the name's owner can lead it back. Not remembered: strangers
+            // would drive out the names of back ends.
+            let found = look_up_host(resolver, &name, None).await;
+            if found.is_ok_and(|(found, _)| found.iter().any(|one| one.address == address)) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     async fn ask(self: &Arc<Self>, name: &str) -> Result<Arc<[Found]>, String> {

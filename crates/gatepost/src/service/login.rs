@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Carry, Event, Front, Introduction, Mechanism, Outcome, Proof, Refusal, Step};
+use gatepost_wire::smtp::Receiver;
+use gatepost_wire::{Carry, Event, Front, FrontSetup, Introduction, Mechanism, Outcome, Proof, Refusal, Step};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,8 +14,8 @@ use super::listener;
 use super::relay::Relay;
 use super::resolve::Place;
 use super::{Established, Session};
-use crate::backend::{Client, Connected, Failure, Purpose};
-use crate::config::Level;
+use crate::backend::{Aim, Client, Connected, Failure, Purpose};
+use crate::config::{self, Level, Senders};
 use crate::defence::{Attempt, Consequence, Stopped};
 use crate::ledger::Slots;
 use crate::net::stream::Scratch;
@@ -28,9 +29,14 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 /// How often a log-in that waits for others looks whether they have ended.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
+/// Builds a protocol's front.
+pub(super) type Build = fn(FrontSetup) -> Box<dyn Front>;
+
 /// What the client sent behind its log-in, and what it is told when Gatepost stops.
 pub(super) struct Farewell {
-    client_rest: Vec<u8>,
+    pub(super) client_rest: Vec<u8>,
+    /// What it called itself.
+    pub(super) helo: Option<String>,
     text: &'static [u8],
 }
 
@@ -52,8 +58,8 @@ pub(super) enum Denied {
 
 impl Session {
     /// Talks with the client until a back end has taken its log-in.
-    pub(super) async fn log_in(&mut self) -> Result<(Connected, Farewell), Ended> {
-        let mut front = self.new_front(Carry::default());
+    pub(super) async fn log_in(&mut self, build: Build) -> Result<(Connected, Farewell), Ended> {
+        let mut front = build(self.front_setup(Carry::default()));
         let mut out = Vec::new();
         let mut progress = Progress::default();
         let mut step = front.step(Event::Start, &mut out);
@@ -75,7 +81,7 @@ impl Session {
                 },
                 Step::StartTls => {
                     self.secure().await?;
-                    front = self.new_front(front.carry());
+                    front = build(self.front_setup(front.carry()));
                     front.step(Event::TlsUp, &mut out)
                 }
                 Step::Ask(ask) => {
@@ -87,7 +93,8 @@ impl Session {
                 }
                 Step::Through => {
                     let text = (self.snapshot.listener.service.settings.protocol.turned_away)(Refusal::ShuttingDown);
-                    let farewell = Farewell { client_rest: front.take_rest(), text };
+                    let helo = front.introduction().helo;
+                    let farewell = Farewell { client_rest: front.take_rest(), helo, text };
                     // A front is only through after a welcome.
                     let Progress::In(connected) = progress else { return Err(Ended::Gone("no back end".into())) };
                     return Ok((*connected, farewell));
@@ -102,8 +109,8 @@ impl Session {
         }
     }
 
-    /// A front for a new conversation. Of one before it, in clear, nothing but counts remains.
-    fn new_front(&self, carry: Carry) -> Box<dyn Front> {
+    /// What the front of a new conversation must know. Of one before it, in clear, nothing but counts remains.
+    fn front_setup(&self, carry: Carry) -> FrontSetup {
         let listener = &self.snapshot.listener;
         let client = listener::Client {
             address: self.address,
@@ -112,9 +119,10 @@ impl Session {
             can_bind: self.can_bind(),
         };
         let trace = self.shared.log.wants(Level::Protocol);
-        let protocol = listener.service.settings.protocol;
+        let config::Service { protocol, senders, .. } = listener.service.settings;
         let offers = self.snapshot.map.offers(protocol);
-        (protocol.front)(listener.front(&client, offers, carry, trace))
+        let offers = if senders == Senders::Own { Receiver::carries(protocol, offers) } else { offers };
+        listener.front(&client, offers, carry, trace)
     }
 
     /// At level `protocol` the log shows the conversation.
@@ -131,7 +139,7 @@ impl Session {
         }
     }
 
-    async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Ended> {
+    pub(super) async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Ended> {
         let sent = timeout_at(self.deadline, self.client.write_all(out)).await;
         out.clear();
         match sent {
@@ -141,7 +149,7 @@ impl Session {
         }
     }
 
-    async fn receive(&mut self) -> Result<Received, Ended> {
+    pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
         let mut stopping = self.shared.stopping.clone();
         let mut bytes = Vec::new();
         let read = tokio::select! {
@@ -290,11 +298,12 @@ impl Session {
         let purpose = Purpose {
             protocol: self.snapshot.listener.service.settings.protocol,
             user: &login,
-            proof: other.as_ref().or(proof),
+            aim: Aim::LogIn(other.as_ref().or(proof)),
             client: Client {
                 address: self.address,
                 local: self.local,
                 session: self.story.session.as_str(),
+                name: None,
                 introduction,
             },
             own_greeting: &greeting,
@@ -399,7 +408,7 @@ impl Session {
 }
 
 /// What came from the client.
-enum Received {
+pub(super) enum Received {
     Bytes(gatepost_wire::Secret),
     /// Nothing will: tell it why, and end.
     Nothing(Refusal),

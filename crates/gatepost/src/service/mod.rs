@@ -9,6 +9,7 @@ mod claim;
 pub(crate) mod idle;
 pub(crate) mod listener;
 mod login;
+pub(crate) mod mail;
 mod relay;
 mod resolve;
 
@@ -23,13 +24,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Refusal, proxy_header};
+use gatepost_wire::{Course, Refusal, proxy_header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
-use crate::config::{self, Level, TlsMode};
+use crate::config::{self, Level, Senders, TlsMode};
 use crate::defence::Defence;
 use crate::ledger::{Ledger, Slots};
 use crate::log::Logger;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) checker: Checker,
     pub(crate) pace: Pace,
     pub(crate) strangers: Strangers,
+    pub(crate) rates: mail::Rates,
+    pub(crate) delivered: mail::Delivered,
     /// Directories are asked on the control plane's runtime.
     pub(crate) control: tokio::runtime::Handle,
     /// True once Gatepost is stopping.
@@ -147,7 +150,7 @@ impl<T: Unpin> Future for Serving<T> {
     }
 }
 
-/// From the socket to the log-in: arrive, admit, secure, log in.
+/// From the socket to the log-in: arrive, admit, secure, log in. Where mail is taken, to the end.
 async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established> {
     let (mut session, permit) = arrive(arrival, shared).await?;
     let slots = match session.admit() {
@@ -163,14 +166,20 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
         session.story.finish(&session.shared.log, &ended);
         return None;
     }
-    match session.log_in().await {
-        Ok((connected, farewell)) => session.hand_over(connected, &farewell, (slots, permit)),
-        Err(ended) => {
-            session.linger().await;
-            session.story.finish(&session.shared.log, &ended);
-            None
-        }
-    }
+    let config::Service { protocol, senders, .. } = session.snapshot.listener.service.settings;
+    let ended = match protocol.course {
+        Course::Mail(dialect) => session.take_mail(dialect).await,
+        Course::LogIn(build) | Course::Submission(build) => match session.log_in(build).await {
+            Ok((connected, farewell)) if senders == Senders::Any => {
+                return session.hand_over(connected, &farewell, (slots, permit));
+            }
+            Ok((connected, farewell)) => session.submit(connected, farewell).await,
+            Err(ended) => ended,
+        },
+    };
+    session.linger().await;
+    session.story.finish(&session.shared.log, &ended);
+    None
 }
 
 /// Reads the PROXY header where one may come. `None`: the peer is gone or lied.

@@ -91,7 +91,7 @@ fn errors_name_file_line_and_column_all_at_once() {
     bed.write(
         "gatepost.toml",
         "nmae = \"x\"\n[imap]\nlogin_timeout = \"5 minutes\"\nidle_timeout = \"5m\"\nmechanisms = [\"PLAIN\", \"EXTERNAL\"]\n[[imap.listener]]\naddress = \"143\"\n\
-         [smtp]\n[cluster]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\nsmtp = { port = 25 }\n[directory.d]\ntype = \"nis\"\n",
+         [webmail]\n[cluster]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\nwebmail = { port = 80 }\n[directory.d]\ntype = \"nis\"\n",
     );
     let output = gatepost(&bed, &["check"]);
     assert_eq!(output.status.code(), Some(1));
@@ -102,11 +102,11 @@ fn errors_name_file_line_and_column_all_at_once() {
         "gatepost.toml:4:16: imap.idle_timeout: is at least 30m",
         "gatepost.toml:5:14: imap.mechanisms: EXTERNAL is offered, but no client is asked for a certificate",
         "gatepost.toml:7:11: imap.listener.address: expected an address and port",
-        "gatepost.toml:8:2: smtp: not in this version of Gatepost",
+        "gatepost.toml:8:2: webmail: not in this version of Gatepost",
         "gatepost.toml:9:2: cluster: not in this version of Gatepost",
         "gatepost.toml:11:11: map.default: there is no [backend.nobody]",
         "gatepost.toml:13:8: backend.a.host: expected a host name or address without a port, found \"a b\"",
-        "gatepost.toml:14:1: backend.a.smtp: not in this version of Gatepost",
+        "gatepost.toml:14:1: backend.a.webmail: not in this version of Gatepost",
         "gatepost.toml:16:8: directory.d.type: expected sql, passwd-file, ldap, http or oauth2, found \"nis\"",
     ] {
         assert!(text.contains(complaint), "{complaint}\nis not in\n{text}");

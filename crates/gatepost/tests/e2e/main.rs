@@ -16,6 +16,7 @@ mod defence;
 mod directories;
 mod faults;
 mod health;
+mod mail;
 mod mechanisms;
 mod names;
 mod operation;

@@ -1,0 +1,426 @@
+//! Mail that comes in, end to end: real senders, real Dovecot and Postfix servers behind, and what must never be taken.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gatepost_lab::{Dovecot, Gatepost, Mailbox, Postfix, PostfixSetup, free_ports};
+
+use crate::bed::{Bed, back_end};
+use crate::talk::Talk;
+
+const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
+const LEE: Mailbox<'_> = Mailbox { user: "lee@example.org", password: "lee's secret" };
+const LETTER: &str = "From: a@example.net\r\nTo: kim@example.org\r\nSubject: hello\r\n\r\nText of the letter.\r\n";
+
+/// Gatepost with SMTP on the bed's first port and LMTP on its second; kim is at store-a, lee at store-b.
+fn configuration(bed: &Bed, smtp: &str, backend: &str, a: u16, b: u16) -> String {
+    let (chain, key) = (&bed.front.chain, &bed.front.key);
+    bed.write("users", "kim@example.org:::::::host=store-a\nlee@example.org:::::::host=store-b\n");
+    format!(
+        "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\
+         [[smtp.listener]]\naddress = \"127.0.0.1:{}\"\n[smtp]\n{smtp}\n[smtp.backend]\n{backend}\n\
+         [[lmtp.listener]]\naddress = \"127.0.0.1:{}\"\n[lmtp]\n[lmtp.backend]\n{backend}\n\
+         [map]\ndirectories = [\"people\"]\naliases = {{ \"info@example.org\" = \"kim@example.org\" }}\n\
+         [directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
+         [backend.store-a]\nhost = \"localhost\"\nsmtp = {{ port = {a} }}\nlmtp = {{ port = {a} }}\n\
+         [backend.store-b]\nhost = \"localhost\"\nsmtp = {{ port = {b} }}\nlmtp = {{ port = {b} }}\n",
+        bed.imap, bed.imaps
+    )
+}
+
+/// Both stores are Dovecots, to which mail goes by LMTP.
+fn before_dovecots(bed: &Bed, smtp: &str) -> (Dovecot, Dovecot, Gatepost) {
+    let (a, b) = (bed.dovecot("a", &[KIM]), bed.dovecot("b", &[LEE]));
+    let backend = "tls = \"none\"\nprotocol = \"lmtp\"";
+    let gatepost = bed.gatepost(&configuration(bed, smtp, backend, a.lmtp, b.lmtp));
+    (a, b, gatepost)
+}
+
+fn postfix(bed: &Bed, name: &str, user: Mailbox<'_>) -> Postfix {
+    let [port] = free_ports().expect("a port");
+    let users = [user.user];
+    let setup = PostfixSetup {
+        port,
+        users: &users,
+        certificate: Some(&bed.store),
+        sasl: None,
+        more: "message_size_limit = 100000000\nvirtual_mailbox_limit = 0",
+    };
+    Postfix::start(&bed.path(name), &setup).expect("a Postfix")
+}
+
+/// The last line of a reply.
+fn reply(talk: &mut Talk) -> String {
+    loop {
+        let line = talk.line();
+        if line.get(3..4) != Some("-") {
+            return line;
+        }
+    }
+}
+
+fn ask(talk: &mut Talk, command: &str) -> String {
+    talk.send(format!("{command}\r\n"));
+    reply(talk)
+}
+
+/// A client in clear that has said hello.
+fn greeted(port: u16, hello: &str) -> Talk {
+    let mut talk = Talk::clear(port);
+    let greeting = reply(&mut talk);
+    assert!(greeting.starts_with("220 mail.example.org "), "{greeting}");
+    let answer = ask(&mut talk, hello);
+    assert!(answer.starts_with("250"), "{answer}");
+    talk
+}
+
+/// One that has come as far as the content, for these recipients.
+fn at_content(port: u16, hello: &str, recipients: &[&str]) -> Talk {
+    let mut talk = greeted(port, hello);
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    for recipient in recipients {
+        let answer = ask(&mut talk, &format!("RCPT TO:<{recipient}>"));
+        assert!(answer.starts_with("250"), "{recipient}: {answer}");
+    }
+    assert!(ask(&mut talk, "DATA").starts_with("354"));
+    talk
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    said
+}
+
+#[test]
+fn real_senders_reach_users_at_their_back_ends() {
+    let bed = Bed::new();
+    let (a, b, gatepost) = before_dovecots(&bed, "");
+    let swaks = |more: &[&str]| {
+        let mut command = Command::new("swaks");
+        command.args(["--server", "127.0.0.1", "--port", &bed.imap.to_string(), "--from", "a@example.net"]);
+        command.args(["--helo", "mx.example.net", "--timeout", "20"]).args(more);
+        run(&mut command)
+    };
+    swaks(&["--to", KIM.user, "--header", "Subject: in clear"]);
+    let ca = bed.authority.certificate.display().to_string();
+    swaks(&["--to", LEE.user, "--tls", "--tls-ca-path", &ca, "--header", "Subject: under TLS"]);
+    swaks(&["--to", "kim@example.org,lee@example.org", "--header", "Subject: to all"]);
+    swaks(&["--to", "info@example.org", "--header", "Subject: to an alias"]);
+    let letter = bed.write("letter", LETTER);
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-m", "20", "--ssl-reqd", "--cacert"]).arg(&bed.authority.certificate);
+    curl.args(["--mail-from", "a@example.net", "--mail-rcpt", KIM.user, "--upload-file"]).arg(&letter);
+    run(curl.arg(format!("smtp://localhost:{}/mx.example.net", bed.imap)));
+    // One Postfix as the sender: its mail for example.org goes by way of Gatepost.
+    let [port] = free_ports().expect("a port");
+    let more = format!("relayhost = [127.0.0.1]:{}\nmyhostname = sender.example.net", bed.imap);
+    let setup = PostfixSetup { port, users: &["x@sender.example.net"], certificate: None, sasl: None, more: &more };
+    let sender = Postfix::start(&bed.path("sender"), &setup).expect("a Postfix");
+    let mut command = Command::new("swaks");
+    command.args(["--server", "127.0.0.1", "--port", &port.to_string(), "--from", "x@sender.example.net"]);
+    run(command.args(["--to", "kim@example.org,lee@example.org", "--header", "Subject: by Postfix"]));
+    sender.wait_for_log("status=sent").expect("a delivery");
+
+    let subjects = |messages: Vec<String>| {
+        let mut subjects: Vec<String> = messages
+            .iter()
+            .filter_map(|message| message.lines().find_map(|line| line.strip_prefix("Subject: ")).map(str::to_owned))
+            .collect();
+        subjects.sort();
+        subjects
+    };
+    let expected = ["by Postfix", "hello", "in clear", "to all", "to an alias"];
+    assert_eq!(subjects(a.wait_for_delivered(KIM.user, 5).expect("kim's mail")), expected);
+    assert_eq!(subjects(b.wait_for_delivered(LEE.user, 3).expect("lee's mail")), ["by Postfix", "to all", "under TLS"]);
+    let record = gatepost.wait_for_log("mail was handed over").expect("a record");
+    assert!(record.contains("from=<a@example.net>") && record.contains("helo=<mx.example.net>"), "{record}");
+    gatepost.wait_for_log("result=mail-taken").expect("the session's record");
+}
+
+#[test]
+fn only_mail_for_users_is_taken() {
+    let bed = Bed::new();
+    let (_a, _b, gatepost) = before_dovecots(&bed, "max_errors = 100");
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    for (recipient, code) in [
+        ("nobody@example.org", "550 5.1.1"),
+        ("victim@example.net", "550 5.1.1"),
+        ("victim%example.net@example.org", "550 5.1.1"),
+        ("example.net!victim@example.org", "550 5.1.1"),
+        ("\"victim@example.net\"@example.org", "550 5.1.1"),
+        ("victim@example.net@example.org", "501 5.1.3"),
+        ("@example.org:victim@example.net", "550 5.1.1"),
+        ("kim@example.org\0", "501 5.1.3"),
+        ("*@example.org", "550 5.1.1"),
+        ("kim", "550 5.1.1"),
+        ("KIM@Example.ORG", "250"),
+        ("\"kim\"@example.org", "250"),
+    ] {
+        let answer = ask(&mut talk, &format!("RCPT TO:<{recipient}>"));
+        assert!(answer.starts_with(code), "{recipient}: {answer}");
+    }
+    gatepost.wait_for_log("a recipient was refused").expect("a record");
+    // A default is no licence to relay: it is for the domains that are ours.
+    let [nobody] = free_ports().expect("a port");
+    let rules = configuration(&bed, "domains = [\"example.com\"]", "tls = \"none\"", nobody, nobody)
+        .replace("directories = [\"people\"]", "directories = [\"people\"]\ndefault = \"store-a\"");
+    gatepost.reload(&rules).expect("a reload");
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(ask(&mut talk, "RCPT TO:<victim@example.net>").starts_with("550 5.1.1"));
+    assert!(ask(&mut talk, "RCPT TO:<any%example.net@example.com>").starts_with("550 5.1.1"));
+    assert!(ask(&mut talk, "RCPT TO:<anybody@example.com>").starts_with("451 4.4.1"), "placed, but nobody is there");
+}
+
+#[test]
+fn lmtp_answers_for_each_recipient() {
+    let bed = Bed::new();
+    let (a, mut b, gatepost) = before_dovecots(&bed, "");
+    let recipients = [KIM.user, LEE.user, KIM.user];
+    let mut talk = at_content(bed.imaps, "LHLO inside.example.org", &recipients);
+    talk.send(format!("{LETTER}.\r\n"));
+    for _ in recipients {
+        assert!(reply(&mut talk).starts_with("250 2.0.0"));
+    }
+    b.wait_for_delivered(LEE.user, 1).expect("lee's mail");
+    let mut talk = at_content(bed.imaps, "LHLO inside.example.org", &recipients);
+    b.server.kill().expect("an end");
+    talk.send(format!("{LETTER}.\r\n"));
+    let replies: Vec<_> = recipients.iter().map(|_| reply(&mut talk)[..3].to_owned()).collect();
+    assert_eq!(replies, ["250", "451", "250"]);
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("451 4.4.1"));
+    gatepost.wait_for_log("mail was handed over for some recipients").expect("a record");
+    gatepost.wait_for_log("mail could not be handed over").expect("the reason");
+    b.resume().expect("a Dovecot");
+    let started = Instant::now();
+    while !ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250") {
+        assert!(started.elapsed() < Duration::from_secs(10), "{}", gatepost.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    drop(a);
+}
+
+#[test]
+fn one_answer_is_for_all_and_what_was_taken_is_not_taken_twice() {
+    let bed = Bed::new();
+    let (a, b) = (postfix(&bed, "a", KIM), refusing_once());
+    let backend = "tls = \"none\"";
+    let gatepost = bed.gatepost(&configuration(&bed, "", backend, a.port, b.port));
+    let both = [KIM.user, LEE.user];
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &both);
+    talk.send(format!("{LETTER}.\r\n"));
+    // The one took it before the other refused: the sender must come again for the other.
+    let answer = reply(&mut talk);
+    assert!(answer.starts_with("451 4.3.0"), "{answer}");
+    gatepost.wait_for_log("mail was handed over for some recipients").expect("a record");
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &both);
+    talk.send(format!("{LETTER}.\r\n"));
+    assert!(reply(&mut talk).starts_with("250"));
+    assert_eq!(b.taken(), 1);
+    // Another message is another message.
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &both);
+    talk.send(format!("{LETTER}P.S.\r\n.\r\n"));
+    assert!(reply(&mut talk).starts_with("250"));
+    assert_eq!(a.wait_for_messages(KIM.user, 2).expect("kim's mail").len(), 2);
+    assert_eq!(b.taken(), 2);
+}
+
+#[test]
+fn one_that_fails_first_spares_the_others() {
+    let bed = Bed::new();
+    let (a, b) = (refusing_once(), postfix(&bed, "b", LEE));
+    let _gatepost = bed.gatepost(&configuration(&bed, "", "tls = \"none\"", a.port, b.port));
+    let both = [KIM.user, LEE.user];
+    for expected in ["452 4.2.2", "250"] {
+        let mut talk = at_content(bed.imap, "EHLO mx.example.net", &both);
+        talk.send(format!("{LETTER}.\r\n"));
+        let answer = reply(&mut talk);
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+    assert_eq!(b.wait_for_messages(LEE.user, 1).expect("lee's mail").len(), 1);
+}
+
+/// A server that takes recipients, and messages but for the first.
+struct Refusing {
+    port: u16,
+    taken: Arc<Mutex<usize>>,
+}
+
+impl Refusing {
+    fn taken(&self) -> usize {
+        *self.taken.lock().expect("a lock")
+    }
+}
+
+fn refusing_once() -> Refusing {
+    let (taken, asked) = (Arc::new(Mutex::new(0)), Mutex::new(0));
+    let counting = Arc::clone(&taken);
+    let port = back_end(move |stream| {
+        let mut input = BufReader::new(stream.try_clone().expect("a socket"));
+        serve(&stream, &mut input, || {
+            let mut asked = asked.lock().expect("a lock");
+            *asked += 1;
+            if *asked > 1 {
+                *counting.lock().expect("a lock") += 1;
+            }
+            *asked > 1
+        });
+    });
+    Refusing { port, taken }
+}
+
+fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, takes: impl Fn() -> bool) {
+    let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).is_ok();
+    say("220 refusing ESMTP");
+    let mut is_content = false;
+    for line in input.lines().map_while(Result::ok) {
+        let answer = match line.as_str() {
+            "." if is_content => {
+                is_content = false;
+                if takes() { "250 2.0.0 Ok" } else { "452 4.2.2 Full" }
+            }
+            _ if is_content => continue,
+            "DATA" => {
+                is_content = true;
+                "354 Go on"
+            }
+            "QUIT" => "221 Bye",
+            _ => "250 Ok",
+        };
+        say(answer);
+    }
+}
+
+#[test]
+fn nothing_but_the_end_ends_a_message() {
+    let bed = Bed::new();
+    let (a, _b, _gatepost) = before_dovecots(&bed, "");
+    let smuggled =
+        "MAIL FROM:<evil@example.net>\r\nRCPT TO:<kim@example.org>\r\nDATA\r\nSubject: smuggled\r\n\r\n.\r\n";
+    for end in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r\r\n", "\r.\r\n"] {
+        let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user]);
+        talk.send(format!("Subject: outer\r\n\r\nx{end}{smuggled}"));
+        let answer = reply(&mut talk);
+        assert!(answer.starts_with("550 5.5.2"), "{end:?}: {answer}");
+        assert!(ask(&mut talk, "NOOP").starts_with("250"), "in step after {end:?}");
+    }
+    // The same from the other side of a dot: a message may hold such lines, stuffed.
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user]);
+    for piece in ["Subject: dots\r\n\r\n.", ".\r\n..", "..\r\nend\r\n", ".", "\r", "\nNOOP\r\n"] {
+        talk.send(piece);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(reply(&mut talk).starts_with("250") && reply(&mut talk).starts_with("250"));
+    let messages = a.wait_for_delivered(KIM.user, 1).expect("kim's mail");
+    assert!(messages.len() == 1 && messages[0].ends_with("\n\n.\n...\nend\n"), "{messages:?}");
+    // Content before it may come could become commands.
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    talk.send(format!("MAIL FROM:<a@example.net>\r\nRCPT TO:<{}>\r\nDATA\r\nSubject: early\r\n.\r\n", KIM.user));
+    assert!(reply(&mut talk).starts_with("250") && reply(&mut talk).starts_with("250"));
+    assert!(reply(&mut talk).starts_with("421 4.7.0 You talk before"));
+}
+
+#[test]
+fn large_messages_pass_whole_and_take_no_memory() {
+    let bed = Bed::new();
+    let (a, b) = (postfix(&bed, "a", KIM), postfix(&bed, "b", LEE));
+    let gatepost = bed.gatepost(&configuration(&bed, "", "ca = \"ca.pem\"", a.port, b.port));
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user, LEE.user]);
+    let before = gatepost.memory_kib().expect("memory");
+    let block: String = (0..10_000).map(|n| format!("{n:0>78}\r\n")).collect();
+    talk.send("Subject: large\r\n\r\n");
+    for _ in 0..64 {
+        talk.send(&block);
+    }
+    talk.send(".\r\n");
+    let answer = reply(&mut talk);
+    assert!(answer.starts_with("250"), "{answer}");
+    let grown = gatepost.memory_kib().expect("memory").saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB for 50 MB");
+    let expected = block.replace("\r\n", "\n").repeat(64);
+    for (store, user) in [(&a, KIM.user), (&b, LEE.user)] {
+        let message = store.wait_for_messages(user, 1).expect("a message").remove(0);
+        assert!(message.ends_with(&expected), "{user}: {} bytes", message.len());
+    }
+}
+
+#[test]
+fn postfix_hears_who_sends() {
+    let bed = Bed::new();
+    let (a, b) = (postfix(&bed, "a", KIM), postfix(&bed, "b", LEE));
+    let _gatepost = bed.gatepost(&configuration(&bed, "", "ca = \"ca.pem\"", a.port, b.port));
+    let mut command = Command::new("swaks");
+    command.args(["--server", "127.0.0.1", "--port", &bed.imap.to_string(), "--local-interface", "127.0.0.99"]);
+    run(command.args(["--from", "a@example.net", "--helo", "mx.example.net", "--to", KIM.user]));
+    let message = a.wait_for_messages(KIM.user, 1).expect("a message").remove(0);
+    assert!(message.contains("from mx.example.net (unknown [127.0.0.99])"), "{message}");
+    // Nothing is promised that a back end has not, and nothing that can't be passed on.
+    let started = Instant::now();
+    loop {
+        let mut talk = Talk::clear(bed.imap);
+        reply(&mut talk);
+        talk.send("EHLO x\r\n");
+        let told: Vec<_> = std::iter::repeat_with(|| talk.line()).take_while(|line| line.starts_with("250-")).collect();
+        if told.iter().any(|line| line == "250-8BITMIME") {
+            assert!(told.contains(&"250-PIPELINING".into()) && told.contains(&"250-DSN".into()), "{told:?}");
+            assert!(!told.iter().any(|line| line.contains("CHUNKING") || line.contains("AUTH")), "{told:?}");
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "nothing is learnt: {told:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn strangers_are_held_to_rules() {
+    let bed = Bed::new();
+    let smtp = "helo = \"strict\"\nreverse_dns = \"require\"\ngreet_delay = \"1s\"\n[smtp.rates]\nmessages_per_sender = 2\nrecipients_per_ip = 4\n";
+    let (_a, _b, gatepost) = before_dovecots(&bed, smtp);
+    let mut talk = Talk::clear(bed.imap);
+    talk.send("EHLO mx.example.net\r\n");
+    assert!(talk.line().starts_with("554 5.5.1 You talk before it is your turn"));
+    let mut talk = Talk::clear(bed.imap);
+    assert!(reply(&mut talk).starts_with("220"));
+    assert!(ask(&mut talk, "EHLO localhost").starts_with("504 5.5.2"));
+    assert!(ask(&mut talk, "EHLO mail.example.org").starts_with("550 5.7.1"));
+    assert!(ask(&mut talk, "EHLO mx.example.net").starts_with("250"));
+    // 127.0.0.1 is localhost, and back.
+    for expected in ["250", "250", "450 4.7.1"] {
+        let answer = ask(&mut talk, "MAIL FROM:<a@example.net>");
+        assert!(answer.starts_with(expected), "{answer}");
+        assert!(ask(&mut talk, "RSET").starts_with("250"));
+    }
+    assert!(ask(&mut talk, "MAIL FROM:<>").starts_with("250"));
+    for expected in ["250", "250", "250", "250", "450 4.7.1"] {
+        let answer = ask(&mut talk, "RCPT TO:<kim@example.org>");
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+    gatepost.wait_for_log("mail was put off").expect("a record");
+}
+
+#[test]
+fn an_outage_puts_mail_off() {
+    let bed = Bed::new();
+    let (mut a, _b, gatepost) = before_dovecots(&bed, "");
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(ask(&mut talk, "RCPT TO:<kim@example.org>").starts_with("250"));
+    a.server.kill().expect("an end");
+    // Nobody has anything of it yet: all of it is put off.
+    assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250"));
+    let answer = ask(&mut talk, "DATA");
+    assert!(answer.starts_with("451 4.4.2"), "{answer}");
+    std::fs::remove_file(bed.path("users")).expect("a file");
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    let answer = ask(&mut talk, "RCPT TO:<lee@example.org>");
+    assert!(answer.starts_with("451 4.3.0") || answer.starts_with("250"), "{answer}");
+    drop(gatepost);
+}
