@@ -24,6 +24,7 @@ mod pop3;
 mod proxy_header;
 mod relay;
 mod sieve;
+mod storm;
 mod submission;
 mod talk;
 mod tls;

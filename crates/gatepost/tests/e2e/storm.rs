@@ -1,0 +1,150 @@
+//! Ten thousand messages while a back end dies and comes back: what is accepted is delivered, and what is delivered twice
+//! is counted and has a reason.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use gatepost_lab::Mailbox;
+
+use crate::bed::Bed;
+use crate::talk::Talk;
+
+const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
+const LEE: Mailbox<'_> = Mailbox { user: "lee@example.org", password: "lee's secret" };
+const MESSAGES: u32 = 10_000;
+const SENDERS: usize = 8;
+/// How often the back end of lee is killed.
+const KILLS: u32 = 5;
+/// A sender that is put off comes again so soon.
+const RETRY_TIME: Duration = Duration::from_millis(30);
+
+/// Sends one message until it is taken; the number of tries, and of those that may have been taken without an answer.
+fn send(port: u16, talk: &mut Option<Talk>, number: u32, uncertain: &AtomicUsize) -> u32 {
+    // Each third has two recipients, at two back ends.
+    let recipients: &[&str] = match number % 3 {
+        0 => &[KIM.user, LEE.user],
+        1 => &[KIM.user],
+        _ => &[LEE.user],
+    };
+    for tries in 1.. {
+        match try_send(port, talk, number, recipients) {
+            Ok(answer) if answer.starts_with("250") => return tries,
+            Ok(answer) => {
+                assert!(answer.starts_with('4'), "message {number}: {answer}");
+                // The back end was lost after the end of the content: what became of it there, nobody knows.
+                uncertain.fetch_add(usize::from(answer.contains("failed within the message")), Ordering::Relaxed);
+            }
+            Err(_) => *talk = None,
+        }
+        std::thread::sleep(RETRY_TIME);
+    }
+    0
+}
+
+fn try_send(port: u16, talk: &mut Option<Talk>, number: u32, recipients: &[&str]) -> std::io::Result<String> {
+    let is_new = talk.is_none();
+    let talk = talk.get_or_insert_with(|| Talk::clear(port));
+    let mut ask = |words: Option<String>| {
+        if let Some(words) = words {
+            talk.try_send(words)?;
+        }
+        loop {
+            let line = talk.try_line()?;
+            match line.get(3..4) {
+                Some("-") => {}
+                None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Some(_) => return Ok(line),
+            }
+        }
+    };
+    if is_new {
+        ask(None)?;
+        ask(Some("EHLO mx.example.net\r\n".into()))?;
+    }
+    for words in std::iter::once("MAIL FROM:<a@example.net>\r\n".to_owned())
+        .chain(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>\r\n")))
+        .chain(["DATA\r\n".to_owned()])
+    {
+        let answer = ask(Some(words))?;
+        if !answer.starts_with(['2', '3']) {
+            ask(Some("RSET\r\n".into()))?;
+            return Ok(answer);
+        }
+    }
+    ask(Some(format!("Subject: storm\r\nX-Number: {number}\r\n\r\nMessage {number}.\r\n.\r\n")))
+}
+
+/// How often each message was delivered to a user.
+fn delivered(messages: &[String]) -> HashMap<u32, usize> {
+    let mut counts = HashMap::new();
+    for message in messages {
+        let number =
+            message.lines().find_map(|line| line.strip_prefix("X-Number: ")).and_then(|text| text.parse().ok());
+        *counts.entry(number.expect("a number")).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn no_accepted_message_is_lost() {
+    let bed = Bed::new();
+    let (a, mut b) = (bed.dovecot("a", &[KIM]), bed.dovecot("b", &[LEE]));
+    bed.write("users", "kim@example.org:::::::host=store-a\nlee@example.org:::::::host=store-b\n");
+    let _gatepost = bed.gatepost(&format!(
+        "name = \"mail.example.org\"\n[[smtp.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"none\"\n[smtp]\n\
+         [smtp.backend]\ntls = \"none\"\nprotocol = \"lmtp\"\n[map]\ndirectories = [\"people\"]\n\
+         [directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
+         [backend.store-a]\nhost = \"127.0.0.1\"\nsmtp = {{ port = {} }}\n[backend.store-b]\nhost = \"127.0.0.1\"\nsmtp = {{ port = {} }}\n",
+        bed.imap, a.lmtp, b.lmtp
+    ));
+    let (next, done, retried, uncertain) =
+        (AtomicU32::new(0), AtomicU32::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            scope.spawn(|| {
+                let mut talk = None;
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= MESSAGES {
+                        return;
+                    }
+                    let tries = send(bed.imap, &mut talk, number, &uncertain);
+                    retried.fetch_add(tries as usize - 1, Ordering::Relaxed);
+                    done.fetch_add(1, Ordering::Relaxed);
+                    // Now and then a sender hangs up.
+                    if number % 50 == 0 {
+                        talk = None;
+                    }
+                }
+            });
+        }
+        for kill in 1..=KILLS {
+            while done.load(Ordering::Relaxed) < kill * MESSAGES / (KILLS + 1) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            b.server.kill().expect("an end");
+            std::thread::sleep(Duration::from_millis(200));
+            b.resume().expect("a Dovecot");
+        }
+    });
+    let took = started.elapsed();
+    let (kims, lees) = (delivered(&a.delivered(KIM.user)), delivered(&b.delivered(LEE.user)));
+    let lost = |counts: &HashMap<u32, usize>, residue: u32| {
+        (0..MESSAGES).filter(|n| (n % 3 == 0 || n % 3 == residue) && !counts.contains_key(n)).count()
+    };
+    assert_eq!((lost(&kims, 1), lost(&lees, 2)), (0, 0), "accepted messages that nobody has");
+    let twice = |counts: &HashMap<u32, usize>| counts.values().map(|count| count - 1).sum::<usize>();
+    let (kim_twice, lee_twice) = (twice(&kims), twice(&lees));
+    let (retried, uncertain) = (retried.into_inner(), uncertain.into_inner());
+    println!(
+        "{MESSAGES} messages in {took:.1?}: {retried} put off, {uncertain} of them without the back end's last word; \
+         twice at the back end that stood: {kim_twice}, at the one that was killed: {lee_twice}"
+    );
+    // Where the other back end failed, what this one took was remembered.
+    assert_eq!(kim_twice, 0, "duplicates at the back end that stood");
+    // A back end that is killed between taking a message and saying so leaves nobody a way to know.
+    assert!(lee_twice <= uncertain, "{lee_twice} duplicates, {uncertain} messages without a last word");
+    assert!(retried > 0, "nothing was ever put off");
+}
