@@ -285,3 +285,69 @@ fn a_master_log_in_speaks_for_users_that_gatepost_has_checked() {
     assert!(ask(&mut talk, "MAIL FROM:<kim@example.org>").starts_with("250"));
     assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250"));
 }
+
+#[test]
+fn users_send_by_names_of_their_own() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM, LEE]);
+    let postfix = postfix(&bed, store.relay, Some(&store), "recipient_delimiter = +");
+    let accounts = bed.path("accounts.db");
+    // Two names of one account, and somebody else's.
+    let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('create table accounts (name, login)')\n\
+        d.executemany('insert into accounts values (?, ?)', [(n + '@example.org', l + '@example.org') for n, l in\n\
+        [('kim', 'kim'), ('sales', 'kim'), ('lee', 'lee')]])\nd.commit()\n";
+    run(Command::new("python3").args(["-c", script]).arg(&accounts));
+    let rest = format!(
+        "[submission.backend]\nca = \"ca.pem\"\n[map]\ndirectories = [\"people\"]\ndefault = \"store\"\ndetail = \"+\"\n\
+         aliases = {{ \"info@example.org\" = \"kim@example.org\" }}\n[directory.people]\ntype = \"sql\"\n\
+         url = \"sqlite://{}\"\nquery = \"select name, login from accounts where name = :user\"\n\
+         [backend.store]\nhost = \"localhost\"\nsubmission = {{ port = {} }}\n",
+        accounts.display(),
+        postfix.port
+    );
+    let gatepost = bed.gatepost(&configuration(&bed, "senders = \"own\"", &rest));
+    let told = promised(&bed, |told| told.iter().any(|line| line == "8BITMIME"));
+    assert!(told.contains(&"8BITMIME".to_owned()) && !told.contains(&"CHUNKING".to_owned()), "{told:?}");
+    let (mut talk, _) = secure(&bed);
+    talk.send(format!("AUTH PLAIN {CREDENTIALS}\r\nMAIL FROM:<lee@example.org>\r\nRCPT TO:<lee@example.org>\r\n"));
+    assert!(reply(&mut talk).starts_with("235"));
+    assert_eq!(reply(&mut talk), "553 5.7.1 This is not your address.");
+    assert!(reply(&mut talk).starts_with("503"));
+    for stranger in ["kim@example.net", "kim@example.org@example.net", "nobody@example.org", "\"lee\"@example.org"] {
+        assert!(ask(&mut talk, &format!("MAIL FROM:<{stranger}>")).starts_with('5'), "{stranger}");
+    }
+    let mut sent = 0;
+    for own in [
+        "kim@example.org",
+        "KIM@Example.ORG",
+        "\"kim\"@example.org",
+        "kim+work@example.org",
+        "info@example.org",
+        "sales@example.org",
+        "",
+    ] {
+        assert!(ask(&mut talk, &format!("MAIL FROM:<{own}>")).starts_with("250"), "{own}");
+        assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250"), "{own}");
+        assert!(ask(&mut talk, "RCPT TO:<nobody@example.org>").starts_with("550"), "the back end's word");
+        assert!(ask(&mut talk, "DATA").starts_with("354"));
+        // What another server could take for the end of the message is refused with it.
+        let (end, expected) = if sent == 3 { ("\n.\n", "550 5.5.2") } else { ("\r\n", "250") };
+        talk.send(format!("Subject: by {own}\r\n\r\nx{end}MAIL FROM:<lee@example.org>\r\n.\r\n"));
+        let answer = reply(&mut talk);
+        assert!(answer.starts_with(expected), "{own}: {answer}");
+        if sent == 3 {
+            // The connection to the back end ended with it.
+            assert!(ask(&mut talk, "MAIL FROM:<kim@example.org>").starts_with("421"));
+            (talk, _) = secure(&bed);
+            assert!(ask(&mut talk, &format!("AUTH PLAIN {CREDENTIALS}")).starts_with("235"));
+        }
+        sent += 1;
+    }
+    assert!(ask(&mut talk, "AUTH PLAIN x").starts_with("503"));
+    assert!(ask(&mut talk, "QUIT").starts_with("221"));
+    let messages = postfix.wait_for_messages(LEE.user, sent - 1).expect("all messages");
+    assert!(messages.iter().all(|message| message.contains("ESMTPSA")), "{messages:?}");
+    gatepost.wait_for_log("a sender was refused").expect("a record");
+    let record = gatepost.wait_for_log("mail was handed over").expect("a record");
+    assert!(record.contains("user=<kim@example.org>"), "{record}");
+}
