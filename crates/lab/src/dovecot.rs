@@ -13,6 +13,8 @@ pub const MASTER: &str = "gatepost";
 /// Its password.
 pub const MASTER_PASSWORD: &str = "master of all";
 
+/// The folder of the keys by which tokens are checked, where they are.
+const TOKEN_KEYS: &str = "keys";
 /// The programs of its packages, beside IMAP's and POP3's, which are always there.
 const PROGRAMS: &str = "/usr/lib/dovecot";
 
@@ -55,6 +57,20 @@ impl Dovecot {
     /// Starts one in `folder` for these users.
     pub fn start(folder: &Path, certificate: &Certificate, users: &[Mailbox<'_>]) -> Result<Self> {
         Self::start_on(folder, certificate, users, free_ports()?)
+    }
+
+    /// Starts one that also takes tokens (OAUTHBEARER, XOAUTH2) that are signed by this key, an ES256 one in PEM, under the
+    /// name `one`, and name the user in `email`.
+    pub fn start_taking_tokens(
+        folder: &Path,
+        certificate: &Certificate,
+        users: &[Mailbox<'_>],
+        public_key: &str,
+    ) -> Result<Self> {
+        let keys = folder.join(TOKEN_KEYS).join("default/ES256");
+        context(std::fs::create_dir_all(&keys), keys.display())?;
+        write(&keys, "one", public_key)?;
+        Self::start(folder, certificate, users)
     }
 
     /// As [`Dovecot::start`], on these ports.
@@ -186,6 +202,18 @@ impl Dovecot {
         let folder = self.folder.display();
         let Self { imap, imaps, haproxy, pop3, pop3s, .. } = self;
         let more: String = self.installed().map(|(name, _)| format!(" {name}")).collect();
+        let (token_mechanisms, token_passdb) = if self.folder.join(TOKEN_KEYS).exists() {
+            let dict = format!("local_validation_key_dict = fs:posix:prefix={folder}/{TOKEN_KEYS}/\n");
+            let settings = format!("introspection_mode = local\nusername_attribute = email\n{dict}");
+            write(&self.folder, "tokens.conf", &settings)?;
+            let args = format!("args = {folder}/tokens.conf");
+            (
+                " xoauth2 oauthbearer",
+                format!("passdb {{\n driver = oauth2\n mechanisms = xoauth2 oauthbearer\n {args}\n}}\n"),
+            )
+        } else {
+            ("", String::new())
+        };
         let services: String = self.installed().map(|(_, service)| service).collect();
         Ok(format!(
             "base_dir = {folder}/run\nstate_dir = {folder}/run\nlog_path = {folder}/dovecot.log\n\
@@ -193,9 +221,9 @@ impl Dovecot {
              default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\nfirst_valid_uid = 1\n\
              protocols = imap pop3{more}\nlisten = 127.0.0.1\nshutdown_clients = yes\n\
              ssl = yes\nssl_cert = <{folder}/cert.pem\nssl_key = <{folder}/key.pem\nssl_min_protocol = TLSv1.2\n\
-             disable_plaintext_auth = no\nauth_mechanisms = plain login\nauth_failure_delay = 0\nauth_master_user_separator = *\n\
+             disable_plaintext_auth = no\nauth_mechanisms = plain login{token_mechanisms}\nauth_failure_delay = 0\nauth_master_user_separator = *\n\
              login_trusted_networks = 127.0.0.0/8\nhaproxy_trusted_networks = 127.0.0.0/8\n\
-             passdb {{\n driver = passwd-file\n args = scheme=PLAIN username_format=%u {folder}/masters\n master = yes\n result_success = continue\n}}\n\
+             {token_passdb}passdb {{\n driver = passwd-file\n args = scheme=PLAIN username_format=%u {folder}/masters\n master = yes\n result_success = continue\n}}\n\
              passdb {{\n driver = passwd-file\n args = scheme=PLAIN username_format=%u {folder}/users\n}}\n\
              userdb {{\n driver = static\n args = uid={user} gid={group} home={folder}/mail/%u\n}}\n\
              mail_location = maildir:~/Maildir\nmail_fsync = never\nmail_max_userip_connections = 100000\nmail_plugins = zlib\n\

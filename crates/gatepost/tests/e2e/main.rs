@@ -28,3 +28,4 @@ mod storm;
 mod submission;
 mod talk;
 mod tls;
+mod tokens;
