@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Dovecot, Gatepost, Mailbox, Postfix, PostfixSetup, free_ports};
 
-use crate::bed::{Bed, back_end};
+use crate::bed::{Bed, back_end, say_and_listen};
 use crate::talk::Talk;
 
 const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
@@ -423,4 +423,84 @@ fn an_outage_puts_mail_off() {
     let answer = ask(&mut talk, "RCPT TO:<lee@example.org>");
     assert!(answer.starts_with("451 4.3.0") || answer.starts_with("250"), "{answer}");
     drop(gatepost);
+}
+
+#[test]
+fn every_way_to_fail_puts_mail_off_with_its_own_reason() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let black_hole = silent.local_addr().expect("an address").port();
+    let says = |words: &'static str| back_end(move |stream| drop(say_and_listen(stream, words.as_bytes())));
+    // Answers a hello, and then each line with the next of these.
+    let answers = |words: &'static [&'static str]| {
+        back_end(move |stream| {
+            let mut output = stream.try_clone().expect("a socket");
+            let mut say = |text: &str| drop(output.write_all(format!("{text}\r\n").as_bytes()));
+            say("220 store ESMTP");
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            for answer in std::iter::once(&"250 store").chain(words) {
+                let Some(_) = lines.next() else { return };
+                say(answer);
+            }
+        })
+    };
+    let [refusing] = free_ports().expect("a port");
+    for (what, port, reason) in [
+        ("refusing", refusing, "Connection refused"),
+        ("black-holed", black_hole, "no greeting within"),
+        ("silent after its greeting", says("220 store ESMTP\r\n"), "no answer"),
+        ("another protocol", says("* OK IMAP\r\n"), "its greeting is not one that can be used"),
+        ("closing", says("421 4.3.2 overloaded\r\n"), "overloaded"),
+        ("refusing us", says("554 5.7.1 go away\r\n"), "go away"),
+        ("an endless line", says(Box::leak("220 x".repeat(30_000).into_boxed_str())), "a line is too long"),
+        ("ourselves", says("220 mail.example.org ESMTP Gatepost ready.\r\n"), "the map leads back to Gatepost"),
+        ("two codes", answers(&["250-2.1.0 Ok\r\n550 no"]), "the lines of a reply have different codes"),
+        ("closing at the sender", answers(&["421 4.3.2 going down"]), "it ends the conversation"),
+        ("gone at the recipient", answers(&["250 2.1.0 Ok"]), "it closed the connection"),
+        ("no reply at all", answers(&["whatever"]), "a line is no reply"),
+    ] {
+        let bed = Bed::new();
+        let backend = "tls = \"none\"\nconnect_timeout = \"1s\"\nlogin_timeout = \"2s\"\ncheck_interval = \"0s\"";
+        let gatepost = bed.gatepost(&configuration(&bed, "", backend, port, port));
+        let started = Instant::now();
+        let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+        assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+        let answer = ask(&mut talk, "RCPT TO:<kim@example.org>");
+        assert!(answer.starts_with("451 4.4."), "{what}: {answer}");
+        assert!(started.elapsed() < Duration::from_secs(6), "{what} took {:?}", started.elapsed());
+        gatepost.wait_for_log(reason).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(ask(&mut talk, "NOOP").starts_with("250"), "{what}");
+    }
+    drop(silent);
+}
+
+#[test]
+fn what_a_client_says_of_others_is_not_passed_on() {
+    let bed = Bed::new();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hearing = Arc::clone(&heard);
+    let port = back_end(move |stream| {
+        let mut output = stream.try_clone().expect("a socket");
+        let mut say = |text: &str| drop(output.write_all(format!("{text}\r\n").as_bytes()));
+        say("220 store ESMTP");
+        for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+            say(if line.starts_with("EHLO") { "250-store\r\n250 XCLIENT ADDR HELO NAME" } else { "220 Ok" });
+            hearing.lock().expect("a lock").push(line);
+        }
+    });
+    let _gatepost =
+        bed.gatepost(&configuration(&bed, "max_errors = 50", "tls = \"none\"\ncheck_interval = \"0s\"", port, port));
+    let mut talk = Talk::clear(bed.imap);
+    reply(&mut talk);
+    assert!(ask(&mut talk, "XCLIENT ADDR=192.0.2.1").starts_with("500"));
+    assert!(ask(&mut talk, "XFORWARD ADDR=192.0.2.1").starts_with("500"));
+    assert!(ask(&mut talk, "EHLO mx.example.net\tADDR=192.0.2.1").starts_with("501"));
+    assert!(ask(&mut talk, "EHLO evil+=\u{e4}").starts_with("250"));
+    for bad in ["<a@example.net>\rRSET", "<a@example.net> SIZE=1\tX", "<a\r@example.net>", "<a@example.net> X=\u{1b}"] {
+        assert!(ask(&mut talk, &format!("MAIL FROM:{bad}")).starts_with('5'), "{bad:?}");
+    }
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(ask(&mut talk, "RCPT TO:<kim@example.org>").starts_with('2'));
+    let heard = heard.lock().expect("a lock").clone();
+    assert!(heard.contains(&"XCLIENT ADDR=127.0.0.1 NAME=[UNAVAILABLE] HELO=evil+2B+3D+C3+A4".to_owned()), "{heard:?}");
+    assert_eq!(heard.iter().filter(|line| line.starts_with("RSET")).count(), 0, "{heard:?}");
 }
