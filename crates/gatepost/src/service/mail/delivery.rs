@@ -1,9 +1,9 @@
 //! A message on its way to the back ends of its recipients.
 //!
-//! In SMTP there is one answer for all recipients, so that a message must reach all back ends or none: the content goes to
-//! all of them side by side, its end to one after the other, and if one fails, those behind it never see the end. What
-//! remains is that one has taken the message and a later one doesn't: the client is told to try again, and what was taken
-//! is remembered ([`Delivered`]), so that it is not taken twice. In LMTP each recipient has an answer of its own.
+//! The content goes to all of them side by side. In LMTP each recipient has an answer of its own. In SMTP there is one for
+//! all: where one back end fails before the end, the others never see the end, so that nobody has the message; where some
+//! take it and others don't, the client is told to come again, and what was taken is remembered ([`Delivered`]), so that
+//! it is not taken twice.
 
 use gatepost_wire::smtp::{Dialect, Path, Reply};
 use sha2::{Digest as _, Sha256};
@@ -197,47 +197,49 @@ impl Delivery {
         recipients: &[String],
         delivered: &Delivered,
     ) -> (Vec<Reply>, usize) {
-        let is_one_for_all = self.dialect == Dialect::Smtp;
         let replies = match self.given_up.take() {
             Some(reply) => vec![reply; self.accepted.len()],
-            None if is_one_for_all => self.settle_in_turn(sender, recipients, delivered).await,
-            None => self.settle_at_once().await,
+            None => self.end(sender, recipients, delivered).await,
         };
         let taken = replies.iter().filter(|reply| reply.is_good()).count();
-        if is_one_for_all { (vec![in_one(replies.iter())], taken) } else { (replies, taken) }
+        match self.dialect {
+            Dialect::Smtp => (vec![in_one(replies.iter())], taken),
+            Dialect::Lmtp => (replies, taken),
+        }
     }
 
-    /// The end goes to one back end after the other, so that one that fails spares those behind it.
-    async fn settle_in_turn(
-        &mut self,
-        sender: Option<&Path>,
-        recipients: &[String],
-        delivered: &Delivered,
-    ) -> Vec<Reply> {
+    /// Ends the content everywhere but where it was taken before; what is said for each recipient.
+    async fn end(&mut self, sender: Option<&Path>, recipients: &[String], delivered: &Delivered) -> Vec<Reply> {
         let digest = self.digest.take().map(Sha256::finalize);
         let mark = |(n, recipient): (&usize, &String)| {
             digest.as_ref().map(|content| Mark::new(sender, recipient, &self.legs[*n].backend, content))
         };
         let marks: Vec<_> = self.accepted.iter().zip(recipients).map(mark).collect();
         let is_known = |mark: &Option<Mark>| mark.as_ref().is_some_and(|mark| delivered.has(mark));
-        let mut by_leg: Vec<Option<Vec<Reply>>> = Vec::new();
-        let mut has_failed = false;
         for n in 0..self.legs.len() {
-            let count = self.recipients_of(n);
+            if !self.legs[n].takes_content() {
+                continue;
+            }
             let mut of_leg = self.accepted.iter().zip(&marks).filter(|(leg, _)| **leg == n).map(|(_, mark)| mark);
-            by_leg.push(if count == 0 {
-                None
-            } else if of_leg.all(is_known) {
+            if of_leg.all(is_known) {
                 // It has it from the last time, when another failed.
                 self.legs[n].give_up();
-                Some(vec![Reply::ours(250, "2.0.0 Taken earlier."); count])
-            } else if has_failed {
-                self.legs[n].give_up();
-                Some(vec![lost(); count])
-            } else {
-                let replies = self.settle_leg(n, count).await;
-                has_failed = replies.iter().any(|reply| !reply.is_good());
-                Some(replies)
+                self.verdicts.push((n, Reply::ours(250, "2.0.0 Taken earlier.")));
+            } else if let Err(fault) = self.legs[n].end().await {
+                self.fail(n, &fault);
+            }
+        }
+        let mut by_leg = Vec::new();
+        for n in 0..self.legs.len() {
+            let count = self.recipients_of(n);
+            let verdict = self.verdicts.iter().find(|(leg, _)| *leg == n).map(|(_, reply)| reply.clone());
+            by_leg.push(match verdict {
+                _ if count == 0 => Vec::new(),
+                Some(reply) => vec![reply; count],
+                None => self.legs[n].outcomes(count).await.unwrap_or_else(|fault| {
+                    self.fail(n, &fault);
+                    vec![lost(); count]
+                }),
             });
         }
         let replies = self.in_order(by_leg);
@@ -248,48 +250,9 @@ impl Delivery {
         replies
     }
 
-    async fn settle_leg(&mut self, n: usize, count: usize) -> Vec<Reply> {
-        let ended = match self.legs[n].end().await {
-            Ok(()) => self.legs[n].outcomes(count).await,
-            Err(fault) => Err(fault),
-        };
-        ended.unwrap_or_else(|fault| {
-            self.fail(n, &fault);
-            vec![lost(); count]
-        })
-    }
-
-    /// Each recipient has an answer of its own: all back ends hear the end at once.
-    async fn settle_at_once(&mut self) -> Vec<Reply> {
-        for n in 0..self.legs.len() {
-            if self.legs[n].takes_content()
-                && let Err(fault) = self.legs[n].end().await
-            {
-                self.fail(n, &fault);
-            }
-        }
-        let mut by_leg = Vec::new();
-        for n in 0..self.legs.len() {
-            let count = self.recipients_of(n);
-            let verdict = self.verdicts.iter().find(|(leg, _)| *leg == n).map(|(_, reply)| reply.clone());
-            by_leg.push(match verdict {
-                _ if count == 0 => None,
-                Some(reply) => Some(vec![reply; count]),
-                None => Some(match self.legs[n].outcomes(count).await {
-                    Ok(replies) => replies,
-                    Err(fault) => {
-                        self.fail(n, &fault);
-                        vec![lost(); count]
-                    }
-                }),
-            });
-        }
-        self.in_order(by_leg)
-    }
-
     /// From the replies of each leg to those of each recipient, in the order in which those were accepted.
-    fn in_order(&self, by_leg: Vec<Option<Vec<Reply>>>) -> Vec<Reply> {
-        let mut by_leg: Vec<_> = by_leg.into_iter().map(|replies| replies.unwrap_or_default().into_iter()).collect();
+    fn in_order(&self, by_leg: Vec<Vec<Reply>>) -> Vec<Reply> {
+        let mut by_leg: Vec<_> = by_leg.into_iter().map(Vec::into_iter).collect();
         self.accepted.iter().map(|&n| by_leg[n].next().unwrap_or_else(lost)).collect()
     }
 
