@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU32;
 
+use gatepost_wire::smtp::{self, Receiver, Reply};
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Event, FrontSetup,
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Course, Event, FrontSetup,
     Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, Welcome,
 };
 
@@ -113,4 +114,52 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
         }
     }
     back.take_rest();
+}
+
+/// Somebody who sends mail says anything: no panic, no growth, and what would be said to a back end is one line.
+pub fn receiver(flags: u8, pieces: &[Vec<u8>]) {
+    let protocol = protocol(if flags & 1 == 0 { "smtp" } else { "lmtp" });
+    let Course::Mail(dialect) = protocol.course else { return };
+    let list = if flags & 2 == 0 { protocol.learnt.join(" ") } else { String::new() };
+    let setup = FrontSetup {
+        name: "fuzz".into(),
+        greeting: "ready".into(),
+        tls: if flags & 4 == 0 { ClientTls::Offered } else { ClientTls::Never },
+        passwords: false,
+        mechanisms: Vec::new(),
+        has_passwords: false,
+        oauth: OAuthHints::default(),
+        id: false,
+        offers: Receiver::carries(protocol, Offers::of(protocol, &list)),
+        max_errors: NonZeroU32::new(u32::from(flags >> 4)),
+        max_auth_errors: None,
+        carry: Carry::default(),
+        trace: flags & 8 == 0,
+    };
+    let mut receiver = Receiver::new(protocol, dialect, flags & 8 == 0, setup);
+    let mut out = Vec::new();
+    receiver.step(smtp::Event::Start, &mut out);
+    for piece in pieces {
+        out.clear();
+        let mut step = receiver.step(smtp::Event::Input(piece), &mut out);
+        while !matches!(step, smtp::Step::Read) {
+            let event = match &step {
+                smtp::Step::Sender(path) | smtp::Step::Recipient(path) => {
+                    assert!(!path.argument().contains(char::is_control));
+                    smtp::Event::Reply(Reply::ours(if flags & 16 == 0 { 250 } else { 450 }, "2.1.0 Ok."))
+                }
+                smtp::Step::Content => {
+                    step = receiver.step(smtp::Event::Reply(Reply::ours(354, "Go on.")), &mut out);
+                    assert!(matches!(step, smtp::Step::Read));
+                    smtp::Event::Outcome(vec![Reply::ours(250, "2.0.0 Ok.")])
+                }
+                smtp::Step::Reset => smtp::Event::Done,
+                smtp::Step::Read | smtp::Step::StartTls | smtp::Step::Close(_) => return,
+            };
+            step = receiver.step(event, &mut out);
+        }
+        assert!(out.len() <= 1024 + 1024 * (piece.len() + 1));
+        assert!(out.is_empty() || out.ends_with(b"\r\n"));
+        receiver.take_trace();
+    }
 }
