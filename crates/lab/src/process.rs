@@ -114,6 +114,11 @@ impl Server {
         self.process = Some(process);
     }
 
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Ends it at once, with all its children.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut process) = self.process.take() {

@@ -12,7 +12,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 const CAPABILITIES: &str = "IMAP4rev1 SASL-IR ID LITERAL+ IDLE AUTH=PLAIN AUTH=LOGIN";
@@ -29,11 +30,22 @@ pub(crate) struct TlsListener {
     pub(crate) key: PathBuf,
 }
 
-/// Serves until it is ended from outside.
-pub(crate) async fn serve(address: SocketAddr, tls: Option<TlsListener>) -> io::Result<()> {
-    let Some(tls) = tls else { return accept(address, None).await };
-    let acceptor = TlsAcceptor::from(server_config(&tls)?);
-    tokio::try_join!(accept(address, None), accept(tls.address, Some(acceptor))).map(drop)
+/// Serves IMAP until it is ended from outside, and perhaps POP3 and SMTP.
+pub(crate) async fn serve(
+    address: SocketAddr,
+    tls: Option<TlsListener>,
+    pop3: Option<SocketAddr>,
+    smtp: Option<SocketAddr>,
+) -> io::Result<()> {
+    let mut serving = JoinSet::new();
+    serving.spawn(accept(address, None));
+    if let Some(tls) = tls {
+        let acceptor = TlsAcceptor::from(server_config(&tls)?);
+        serving.spawn(accept(tls.address, Some(acceptor)));
+    }
+    serving.extend(pop3.map(|address| accept_lines(address, pop3_answer)));
+    serving.extend(smtp.map(|address| accept_lines(address, smtp_answer)));
+    serving.join_next().await.unwrap_or(Ok(Ok(())))?
 }
 
 async fn accept(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<()> {
@@ -45,6 +57,63 @@ async fn accept(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<()>
             Some(acceptor) => tokio::spawn(async move { converse(acceptor.accept(stream).await?).await }),
             None => tokio::spawn(converse(stream)),
         };
+    }
+}
+
+/// What is said to a line, `None` to the connection itself, where lines are all there is.
+type Answer = fn(Option<&str>) -> &'static str;
+
+fn pop3_answer(line: Option<&str>) -> &'static str {
+    match line.map(str::to_ascii_uppercase).as_deref() {
+        None => "+OK ready\r\n",
+        Some("CAPA") => "+OK\r\nTOP\r\nUIDL\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n",
+        Some(_) => "+OK\r\n",
+    }
+}
+
+fn smtp_answer(line: Option<&str>) -> &'static str {
+    let Some(line) = line else { return "220 stand-in ESMTP\r\n" };
+    match line.split(' ').next().unwrap_or_default().to_ascii_uppercase().as_str() {
+        "EHLO" => "250-stand-in\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 100000000\r\n250 AUTH PLAIN LOGIN\r\n",
+        "AUTH" => "235 2.7.0 in\r\n",
+        "DATA" => "354 go on\r\n",
+        "QUIT" => "221 2.0.0 bye\r\n",
+        _ => "250 2.0.0 Ok\r\n",
+    }
+}
+
+async fn accept_lines(address: SocketAddr, answer: Answer) -> io::Result<()> {
+    let listener = listen(address)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(converse_in_lines(stream, answer));
+    }
+}
+
+async fn converse_in_lines(stream: TcpStream, answer: Answer) -> io::Result<()> {
+    let mut stream = BufReader::with_capacity(64 * 1024, BufWriter::with_capacity(4096, stream));
+    stream.write_all(answer(None).as_bytes()).await?;
+    stream.flush().await?;
+    let (mut line, mut is_content) = (String::new(), false);
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let said = line.trim_end();
+        if is_content && said != "." {
+            continue;
+        }
+        let words = answer(Some(said));
+        is_content = words.starts_with("354");
+        stream.write_all(words.as_bytes()).await?;
+        if !stream.buffer().contains(&b'\n') {
+            stream.flush().await?;
+        }
+        if said.eq_ignore_ascii_case("QUIT") {
+            return stream.shutdown().await;
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -22,9 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RESUMABLE_SESSIONS_MAX: usize = 1024;
 const READ_BYTES: usize = 256 * 1024;
 
+/// What is spoken to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Protocol {
+    Imap,
+    Pop3,
+    Submission,
+}
+
 /// A proxy to be measured.
 pub(crate) struct Target {
     address: SocketAddr,
+    protocol: Protocol,
     tls: Option<TlsConnector>,
     /// Clients are so many users in turn; 0: all are the same.
     users: u32,
@@ -41,9 +51,10 @@ impl Target {
         resume: bool,
         sources: u8,
         users: u32,
+        protocol: Protocol,
     ) -> io::Result<Self> {
         let tls = authority.map(|authority| client_config(authority, resume)).transpose()?.map(TlsConnector::from);
-        Ok(Self { address, tls, users, sources, turn: AtomicU32::new(0) })
+        Ok(Self { address, protocol, tls, users, sources, turn: AtomicU32::new(0) })
     }
 
     /// The next user, far from the one before, so that no page of a database serves many in a row.
@@ -75,6 +86,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Channel for T {}
 /// A logged-in session.
 pub(crate) struct Session {
     channel: BufReader<Box<dyn Channel>>,
+    protocol: Protocol,
     /// TLS took up an earlier session.
     pub(crate) is_resumed: bool,
 }
@@ -105,17 +117,50 @@ impl Session {
                 Box::new(stream)
             }
         };
-        let mut session = Self { channel: BufReader::with_capacity(2048, channel), is_resumed };
-        session.expect("* OK").await?;
-        session.say(&format!("a LOGIN {} secret\r\n", target.user())).await?;
-        session.expect("a OK").await?;
+        let protocol = target.protocol;
+        let mut session = Self { channel: BufReader::with_capacity(2048, channel), protocol, is_resumed };
+        let user = target.user();
+        match protocol {
+            Protocol::Imap => {
+                session.expect("* OK").await?;
+                session.say(&format!("a LOGIN {user} secret\r\n")).await?;
+                session.expect("a OK").await?;
+            }
+            Protocol::Pop3 => {
+                session.expect("+OK").await?;
+                session.say(&format!("USER {user}\r\n")).await?;
+                session.expect("+OK").await?;
+                session.say("PASS secret\r\n").await?;
+                session.expect("+OK").await?;
+            }
+            Protocol::Submission => {
+                session.expect("220 ").await?;
+                session.say("EHLO client\r\n").await?;
+                session.expect("250 ").await?;
+                let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0secret"));
+                session.say(&format!("AUTH PLAIN {message}\r\n")).await?;
+                session.expect("235 ").await?;
+            }
+        }
         Ok(session)
     }
 
     /// Says goodbye, and waits for the connection's end.
     pub(crate) async fn log_out(mut self) -> io::Result<()> {
-        self.say("z LOGOUT\r\n").await?;
-        self.expect("z OK").await
+        match self.protocol {
+            Protocol::Imap => {
+                self.say("z LOGOUT\r\n").await?;
+                self.expect("z OK").await
+            }
+            Protocol::Pop3 => {
+                self.say("QUIT\r\n").await?;
+                self.expect("+OK").await
+            }
+            Protocol::Submission => {
+                self.say("QUIT\r\n").await?;
+                self.expect("221 ").await
+            }
+        }
     }
 
     /// Says nothing that matters, and waits for the answer.
@@ -157,9 +202,50 @@ impl Session {
                 return Ok(());
             }
             let verdict = line.split(' ').nth(1).unwrap_or_default();
-            if ["NO", "BAD", "BYE"].contains(&verdict) && !start.starts_with('z') {
+            let is_refused = match self.protocol {
+                Protocol::Imap => ["NO", "BAD", "BYE"].contains(&verdict) && !start.starts_with('z'),
+                Protocol::Pop3 => line.starts_with("-ERR"),
+                Protocol::Submission => line.starts_with(['4', '5']),
+            };
+            if is_refused {
                 return Err(io::Error::other(line.trim().to_owned()));
             }
         }
+    }
+}
+
+/// A client that sends mail.
+pub(crate) struct Sender(Session);
+
+impl Sender {
+    /// Connects and says hello.
+    pub(crate) async fn open(target: &Target) -> io::Result<Self> {
+        let tcp = timeout(PATIENCE, tokio::net::TcpStream::connect(target.address)).await??;
+        tcp.set_nodelay(true)?;
+        let channel: Box<dyn Channel> = Box::new(tcp);
+        let channel = BufReader::with_capacity(2048, channel);
+        let mut session = Session { channel, protocol: Protocol::Submission, is_resumed: false };
+        session.expect("220 ").await?;
+        session.say("EHLO client.example.net\r\n").await?;
+        session.expect("250 ").await?;
+        Ok(Self(session))
+    }
+
+    /// Sends a message, and waits until it is taken.
+    pub(crate) async fn send(&mut self, content: &str) -> io::Result<()> {
+        let Self(session) = self;
+        session.say("MAIL FROM:<a@example.net>\r\n").await?;
+        session.expect("250 ").await?;
+        session.say("RCPT TO:<user@example.org>\r\n").await?;
+        session.expect("250 ").await?;
+        session.say("DATA\r\n").await?;
+        session.expect("354").await?;
+        session.say(content).await?;
+        session.expect("250 ").await
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn leave(self) -> io::Result<()> {
+        self.0.log_out().await
     }
 }

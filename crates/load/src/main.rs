@@ -1,4 +1,4 @@
-//! Measures any IMAP proxy from outside: a back end that takes every log-in, and clients that log in,
+//! Measures any mail proxy from outside: a back end that takes every log-in, and clients that log in,
 //! wait, fetch, or come all at once. Processor time and memory are read from /proc for the whole tree
 //! of a process.
 
@@ -15,10 +15,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use client::Target;
+use client::{Protocol, Target};
 use measure::Subject;
 
-/// Load generator and stand-in back end for IMAP proxies. Every measurement prints one JSON object.
+/// Load generator and stand-in back end for mail proxies. Every measurement prints one JSON object.
 ///
 /// Start `gatepost-load backend`, point the proxy at it, and run a measurement with the proxy's address
 /// and process id. Clients log in as "user" with the password "secret".
@@ -45,6 +45,32 @@ enum Command {
         /// Its key, PEM
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// Where to serve POP3 in clear
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        pop3_listen: Option<SocketAddr>,
+        /// Where to serve SMTP in clear, with log-ins and without
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        smtp_listen: Option<SocketAddr>,
+    },
+    /// Send mail by SMTP in clear, as fast as it is taken
+    Deliver {
+        #[command(flatten)]
+        common: Common,
+        /// How many messages
+        #[arg(long, default_value_t = 2000)]
+        count: u32,
+        /// How large they are, in bytes
+        #[arg(long, default_value_t = 4096)]
+        size: usize,
+        /// So many on each connection
+        #[arg(long, default_value_t = 1)]
+        each: u32,
+        /// On so many connections at a time
+        #[arg(long, default_value_t = 8)]
+        concurrency: u32,
+        /// After so many seconds no further one is sent
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Log in and out again, as fast as the proxy allows
     Logins {
@@ -138,6 +164,9 @@ struct Common {
     /// Log in as so many users in turn, user0 and so on, in the stead of "user"
     #[arg(long, default_value_t = 0)]
     users: u32,
+    /// What is spoken, where log-ins are all that is measured
+    #[arg(long, value_enum, default_value = "imap")]
+    protocol: Protocol,
 }
 
 fn main() -> std::process::ExitCode {
@@ -154,13 +183,17 @@ fn main() -> std::process::ExitCode {
 
 async fn run(command: Command) -> std::io::Result<()> {
     let report = match command {
-        Command::Backend { listen, tls_listen, chain, key } => {
+        Command::Backend { listen, tls_listen, chain, key, pop3_listen, smtp_listen } => {
             let tls = tls_listen.zip(chain).zip(key);
             let tls = tls.map(|((address, chain), key)| backend::TlsListener { address, chain, key });
-            return backend::serve(listen, tls).await;
+            return backend::serve(listen, tls, pop3_listen, smtp_listen).await;
         }
         Command::Logins { common, count, concurrency, seconds, resume } => {
             measure::logins(&common.subject(resume)?, count, concurrency, Duration::from_secs(seconds)).await?
+        }
+        Command::Deliver { common, count, size, each, concurrency, seconds } => {
+            let extent = measure::Extent { count, concurrency, limit: Duration::from_secs(seconds) };
+            measure::deliver(&common.subject(false)?, size, each, &extent).await?
         }
         Command::Idle { common, from, to_sessions, fetch, rest, settle } => {
             let [rest, settle] = [rest, settle].map(Duration::from_secs);
@@ -178,7 +211,7 @@ async fn run(command: Command) -> std::io::Result<()> {
 
 impl Common {
     fn subject(&self, resume: bool) -> std::io::Result<Subject> {
-        let target = Target::new(self.to, self.ca.as_deref(), resume, self.sources, self.users)?;
+        let target = Target::new(self.to, self.ca.as_deref(), resume, self.sources, self.users, self.protocol)?;
         Ok(Subject { target: Arc::new(target), pid: self.pid })
     }
 }

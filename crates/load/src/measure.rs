@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Barrier, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::client::{Session, Target};
+use crate::client::{Sender, Session, Target};
 use crate::proc;
 
 /// Sessions are opened so many at a time where only their number matters.
@@ -105,6 +105,57 @@ pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32, limi
         "failures": failures,
         "resumed": resumed.load(Ordering::Relaxed),
         "resumed_share": f64::from(resumed.load(Ordering::Relaxed)) / done.max(1.0),
+        "per_second": done / took,
+        "per_cpu_second": done / spent.max(0.01),
+        "ms": percentiles(latencies, 1e3),
+        "pss_kib": proc::pss_kib(subject.pid)?,
+    }))
+}
+
+/// How much is done at most: so many in all, so many at a time, and none begun after so long.
+pub(crate) struct Extent {
+    pub(crate) count: u32,
+    pub(crate) concurrency: u32,
+    pub(crate) limit: Duration,
+}
+
+/// Sends messages of `size` bytes, `each` of them on a connection.
+pub(crate) async fn deliver(subject: &Subject, size: usize, each: u32, extent: &Extent) -> io::Result<Value> {
+    let Extent { count, concurrency, limit } = *extent;
+    let line = format!("{}\r\n", "x".repeat(70));
+    let content = format!("Subject: bench\r\n\r\n{}.\r\n", line.repeat(size.div_ceil(line.len())));
+    let content: Arc<str> = content.into();
+    let of_client = count / concurrency.max(1);
+    let work = async {
+        let mut clients = JoinSet::new();
+        for _ in 0..concurrency {
+            let (target, content) = (Arc::clone(&subject.target), Arc::clone(&content));
+            clients.spawn(async move {
+                let (mut latencies, begun) = (Vec::new(), Instant::now());
+                while latencies.len() < of_client as usize && begun.elapsed() < limit {
+                    let mut started = Instant::now();
+                    let mut sender = Sender::open(&target).await?;
+                    for _ in 0..each.max(1) {
+                        sender.send(&content).await?;
+                        latencies.push(started.elapsed());
+                        started = Instant::now();
+                    }
+                    sender.leave().await?;
+                }
+                Ok::<_, io::Error>(latencies)
+            });
+        }
+        let mut latencies = Vec::new();
+        while let Some(more) = clients.join_next().await {
+            latencies.extend(more??);
+        }
+        Ok(latencies)
+    };
+    let (latencies, took, spent) = subject.timed(work).await?;
+    let done = f64::from(u32::try_from(latencies.len()).unwrap_or(u32::MAX));
+    Ok(json!({
+        "messages": done,
+        "failures": 0,
         "per_second": done / took,
         "per_cpu_second": done / spent.max(0.01),
         "ms": percentiles(latencies, 1e3),

@@ -6,6 +6,7 @@
 mod directories;
 mod measures;
 mod peers;
+mod protocols;
 mod report;
 
 use std::path::PathBuf;
@@ -20,13 +21,15 @@ use measures::{Leg, Run};
 use peers::{PEERS, Peer, Setting, Subject};
 use report::Results;
 
-/// Asks for directories in the stead of peers.
+/// Ask for something else in the stead of peers.
 const DIRECTORIES: &str = "directories";
+const PROTOCOLS: &str = "protocols";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The peers to measure beside Gatepost [default: all]; or `directories`, what a log-in costs with each
-    #[arg(value_parser = PEERS.iter().map(|peer| peer.name).chain([DIRECTORIES]).collect::<Vec<_>>())]
+    /// The peers to measure beside Gatepost [default: all]; or `directories`, what a log-in costs with each; or `protocols`,
+    /// what POP3, submission and SMTP cost
+    #[arg(value_parser = PEERS.iter().map(|peer| peer.name).chain([DIRECTORIES, PROTOCOLS]).collect::<Vec<_>>())]
     peers: Vec<String>,
     /// How many times everything is measured; the medians are reported
     #[arg(long, default_value_t = 3)]
@@ -50,8 +53,8 @@ pub(crate) struct Options {
 
 impl Options {
     /// What `cargo xtask test` runs, so that the bench doesn't rot.
-    pub(crate) fn for_check() -> [Self; 2] {
-        [Vec::new(), vec![DIRECTORIES.to_owned()]].map(|peers| Self {
+    pub(crate) fn for_check() -> [Self; 3] {
+        [Vec::new(), vec![DIRECTORIES.to_owned()], vec![PROTOCOLS.to_owned()]].map(|peers| Self {
             peers,
             rounds: 1,
             only: None,
@@ -66,6 +69,9 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.peers.iter().any(|name| name == DIRECTORIES) {
         return directories::run(options);
+    }
+    if options.peers.iter().any(|name| name == PROTOCOLS) {
+        return protocols::run(options);
     }
     let is_wanted = |peer: &&Peer| options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name);
     let wanted: Vec<_> = PEERS.iter().filter(is_wanted).collect();
