@@ -87,6 +87,11 @@ impl Framer {
         self.buffer.extend(bytes);
     }
 
+    /// Whether all that was fed has been finished.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.len() == 0
+    }
+
     /// The next frame, or `None` when more bytes are needed.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {

@@ -211,7 +211,7 @@ impl Backend {
                 Trouble::Busy(reason) => Attempt::Busy(reason),
                 Trouble::Loop(reason) => Attempt::Loop(reason),
             })?;
-        self.learn(purpose.protocol, welcome.capabilities.as_deref().unwrap_or_default());
+        self.learn(purpose.protocol, host, welcome.capabilities.as_deref().unwrap_or_default());
         // The only place that takes it, and no further host is tried after this one.
         let lease = lease.take().ok_or_else(|| Attempt::Loop("its connection is not counted".into()))?;
         let tls = stream.tls_facts();

@@ -178,7 +178,7 @@ impl Subject {
         Some(match self.backend.converse(&self.host, link, errand, deadline).await {
             Ok(done) => {
                 if let Some(list) = &done.welcome.capabilities {
-                    self.backend.learn(self.protocol, list);
+                    self.backend.learn(self.protocol, &self.host, list);
                 }
                 Ok(())
             }

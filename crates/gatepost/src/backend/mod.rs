@@ -86,8 +86,8 @@ pub(crate) struct States {
 struct State {
     connections: AtomicU32,
     next_source: AtomicUsize,
-    /// What each service was offered at its latest log-in.
-    offers: Mutex<HashMap<&'static str, Offers>>,
+    /// What each service was offered lately by each host.
+    offers: Mutex<HashMap<(&'static str, String), Offers>>,
     /// How each host is doing, for each service.
     hosts: Mutex<HashMap<(&'static str, String), Arc<HostState>>>,
 }
@@ -110,7 +110,7 @@ impl State {
         Some(Lease(Arc::clone(self)))
     }
 
-    fn offers(&self) -> MutexGuard<'_, HashMap<&'static str, Offers>> {
+    fn offers(&self) -> MutexGuard<'_, HashMap<(&'static str, String), Offers>> {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -249,14 +249,16 @@ impl Backend {
         Report { name: Arc::clone(&self.name), connections, hosts: hosts.collect() }
     }
 
-    /// What it offered at the latest log-in; nothing before the first.
+    /// What all of its hosts offered lately, as far as they were met; nothing before the first was.
     pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
-        self.state.offers().get(protocol.name).copied().unwrap_or(Offers::NONE)
+        let known = self.state.offers();
+        let of_hosts = self.hosts.iter().filter_map(|host| known.get(&(protocol.name, host.clone())).copied());
+        of_hosts.reduce(Offers::and).unwrap_or(Offers::NONE)
     }
 
-    /// Remembers what it offers.
-    fn learn(&self, protocol: &Protocol, list: &str) {
-        self.state.offers().insert(protocol.name, Offers::of(protocol, list));
+    /// Remembers what a host offers.
+    fn learn(&self, protocol: &Protocol, host: &str, list: &str) {
+        self.state.offers().insert((protocol.name, host.to_owned()), Offers::of(protocol, list));
     }
 
     /// Its hosts in the order in which a user comes to them while all are in order.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use gatepost_wire::smtp::Mailbox;
 use gatepost_wire::{Course, Inband, Mechanism, Protocol, sasl};
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::config::{self, Announce, Authenticate, Link, Listener, Loaded, Plaint
 use crate::directory::{Bar, Entry, Fault, Who};
 use crate::log::Logger;
 use crate::map::{Evidence, Found, NoPlace, Reason};
-use crate::service::mail::welcome::{Unwelcome, place};
+use crate::service::mail::welcome::{Address, Unwelcome, place};
 use crate::world::World;
 
 /// Prints the steps; an error where the user could not log in.
@@ -61,7 +62,7 @@ async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<bool, Failur
             let everywhere = listeners.len() == service.listeners.len();
             let at = if everywhere { String::new() } else { format!(" at {}", listeners.join(", ")) };
             steps.say("name", format!("{user:?} is looked up, logged and logged in as {name:?}{at}"));
-            is_possible &= explain_service(&world, service, &name, steps).await;
+            is_possible &= explain_service(&world, service, &user, &name, steps).await;
         }
     }
     Ok(is_possible)
@@ -82,12 +83,12 @@ fn names(service: &Service, user: &str) -> Vec<(String, Vec<String>)> {
 }
 
 /// A log-in to one service, step by step; false where a step would refuse it.
-async fn explain_service(world: &World, service: &Service, name: &str, steps: &mut Steps) -> bool {
+async fn explain_service(world: &World, service: &Service, written: &str, name: &str, steps: &mut Steps) -> bool {
     let protocol = service.protocol.name;
     // Where the user comes from is not known: what depends on it is said in words.
     let who = Who::somebody(name, protocol);
     if let Course::Mail(_) = service.protocol.course {
-        return explain_mail(world, service, &who, steps).await;
+        return explain_mail(world, service, written, &who, steps).await;
     }
     let mut is_possible = true;
     let takes_passwords = |listener: &Listener| listener.tls != TlsMode::None || service.plaintext != Plaintext::Tls;
@@ -170,7 +171,7 @@ async fn explain_service(world: &World, service: &Service, name: &str, steps: &m
 }
 
 /// Where mail for a user goes; false where it is refused.
-async fn explain_mail(world: &World, service: &Service, who: &Who, steps: &mut Steps) -> bool {
+async fn explain_mail(world: &World, service: &Service, written: &str, who: &Who, steps: &mut Steps) -> bool {
     let protocol = service.protocol.name;
     let found = match world.map.find(who, Evidence::default()).await {
         Ok(found) => found,
@@ -180,7 +181,9 @@ async fn explain_mail(world: &World, service: &Service, who: &Who, steps: &mut S
         }
     };
     explain_found(world, &found, steps);
-    let why_not = match place(&world.map, &service.mail.domains, &who.user, &found) {
+    let names = &world.config.map.names;
+    let address = Address::new(&Mailbox::of(written), names, &service.mail.domains);
+    let why_not = match place(&world.map, &service.mail.domains, &address, &found) {
         Ok((backend, reason)) => {
             steps.say("map", format!("{protocol}: back end {}, {}", backend.name, reason_words(&reason)));
             if let Some(link) = backend.link(protocol) {
@@ -192,6 +195,10 @@ async fn explain_mail(world: &World, service: &Service, who: &Who, steps: &mut S
         Err(Unwelcome::Unknown) => {
             "550: no directory knows the user, and the domain is not one of `domains`".to_owned()
         }
+        Err(Unwelcome::Foreign) => {
+            "550: the domain is not one of `domains`, and the directory does not name the user in full".to_owned()
+        }
+
         Err(Unwelcome::Disabled) => "550: the account is disabled".to_owned(),
         Err(Unwelcome::Held) => "451: the directory holds the user".to_owned(),
         Err(Unwelcome::Misplaced(why)) => format!("451: {why}"),

@@ -150,6 +150,8 @@ pub(super) fn read_service(
 fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directories: &[Directory]) -> Option<MailRules> {
     use at::mail as key;
 
+    let own = map.peek(&at::names::DOMAIN);
+    let all_of = |domains: Vec<String>| own.into_iter().chain(domains).map(|domain| domain.to_lowercase()).collect();
     if !matches!(protocol.course, Course::Mail(_)) {
         let none = Rates {
             messages_per_ip: None,
@@ -157,7 +159,11 @@ fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directorie
             messages_per_sender: None,
             interval: Duration::MAX,
         };
-        let (domains, greet_delay, reverse_dns) = (Vec::new(), Duration::ZERO, ReverseDns::Off);
+        let domains = match protocol.course {
+            Course::Submission(_) => all_of(table.get(&at::submission::DOMAINS)?),
+            Course::LogIn(_) | Course::Mail(_) => Vec::new(),
+        };
+        let (greet_delay, reverse_dns) = (Duration::ZERO, ReverseDns::Off);
         return Some(MailRules { domains, is_strict: false, reverse_dns, greet_delay, rates: none });
     }
     for name in [
@@ -177,12 +183,11 @@ fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directorie
         let what = "only answers to who brings a password, and who sends mail brings none";
         table.problem(format!("[map] directories: {} {what}", directory.name));
     }
-    let own = map.peek(&at::names::DOMAIN);
-    let domains = table.get(&key::DOMAINS)?.into_iter().chain(own).map(|domain| domain.to_lowercase());
+    let domains = all_of(table.get(&key::DOMAINS)?);
     let rates = table.table("rates", &at::rates::SECTION);
     let interval = read_interval(&rates, &at::rates::INTERVAL)?;
     Some(MailRules {
-        domains: domains.collect(),
+        domains,
         is_strict: table.get(&key::HELO)? == HeloCheck::Strict,
         reverse_dns: table.get(&key::REVERSE_DNS)?,
         greet_delay: table.get(&key::GREET_DELAY)?,

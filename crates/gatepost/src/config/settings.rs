@@ -194,6 +194,7 @@ section! { service, "[imap]", "The IMAP service; [pop3], [sieve], [submission], 
 
 section! { submission, "[submission]", "What [submission] has beside the settings of [imap].",
     tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes Some(&service::SECTION);
+    DOMAINS: Vec<String> = "domains" or "[]", "With senders = \"own\": domains that are ours where names are looked up without them. `map.domain` is one of them.";
     SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other names that a directory gives the same log-in, and nobody (<>). With own, CHUNKING is not offered.";
 }
 

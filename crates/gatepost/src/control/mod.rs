@@ -131,6 +131,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         log.record(Level::Warning, "server", warning.to_string()).write();
     }
     let (stop, stopping) = watch::channel(false);
+    let permits = Arc::new(Semaphore::new(room.sessions));
     let shared = Arc::new(Shared {
         log: log.clone(),
         ledger: Arc::new(Ledger::default()),
@@ -140,16 +141,12 @@ async fn serve(source: Source) -> Result<(), Problems> {
         strangers: Strangers::new(&config.state),
         rates: Rates::default(),
         delivered: Delivered::default(),
+        room: Arc::clone(&permits),
         control: tokio::runtime::Handle::current(),
         stopping,
     });
     let workers = Workers::start(room.threads, Arc::clone(&shared)).map_err(cannot_start)?;
-    let entrance = Arc::new(Entrance {
-        world: ArcSwap::from_pointee(world),
-        workers,
-        permits: Arc::new(Semaphore::new(room.sessions)),
-        log: log.clone(),
-    });
+    let entrance = Arc::new(Entrance { world: ArcSwap::from_pointee(world), workers, permits, log: log.clone() });
     let looking = Mutex::new(entrance.world.load().look(&log));
     let (asking, mut asked) = mpsc::channel(COMMANDS_MAX);
     let server = Server { started: Instant::now(), asking, looking, source, entrance, shared, states };

@@ -136,6 +136,11 @@ pub(crate) type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>>
 
 /// A source of accounts.
 pub(crate) trait Directory: Send + Sync {
+    /// Whether it knows accounts by their whole names and nothing else, so that one it finds is no other's.
+    fn is_exact(&self) -> bool {
+        false
+    }
+
     /// The account with exactly this name.
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>>;
 

@@ -96,6 +96,10 @@ impl PasswdFile {
 }
 
 impl Directory for PasswdFile {
+    fn is_exact(&self) -> bool {
+        true
+    }
+
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move { Ok(self.users().get(&who.user)) })
     }

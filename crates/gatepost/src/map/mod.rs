@@ -223,6 +223,11 @@ impl Map {
         self.cache.forget_about(users) + names
     }
 
+    /// Whether a directory knows accounts by their whole names alone.
+    pub(crate) fn is_exact(&self, directory: &str) -> bool {
+        self.judges.iter().any(|judge| &*judge.name == directory && judge.directory.is_exact())
+    }
+
     /// The configuration's back ends.
     pub(crate) fn backends(&self) -> &Backends {
         &self.backends

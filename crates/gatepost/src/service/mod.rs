@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use gatepost_wire::{Course, Refusal, proxy_header};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::scram::Strangers;
@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) delivered: mail::Delivered,
     /// Directories are asked on the control plane's runtime.
     pub(crate) control: tokio::runtime::Handle,
+    /// Room for sessions, of two files each: who needs more takes it from there.
+    pub(crate) room: Arc<Semaphore>,
     /// True once Gatepost is stopping.
     pub(crate) stopping: watch::Receiver<bool>,
 }

@@ -179,6 +179,51 @@ fn only_mail_for_users_is_taken() {
 }
 
 #[test]
+fn a_directory_that_looks_at_the_local_part_makes_no_relay() {
+    let bed = Bed::new();
+    let accounts = bed.path("accounts.db");
+    let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('create table accounts (uid, name)')\n\
+        d.execute('insert into accounts values (?, ?)', ('kim', 'kim@example.org'))\nd.commit()\n";
+    run(Command::new("python3").args(["-c", script]).arg(&accounts));
+    let [nobody] = free_ports().expect("a port");
+    let configure = |columns: &str, map: &str, smtp: &str| {
+        let text = configuration(&bed, smtp, "tls = \"none\"", nobody, nobody);
+        let directory = format!(
+            "type = \"sql\"\nurl = \"sqlite://{}\"\nquery = \"select {columns} from accounts where uid = :local\"",
+            accounts.display()
+        );
+        text.replace("type = \"passwd-file\"\npath = \"users\"", &directory)
+            .replace("[map]\n", &format!("[map]\n{map}\n"))
+    };
+    let gatepost = bed.gatepost(&configure("'store-a' as backend", "", ""));
+    let answers = |recipients: &[&str]| {
+        let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+        assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+        let answers = recipients.iter().map(|recipient| ask(&mut talk, &format!("RCPT TO:<{recipient}>")));
+        answers.map(|answer| answer[..9].to_owned()).collect::<Vec<_>>()
+    };
+    let all =
+        ["kim@example.org", "kim@gmail.com", "kim+x%evil.example@example.org", "\"kim+x@evil.example\"@example.org"];
+    // It finds a user kim whatever the domain: nothing says that any of them is ours.
+    assert_eq!(answers(&all), ["550 5.7.1", "550 5.7.1", "550 5.1.1", "550 5.1.1"]);
+    gatepost.wait_for_log("a domain that is not in `domains`").expect("a hint");
+    // 451: it is taken, and only its back end is not there.
+    for (columns, map, smtp) in [
+        ("'store-a' as backend, name", "detail = \"+\"", ""),
+        ("'store-a' as backend", "detail = \"+\"", "domains = [\"example.org\"]"),
+        ("'store-a' as backend", "detail = \"+\"\nstrip_domains = [\"*\"]\ndomain = \"example.org\"", ""),
+    ] {
+        gatepost.reload(&configure(columns, map, smtp)).expect("a reload");
+        let answers = answers(&all);
+        assert_eq!(answers[0], "451 4.4.1", "{columns} {map} {smtp}");
+        assert!(answers[1..].iter().all(|answer| answer.starts_with("550")), "{columns} {map} {smtp}: {answers:?}");
+    }
+    // A name without a domain is of the first that is ours.
+    gatepost.reload(&configure("'store-a' as backend", "", "domains = [\"example.org\"]")).expect("a reload");
+    assert_eq!(answers(&["kim", "Postmaster"]), ["451 4.4.1", "550 5.1.1"]);
+}
+
+#[test]
 fn lmtp_answers_for_each_recipient() {
     let bed = Bed::new();
     let (a, mut b, gatepost) = before_dovecots(&bed, "");
@@ -207,44 +252,45 @@ fn lmtp_answers_for_each_recipient() {
     drop(a);
 }
 
-#[test]
-fn one_answer_is_for_all_and_what_was_taken_is_not_taken_twice() {
-    let bed = Bed::new();
-    let (a, b) = (postfix(&bed, "a", KIM), refusing_once());
-    let backend = "tls = \"none\"";
-    let gatepost = bed.gatepost(&configuration(&bed, "", backend, a.port, b.port));
-    let both = [KIM.user, LEE.user];
-    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &both);
-    talk.send(format!("{LETTER}.\r\n"));
-    // The one took it before the other refused: the sender must come again for the other.
-    let answer = reply(&mut talk);
-    assert!(answer.starts_with("451 4.3.0"), "{answer}");
-    gatepost.wait_for_log("mail was handed over for some recipients").expect("a record");
-    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &both);
-    talk.send(format!("{LETTER}.\r\n"));
-    assert!(reply(&mut talk).starts_with("250"));
-    assert_eq!(b.taken(), 1);
-    // Another message is another message.
-    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &both);
-    talk.send(format!("{LETTER}P.S.\r\n.\r\n"));
-    assert!(reply(&mut talk).starts_with("250"));
-    assert_eq!(a.wait_for_messages(KIM.user, 2).expect("kim's mail").len(), 2);
-    assert_eq!(b.taken(), 2);
+/// Sends a message, and gives the replies to its recipients and to its end.
+fn send(bed: &Bed, recipients: &[&str], letter: &str) -> (Vec<String>, String) {
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    let named = recipients.iter().map(|recipient| ask(&mut talk, &format!("RCPT TO:<{recipient}>"))).collect();
+    assert!(ask(&mut talk, "DATA").starts_with("354"));
+    talk.send(format!("{letter}.\r\n"));
+    (named, reply(&mut talk))
 }
 
 #[test]
-fn one_that_refuses_does_not_keep_mail_from_the_others() {
+fn one_answer_is_for_all_and_then_each_has_its_own() {
     let bed = Bed::new();
-    let (a, b) = (refusing_once(), postfix(&bed, "b", LEE));
-    let _gatepost = bed.gatepost(&configuration(&bed, "", "tls = \"none\"", a.port, b.port));
-    for expected in ["451 4.3.0", "250"] {
-        let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user, LEE.user]);
-        talk.send(format!("{LETTER}.\r\n"));
-        let answer = reply(&mut talk);
-        assert!(answer.starts_with(expected), "{answer}");
-        assert_eq!(b.wait_for_messages(LEE.user, 1).expect("lee's mail").len(), 1);
+    // The first in the order of recipients refuses once, the second takes it, and the other way round.
+    for (n, recipients) in [[KIM.user, LEE.user], [LEE.user, KIM.user]].iter().enumerate() {
+        let (a, b) = (postfix(&bed, &format!("a{n}"), KIM), refusing_once());
+        let gatepost = bed.gatepost(&configuration(&bed, "", "tls = \"none\"", a.port, b.port));
+        let (_, answer) = send(&bed, recipients, LETTER);
+        assert!(answer.starts_with("451 4.3.0"), "{answer}");
+        gatepost.wait_for_log("mail was handed over for some recipients").expect("a record");
+        assert_eq!((a.wait_for_messages(KIM.user, 1).expect("kim's mail").len(), b.taken()), (1, 0));
+        // From now on, one at a time: nobody has it twice, and everybody once.
+        let (named, answer) = send(&bed, recipients, LETTER);
+        assert!(named[0].starts_with("250") && named[1].starts_with("452 4.5.3"), "{named:?}");
+        assert!(answer.starts_with("250"), "{answer}");
+        let (named, answer) = send(&bed, &recipients[1..], LETTER);
+        assert!(named[0].starts_with("250") && answer.starts_with("250"), "{named:?} {answer}");
+        assert_eq!((a.messages(KIM.user).len(), b.taken()), (1, 1));
+        // The same once more is meant, and so is another.
+        for letter in [LETTER.to_owned(), format!("{LETTER}P.S.\r\n")] {
+            let (named, answer) = send(&bed, recipients, &letter);
+            assert!(
+                named.iter().all(|reply| reply.starts_with("250")) && answer.starts_with("250"),
+                "{named:?} {answer}"
+            );
+        }
+        assert_eq!((a.wait_for_messages(KIM.user, 3).expect("kim's mail").len(), b.taken()), (3, 3));
+        drop(gatepost);
     }
-    assert_eq!(a.taken(), 1);
 }
 
 /// A server that takes recipients, and messages but for the first.
@@ -295,6 +341,40 @@ fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, takes: impl F
             _ => "250 Ok",
         };
         say(answer);
+    }
+}
+
+#[test]
+fn an_answer_too_many_is_nobodys_answer() {
+    let bed = Bed::new();
+    let ended = Arc::new(Mutex::new(0));
+    let counting = Arc::clone(&ended);
+    let port = back_end(move |stream| {
+        let mut input = BufReader::new(stream.try_clone().expect("a socket"));
+        // Each end is answered twice: the second answer must not be taken for that to the next command.
+        serve(&stream, &mut input, || {
+            *counting.lock().expect("a lock") += 1;
+            (&stream).write_all(b"250 2.0.0 Ok\r\n").expect("a connection");
+            true
+        });
+    });
+    let _gatepost = bed.gatepost(&configuration(&bed, "", "tls = \"none\"\ncheck_interval = \"0s\"", port, port));
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    let (mut taken, mut tries) = (0, 0);
+    while taken < 3 {
+        tries += 1;
+        assert!(tries < 10, "{taken} taken in {tries} tries");
+        assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+        // Whether it is noticed here or later, nothing is taken for an answer that is none.
+        if !ask(&mut talk, "RCPT TO:<kim@example.org>").starts_with("250") || !ask(&mut talk, "DATA").starts_with("354")
+        {
+            assert!(ask(&mut talk, "RSET").starts_with("250"));
+            continue;
+        }
+        talk.send(format!("{LETTER}.\r\n"));
+        assert!(reply(&mut talk).starts_with("250"));
+        taken += 1;
+        assert_eq!(*ended.lock().expect("a lock"), taken, "what was answered was sent");
     }
 }
 

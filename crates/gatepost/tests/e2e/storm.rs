@@ -19,18 +19,19 @@ const KILLS: u32 = 5;
 /// A sender that is put off comes again so soon.
 const RETRY_TIME: Duration = Duration::from_millis(30);
 
-/// Sends one message until it is taken; the number of tries, and of those that may have been taken without an answer.
+/// Sends one message until every recipient has it, as senders do: who is put off is tried again, who is taken isn't. Gives
+/// the number of tries; of those that may have been taken without an answer, it counts each.
 fn send(port: u16, talk: &mut Option<Talk>, number: u32, uncertain: &AtomicUsize) -> u32 {
     // Each third has two recipients, at two back ends.
-    let recipients: &[&str] = match number % 3 {
-        0 => &[KIM.user, LEE.user],
-        1 => &[KIM.user],
-        _ => &[LEE.user],
+    let mut left = match number % 3 {
+        0 => vec![KIM.user, LEE.user],
+        1 => vec![KIM.user],
+        _ => vec![LEE.user],
     };
     for tries in 1.. {
-        match try_send(port, talk, number, recipients) {
-            Ok(answer) if answer.starts_with("250") => return tries,
-            Ok(answer) => {
+        match try_send(port, talk, number, &left) {
+            Ok((taken, answer)) if answer.starts_with("250") => left.retain(|recipient| !taken.contains(recipient)),
+            Ok((_, answer)) => {
                 assert!(answer.starts_with('4'), "message {number}: {answer}");
                 // The back end was lost after the end of the content: what became of it there, nobody knows.
                 let words = ["failed within the message", "Taken for some recipients"];
@@ -39,17 +40,26 @@ fn send(port: u16, talk: &mut Option<Talk>, number: u32, uncertain: &AtomicUsize
             }
             Err(_) => *talk = None,
         }
+        if left.is_empty() {
+            return tries;
+        }
         std::thread::sleep(RETRY_TIME);
     }
     0
 }
 
-fn try_send(port: u16, talk: &mut Option<Talk>, number: u32, recipients: &[&str]) -> std::io::Result<String> {
+/// One try: the recipients that it was for in the end, and the last answer.
+fn try_send<'r>(
+    port: u16,
+    talk: &mut Option<Talk>,
+    number: u32,
+    recipients: &[&'r str],
+) -> std::io::Result<(Vec<&'r str>, String)> {
     let is_new = talk.is_none();
     let talk = talk.get_or_insert_with(|| Talk::clear(port));
-    let mut ask = |words: Option<String>| {
-        if let Some(words) = words {
-            talk.try_send(words)?;
+    let mut ask = |words: &str| -> std::io::Result<String> {
+        if !words.is_empty() {
+            talk.try_send(format!("{words}\r\n"))?;
         }
         loop {
             let line = talk.try_line()?;
@@ -61,20 +71,26 @@ fn try_send(port: u16, talk: &mut Option<Talk>, number: u32, recipients: &[&str]
         }
     };
     if is_new {
-        ask(None)?;
-        ask(Some("EHLO mx.example.net\r\n".into()))?;
+        ask("")?;
+        ask("EHLO mx.example.net")?;
     }
-    for words in std::iter::once("MAIL FROM:<a@example.net>\r\n".to_owned())
-        .chain(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>\r\n")))
-        .chain(["DATA\r\n".to_owned()])
-    {
-        let answer = ask(Some(words))?;
-        if !answer.starts_with(['2', '3']) {
-            ask(Some("RSET\r\n".into()))?;
-            return Ok(answer);
+    ask("MAIL FROM:<a@example.net>")?;
+    let (mut taken, mut answer) = (Vec::new(), String::new());
+    for recipient in recipients {
+        answer = ask(&format!("RCPT TO:<{recipient}>"))?;
+        if answer.starts_with('2') {
+            taken.push(*recipient);
         }
     }
-    ask(Some(format!("Subject: storm\r\nX-Number: {number}\r\n\r\nMessage {number}.\r\n.\r\n")))
+    if !taken.is_empty() {
+        answer = ask("DATA")?;
+        if answer.starts_with('3') {
+            let content = format!("Subject: storm\r\nX-Number: {number}\r\n\r\nMessage {number}.\r\n.");
+            return Ok((taken, ask(&content)?));
+        }
+    }
+    ask("RSET")?;
+    Ok((taken, answer))
 }
 
 /// How often each message was delivered to a user.

@@ -51,8 +51,10 @@ enum Stage {
     Clear,
     /// On the channel that is used.
     Ready,
-    /// After XCLIENT, which puts everything back to the beginning.
+    /// After XCLIENT, which puts everything back to the beginning, in the client's name.
     Introduced,
+    /// After that was refused, in our own.
+    Again,
 }
 
 impl Back {
@@ -263,6 +265,8 @@ impl BackGrammar for Back {
             }
             State::StartTls => BackStep::Fault(BackFault::NoStartTls),
             State::Hello(stage) if is_good => self.greeted(stage, reply, out),
+            // What the client calls itself is none of the back end's faults.
+            State::Hello(Stage::Introduced) if !reply.is_transient() => self.say_hello(Stage::Again, out),
             // It has greeted anew, and forgotten what came before.
             State::Xclient if is_good => self.say_hello(Stage::Introduced, out),
             // That it doesn't believe us is its own affair.

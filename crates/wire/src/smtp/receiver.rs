@@ -24,7 +24,29 @@ pub struct Receiver {
     helo: Option<String>,
     transaction: Option<Transaction>,
     pending: Pending,
+    /// Since mail was taken last, or a recipient named.
+    idle_commands: u32,
 }
+
+/// Commands that say nothing secret.
+const COMMANDS: [&[u8]; 14] = [
+    b"EHLO",
+    b"HELO",
+    b"LHLO",
+    b"STARTTLS",
+    b"MAIL",
+    b"RCPT",
+    b"DATA",
+    b"BDAT",
+    b"RSET",
+    b"NOOP",
+    b"VRFY",
+    b"HELP",
+    b"QUIT",
+    b"XCLIENT",
+];
+/// So many commands may come that lead to nothing.
+const IDLE_COMMANDS_MAX: u32 = 100;
 
 /// Mail under way, from MAIL on.
 #[derive(Debug, Default)]
@@ -100,6 +122,7 @@ impl Receiver {
             helo: None,
             transaction: None,
             pending: Pending::Nothing,
+            idle_commands: 0,
         }
     }
 
@@ -134,10 +157,12 @@ impl Receiver {
             Event::Outcome(replies) => {
                 (self.pending, self.transaction) = (Pending::Nothing, None);
                 if replies.iter().any(Reply::is_good) {
-                    self.client.carry.errors = 0;
+                    (self.client.carry.errors, self.idle_commands) = (0, 0);
                 }
                 replies.iter().for_each(|reply| say_lines(out, reply.code, &reply.lines));
             }
+            // There is no log-in that could have taken too long.
+            Event::Close(Refusal::TimedOut) => return end(Refusal::TimedOut, Some("You took too long."), out),
             Event::Close(refusal) => return end(refusal, None, out),
         }
         self.run(out)
@@ -180,14 +205,20 @@ impl Receiver {
         let word = line.split(|&b| b == b' ').next().unwrap_or_default();
         let argument = line[word.len()..].trim_ascii();
         let word = word.to_ascii_uppercase();
-        self.client.talk.note(|| match word.as_slice() {
-            b"AUTH" => "AUTH [struck out]".to_owned(),
-            _ => String::from_utf8_lossy(line).into_owned(),
-        });
+        let is_known = COMMANDS.contains(&word.as_slice());
+        // What isn't known may be a password that nobody asked for.
+        let told = || if is_known { String::from_utf8_lossy(line).into_owned() } else { "[struck out]".to_owned() };
+        self.client.talk.note(told);
+        self.idle_commands += 1;
+        if self.idle_commands > IDLE_COMMANDS_MAX {
+            return end(Refusal::Misbehaved, Some("Too many commands without mail."), out);
+        }
         let is_lmtp = self.dialect == Dialect::Lmtp;
         match word.as_slice() {
             b"EHLO" | b"HELO" if !is_lmtp => self.hello(word == b"EHLO", argument, out),
             b"LHLO" if is_lmtp => self.hello(true, argument, out),
+            // Who logged in before TLS could be somebody else than who speaks under it (RFC 3207, section 4.2).
+            b"STARTTLS" if self.is_submission => self.wrong("503 5.5.1 You are logged in.", out),
             b"STARTTLS" if !argument.is_empty() => self.wrong("501 5.5.4 This command takes no argument.", out),
             b"STARTTLS" => match self.client.setup.tls {
                 ClientTls::Offered => {
@@ -248,7 +279,7 @@ impl Receiver {
                 // LMTP has them always (RFC 2033, section 5), and ours are there.
                 lines.push(STATUS_CODES.to_owned());
             }
-            if self.client.setup.tls == ClientTls::Offered {
+            if self.client.setup.tls == ClientTls::Offered && !self.is_submission {
                 lines.push("STARTTLS".to_owned());
             }
         }
@@ -322,7 +353,8 @@ impl Receiver {
                 }
                 ("SMTPUTF8", None, true) => "SMTPUTF8",
                 ("RET" | "ENVID", Some(_), true) | ("NOTIFY" | "ORCPT", Some(_), false) => "DSN",
-                ("AUTH", Some(_), true) if self.is_submission => continue,
+                // Nobody speaks for somebody else (RFC 4954, section 5).
+                ("AUTH", Some("<>"), true) if self.is_submission => continue,
                 _ => return unknown,
             };
             if !is_offered(extension) {
@@ -364,7 +396,10 @@ impl Receiver {
             (Pending::Sender { is_utf8 }, _) if reply.is_good() => {
                 self.transaction = Some(Transaction { is_utf8, ..Transaction::default() });
             }
-            (Pending::Recipient, Some(transaction)) if reply.is_good() => transaction.accepted += 1,
+            (Pending::Recipient, Some(transaction)) if reply.is_good() => {
+                transaction.accepted += 1;
+                self.idle_commands = 0;
+            }
             (Pending::Content, _) if reply.code == 354 => self.pending = Pending::Outcome,
             (Pending::Content, _) => self.transaction = None,
             _ => {}

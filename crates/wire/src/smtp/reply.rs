@@ -93,6 +93,11 @@ impl Replies {
         self.framer.push(bytes);
     }
 
+    /// Whether nothing has come that no answer was made of.
+    pub fn is_empty(&self) -> bool {
+        self.gatherer.begun.is_none() && self.framer.is_empty()
+    }
+
     /// The next reply, or `None` when more bytes are needed. An error says what is wrong with what came.
     pub fn next_reply(&mut self) -> Result<Option<Reply>, &'static str> {
         while let Some(frame) = self.framer.next_frame() {

@@ -252,6 +252,10 @@ fn look(path: &Path) -> Result<(), String> {
 }
 
 impl Directory for Sqlite {
+    fn is_exact(&self) -> bool {
+        true
+    }
+
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move {
             self.be_current().await?;

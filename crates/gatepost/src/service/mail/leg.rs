@@ -4,27 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::smtp::{Dialect, Path, Replies, Reply};
-use tokio::time::timeout;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Connected, Lease};
 use crate::net::stream::Stream;
 
-/// How long a back end has for the answer to a command; clients wait for five minutes (RFC 5321, section 4.5.3.2), and
-/// several commands may come of one of theirs.
-pub(super) const COMMAND_TIME: Duration = Duration::from_secs(100);
-/// How long it may take no more of the content.
-const BLOCK_TIME: Duration = Duration::from_mins(3);
-/// How long it has to say what becomes of a message; clients wait for ten minutes.
-const OUTCOME_TIME: Duration = Duration::from_mins(9);
+/// How long a goodbye may take, and the word of a back end that hangs up.
+const LAST_WORD_TIME: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
 pub(super) struct Leg {
     pub(super) backend: Arc<str>,
     dialect: Dialect,
     stream: Stream,
-    _lease: Lease,
+    _held: (Lease, Option<OwnedSemaphorePermit>),
     replies: Replies,
-    takes_pipelined: bool,
+    /// What it can do, of that which matters here.
+    extensions: String,
     state: State,
 }
 
@@ -43,21 +40,38 @@ enum State {
     Lost,
 }
 
-/// The connection is lost. The text says how.
-pub(super) type Fault = String;
+/// Why something did not come of it.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The connection is lost. The text says how.
+    Lost(String),
+    /// It can't be used for this mail. The text is for the administrator.
+    Unfit(String),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Lost(text) | Self::Unfit(text)) = self;
+        f.write_str(text)
+    }
+}
 
 impl Leg {
-    /// One over a connection that is ready for mail.
-    pub(super) fn new(backend: Arc<str>, dialect: Dialect, connected: Connected) -> Self {
+    /// One over a connection that is ready for mail; `room` is what it takes beyond what its session has anyway.
+    pub(super) fn new(
+        backend: Arc<str>,
+        dialect: Dialect,
+        connected: Connected,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let Connected { stream, lease, welcome, rest, .. } = connected;
-        let extensions = welcome.capabilities.unwrap_or_default();
         Self {
             backend,
             dialect,
             stream,
-            _lease: lease,
+            _held: (lease, room),
             replies: Replies::after(&rest),
-            takes_pipelined: extensions.split(' ').any(|name| name == "PIPELINING"),
+            extensions: welcome.capabilities.unwrap_or_default(),
             state: State::Idle,
         }
     }
@@ -76,31 +90,32 @@ impl Leg {
         self.dialect == Dialect::Lmtp
     }
 
-    /// Names the sender, unless it knows already.
-    pub(super) async fn begin(&mut self, sender: &Path) -> Result<Reply, Fault> {
-        self.clear().await?;
-        let reply = self.ask(&format!("MAIL FROM:{}\r\n", sender.argument())).await?;
+    /// Names the sender.
+    pub(super) async fn begin(&mut self, sender: &Path, deadline: Instant) -> Result<Reply, Fault> {
+        self.clear(deadline).await?;
+        let line = format!("MAIL FROM:{}\r\n", self.fitted(sender)?);
+        let reply = self.ask(&line, deadline).await?;
         self.began(&reply);
         Ok(reply)
     }
 
     /// Names a recipient, and before that the sender if it doesn't know yet.
-    pub(super) async fn add(&mut self, sender: &Path, recipient: &Path) -> Result<Reply, Fault> {
-        let line = format!("RCPT TO:{}\r\n", recipient.argument());
+    pub(super) async fn add(&mut self, sender: &Path, recipient: &Path, deadline: Instant) -> Result<Reply, Fault> {
+        let line = format!("RCPT TO:{}\r\n", self.fitted(recipient)?);
         if self.state == State::Open {
-            return self.ask(&line).await;
+            return self.ask(&line, deadline).await;
         }
-        self.clear().await?;
-        let mail = format!("MAIL FROM:{}\r\n", sender.argument());
-        if self.takes_pipelined {
-            self.say((mail + &line).as_bytes(), COMMAND_TIME).await?;
-            let (begun, reply) = (self.reply(COMMAND_TIME).await?, self.reply(COMMAND_TIME).await?);
+        self.clear(deadline).await?;
+        let mail = format!("MAIL FROM:{}\r\n", self.fitted(sender)?);
+        if self.has("PIPELINING") {
+            self.say((mail + &line).as_bytes(), deadline).await?;
+            let (begun, reply) = (self.answer(deadline).await?, self.answer(deadline).await?);
             self.began(&begun);
             return Ok(if begun.is_good() { reply } else { begun });
         }
-        let begun = self.ask(&mail).await?;
+        let begun = self.ask(&mail, deadline).await?;
         self.began(&begun);
-        if begun.is_good() { self.ask(&line).await } else { Ok(begun) }
+        if begun.is_good() { self.ask(&line, deadline).await } else { Ok(begun) }
     }
 
     fn began(&mut self, reply: &Reply) {
@@ -109,13 +124,38 @@ impl Leg {
         }
     }
 
+    fn has(&self, extension: &str) -> bool {
+        self.extensions.split(' ').any(|word| word.split('=').next() == Some(extension))
+    }
+
+    /// An address with what this back end understands. What it needs and the back end lacks was there when the client was
+    /// promised it: that may change again.
+    fn fitted(&self, path: &Path) -> Result<String, Fault> {
+        let mut path = path.clone();
+        if !self.has("SIZE") {
+            path.parameters.retain(|parameter| parameter.name != "SIZE");
+        }
+        for parameter in &path.parameters {
+            let extension = match parameter.name.as_str() {
+                "BODY" => "8BITMIME",
+                "SMTPUTF8" => "SMTPUTF8",
+                "RET" | "ENVID" | "NOTIFY" | "ORCPT" => "DSN",
+                _ => continue,
+            };
+            if !self.has(extension) {
+                return Err(Fault::Unfit(format!("it has no {extension} any more, which clients were told of")));
+            }
+        }
+        Ok(path.argument())
+    }
+
     /// Tells it to forget what it may still remember.
-    async fn clear(&mut self) -> Result<(), Fault> {
+    async fn clear(&mut self, deadline: Instant) -> Result<(), Fault> {
         match self.state {
-            State::Idle => Ok(()),
-            State::Lost | State::Content => Err("the connection is lost".into()),
+            State::Idle => self.look().await,
+            State::Lost | State::Content => Err(Fault::Lost("the connection is lost".into())),
             State::Open | State::Stale => {
-                let reply = self.ask("RSET\r\n").await?;
+                let reply = self.ask("RSET\r\n", deadline).await?;
                 if reply.is_good() {
                     self.state = State::Idle;
                     return Ok(());
@@ -125,41 +165,74 @@ impl Leg {
         }
     }
 
+    /// Sees, without waiting, whether it has hung up or said something that nobody asked for.
+    async fn look(&mut self) -> Result<(), Fault> {
+        let mut bytes = Vec::new();
+        let read = tokio::select! {
+            biased;
+            read = self.stream.read(&mut bytes) => Some(read),
+            () = std::future::ready(()) => None,
+        };
+        match read {
+            None if self.replies.is_empty() => Ok(()),
+            Some(Ok(0)) => Err(self.lose("it closed the connection".into())),
+            None | Some(Ok(_)) => Err(self.lose("it speaks out of turn".into())),
+            Some(Err(error)) => Err(self.lose(format!("the connection broke: {error}"))),
+        }
+    }
+
     /// Asks to send the content, which [`Leg::may_send`] finds out.
-    pub(super) async fn ask_for_content(&mut self) -> Result<(), Fault> {
-        self.say(b"DATA\r\n", COMMAND_TIME).await
+    pub(super) async fn ask_for_content(&mut self, deadline: Instant) -> Result<(), Fault> {
+        self.say(b"DATA\r\n", deadline).await
     }
 
     /// Whether the content may come: else what is said against it.
-    pub(super) async fn may_send(&mut self) -> Result<Option<Reply>, Fault> {
-        let reply = self.reply(COMMAND_TIME).await?;
-        let may = reply.code == 354;
-        self.state = if may { State::Content } else { State::Stale };
-        Ok((!may).then_some(reply))
+    pub(super) async fn may_send(&mut self, deadline: Instant) -> Result<Option<Reply>, Fault> {
+        let reply = self.reply(deadline).await?;
+        match reply.code {
+            354 => {
+                self.state = State::Content;
+                Ok(None)
+            }
+            400.. => {
+                self.state = State::Stale;
+                Ok(Some(reply))
+            }
+            _ => Err(self.lose(format!("it answers DATA with {}", reply.joined()))),
+        }
     }
 
     /// Passes on a piece of the content.
-    pub(super) async fn pass(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.say(bytes, BLOCK_TIME).await
+    pub(super) async fn pass(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Fault> {
+        self.say(bytes, deadline).await
     }
 
     /// Ends the content.
-    pub(super) async fn end(&mut self) -> Result<(), Fault> {
-        self.say(b".\r\n", BLOCK_TIME).await
+    pub(super) async fn end(&mut self, deadline: Instant) -> Result<(), Fault> {
+        self.say(b".\r\n", deadline).await
     }
 
-    /// What becomes of the message: for each of so many recipients. What is not known is an error.
-    pub(super) async fn outcomes(&mut self, recipients: usize) -> Result<Vec<Reply>, Fault> {
+    /// What becomes of the message: for each of so many recipients, as far as it says, and why no further.
+    pub(super) async fn outcomes(&mut self, recipients: usize, deadline: Instant) -> (Vec<Reply>, Option<Fault>) {
         let mut replies = Vec::new();
-        if self.answers_each() {
-            while replies.len() < recipients {
-                replies.push(self.reply(OUTCOME_TIME).await?);
+        let wanted = if self.answers_each() { recipients } else { 1 };
+        while replies.len() < wanted {
+            match self.answer(deadline).await {
+                Ok(reply) => replies.push(reply),
+                Err(fault) => return (replies, Some(fault)),
             }
-        } else {
-            replies.resize(recipients, self.reply(OUTCOME_TIME).await?);
+        }
+        if let (false, Some(reply)) = (self.answers_each(), replies.first().cloned()) {
+            replies.resize(recipients, reply);
         }
         self.state = State::Idle;
-        Ok(replies)
+        (replies, None)
+    }
+
+    /// What a back end said that takes no more of the content: why, if it says so for good.
+    pub(super) async fn last_word(&mut self) -> Option<Reply> {
+        let deadline = Instant::now() + LAST_WORD_TIME;
+        self.read_reply(deadline).await.ok().filter(|reply| reply.code / 100 == 5)
     }
 
     /// The message is given up: what it has of the content must never look whole.
@@ -178,36 +251,58 @@ impl Leg {
     pub(super) async fn leave(&mut self) {
         if !matches!(self.state, State::Content | State::Lost) {
             // Whether it hears that makes no difference.
-            let _ = self.say(b"QUIT\r\n", Duration::from_secs(1)).await;
+            let _ = self.say(b"QUIT\r\n", Instant::now() + LAST_WORD_TIME).await;
             self.stream.close();
+            self.state = State::Lost;
         }
     }
 
-    async fn ask(&mut self, line: &str) -> Result<Reply, Fault> {
-        self.say(line.as_bytes(), COMMAND_TIME).await?;
-        self.reply(COMMAND_TIME).await
+    async fn ask(&mut self, line: &str, deadline: Instant) -> Result<Reply, Fault> {
+        self.look().await?;
+        self.say(line.as_bytes(), deadline).await?;
+        self.answer(deadline).await
     }
 
-    async fn say(&mut self, bytes: &[u8], time: Duration) -> Result<(), Fault> {
+    async fn say(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Fault> {
         if self.is_lost() {
-            return Err("the connection is lost".into());
+            return Err(Fault::Lost("the connection is lost".into()));
         }
-        match timeout(time, self.stream.write_all(bytes)).await {
+        match timeout_at(deadline, self.stream.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.lose(format!("the connection broke: {error}"))),
+            // What it may still have said can be heard: the stream stays open until it goes.
+            Ok(Err(error)) => {
+                self.state = State::Lost;
+                Err(Fault::Lost(format!("the connection broke: {error}")))
+            }
             Err(_) => Err(self.lose("it does not read what is sent to it".into())),
         }
     }
 
+    /// The next reply, which says yes or no.
+    async fn answer(&mut self, deadline: Instant) -> Result<Reply, Fault> {
+        let reply = self.reply(deadline).await?;
+        match reply.code {
+            300..=399 => Err(self.lose(format!("it answers out of turn: {}", reply.joined()))),
+            // Its quarrel with us is none of the client's.
+            500 | 502 | 503 | 530 => Err(Fault::Unfit(format!("it does not take mail so: {}", reply.joined()))),
+            _ => Ok(reply),
+        }
+    }
+
     /// The next reply. One that ends the conversation is no answer to what was said.
-    async fn reply(&mut self, time: Duration) -> Result<Reply, Fault> {
+    async fn reply(&mut self, deadline: Instant) -> Result<Reply, Fault> {
+        match self.read_reply(deadline).await {
+            Ok(reply) if reply.code == 421 => Err(self.lose(format!("it ends the conversation: {}", reply.joined()))),
+            Ok(reply) => Ok(reply),
+            Err(fault) => Err(self.lose(fault)),
+        }
+    }
+
+    async fn read_reply(&mut self, deadline: Instant) -> Result<Reply, String> {
         let reading = async {
             let mut bytes = Vec::new();
             loop {
                 match self.replies.next_reply() {
-                    Ok(Some(reply)) if reply.code == 421 => {
-                        return Err(format!("it ends the conversation: {}", reply.joined()));
-                    }
                     Ok(Some(reply)) => return Ok(reply),
                     Ok(None) => {}
                     Err(what) => return Err(format!("it broke the protocol: {what}")),
@@ -220,13 +315,12 @@ impl Leg {
                 }
             }
         };
-        let read = timeout(time, reading).await;
-        read.unwrap_or_else(|_| Err("it does not answer".into())).map_err(|fault| self.lose(fault))
+        timeout_at(deadline, reading).await.unwrap_or_else(|_| Err("it does not answer".into()))
     }
 
-    fn lose(&mut self, fault: Fault) -> Fault {
+    fn lose(&mut self, fault: String) -> Fault {
         self.state = State::Lost;
         self.stream.close();
-        fault
+        Fault::Lost(fault)
     }
 }

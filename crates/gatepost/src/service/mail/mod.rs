@@ -5,27 +5,38 @@ mod delivered;
 mod delivery;
 mod leg;
 pub(crate) mod rates;
+mod record;
+mod stranger;
 pub(crate) mod welcome;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use gatepost_wire::smtp::{Content, Dialect, Event, Path, Receiver, Reply, Step};
+use gatepost_wire::smtp::{Content, Dialect, Event, Mailbox, Path, Receiver, Reply, Step};
 use gatepost_wire::{Carry, Introduction, Outcome, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::login::{Farewell, Received};
 use super::{Session, listener};
 use crate::backend::{Aim, Backend, Client, Connected, Purpose};
-use crate::config::{Level, ReverseDns, Senders};
-use crate::log::Field;
+use crate::config::{Level, Senders};
 use crate::story::Ended;
 pub(crate) use delivered::Delivered;
-use delivery::Delivery;
-use leg::Leg;
+use delivery::{COMMAND_TIME, Delivery};
+use leg::{Fault, Leg};
 pub(crate) use rates::Rates;
+use stranger::Stranger;
 
-/// Recipients that a record names.
-const NAMED_MAX: usize = 10;
+/// How long a client may be silent within a message (RFC 5321, section 4.5.3.2.7).
+const SILENCE_TIME: Duration = Duration::from_mins(5);
+/// Content that comes more slowly than this, over and above a silence, comes from nobody who wants to send mail.
+const CONTENT_BYTES_PER_SECOND_MIN: u64 = 500;
+/// What is read of a message that nobody will have, before the session ends.
+const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Connections to back ends are kept so long for a client's next message.
+const KEPT_TIME: Duration = Duration::from_secs(30);
+/// What we take ourselves for a client's commands is not counted as its time, up to this.
+const OWN_TIME_MAX: Duration = Duration::from_mins(5);
 
 /// A conversation about mail.
 struct Mail<'s> {
@@ -38,6 +49,8 @@ struct Mail<'s> {
     out: Vec<u8>,
     tally: Tally,
     client: Stranger,
+    /// What has not been counted as the client's time so far.
+    own_time: Duration,
 }
 
 /// What became of it all.
@@ -46,15 +59,6 @@ pub(crate) struct Tally {
     pub(crate) messages: u64,
     pub(crate) recipients: u64,
     pub(crate) bytes: u64,
-}
-
-/// What is known of a client beside its address.
-#[derive(Debug, Default)]
-struct Stranger {
-    /// Its name in the DNS, if that leads back to its address.
-    name: Option<String>,
-    /// Why its mail is not taken.
-    objection: Option<Reply>,
 }
 
 impl Session {
@@ -81,7 +85,7 @@ impl Session {
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
         let backend = self.story.backend.clone().unwrap_or_default();
-        let leg = Leg::new(backend, Dialect::Smtp, connected);
+        let leg = Leg::new(backend, Dialect::Smtp, connected, None);
         let mut mail = Mail::new(self, receiver, Delivery::to_one(leg), Stranger::default());
         mail.set_deadline();
         let mut step = mail.receiver.step(Event::Go, &mut mail.out);
@@ -89,43 +93,6 @@ impl Session {
             step = mail.receiver.step(Event::Input(&client_rest), &mut mail.out);
         }
         mail.run(step).await
-    }
-
-    /// Waits before the greeting, where that is set, and finds out who the client is.
-    async fn look_at_stranger(&mut self) -> Result<Stranger, Ended> {
-        let service = Arc::clone(&self.snapshot.listener.service);
-        let rules = &service.settings.mail;
-        let patience = Instant::now() + rules.greet_delay;
-        let name = match rules.reverse_dns {
-            ReverseDns::Off => Ok(None),
-            ReverseDns::Note | ReverseDns::Require => match self.snapshot.map.backends().resolver() {
-                Some(resolver) => resolver.name_of(self.address.ip()).await,
-                None => Err("names can't be looked up".into()),
-            },
-        };
-        if self.client.tls_facts().is_none() && !rules.greet_delay.is_zero() {
-            let mut bytes = Vec::new();
-            if let Ok(read) = timeout_at(patience, self.client.read(&mut bytes)).await {
-                if !matches!(read, Ok(count) if count > 0) {
-                    return Err(Ended::Gone("left before the greeting".into()));
-                }
-                self.say_last(b"554 5.5.1 You talk before it is your turn.\r\n").await;
-                return Err(Ended::Refused(Refusal::Misbehaved));
-            }
-        }
-        let required = rules.reverse_dns == ReverseDns::Require;
-        let objection = match &name {
-            Ok(Some(_)) => None,
-            Ok(None) => required.then(|| Reply::ours(550, "5.7.25 Your address has no name that leads back to it.")),
-            Err(_) => required.then(|| Reply::ours(450, "4.7.25 Your address' name can't be looked up now.")),
-        };
-        Ok(Stranger { name: name.ok().flatten(), objection })
-    }
-
-    async fn say_last(&mut self, words: &[u8]) {
-        let mut words = words.to_vec();
-        // Who doesn't read them misses them.
-        let _ = self.send(&mut words).await;
     }
 
     fn new_receiver(&self, dialect: Dialect, carry: Carry) -> Receiver {
@@ -149,8 +116,17 @@ impl Session {
 
 impl<'s> Mail<'s> {
     fn new(session: &'s mut Session, receiver: Receiver, delivery: Delivery, client: Stranger) -> Self {
-        let (sender, recipients, out, tally) = (None, Vec::new(), Vec::new(), Tally::default());
-        Self { session, receiver, delivery, sender, recipients, out, tally, client }
+        Self {
+            session,
+            receiver,
+            delivery,
+            sender: None,
+            recipients: Vec::new(),
+            out: Vec::new(),
+            tally: Tally::default(),
+            client,
+            own_time: Duration::ZERO,
+        }
     }
 
     /// Talks until the end.
@@ -160,11 +136,8 @@ impl<'s> Mail<'s> {
             if let Err(ended) = self.session.send(&mut self.out).await {
                 return ended;
             }
-            if self.tally.recipients > 0 || self.delivery.is_to_one() {
-                self.set_deadline();
-            }
             step = match step {
-                Step::Read => match self.session.receive().await {
+                Step::Read => match self.receive().await {
                     Ok(Received::Bytes(bytes)) => self.tell(Event::Input(bytes.expose())),
                     Ok(Received::Nothing(refusal)) => self.tell(Event::Close(refusal)),
                     Err(Ended::Gone(why)) => return Ended::Served { why, tally: self.tally },
@@ -178,11 +151,15 @@ impl<'s> Mail<'s> {
                     self.tell(Event::Go)
                 }
                 Step::Sender(path) => {
+                    let started = Instant::now();
                     let reply = self.sender(path).await;
+                    self.excuse(started);
                     self.tell(Event::Reply(reply))
                 }
                 Step::Recipient(path) => {
+                    let started = Instant::now();
                     let reply = self.recipient(path).await;
+                    self.excuse(started);
                     self.tell(Event::Reply(reply))
                 }
                 Step::Content => match self.content().await {
@@ -209,9 +186,34 @@ impl<'s> Mail<'s> {
         self.receiver.step(event, &mut self.out)
     }
 
-    /// From now on the client may be silent for so long.
+    /// Something has come of what the client said: from now on it may be silent for so long, but within a message for no
+    /// longer than that.
     fn set_deadline(&mut self) {
-        self.session.deadline = Instant::now() + self.session.snapshot.listener.settings.idle_timeout;
+        let idle = self.session.snapshot.listener.settings.idle_timeout;
+        let time = if self.sender.is_some() { idle.min(SILENCE_TIME) } else { idle };
+        self.session.deadline = Instant::now() + time;
+    }
+
+    /// Time that passed since `started` was ours, not the client's.
+    fn excuse(&mut self, started: Instant) {
+        let time = started.elapsed().min(OWN_TIME_MAX.saturating_sub(self.own_time));
+        self.own_time += time;
+        self.session.deadline += time;
+    }
+
+    /// What the client says next. While it says nothing, connections to back ends are not kept for long.
+    async fn receive(&mut self) -> Result<Received, Ended> {
+        if !self.delivery.is_idle() {
+            return self.session.receive().await;
+        }
+        let receiving = self.session.receive();
+        tokio::pin!(receiving);
+        tokio::select! {
+            received = &mut receiving => return received,
+            () = tokio::time::sleep(KEPT_TIME) => {}
+        }
+        self.delivery.leave().await;
+        receiving.await
     }
 
     /// At level `protocol` the log shows the conversation.
@@ -243,22 +245,28 @@ impl<'s> Mail<'s> {
         if needs_tls && session.client.tls_facts().is_none() {
             return Reply::ours(530, "5.7.0 Must issue a STARTTLS command first.");
         }
-        let name = path.mailbox.as_ref().map(gatepost_wire::smtp::Mailbox::name);
+        if session.expires.is_some_and(|end| end <= SystemTime::now()) {
+            return Reply::ours(421, "4.7.0 What you logged in with has expired.");
+        }
         if session.snapshot.listener.service.settings.senders == Senders::Own
-            && let Some(name) = &name
-            && !session.owns(name).await
+            && let Some(mailbox) = &path.mailbox
+            && let Err(reply) = session.check_owner(mailbox).await
         {
-            let reply = Reply::ours(553, "5.7.1 This is not your address.");
-            self.note("a sender was refused", Some(&path), &reply);
+            self.note("a sender was refused", Some(&path), None, &reply);
             return reply;
         }
+        let name = path.mailbox.as_ref().map(Mailbox::name);
         if let Some(reply) = session.count_message(name.as_deref()) {
-            self.note("mail was put off", Some(&path), &reply);
+            self.note("mail was put off", Some(&path), None, &reply);
             return reply;
         }
         let reply = self.delivery.begin(&path).await;
+        self.complain();
         if reply.is_good() {
             self.sender = Some(path);
+            if self.delivery.is_to_one() {
+                self.set_deadline();
+            }
         }
         reply
     }
@@ -269,8 +277,9 @@ impl<'s> Mail<'s> {
         if reply.is_good() {
             self.tally.recipients += 1;
             self.recipients.extend(path.mailbox.map(|mailbox| mailbox.text));
+            self.set_deadline();
         } else {
-            self.note("a recipient was refused", Some(&path), &reply);
+            self.note("a recipient was refused", self.sender.as_ref(), Some(&path), &reply);
         }
         reply
     }
@@ -282,33 +291,51 @@ impl<'s> Mail<'s> {
         if self.delivery.is_to_one() {
             return self.delivery.add_to_one(path).await;
         }
+        let written = path.mailbox.as_ref().map(|mailbox| mailbox.text.clone()).unwrap_or_default();
+        if let Some(reply) = self.delivery.must_wait(&written, &self.session.shared.delivered) {
+            return reply;
+        }
         let (backend, path) = match self.session.place(path).await {
             Ok(placed) => placed,
             Err(reply) => return reply,
         };
+        let deadline = Instant::now() + COMMAND_TIME;
         let mut is_fresh = false;
         loop {
             if !self.delivery.has_leg(&backend) {
-                match self.engage(&backend, &path).await {
+                match self.engage(&backend, &path, deadline).await {
                     Ok(leg) => self.delivery.add_leg(leg),
                     Err(reply) => return reply,
                 }
                 is_fresh = true;
             }
-            match self.delivery.add(&backend, &path).await {
+            match self.delivery.add(&backend, &path, deadline).await {
                 Ok(reply) => return reply,
                 // It may have hung up in the long time in which there was nothing to say to it.
-                Err(_) if !is_fresh && self.delivery.drop_unused_leg(&backend) => {}
+                Err(Fault::Lost(_)) if !is_fresh && self.delivery.drop_unused_leg(&backend) => {}
                 Err(fault) => {
-                    self.complain(&backend, &fault);
-                    return Reply::ours(451, "4.4.2 The mail server of this user is lost, try again later.");
+                    self.session.report(HANDING_OVER, &format!("{}: {fault}", backend.name));
+                    return match fault {
+                        Fault::Lost(_) => {
+                            Reply::ours(451, "4.4.2 The mail server of this user is lost, try again later.")
+                        }
+                        Fault::Unfit(_) => delivery::unfit(),
+                    };
                 }
             }
         }
     }
 
     /// A connection to a back end over which mail can be handed over.
-    async fn engage(&mut self, backend: &Arc<Backend>, path: &Path) -> Result<Leg, Reply> {
+    async fn engage(&mut self, backend: &Arc<Backend>, path: &Path, deadline: Instant) -> Result<Leg, Reply> {
+        // A session has room for one; each further one takes files that others may need.
+        let room = match self.delivery.legs() {
+            0 => None,
+            _ => match Arc::clone(&self.session.shared.room).try_acquire_owned() {
+                Ok(room) => Some(room),
+                Err(_) => return Err(Reply::ours(451, "4.3.2 Too many connections, try again later.")),
+            },
+        };
         let session = &mut *self.session;
         session.story.backend = Some(Arc::clone(&backend.name));
         let service = &session.snapshot.listener.service;
@@ -317,7 +344,7 @@ impl<'s> Mail<'s> {
         let introduction = Introduction { helo, ..Introduction::default() };
         let trace = session.shared.log.wants(Level::Protocol);
         let tell = |line| session.story.tell_line(&session.shared.log, "back end", line);
-        let user = path.mailbox.as_ref().map(gatepost_wire::smtp::Mailbox::name).unwrap_or_default();
+        let user = path.mailbox.as_ref().map(Mailbox::name).unwrap_or_default();
         let purpose = Purpose {
             protocol,
             user: &user,
@@ -331,7 +358,7 @@ impl<'s> Mail<'s> {
             },
             own_greeting: &greeting,
             own_listeners: &session.snapshot.own_listeners,
-            deadline: Instant::now() + leg::COMMAND_TIME,
+            deadline,
             tell: trace.then_some(&tell),
         };
         match backend.log_in(&purpose).await {
@@ -339,55 +366,53 @@ impl<'s> Mail<'s> {
                 session.story.host = Some(connected.host);
                 session.story.backend_tls = connected.tls;
                 let dialect = backend.dialect(protocol);
-                Ok(Leg::new(Arc::clone(&backend.name), dialect, connected))
+                Ok(Leg::new(Arc::clone(&backend.name), dialect, connected, room))
             }
             Err(failure) => {
-                self.complain(backend, &failure.to_string());
+                session.report(HANDING_OVER, &format!("{}: {failure}", backend.name));
                 Err(Reply::ours(451, "4.4.1 The mail server of this user can't be reached, try again later."))
             }
         }
     }
 
-    /// Tells the administrator what is wrong with a back end.
-    fn complain(&self, backend: &Backend, fault: &str) {
-        let (log, story) = (&self.session.shared.log, &self.session.story);
-        log.record(Level::Error, story.service, "mail could not be handed over")
-            .with("session", Field::Name(story.session.as_str().to_owned()))
-            .with("backend", &*backend.name)
-            .with("fault", fault)
-            .write();
+    /// Tells the administrator what went wrong with back ends.
+    fn complain(&mut self) {
+        for (backend, fault) in self.delivery.take_faults() {
+            self.session.report(HANDING_OVER, &format!("{backend}: {fault}"));
+        }
     }
 
     /// The content of a message: from the question whether it may come to what became of it.
     async fn content(&mut self) -> Result<Step, Ended> {
-        if let Err(reply) = self.delivery.ask_for_content().await {
-            self.note("mail was refused", None, &reply);
+        if let Err(reply) = self.delivery.ask_for_content(&self.session.shared.delivered).await {
+            self.complain();
+            self.note("mail was refused", self.sender.as_ref(), None, &reply);
             self.reset();
-            return Ok(self.tell(Event::Reply(reply)));
+            let step = self.tell(Event::Reply(reply));
+            // Whoever has not waited for that answer has sent content, which must not be read as commands.
+            let has_spoken = self.session.has_spoken().await;
+            return Ok(if has_spoken { self.tell(Event::Close(Refusal::Misbehaved)) } else { step });
         }
-        // From here on there is no deadline but that of silence: however large a message is, it ends.
         let step = self.tell(Event::Reply(Reply::ours(354, "End with a dot on a line by itself.")));
         if step != Step::Read {
             return Ok(step);
         }
         self.session.send(&mut self.out).await?;
         let (rest, size) = self.pass_content().await?;
-        let (replies, taken) =
-            self.delivery.settle(self.sender.as_ref(), &self.recipients, &self.session.shared.delivered).await;
-        for fault in self.delivery.take_faults() {
-            self.session
-                .shared
-                .log
-                .record(Level::Error, self.session.story.service, "mail could not be handed over")
-                .with("fault", fault)
-                .write();
-        }
-        self.set_deadline();
+        let (replies, taken) = self.delivery.settle(&self.recipients, &self.session.shared.delivered).await;
+        self.complain();
         self.tally.messages += u64::from(taken > 0);
         self.tally.bytes += size;
         self.note_message(&replies, taken, size);
-        self.reset();
+        let is_final = replies.iter().all(|reply| !reply.is_transient());
         let step = self.tell(Event::Outcome(replies));
+        self.sender = None;
+        self.set_deadline();
+        self.session.send(&mut self.out).await?;
+        if is_final {
+            self.delivery.heard(&self.session.shared.delivered);
+        }
+        self.reset();
         if step == Step::Read && !rest.is_empty() {
             return Ok(self.tell(Event::Input(&rest)));
         }
@@ -397,17 +422,20 @@ impl<'s> Mail<'s> {
     /// Passes content on as it comes, never faster than the slowest back end takes it. Gives what came behind it, and its
     /// size.
     async fn pass_content(&mut self) -> Result<(Vec<u8>, u64), Ended> {
-        let (mut content, mut size) = (Content::default(), 0);
+        let (mut content, mut size, mut discarded) = (Content::default(), 0, 0);
         let mut bytes = Vec::new();
+        let started = Instant::now();
         loop {
-            self.set_deadline();
             bytes.clear();
-            match timeout_at(self.session.deadline, self.session.client.read(&mut bytes)).await {
+            // As slowly as that, but no more slowly, however it is spread.
+            let latest = started + SILENCE_TIME + Duration::from_secs(size / CONTENT_BYTES_PER_SECOND_MIN);
+            let deadline = latest.min(Instant::now() + SILENCE_TIME);
+            match timeout_at(deadline, self.session.client.read(&mut bytes)).await {
                 Ok(Ok(count)) if count > 0 => {}
                 // Without an end, no back end takes it for a message.
                 Ok(Ok(_)) => return Err(self.lost("closed by the client within a message")),
                 Ok(Err(error)) => return Err(self.lost(&error.to_string())),
-                Err(_) => return Err(self.lost("the client fell silent within a message")),
+                Err(_) => return Err(self.lost("the client was too slow within a message")),
             }
             let scanned = content.scan(&bytes);
             size += scanned.part.len() as u64 + u64::from(scanned.dot);
@@ -420,6 +448,12 @@ impl<'s> Mail<'s> {
                 let text = "5.5.2 Lines must end in CRLF, and there only.";
                 self.delivery.give_up(&Reply::ours(550, text));
             }
+            if self.delivery.is_given_up() {
+                discarded += scanned.taken as u64;
+                if discarded > DISCARDED_BYTES_MAX {
+                    return Err(self.lost("a message that was refused did not end"));
+                }
+            }
             if scanned.is_end {
                 return Ok((bytes[scanned.taken..].to_vec(), size));
             }
@@ -430,67 +464,7 @@ impl<'s> Mail<'s> {
         self.delivery.reset();
         Ended::Served { why: why.to_owned(), tally: self.tally }
     }
-
-    /// A message has its record, whatever became of it.
-    fn note_message(&self, replies: &[Reply], taken: usize, size: u64) {
-        let what = match taken {
-            0 => "mail was refused",
-            taken if taken == self.recipients.len() => "mail was handed over",
-            _ => "mail was handed over for some recipients",
-        };
-        let story = &self.session.story;
-        let backends = self.delivery.backends().join(",");
-        let reply = replies.iter().find(|reply| !reply.is_good()).or(replies.first());
-        self.draft(what)
-            .with("from", Field::Name(sender_name(self.sender.as_ref())))
-            .with("to", Field::Name(some(&self.recipients)))
-            .with("recipients", self.recipients.len() as u64)
-            .with("size", size)
-            .with_some("user", story.user.clone().map(Field::Name))
-            .with("backend", backends)
-            .with_some("reply", reply.map(Reply::joined))
-            .write();
-    }
-
-    /// Says why something was refused.
-    fn note(&self, what: &'static str, path: Option<&Path>, reply: &Reply) {
-        let mailbox = path.and_then(|path| path.mailbox.as_ref());
-        let (from, to) = match what {
-            "a recipient was refused" => {
-                (sender_name(self.sender.as_ref()), mailbox.map(|mailbox| mailbox.text.clone()))
-            }
-            _ => (sender_name(path.or(self.sender.as_ref())), None),
-        };
-        self.draft(what)
-            .with("from", Field::Name(from))
-            .with_some("to", to.map(Field::Name))
-            .with("reply", reply.joined())
-            .write();
-    }
-
-    fn draft(&self, what: &'static str) -> crate::log::Draft<'_> {
-        let story = &self.session.story;
-        self.session
-            .shared
-            .log
-            .record(Level::Info, story.service, what)
-            .with("session", Field::Name(story.session.as_str().to_owned()))
-            .with("rip", self.session.address.ip().to_canonical())
-            .with_some("helo", self.receiver.helo().map(|helo| Field::Name(helo.to_owned())))
-            .with_some("rdns", self.client.name.clone().map(Field::Name))
-    }
 }
 
-/// A sender as the log has it.
-fn sender_name(sender: Option<&Path>) -> String {
-    sender.and_then(|path| path.mailbox.as_ref()).map(|mailbox| mailbox.text.clone()).unwrap_or_default()
-}
-
-/// The first few of many.
-fn some(names: &[String]) -> String {
-    let mut text = names.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(" ");
-    if names.len() > NAMED_MAX {
-        text.push_str(" ...");
-    }
-    text
-}
+/// What is said of a back end that does not take mail.
+const HANDING_OVER: &str = "mail could not be handed over";

@@ -1,0 +1,80 @@
+//! Who a client is that brings mail: what can be known of it before it says anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_wire::Refusal;
+use gatepost_wire::smtp::Reply;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::ReverseDns;
+use crate::service::Session;
+use crate::story::Ended;
+
+/// How long a client's name is looked for.
+const NAME_TIME: Duration = Duration::from_secs(10);
+
+/// What is known of a client beside its address.
+#[derive(Debug, Default)]
+pub(super) struct Stranger {
+    /// Its name in the DNS, if that leads back to its address.
+    pub(super) name: Option<String>,
+    /// Why its mail is not taken.
+    pub(super) objection: Option<Reply>,
+}
+
+impl Session {
+    /// Waits before the greeting, where that is set, and finds out who the client is.
+    pub(super) async fn look_at_stranger(&mut self) -> Result<Stranger, Ended> {
+        let service = Arc::clone(&self.snapshot.listener.service);
+        let rules = &service.settings.mail;
+        let started = Instant::now();
+        let patience = started + rules.greet_delay;
+        let name = match rules.reverse_dns {
+            ReverseDns::Off => Ok(None),
+            ReverseDns::Note | ReverseDns::Require => match self.snapshot.map.backends().resolver() {
+                Some(resolver) => timeout(NAME_TIME, resolver.name_of(self.address.ip()))
+                    .await
+                    .unwrap_or_else(|_| Err("the name servers take too long".into())),
+                None => Err("names can't be looked up".into()),
+            },
+        };
+        if self.client.tls_facts().is_none() && !rules.greet_delay.is_zero() {
+            let mut bytes = std::mem::take(&mut self.early);
+            if bytes.is_empty()
+                && let Ok(read) = timeout_at(patience, self.client.read(&mut bytes)).await
+                && !matches!(read, Ok(count) if count > 0)
+            {
+                return Err(Ended::Gone("left before the greeting".into()));
+            }
+            if !bytes.is_empty() {
+                self.say_last(b"554 5.5.1 You talk before it is your turn.\r\n").await;
+                return Err(Ended::Refused(Refusal::Misbehaved));
+            }
+        }
+        self.deadline += started.elapsed();
+        let required = rules.reverse_dns == ReverseDns::Require;
+        let objection = match &name {
+            Ok(Some(_)) => None,
+            Ok(None) => required.then(|| Reply::ours(550, "5.7.25 Your address has no name that leads back to it.")),
+            Err(_) => required.then(|| Reply::ours(450, "4.7.25 Your address' name can't be looked up now.")),
+        };
+        Ok(Stranger { name: name.ok().flatten(), objection })
+    }
+
+    /// Whether the client has said something that it was not asked for. What it was is not looked at.
+    pub(super) async fn has_spoken(&mut self) -> bool {
+        let mut bytes = Vec::new();
+        tokio::select! {
+            biased;
+            read = self.client.read(&mut bytes) => matches!(read, Ok(count) if count > 0),
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    async fn say_last(&mut self, words: &[u8]) {
+        let mut words = words.to_vec();
+        // Who doesn't read them misses them.
+        let _ = self.send(&mut words).await;
+    }
+}
