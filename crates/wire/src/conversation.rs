@@ -201,11 +201,19 @@ pub(crate) trait FrontGrammar: Send {
     /// The client said this, with its literals. `is_broken`: it must be refused whatever it says.
     fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step;
 
-    /// The client announces a literal.
-    fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step;
+    /// The client announces a literal. Where there are only lines, the framer finds none.
+    fn literal(&mut self, _announced: Announced, _out: &mut Vec<u8>) -> Step {
+        Step::Read
+    }
 
     /// What a line of an exchange holds, in base64, or what is wrong with it; `is_broken` as for a command.
-    fn response(&self, line: &[u8], is_broken: bool) -> Result<Secret, &'static str>;
+    fn response(&self, line: &[u8], is_broken: bool) -> Result<Secret, &'static str> {
+        match line {
+            _ if is_broken => Err("Lines end in CRLF."),
+            b"*" => Err("AUTH cancelled."),
+            line => Ok(Secret::new(line.to_vec())),
+        }
+    }
 
     /// The client is to answer this, which is base64.
     fn say_challenge(&self, text: &str, out: &mut Vec<u8>);

@@ -520,6 +520,17 @@ pub struct ClientFacts {
     pub name: Option<String>,
 }
 
+impl ClientFacts {
+    /// The XCLIENT command by which Dovecot's POP3 and `ManageSieve` take them.
+    pub(crate) fn xclient(&self) -> String {
+        let address = self.addresses.map(|(client, _)| {
+            let (ip, port) = (client.ip().to_canonical(), client.port());
+            format!(" ADDR={ip} PORT={port}")
+        });
+        format!("XCLIENT{} SESSION={}\r\n", address.unwrap_or_default(), self.session)
+    }
+}
+
 impl std::fmt::Display for BackFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

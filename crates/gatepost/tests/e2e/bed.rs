@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use gatepost_lab::{Authority, Certificate, Dovecot, Gatepost, Mailbox, free_ports};
@@ -103,6 +104,14 @@ impl Bed {
         talk.log_in(user);
         talk
     }
+}
+
+/// Runs a program that must succeed; what it said.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    said
 }
 
 /// A back end that says what the test wants: each connection gets `script`, in a thread of its own.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Dovecot, Gatepost, Mailbox, Postfix, PostfixSetup, free_ports};
 
-use crate::bed::{Bed, back_end, say_and_listen};
+use crate::bed::{Bed, back_end, run, say_and_listen};
 use crate::talk::Talk;
 
 const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
@@ -52,27 +52,12 @@ fn postfix(bed: &Bed, name: &str, user: Mailbox<'_>) -> Postfix {
     Postfix::start(&bed.path(name), &setup).expect("a Postfix")
 }
 
-/// The last line of a reply.
-fn reply(talk: &mut Talk) -> String {
-    loop {
-        let line = talk.line();
-        if line.get(3..4) != Some("-") {
-            return line;
-        }
-    }
-}
-
-fn ask(talk: &mut Talk, command: &str) -> String {
-    talk.send(format!("{command}\r\n"));
-    reply(talk)
-}
-
 /// A client in clear that has said hello.
 fn greeted(port: u16, hello: &str) -> Talk {
     let mut talk = Talk::clear(port);
-    let greeting = reply(&mut talk);
+    let greeting = talk.reply();
     assert!(greeting.starts_with("220 mail.example.org "), "{greeting}");
-    let answer = ask(&mut talk, hello);
+    let answer = talk.ask(hello);
     assert!(answer.starts_with("250"), "{answer}");
     talk
 }
@@ -80,20 +65,13 @@ fn greeted(port: u16, hello: &str) -> Talk {
 /// One that has come as far as the content, for these recipients.
 fn at_content(port: u16, hello: &str, recipients: &[&str]) -> Talk {
     let mut talk = greeted(port, hello);
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
     for recipient in recipients {
-        let answer = ask(&mut talk, &format!("RCPT TO:<{recipient}>"));
+        let answer = talk.ask(&format!("RCPT TO:<{recipient}>"));
         assert!(answer.starts_with("250"), "{recipient}: {answer}");
     }
-    assert!(ask(&mut talk, "DATA").starts_with("354"));
+    assert!(talk.ask("DATA").starts_with("354"));
     talk
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
-    said
 }
 
 #[test]
@@ -147,7 +125,7 @@ fn only_mail_for_users_is_taken() {
     let bed = Bed::new();
     let (_a, _b, gatepost) = before_dovecots(&bed, "max_errors = 100");
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
     for (recipient, code) in [
         ("nobody@example.org", "550 5.1.1"),
         ("victim@example.net", "550 5.1.1"),
@@ -162,7 +140,7 @@ fn only_mail_for_users_is_taken() {
         ("KIM@Example.ORG", "250"),
         ("\"kim\"@example.org", "250"),
     ] {
-        let answer = ask(&mut talk, &format!("RCPT TO:<{recipient}>"));
+        let answer = talk.ask(&format!("RCPT TO:<{recipient}>"));
         assert!(answer.starts_with(code), "{recipient}: {answer}");
     }
     gatepost.wait_for_log("a recipient was refused").expect("a record");
@@ -172,10 +150,10 @@ fn only_mail_for_users_is_taken() {
         .replace("directories = [\"people\"]", "directories = [\"people\"]\ndefault = \"store-a\"");
     gatepost.reload(&rules).expect("a reload");
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-    assert!(ask(&mut talk, "RCPT TO:<victim@example.net>").starts_with("550 5.1.1"));
-    assert!(ask(&mut talk, "RCPT TO:<any%example.net@example.com>").starts_with("550 5.1.1"));
-    assert!(ask(&mut talk, "RCPT TO:<anybody@example.com>").starts_with("451 4.4.1"), "placed, but nobody is there");
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(talk.ask("RCPT TO:<victim@example.net>").starts_with("550 5.1.1"));
+    assert!(talk.ask("RCPT TO:<any%example.net@example.com>").starts_with("550 5.1.1"));
+    assert!(talk.ask("RCPT TO:<anybody@example.com>").starts_with("451 4.4.1"), "placed, but nobody is there");
 }
 
 #[test]
@@ -198,8 +176,8 @@ fn a_directory_that_looks_at_the_local_part_makes_no_relay() {
     let gatepost = bed.gatepost(&configure("'store-a' as backend", "", ""));
     let answers = |recipients: &[&str]| {
         let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-        assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-        let answers = recipients.iter().map(|recipient| ask(&mut talk, &format!("RCPT TO:<{recipient}>")));
+        assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+        let answers = recipients.iter().map(|recipient| talk.ask(&format!("RCPT TO:<{recipient}>")));
         answers.map(|answer| answer[..9].to_owned()).collect::<Vec<_>>()
     };
     let all =
@@ -231,21 +209,21 @@ fn lmtp_answers_for_each_recipient() {
     let mut talk = at_content(bed.imaps, "LHLO inside.example.org", &recipients);
     talk.send(format!("{LETTER}.\r\n"));
     for _ in recipients {
-        assert!(reply(&mut talk).starts_with("250 2.0.0"));
+        assert!(talk.reply().starts_with("250 2.0.0"));
     }
     b.wait_for_delivered(LEE.user, 1).expect("lee's mail");
     let mut talk = at_content(bed.imaps, "LHLO inside.example.org", &recipients);
     b.server.kill().expect("an end");
     talk.send(format!("{LETTER}.\r\n"));
-    let replies: Vec<_> = recipients.iter().map(|_| reply(&mut talk)[..3].to_owned()).collect();
+    let replies: Vec<_> = recipients.iter().map(|_| talk.reply()[..3].to_owned()).collect();
     assert_eq!(replies, ["250", "451", "250"]);
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-    assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("451 4.4.1"));
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(talk.ask("RCPT TO:<lee@example.org>").starts_with("451 4.4.1"));
     gatepost.wait_for_log("mail was handed over for some recipients").expect("a record");
     gatepost.wait_for_log("mail could not be handed over").expect("the reason");
     b.resume().expect("a Dovecot");
     let started = Instant::now();
-    while !ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250") {
+    while !talk.ask("RCPT TO:<lee@example.org>").starts_with("250") {
         assert!(started.elapsed() < Duration::from_secs(10), "{}", gatepost.log());
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -255,11 +233,11 @@ fn lmtp_answers_for_each_recipient() {
 /// Sends a message, and gives the replies to its recipients and to its end.
 fn send(bed: &Bed, recipients: &[&str], letter: &str) -> (Vec<String>, String) {
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-    let named = recipients.iter().map(|recipient| ask(&mut talk, &format!("RCPT TO:<{recipient}>"))).collect();
-    assert!(ask(&mut talk, "DATA").starts_with("354"));
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    let named = recipients.iter().map(|recipient| talk.ask(&format!("RCPT TO:<{recipient}>"))).collect();
+    assert!(talk.ask("DATA").starts_with("354"));
     talk.send(format!("{letter}.\r\n"));
-    (named, reply(&mut talk))
+    (named, talk.reply())
 }
 
 #[test]
@@ -364,15 +342,14 @@ fn an_answer_too_many_is_nobodys_answer() {
     while taken < 3 {
         tries += 1;
         assert!(tries < 10, "{taken} taken in {tries} tries");
-        assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
+        assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
         // Whether it is noticed here or later, nothing is taken for an answer that is none.
-        if !ask(&mut talk, "RCPT TO:<kim@example.org>").starts_with("250") || !ask(&mut talk, "DATA").starts_with("354")
-        {
-            assert!(ask(&mut talk, "RSET").starts_with("250"));
+        if !talk.ask("RCPT TO:<kim@example.org>").starts_with("250") || !talk.ask("DATA").starts_with("354") {
+            assert!(talk.ask("RSET").starts_with("250"));
             continue;
         }
         talk.send(format!("{LETTER}.\r\n"));
-        assert!(reply(&mut talk).starts_with("250"));
+        assert!(talk.reply().starts_with("250"));
         taken += 1;
         assert_eq!(*ended.lock().expect("a lock"), taken, "what was answered was sent");
     }
@@ -387,9 +364,9 @@ fn nothing_but_the_end_ends_a_message() {
     for end in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r\r\n", "\r.\r\n"] {
         let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user]);
         talk.send(format!("Subject: outer\r\n\r\nx{end}{smuggled}"));
-        let answer = reply(&mut talk);
+        let answer = talk.reply();
         assert!(answer.starts_with("550 5.5.2"), "{end:?}: {answer}");
-        assert!(ask(&mut talk, "NOOP").starts_with("250"), "in step after {end:?}");
+        assert!(talk.ask("NOOP").starts_with("250"), "in step after {end:?}");
     }
     // The same from the other side of a dot: a message may hold such lines, stuffed.
     let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user]);
@@ -397,14 +374,14 @@ fn nothing_but_the_end_ends_a_message() {
         talk.send(piece);
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(reply(&mut talk).starts_with("250") && reply(&mut talk).starts_with("250"));
+    assert!(talk.reply().starts_with("250") && talk.reply().starts_with("250"));
     let messages = a.wait_for_delivered(KIM.user, 1).expect("kim's mail");
     assert!(messages.len() == 1 && messages[0].ends_with("\n\n.\n...\nend\n"), "{messages:?}");
     // Content before it may come could become commands.
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
     talk.send(format!("MAIL FROM:<a@example.net>\r\nRCPT TO:<{}>\r\nDATA\r\nSubject: early\r\n.\r\n", KIM.user));
-    assert!(reply(&mut talk).starts_with("250") && reply(&mut talk).starts_with("250"));
-    assert!(reply(&mut talk).starts_with("421 4.7.0 You talk before"));
+    assert!(talk.reply().starts_with("250") && talk.reply().starts_with("250"));
+    assert!(talk.reply().starts_with("421 4.7.0 You talk before"));
 }
 
 #[test]
@@ -420,7 +397,7 @@ fn large_messages_pass_whole_and_take_no_memory() {
         talk.send(&block);
     }
     talk.send(".\r\n");
-    let answer = reply(&mut talk);
+    let answer = talk.reply();
     assert!(answer.starts_with("250"), "{answer}");
     let grown = gatepost.memory_kib().expect("memory").saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} KiB for 50 MB");
@@ -445,7 +422,7 @@ fn postfix_hears_who_sends() {
     let started = Instant::now();
     loop {
         let mut talk = Talk::clear(bed.imap);
-        reply(&mut talk);
+        talk.reply();
         talk.send("EHLO x\r\n");
         let told: Vec<_> = std::iter::repeat_with(|| talk.line()).take_while(|line| line.starts_with("250-")).collect();
         if told.iter().any(|line| line == "250-8BITMIME") {
@@ -467,19 +444,19 @@ fn strangers_are_held_to_rules() {
     talk.send("EHLO mx.example.net\r\n");
     assert!(talk.line().starts_with("554 5.5.1 You talk before it is your turn"));
     let mut talk = Talk::clear(bed.imap);
-    assert!(reply(&mut talk).starts_with("220"));
-    assert!(ask(&mut talk, "EHLO localhost").starts_with("504 5.5.2"));
-    assert!(ask(&mut talk, "EHLO mail.example.org").starts_with("550 5.7.1"));
-    assert!(ask(&mut talk, "EHLO mx.example.net").starts_with("250"));
+    assert!(talk.reply().starts_with("220"));
+    assert!(talk.ask("EHLO localhost").starts_with("504 5.5.2"));
+    assert!(talk.ask("EHLO mail.example.org").starts_with("550 5.7.1"));
+    assert!(talk.ask("EHLO mx.example.net").starts_with("250"));
     // 127.0.0.1 is localhost, and back.
     for expected in ["250", "250", "450 4.7.1"] {
-        let answer = ask(&mut talk, "MAIL FROM:<a@example.net>");
+        let answer = talk.ask("MAIL FROM:<a@example.net>");
         assert!(answer.starts_with(expected), "{answer}");
-        assert!(ask(&mut talk, "RSET").starts_with("250"));
+        assert!(talk.ask("RSET").starts_with("250"));
     }
-    assert!(ask(&mut talk, "MAIL FROM:<>").starts_with("250"));
+    assert!(talk.ask("MAIL FROM:<>").starts_with("250"));
     for expected in ["250", "250", "250", "250", "450 4.7.1"] {
-        let answer = ask(&mut talk, "RCPT TO:<kim@example.org>");
+        let answer = talk.ask("RCPT TO:<kim@example.org>");
         assert!(answer.starts_with(expected), "{answer}");
     }
     gatepost.wait_for_log("mail was put off").expect("a record");
@@ -490,17 +467,17 @@ fn an_outage_puts_mail_off() {
     let bed = Bed::new();
     let (mut a, _b, gatepost) = before_dovecots(&bed, "");
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-    assert!(ask(&mut talk, "RCPT TO:<kim@example.org>").starts_with("250"));
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(talk.ask("RCPT TO:<kim@example.org>").starts_with("250"));
     a.server.kill().expect("an end");
     // Nobody has anything of it yet: all of it is put off.
-    assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250"));
-    let answer = ask(&mut talk, "DATA");
+    assert!(talk.ask("RCPT TO:<lee@example.org>").starts_with("250"));
+    let answer = talk.ask("DATA");
     assert!(answer.starts_with("451 4.4.2"), "{answer}");
     std::fs::remove_file(bed.path("users")).expect("a file");
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-    let answer = ask(&mut talk, "RCPT TO:<lee@example.org>");
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    let answer = talk.ask("RCPT TO:<lee@example.org>");
     assert!(answer.starts_with("451 4.3.0") || answer.starts_with("250"), "{answer}");
     drop(gatepost);
 }
@@ -543,12 +520,12 @@ fn every_way_to_fail_puts_mail_off_with_its_own_reason() {
         let gatepost = bed.gatepost(&configuration(&bed, "", backend, port, port));
         let started = Instant::now();
         let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-        assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-        let answer = ask(&mut talk, "RCPT TO:<kim@example.org>");
+        assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+        let answer = talk.ask("RCPT TO:<kim@example.org>");
         assert!(answer.starts_with("451 4.4."), "{what}: {answer}");
         assert!(started.elapsed() < Duration::from_secs(6), "{what} took {:?}", started.elapsed());
         gatepost.wait_for_log(reason).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(ask(&mut talk, "NOOP").starts_with("250"), "{what}");
+        assert!(talk.ask("NOOP").starts_with("250"), "{what}");
     }
     drop(silent);
 }
@@ -570,16 +547,16 @@ fn what_a_client_says_of_others_is_not_passed_on() {
     let _gatepost =
         bed.gatepost(&configuration(&bed, "max_errors = 50", "tls = \"none\"\ncheck_interval = \"0s\"", port, port));
     let mut talk = Talk::clear(bed.imap);
-    reply(&mut talk);
-    assert!(ask(&mut talk, "XCLIENT ADDR=192.0.2.1").starts_with("500"));
-    assert!(ask(&mut talk, "XFORWARD ADDR=192.0.2.1").starts_with("500"));
-    assert!(ask(&mut talk, "EHLO mx.example.net\tADDR=192.0.2.1").starts_with("501"));
-    assert!(ask(&mut talk, "EHLO evil+=\u{e4}").starts_with("250"));
+    talk.reply();
+    assert!(talk.ask("XCLIENT ADDR=192.0.2.1").starts_with("500"));
+    assert!(talk.ask("XFORWARD ADDR=192.0.2.1").starts_with("500"));
+    assert!(talk.ask("EHLO mx.example.net\tADDR=192.0.2.1").starts_with("501"));
+    assert!(talk.ask("EHLO evil+=\u{e4}").starts_with("250"));
     for bad in ["<a@example.net>\rRSET", "<a@example.net> SIZE=1\tX", "<a\r@example.net>", "<a@example.net> X=\u{1b}"] {
-        assert!(ask(&mut talk, &format!("MAIL FROM:{bad}")).starts_with('5'), "{bad:?}");
+        assert!(talk.ask(&format!("MAIL FROM:{bad}")).starts_with('5'), "{bad:?}");
     }
-    assert!(ask(&mut talk, "MAIL FROM:<a@example.net>").starts_with("250"));
-    assert!(ask(&mut talk, "RCPT TO:<kim@example.org>").starts_with('2'));
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(talk.ask("RCPT TO:<kim@example.org>").starts_with('2'));
     let heard = heard.lock().expect("a lock").clone();
     assert!(heard.contains(&"XCLIENT ADDR=127.0.0.1 NAME=[UNAVAILABLE] HELO=evil+2B+3D+C3+A4".to_owned()), "{heard:?}");
     assert_eq!(heard.iter().filter(|line| line.starts_with("RSET")).count(), 0, "{heard:?}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, free_ports};
 
-use crate::bed::{Bed, KIM, LEE, back_end, say_and_listen};
+use crate::bed::{Bed, KIM, LEE, back_end, run, say_and_listen};
 use crate::talk::Talk;
 
 /// Gatepost with POP3 alone, before the ports of `bed`, which are otherwise IMAP's.
@@ -67,13 +67,6 @@ fn ask(talk: &mut Talk, command: &str) -> String {
 fn log_in(talk: &mut Talk, user: &str, password: &str) -> String {
     assert_eq!(ask(talk, &format!("USER {user}")), "+OK");
     ask(talk, &format!("PASS {password}"))
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{out}{errors}", output.status);
-    out.into_owned()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Dovecot, Gatepost, MASTER_PASSWORD, Mailbox, Postfix, PostfixSetup};
 
-use crate::bed::{Bed, back_end, say_and_listen};
+use crate::bed::{Bed, back_end, run, say_and_listen};
 use crate::talk::Talk;
 
 const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
@@ -49,21 +49,6 @@ fn before_postfix(bed: &Bed) -> (Dovecot, Postfix, Gatepost) {
     (store, postfix, gatepost)
 }
 
-/// The last line of a reply.
-fn reply(talk: &mut Talk) -> String {
-    loop {
-        let line = talk.line();
-        if line.get(3..4) != Some("-") {
-            return line;
-        }
-    }
-}
-
-fn ask(talk: &mut Talk, command: &str) -> String {
-    talk.send(format!("{command}\r\n"));
-    reply(talk)
-}
-
 /// A client under TLS that has said EHLO, with what it was told.
 fn secure(bed: &Bed) -> (Talk, Vec<String>) {
     let mut talk = Talk::secure(bed.imaps, &bed.authority.certificate);
@@ -89,13 +74,6 @@ fn promised(bed: &Bed, expected: impl Fn(&[String]) -> bool) -> Vec<String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
-    said
 }
 
 const LETTER: &str = "From: kim@example.org\r\nTo: lee@example.org\r\nSubject: hello\r\n\r\nText of the letter.\r\n";
@@ -213,13 +191,13 @@ fn what_is_pipelined_and_what_is_large_arrives_whole() {
     let (_store, postfix, _gatepost) = before_postfix(&bed);
     let (mut talk, _) = secure(&bed);
     talk.send(format!("AUTH PLAIN {CREDENTIALS}\r\nMAIL FROM:<{}>\r\nRCPT TO:<{}>\r\nDATA\r\n", KIM.user, LEE.user));
-    let replies: Vec<_> = (0..4).map(|_| reply(&mut talk)[..3].to_owned()).collect();
+    let replies: Vec<_> = (0..4).map(|_| talk.reply()[..3].to_owned()).collect();
     assert_eq!(replies, ["235", "250", "250", "354"]);
     let line = format!("{}\r\n", "x".repeat(900));
     let body = line.repeat(8_000_000 / line.len());
     talk.send(format!("Subject: large\r\n\r\n{body}.\r\nQUIT\r\n"));
-    assert!(reply(&mut talk).starts_with("250"));
-    assert!(reply(&mut talk).starts_with("221"));
+    assert!(talk.reply().starts_with("250"));
+    assert!(talk.reply().starts_with("221"));
     let message = postfix.wait_for_messages(LEE.user, 1).expect("a message").remove(0);
     assert!(message.ends_with(&body.replace("\r\n", "\n")), "{} bytes", message.len());
 }
@@ -230,16 +208,16 @@ fn failures_have_their_own_words() {
     let (store, mut postfix, gatepost) = before_postfix(&bed);
     let (mut talk, _) = secure(&bed);
     // NUL kim@example.org NUL wrong
-    assert_eq!(ask(&mut talk, "AUTH PLAIN AGtpbUBleGFtcGxlLm9yZwB3cm9uZw=="), "535 5.7.8 Authentication failed.");
+    assert_eq!(talk.ask("AUTH PLAIN AGtpbUBleGFtcGxlLm9yZwB3cm9uZw=="), "535 5.7.8 Authentication failed.");
     let line = "gatepost submission-login: Info: Aborted login (auth failed";
     gatepost.wait_for_log(line).expect("a line for filters");
     postfix.server.kill().expect("an end");
     let log_in = format!("AUTH PLAIN {CREDENTIALS}");
     let outage = "454 4.7.0 Temporarily unavailable, try again later.";
-    assert_eq!(ask(&mut talk, &log_in), outage);
+    assert_eq!(talk.ask(&log_in), outage);
     postfix.resume().expect("a Postfix");
     let started = Instant::now();
-    while !ask(&mut talk, &log_in).starts_with("235") {
+    while !talk.ask(&log_in).starts_with("235") {
         assert!(started.elapsed() < Duration::from_secs(10), "{}", gatepost.log());
         (talk, _) = secure(&bed);
     }
@@ -251,7 +229,7 @@ fn failures_have_their_own_words() {
     });
     gatepost.reload(&one_backend(&bed, "", "ca = \"ca.pem\"", stripped)).expect("a reload");
     let (mut talk, _) = secure(&bed);
-    assert_eq!(ask(&mut talk, &log_in), outage);
+    assert_eq!(talk.ask(&log_in), outage);
     gatepost.wait_for_log("offers no STARTTLS or refused it").expect("the reason");
     let heard = String::from_utf8_lossy(&heard.lock().expect("a lock")).into_owned();
     assert!(heard.contains("EHLO") && !heard.contains("AUTH"), "{heard}");
@@ -259,7 +237,7 @@ fn failures_have_their_own_words() {
     let [port] = gatepost_lab::free_ports().expect("a port");
     let _open = self::postfix(&bed, port, None, "");
     gatepost.reload(&one_backend(&bed, "", "ca = \"ca.pem\"", port)).expect("a reload");
-    assert_eq!(ask(&mut secure(&bed).0, &log_in), outage);
+    assert_eq!(secure(&bed).0.ask(&log_in), outage);
     gatepost.wait_for_log("it offers no way to log in").expect("the reason");
     drop(store);
 }
@@ -279,11 +257,11 @@ fn a_master_log_in_speaks_for_users_that_gatepost_has_checked() {
     );
     let _gatepost = bed.gatepost(&configuration(&bed, "", &rest));
     let (mut talk, _) = secure(&bed);
-    assert!(ask(&mut talk, &format!("AUTH PLAIN {CREDENTIALS}")).starts_with("535"));
+    assert!(talk.ask(&format!("AUTH PLAIN {CREDENTIALS}")).starts_with("535"));
     // NUL kim@example.org NUL another secret
-    assert!(ask(&mut talk, "AUTH PLAIN AGtpbUBleGFtcGxlLm9yZwBhbm90aGVyIHNlY3JldA==").starts_with("235"));
-    assert!(ask(&mut talk, "MAIL FROM:<kim@example.org>").starts_with("250"));
-    assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250"));
+    assert!(talk.ask("AUTH PLAIN AGtpbUBleGFtcGxlLm9yZwBhbm90aGVyIHNlY3JldA==").starts_with("235"));
+    assert!(talk.ask("MAIL FROM:<kim@example.org>").starts_with("250"));
+    assert!(talk.ask("RCPT TO:<lee@example.org>").starts_with("250"));
 }
 
 #[test]
@@ -310,11 +288,11 @@ fn users_send_by_names_of_their_own() {
     assert!(told.contains(&"8BITMIME".to_owned()) && !told.contains(&"CHUNKING".to_owned()), "{told:?}");
     let (mut talk, _) = secure(&bed);
     talk.send(format!("AUTH PLAIN {CREDENTIALS}\r\nMAIL FROM:<lee@example.org>\r\nRCPT TO:<lee@example.org>\r\n"));
-    assert!(reply(&mut talk).starts_with("235"));
-    assert_eq!(reply(&mut talk), "553 5.7.1 This is not your address.");
-    assert!(reply(&mut talk).starts_with("503"));
+    assert!(talk.reply().starts_with("235"));
+    assert_eq!(talk.reply(), "553 5.7.1 This is not your address.");
+    assert!(talk.reply().starts_with("503"));
     for stranger in ["kim@example.net", "kim@example.org@example.net", "nobody@example.org", "\"lee\"@example.org"] {
-        assert!(ask(&mut talk, &format!("MAIL FROM:<{stranger}>")).starts_with('5'), "{stranger}");
+        assert!(talk.ask(&format!("MAIL FROM:<{stranger}>")).starts_with('5'), "{stranger}");
     }
     let mut sent = 0;
     for own in [
@@ -326,25 +304,25 @@ fn users_send_by_names_of_their_own() {
         "sales@example.org",
         "",
     ] {
-        assert!(ask(&mut talk, &format!("MAIL FROM:<{own}>")).starts_with("250"), "{own}");
-        assert!(ask(&mut talk, "RCPT TO:<lee@example.org>").starts_with("250"), "{own}");
-        assert!(ask(&mut talk, "RCPT TO:<nobody@example.org>").starts_with("550"), "the back end's word");
-        assert!(ask(&mut talk, "DATA").starts_with("354"));
+        assert!(talk.ask(&format!("MAIL FROM:<{own}>")).starts_with("250"), "{own}");
+        assert!(talk.ask("RCPT TO:<lee@example.org>").starts_with("250"), "{own}");
+        assert!(talk.ask("RCPT TO:<nobody@example.org>").starts_with("550"), "the back end's word");
+        assert!(talk.ask("DATA").starts_with("354"));
         // What another server could take for the end of the message is refused with it.
         let (end, expected) = if sent == 3 { ("\n.\n", "550 5.5.2") } else { ("\r\n", "250") };
         talk.send(format!("Subject: by {own}\r\n\r\nx{end}MAIL FROM:<lee@example.org>\r\n.\r\n"));
-        let answer = reply(&mut talk);
+        let answer = talk.reply();
         assert!(answer.starts_with(expected), "{own}: {answer}");
         if sent == 3 {
             // The connection to the back end ended with it.
-            assert!(ask(&mut talk, "MAIL FROM:<kim@example.org>").starts_with("421"));
+            assert!(talk.ask("MAIL FROM:<kim@example.org>").starts_with("421"));
             (talk, _) = secure(&bed);
-            assert!(ask(&mut talk, &format!("AUTH PLAIN {CREDENTIALS}")).starts_with("235"));
+            assert!(talk.ask(&format!("AUTH PLAIN {CREDENTIALS}")).starts_with("235"));
         }
         sent += 1;
     }
-    assert!(ask(&mut talk, "AUTH PLAIN x").starts_with("503"));
-    assert!(ask(&mut talk, "QUIT").starts_with("221"));
+    assert!(talk.ask("AUTH PLAIN x").starts_with("503"));
+    assert!(talk.ask("QUIT").starts_with("221"));
     let messages = postfix.wait_for_messages(LEE.user, sent - 1).expect("all messages");
     assert!(messages.iter().all(|message| message.contains("ESMTPSA")), "{messages:?}");
     gatepost.wait_for_log("a sender was refused").expect("a record");

@@ -120,6 +120,22 @@ impl Talk {
         Ok(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned())
     }
 
+    /// The last line of a reply in SMTP.
+    pub(crate) fn reply(&mut self) -> String {
+        loop {
+            let line = self.line();
+            if line.get(3..4) != Some("-") {
+                return line;
+            }
+        }
+    }
+
+    /// Says a command of SMTP, and gives the last line of its reply.
+    pub(crate) fn ask(&mut self, command: &str) -> String {
+        self.send(format!("{command}\r\n"));
+        self.reply()
+    }
+
     /// Everything up to the end of the stream; a broken connection is an end too.
     pub(crate) fn rest(&mut self) -> String {
         let mut bytes = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::printable;
@@ -85,13 +85,8 @@ impl Back {
             return BackStep::Read;
         }
         match &self.setup.client {
-            Some(ClientFacts { addresses, session, .. }) if self.takes_xclient => {
-                out.extend_from_slice(b"XCLIENT");
-                if let Some((client, _)) = addresses {
-                    let (ip, port) = (client.ip().to_canonical(), client.port());
-                    out.extend_from_slice(format!(" ADDR={ip} PORT={port}").as_bytes());
-                }
-                out.extend_from_slice(format!(" SESSION={session}\r\n").as_bytes());
+            Some(facts) if self.takes_xclient => {
+                out.extend_from_slice(facts.xclient().as_bytes());
                 self.state = State::Xclient;
                 BackStep::Read
             }

@@ -3,11 +3,10 @@
 use super::{passed_counts, words};
 use crate::conversation::{Client, FrontGrammar};
 use crate::exchange::{Exchange, Turn, ask};
-use crate::frame::{Announced, Framer};
+use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
 use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
 use crate::sasl;
-use crate::secret::Secret;
 
 /// See the module's documentation.
 pub(super) struct Front {
@@ -171,19 +170,6 @@ impl FrontGrammar for Front {
             (b"USER" | b"PASS", None) => self.wrong("This command takes an argument.", out),
             (b"CAPA" | b"STLS" | b"QUIT", Some(_)) => self.wrong("This command takes no argument.", out),
             _ => self.wrong("Unknown command, or not allowed before log-in.", out),
-        }
-    }
-
-    /// POP3 has none, and its framer finds none.
-    fn literal(&mut self, _: Announced, _: &mut Vec<u8>) -> Step {
-        Step::Read
-    }
-
-    fn response(&self, line: &[u8], is_broken: bool) -> Result<Secret, &'static str> {
-        match line {
-            _ if is_broken => Err("Lines end in CRLF."),
-            b"*" => Err("AUTH cancelled."),
-            line => Ok(Secret::new(line.to_vec())),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::conversation::{BackGrammar, Talk};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Proof, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::{printable, quote};
@@ -108,13 +108,8 @@ impl Back {
             return BackStep::Read;
         }
         match &self.setup.client {
-            Some(ClientFacts { addresses, session, .. }) if self.capability("XCLIENT").is_some() => {
-                out.extend_from_slice(b"XCLIENT");
-                if let Some((client, _)) = addresses {
-                    let (ip, port) = (client.ip().to_canonical(), client.port());
-                    out.extend_from_slice(format!(" ADDR={ip} PORT={port}").as_bytes());
-                }
-                out.extend_from_slice(format!(" SESSION={session}\r\n").as_bytes());
+            Some(facts) if self.capability("XCLIENT").is_some() => {
+                out.extend_from_slice(facts.xclient().as_bytes());
                 self.state = State::Xclient;
                 BackStep::Read
             }

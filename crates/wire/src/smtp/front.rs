@@ -3,10 +3,9 @@
 use super::{SUBMISSION, bye, extensions, hello_name, passed_counts, say, say_lines, words};
 use crate::conversation::{Client, FrontGrammar};
 use crate::exchange::Exchange;
-use crate::frame::{Announced, Framer};
+use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
 use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
-use crate::secret::Secret;
 
 /// See the module's documentation.
 pub(super) struct Front {
@@ -132,19 +131,6 @@ impl FrontGrammar for Front {
             b"BDAT" => self.end(Refusal::Misbehaved, Some("Authentication required."), out),
             word if LATER_COMMANDS.contains(&word) => self.wrong("530 5.7.0 Authentication required.", out),
             _ => self.wrong("500 5.5.1 Unknown command.", out),
-        }
-    }
-
-    /// SMTP has none, and its framer finds none.
-    fn literal(&mut self, _: Announced, _: &mut Vec<u8>) -> Step {
-        Step::Read
-    }
-
-    fn response(&self, line: &[u8], is_broken: bool) -> Result<Secret, &'static str> {
-        match line {
-            _ if is_broken => Err("Lines end in CRLF."),
-            b"*" => Err("AUTH cancelled."),
-            line => Ok(Secret::new(line.to_vec())),
         }
     }
 
