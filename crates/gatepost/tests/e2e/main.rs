@@ -14,6 +14,7 @@ mod control;
 mod dead_peers;
 mod defence;
 mod directories;
+mod every_protocol;
 mod faults;
 mod health;
 mod mail;
