@@ -5,7 +5,7 @@ use gatepost_lab::{Result, ensure_packages};
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 29] = [
+const PACKAGES: [&str; 31] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
@@ -28,6 +28,8 @@ const PACKAGES: [&str; 29] = [
     "mpop",
     "msmtp",
     "swaks",
+    "libnet-ssleay-perl",
+    "libauthen-sasl-perl",
     "sieve-connect",
     "gsasl",
     "python3",
