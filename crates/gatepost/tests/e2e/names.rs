@@ -1,4 +1,4 @@
-//! Back ends by their names: a real DNS server, which dies, hangs and changes its mind.
+//! Names of back ends and of those who send mail: a real DNS server, which dies, hangs and changes its mind.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use gatepost_lab::{Process, free_port};
 use rustix::process::Signal;
 
 use crate::bed::{Bed, KIM};
+use crate::talk::Talk;
 
 /// dnsmasq, saying these things; each for a second.
 struct Names<'b> {
@@ -101,4 +102,46 @@ fn a_name_that_nobody_knows_is_an_outage_with_a_reason() {
     let gatepost = bed.gatepost(&configuration(&bed, &names, "nowhere.test", 143));
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
     gatepost.wait_for_log("its name can't be looked up").expect("the reason");
+}
+
+#[test]
+fn who_sends_mail_has_a_name_that_leads_back() {
+    let bed = Bed::new();
+    let mut names = Names::start(
+        &bed,
+        &[
+            "--host-record=mx.sender.test,192.0.2.5",
+            // Anybody can say that they are somebody else.
+            "--ptr-record=6.2.0.192.in-addr.arpa,mx.sender.test",
+            "--ptr-record=7.2.0.192.in-addr.arpa,_smtp._tcp.sender.test",
+            "--local=/2.0.192.in-addr.arpa/",
+        ],
+    );
+    let configuration = |policy: &str| {
+        format!(
+            "name = \"mail.example.org\"\n[[smtp.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"none\"\n\
+             proxy_protocol = {{ from = [\"127.0.0.1\"] }}\n[smtp]\ndomains = [\"example.org\"]\nreverse_dns = \"{policy}\"\n[smtp.backend]\ntls = \"none\"\n\
+             [map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\nsmtp = {{ port = 1 }}\n\
+             [dns]\nservers = [\"127.0.0.1:{}\"]\ntimeout = \"1s\"\n",
+            bed.imap, names.port
+        )
+    };
+    let sender = |from: &str| {
+        let mut talk = Talk::clear(bed.imap);
+        talk.send(format!("PROXY TCP4 {from} 192.0.2.1 5000 25\r\n"));
+        assert!(talk.reply().starts_with("220"));
+        assert!(talk.ask("EHLO mx.sender.test").starts_with("250"));
+        talk.ask("MAIL FROM:<a@sender.test>")
+    };
+    let gatepost = bed.gatepost(&configuration("require"));
+    assert_eq!(sender("192.0.2.5"), "250 2.1.0 Ok.");
+    for stranger in ["192.0.2.6", "192.0.2.7", "192.0.2.8"] {
+        assert!(sender(stranger).starts_with("550 5.7.25"), "{stranger}");
+    }
+    // Nobody is refused for good because our name server is down.
+    let noting = configuration("note");
+    names.process = None;
+    assert!(sender("192.0.2.5").starts_with("450 4.7.25"));
+    gatepost.reload(&noting).expect("a reload");
+    assert!(sender("192.0.2.6").starts_with("250"));
 }
