@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::Failure;
 use crate::auth::{Judge, hash};
-use crate::config::{self, Announce, Authenticate, Link, Listener, Loaded, Plaintext, Service, TlsMode};
+use crate::config::{self, Announce, Authenticate, Link, Listener, Loaded, Names, Plaintext, Service, TlsMode};
 use crate::directory::{Bar, Entry, Fault, Who};
 use crate::log::Logger;
 use crate::map::{Evidence, Found, NoPlace, Reason};
-use crate::service::mail::welcome::{Address, Unwelcome, place};
+use crate::service::mail::address::{Address, Unwelcome, place};
 use crate::world::World;
 
 /// Prints the steps; an error where the user could not log in.
@@ -61,8 +61,11 @@ async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<bool, Failur
         for (name, listeners) in names(service, &user) {
             let everywhere = listeners.len() == service.listeners.len();
             let at = if everywhere { String::new() } else { format!(" at {}", listeners.join(", ")) };
+            let of_name = service.listeners.iter().map(|listener| &listener.names);
+            let of_name = of_name.into_iter().find(|names| names.canonical(&user) == name);
+            let of_name = of_name.unwrap_or(&world.config.map.names);
             steps.say("name", format!("{user:?} is looked up, logged and logged in as {name:?}{at}"));
-            is_possible &= explain_service(&world, service, &user, &name, steps).await;
+            is_possible &= explain_service(&world, service, (&user, &name), of_name, steps).await;
         }
     }
     Ok(is_possible)
@@ -83,12 +86,18 @@ fn names(service: &Service, user: &str) -> Vec<(String, Vec<String>)> {
 }
 
 /// A log-in to one service, step by step; false where a step would refuse it.
-async fn explain_service(world: &World, service: &Service, written: &str, name: &str, steps: &mut Steps) -> bool {
+async fn explain_service(
+    world: &World,
+    service: &Service,
+    (written, name): (&str, &str),
+    of_name: &Names,
+    steps: &mut Steps,
+) -> bool {
     let protocol = service.protocol.name;
     // Where the user comes from is not known: what depends on it is said in words.
     let who = Who::somebody(name, protocol);
     if let Course::Mail(_) = service.protocol.course {
-        return explain_mail(world, service, written, &who, steps).await;
+        return explain_mail(world, service, written, of_name, steps).await;
     }
     let mut is_possible = true;
     let takes_passwords = |listener: &Listener| listener.tls != TlsMode::None || service.plaintext != Plaintext::Tls;
@@ -170,10 +179,11 @@ async fn explain_service(world: &World, service: &Service, written: &str, name: 
     is_possible
 }
 
-/// Where mail for a user goes; false where it is refused.
-async fn explain_mail(world: &World, service: &Service, written: &str, who: &Who, steps: &mut Steps) -> bool {
+/// Where mail for an address goes; false where it is refused.
+async fn explain_mail(world: &World, service: &Service, written: &str, names: &Names, steps: &mut Steps) -> bool {
     let protocol = service.protocol.name;
-    let found = match world.map.find(who, Evidence::default()).await {
+    let address = Address::new(&Mailbox::of(written), names, &service.mail.domains);
+    let found = match world.map.find(&Who::somebody(&address.name, protocol), Evidence::default()).await {
         Ok(found) => found,
         Err(unanswered) => {
             steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
@@ -181,29 +191,26 @@ async fn explain_mail(world: &World, service: &Service, written: &str, who: &Who
         }
     };
     explain_found(world, &found, steps);
-    let names = &world.config.map.names;
-    let address = Address::new(&Mailbox::of(written), names, &service.mail.domains);
     let why_not = match place(&world.map, &service.mail.domains, &address, &found) {
         Ok((backend, reason)) => {
             steps.say("map", format!("{protocol}: back end {}, {}", backend.name, reason_words(&reason)));
             if let Some(link) = backend.link(protocol) {
-                let hosts = backend.hosts_of(&who.user).join(", then ");
+                let hosts = backend.hosts_of(&address.name).join(", then ");
                 explain_link(link.settings.protocol, &hosts, &link.settings, steps);
             }
             return true;
         }
         Err(Unwelcome::Unknown) => {
-            "550: no directory knows the user, and the domain is not one of `domains`".to_owned()
+            "550: no directory knows such a user, and the map places nobody else there".to_owned()
         }
         Err(Unwelcome::Foreign) => {
             "550: the domain is not one of `domains`, and the directory does not name the user in full".to_owned()
         }
-
         Err(Unwelcome::Disabled) => "550: the account is disabled".to_owned(),
         Err(Unwelcome::Held) => "451: the directory holds the user".to_owned(),
         Err(Unwelcome::Misplaced(why)) => format!("451: {why}"),
     };
-    steps.say("map", format!("{protocol}: mail for this user is refused with {why_not}"));
+    steps.say("map", format!("{protocol}: mail for {written:?} is refused with {why_not}"));
     false
 }
 

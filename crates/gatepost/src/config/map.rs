@@ -48,6 +48,15 @@ pub(crate) struct Names {
 impl Names {
     /// The name under which a user is looked up, logged and logged in.
     pub(crate) fn canonical(&self, user: &str) -> String {
+        let name = self.completed(user);
+        match self.aliases.iter().find(|(alias, _)| *alias == name) {
+            Some((_, meant)) => meant.clone(),
+            None => name,
+        }
+    }
+
+    /// As that, but for aliases, which stand for themselves.
+    pub(crate) fn completed(&self, user: &str) -> String {
         let mut name = match self.fold_case {
             true if user.is_ascii() => user.to_ascii_lowercase(),
             true => user.to_lowercase(),
@@ -60,16 +69,7 @@ impl Names {
             name.push('@');
             name.push_str(domain);
         }
-        match self.aliases.iter().find(|(alias, _)| *alias == name) {
-            Some((_, meant)) => meant.clone(),
-            None => name,
-        }
-    }
-
-    /// Whether a name stands for another user's.
-    pub(crate) fn is_alias(&self, user: &str) -> bool {
-        let plain = Self { aliases: Vec::new(), ..self.clone() };
-        plain.canonical(user) != self.canonical(user)
+        name
     }
 
     /// Without a detail, and without a domain that says nothing.

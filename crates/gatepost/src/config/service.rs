@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gatepost_wire::{Course, Mechanism, Protocol};
 
+use super::backend::is_host;
 use super::build::read_certificate;
 use super::directory::Directory;
 use super::map;
@@ -146,12 +147,18 @@ pub(super) fn read_service(
     })
 }
 
-/// What mail is taken, in a service in which nobody logs in. Others take none.
+/// What mail is taken: by whom nobody logs in for, all of it; of those who submit, only which domains are ours.
 fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directories: &[Directory]) -> Option<MailRules> {
     use at::mail as key;
 
     let own = map.peek(&at::names::DOMAIN);
-    let all_of = |domains: Vec<String>| own.into_iter().chain(domains).map(|domain| domain.to_lowercase()).collect();
+    let all_of = |key: &Key<Vec<String>>| {
+        let domains = table.get(key)?;
+        for domain in domains.iter().filter(|domain| !is_host(domain) || domain.ends_with('.')) {
+            table.problem_with(key, format_args!("expected domains such as \"example.org\", found {domain:?}"));
+        }
+        Some(own.into_iter().chain(domains).map(|domain| domain.to_lowercase()).collect())
+    };
     if !matches!(protocol.course, Course::Mail(_)) {
         let none = Rates {
             messages_per_ip: None,
@@ -160,7 +167,7 @@ fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directorie
             interval: Duration::MAX,
         };
         let domains = match protocol.course {
-            Course::Submission(_) => all_of(table.get(&at::submission::DOMAINS)?),
+            Course::Submission(_) => all_of(&at::submission::DOMAINS)?,
             Course::LogIn(_) | Course::Mail(_) => Vec::new(),
         };
         let (greet_delay, reverse_dns) = (Duration::ZERO, ReverseDns::Off);
@@ -183,7 +190,7 @@ fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directorie
         let what = "only answers to who brings a password, and who sends mail brings none";
         table.problem(format!("[map] directories: {} {what}", directory.name));
     }
-    let domains = all_of(table.get(&key::DOMAINS)?);
+    let domains = all_of(&key::DOMAINS)?;
     let rates = table.table("rates", &at::rates::SECTION);
     let interval = read_interval(&rates, &at::rates::INTERVAL)?;
     Some(MailRules {

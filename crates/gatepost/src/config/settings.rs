@@ -194,19 +194,19 @@ section! { service, "[imap]", "The IMAP service; [pop3], [sieve], [submission], 
 
 section! { submission, "[submission]", "What [submission] has beside the settings of [imap].",
     tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes Some(&service::SECTION);
-    DOMAINS: Vec<String> = "domains" or "[]", "With senders = \"own\": domains that are ours where names are looked up without them. `map.domain` is one of them.";
-    SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other names that a directory gives the same log-in, and nobody (<>). With own, CHUNKING is not offered.";
+    DOMAINS: Vec<String> = "domains" or "[]", "With senders = \"own\": domains that are ours, where users log in by names without them or directories do not name accounts in full. `map.domain` is one of them.";
+    SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other addresses of ours that a directory gives the same back end and log-in, and nobody (<>). With own, CHUNKING is not offered.";
 }
 
 section! { mail, "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.",
     tables &["limits", "access", "listener", "backend", "client_certificate", "rates"], later &[], includes Some(&service::SECTION);
-    DOMAINS: Vec<String> = "domains" or "[]", "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Addresses of other domains are only taken if a directory knows them.";
+    DOMAINS: Vec<String> = "domains" or "[]", "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Of other domains those are taken that a directory knows in full.";
     HELO: HeloCheck = "helo" or "\"any\"", "What a client must call itself: any name, or strict (a fully qualified name or an address literal, and not ours).";
     REVERSE_DNS: ReverseDns = "reverse_dns" or "\"off\"", "Look up the client's name in the DNS: off, note (for the log and the back end) or require (a name that leads back to its address).";
-    GREET_DELAY: Duration = "greet_delay" or "\"0s\"", "Wait so long before the greeting; whoever talks before it is turned away.";
+    GREET_DELAY: Duration = "greet_delay" or "\"0s\"", "Wait so long before the greeting, but under implicit TLS; whoever talks before it is turned away.";
 }
 
-section! { rates, "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450).",
+section! { rates, "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450). `max_errors` also counts recipients who are refused for good, until a message is taken.",
     tables &[], later &[], includes None;
     MESSAGES_PER_IP: u32 = "messages_per_ip", "Messages within `interval` from one address (IPv6: one /64).";
     RECIPIENTS_PER_IP: u32 = "recipients_per_ip", "Recipients within `interval` from one address.";

@@ -25,7 +25,7 @@ use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::net::socket;
 use crate::service::Shared;
-use crate::service::mail::{Delivered, Rates};
+use crate::service::mail::{Memory, Rates};
 use crate::worker::Workers;
 use crate::world::World;
 
@@ -140,7 +140,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         pace: Pace::default(),
         strangers: Strangers::new(&config.state),
         rates: Rates::default(),
-        delivered: Delivered::default(),
+        memory: Memory::default(),
         room: Arc::clone(&permits),
         control: tokio::runtime::Handle::current(),
         stopping,

@@ -326,7 +326,10 @@ impl Session {
                 self.story.took.connect = Some(connected.connect_took.into());
                 self.story.took.backend_login = Some(connected.login_took.into());
                 self.expires = expires;
-                Ok((std::mem::take(&mut connected.welcome), connected))
+                let welcome = std::mem::take(&mut connected.welcome);
+                // Where mail follows, it must be known what may be said there.
+                connected.welcome.capabilities.clone_from(&welcome.capabilities);
+                Ok((welcome, connected))
             }
             Err(Failure::BadCredentials) if other.is_some() => {
                 let what = "the back end refuses the log-in that the directory holds for this user";

@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace,
     pub(crate) strangers: Strangers,
     pub(crate) rates: mail::Rates,
-    pub(crate) delivered: mail::Delivered,
+    pub(crate) memory: mail::Memory,
     /// Directories are asked on the control plane's runtime.
     pub(crate) control: tokio::runtime::Handle,
     /// Room for sessions, of two files each: who needs more takes it from there.

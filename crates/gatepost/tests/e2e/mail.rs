@@ -13,7 +13,7 @@ use crate::talk::Talk;
 
 const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
 const LEE: Mailbox<'_> = Mailbox { user: "lee@example.org", password: "lee's secret" };
-const LETTER: &str = "From: a@example.net\r\nTo: kim@example.org\r\nSubject: hello\r\n\r\nText of the letter.\r\n";
+const LETTER: &str = "From: a@example.net\r\nTo: kim@example.org\r\nSubject: hello\r\nMessage-ID: <1@example.net>\r\n\r\nText of the letter.\r\n";
 
 /// Gatepost with SMTP on the bed's first port and LMTP on its second; kim is at store-a, lee at store-b.
 fn configuration(bed: &Bed, smtp: &str, backend: &str, a: u16, b: u16) -> String {
@@ -184,7 +184,7 @@ fn a_directory_that_looks_at_the_local_part_makes_no_relay() {
         ["kim@example.org", "kim@gmail.com", "kim+x%evil.example@example.org", "\"kim+x@evil.example\"@example.org"];
     // It finds a user kim whatever the domain: nothing says that any of them is ours.
     assert_eq!(answers(&all), ["550 5.7.1", "550 5.7.1", "550 5.1.1", "550 5.1.1"]);
-    gatepost.wait_for_log("a domain that is not in `domains`").expect("a hint");
+    gatepost.wait_for_log("domains that are not in `domains`").expect("a hint");
     // 451: it is taken, and only its back end is not there.
     for (columns, map, smtp) in [
         ("'store-a' as backend, name", "detail = \"+\"", ""),
@@ -271,6 +271,36 @@ fn one_answer_is_for_all_and_then_each_has_its_own() {
     }
 }
 
+#[test]
+fn what_one_refuses_for_good_is_refused_for_its_own_recipients() {
+    let bed = Bed::new();
+    let a = postfix(&bed, "a", KIM);
+    let port = back_end(move |stream| {
+        let mut input = BufReader::new(stream.try_clone().expect("a socket"));
+        serve_with(&stream, &mut input, "554 5.7.1 Not from you", || true);
+    });
+    let _gatepost = bed.gatepost(&configuration(&bed, "", "tls = \"none\"", a.port, port));
+    let both = [KIM.user, LEE.user];
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    let mut begin = |expected: &[&str]| {
+        assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+        for (recipient, expected) in both.iter().zip(expected) {
+            let answer = talk.ask(&format!("RCPT TO:<{recipient}>"));
+            assert!(answer.starts_with(expected), "{recipient}: {answer}");
+        }
+        talk.ask("DATA")
+    };
+    // Nobody has it, and kim must not be refused with lee.
+    assert!(begin(&["250", "250"]).starts_with("451"));
+    assert!(begin(&["250", "452 4.5.3"]).starts_with("354"));
+    talk.send(format!("{LETTER}.\r\n"));
+    assert!(talk.reply().starts_with("250"));
+    assert_eq!(a.wait_for_messages(KIM.user, 1).expect("kim's mail").len(), 1);
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    assert!(talk.ask("RCPT TO:<lee@example.org>").starts_with("250"));
+    assert_eq!(talk.ask("DATA"), "554 5.7.1 Not from you");
+}
+
 /// A server that takes recipients, and messages but for the first.
 struct Refusing {
     port: u16,
@@ -300,7 +330,12 @@ fn refusing_once() -> Refusing {
     Refusing { port, taken }
 }
 
-fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, takes: impl Fn() -> bool) {
+fn serve(stream: &TcpStream, input: &mut BufReader<TcpStream>, takes: impl Fn() -> bool) {
+    serve_with(stream, input, "354 Go on", takes);
+}
+
+/// Answers DATA with this.
+fn serve_with(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, data: &str, takes: impl Fn() -> bool) {
     let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).is_ok();
     say("220 refusing ESMTP");
     let mut is_content = false;
@@ -312,8 +347,8 @@ fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, takes: impl F
             }
             _ if is_content => continue,
             "DATA" => {
-                is_content = true;
-                "354 Go on"
+                is_content = data.starts_with('3');
+                data
             }
             "QUIT" => "221 Bye",
             _ => "250 Ok",

@@ -85,7 +85,8 @@ fn try_send<'r>(
     if !taken.is_empty() {
         answer = ask("DATA")?;
         if answer.starts_with('3') {
-            let content = format!("Subject: storm\r\nX-Number: {number}\r\n\r\nMessage {number}.\r\n.");
+            let content =
+                format!("Message-ID: <{number}@example.net>\r\nX-Number: {number}\r\n\r\nMessage {number}.\r\n.");
             return Ok((taken, ask(&content)?));
         }
     }

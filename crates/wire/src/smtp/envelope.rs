@@ -93,13 +93,8 @@ impl Path {
         line
     }
 
-    /// The value of a parameter that has one.
-    pub fn value(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|parameter| parameter.name == name)?.value.as_deref()
-    }
-
     /// Whether a parameter stands there.
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.parameters.iter().any(|parameter| parameter.name == name)
     }
 }
@@ -248,6 +243,6 @@ mod tests {
         let path =
             Path::parse(b"from:<@a:\"k m\"@example.org> size=10 Body=8BITMIME SMTPUTF8", "FROM:").expect("a path");
         assert_eq!(path.argument(), "<\"k m\"@example.org> SIZE=10 BODY=8BITMIME SMTPUTF8");
-        assert_eq!((path.value("SIZE"), path.has("SMTPUTF8"), path.has("RET")), (Some("10"), true, false));
+        assert_eq!((path.has("SMTPUTF8"), path.has("RET")), (true, false));
     }
 }

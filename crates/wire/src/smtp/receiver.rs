@@ -133,7 +133,7 @@ impl Receiver {
 
     /// What this can pass on of what back ends offer: it has no CHUNKING, and so no BINARYMIME.
     pub fn carries(protocol: &Protocol, offers: Offers) -> Offers {
-        offers.without(protocol, &["CHUNKING", "BINARYMIME", "VRFY", "PIPELINING"])
+        offers.without(protocol, &["CHUNKING", "BINARYMIME", "VRFY"])
     }
 
     /// Takes one event, appends what is to be sent to `out` and says what to do next. What is in `out` goes to the client
@@ -209,7 +209,9 @@ impl Receiver {
         // What isn't known may be a password that nobody asked for.
         let told = || if is_known { String::from_utf8_lossy(line).into_owned() } else { "[struck out]".to_owned() };
         self.client.talk.note(told);
-        self.idle_commands += 1;
+        // A message that some will have may have many more recipients who are put off.
+        let is_wanted = word == b"RCPT" && self.transaction.as_ref().is_some_and(|mail| mail.accepted > 0);
+        self.idle_commands += u32::from(!is_wanted);
         if self.idle_commands > IDLE_COMMANDS_MAX {
             return end(Refusal::Misbehaved, Some("Too many commands without mail."), out);
         }
@@ -274,7 +276,7 @@ impl Receiver {
         if is_extended {
             lines.push("PIPELINING".to_owned());
             let offers = self.client.setup.offers;
-            lines.extend(super::extensions(self.protocol, offers));
+            lines.extend(super::extensions(self.protocol, offers.without(self.protocol, &["PIPELINING"])));
             if self.dialect == Dialect::Lmtp && !offers.names(self.protocol).any(|name| name == STATUS_CODES) {
                 // LMTP has them always (RFC 2033, section 5), and ours are there.
                 lines.push(STATUS_CODES.to_owned());
@@ -299,10 +301,14 @@ impl Receiver {
         if self.transaction.is_some() {
             return self.wrong("503 5.5.1 A sender is named already.", out);
         }
-        let path = match Path::parse(argument, "FROM:") {
+        let mut path = match Path::parse(argument, "FROM:") {
             Ok(path) => path,
             Err(text) => return self.wrong(text, out),
         };
+        // Whoever else may have submitted it before, nobody here knows (RFC 4954, section 5).
+        for parameter in path.parameters.iter_mut().filter(|parameter| parameter.name == "AUTH") {
+            parameter.value = Some("<>".to_owned());
+        }
         let is_utf8 = path.has("SMTPUTF8");
         if let Err(text) = self.check(&path, true, is_utf8) {
             return self.wrong(text, out);
@@ -353,8 +359,7 @@ impl Receiver {
                 }
                 ("SMTPUTF8", None, true) => "SMTPUTF8",
                 ("RET" | "ENVID", Some(_), true) | ("NOTIFY" | "ORCPT", Some(_), false) => "DSN",
-                // Nobody speaks for somebody else (RFC 4954, section 5).
-                ("AUTH", Some("<>"), true) if self.is_submission => continue,
+                ("AUTH", Some(_), true) if self.is_submission => continue,
                 _ => return unknown,
             };
             if !is_offered(extension) {

@@ -2,16 +2,15 @@
 //!
 //! The content goes to all of them side by side. In LMTP each recipient has an answer of its own. In SMTP there is one for
 //! all: where one back end fails before the end, the others never see the end, so that nobody has the message; where some
-//! take it and others don't, the client is told to come again, and [`Delivered`] sees to it that all ends well.
+//! take it and others don't, the client is told to come again, and [`Memory`] sees to it that all ends well.
 
 use std::time::Duration;
 
 use gatepost_wire::smtp::{Dialect, Path, Reply};
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::delivered::{Delivered, Mark};
 use super::leg::{Fault, Leg};
+use super::memory::{Fate, Fingerprint, Mark, Memory};
 use crate::backend::Backend;
 
 /// How long back ends may take for the answer to one command of the client's, all together (RFC 5321, section 4.5.3.2:
@@ -30,39 +29,38 @@ pub(super) struct Delivery {
     dialect: Dialect,
     /// All goes to the one leg that the client has logged in over.
     is_to_one: bool,
-    sender: Option<Path>,
-    /// For each accepted recipient, in their order, the leg.
-    accepted: Vec<usize>,
-    /// The only recipient is one whose mail is taken by itself.
-    is_alone: bool,
-    /// What was said already by a leg, or for it.
-    verdicts: Vec<(usize, Reply)>,
-    /// What is said to the client whatever back ends say.
-    given_up: Option<Reply>,
-    /// Of the content, where it may be wanted.
-    digest: Option<Sha256>,
-    /// What is remembered until the client has heard its answer.
-    marks: Vec<Mark>,
+    message: Option<Message>,
     /// Back ends and what went wrong with them.
     faults: Vec<(String, String)>,
+}
+
+/// The message under way.
+struct Message {
+    sender: Path,
+    /// Those that were accepted.
+    recipients: Vec<Recipient>,
+    /// How all of them fared before.
+    fate: Fate,
+    /// Kept where it may be wanted.
+    fingerprint: Option<Fingerprint>,
+    /// What may be forgotten once the client has heard a final answer.
+    marks: Vec<Mark>,
+}
+
+/// A recipient who was accepted.
+struct Recipient {
+    /// As the client wrote it.
+    written: String,
+    /// By which leg.
+    leg: usize,
+    /// What became of the message.
+    answer: Option<Reply>,
 }
 
 impl Delivery {
     /// To whatever back ends recipients have.
     pub(super) fn to_many(dialect: Dialect) -> Self {
-        Self {
-            legs: Vec::new(),
-            dialect,
-            is_to_one: false,
-            sender: None,
-            accepted: Vec::new(),
-            is_alone: false,
-            verdicts: Vec::new(),
-            given_up: None,
-            digest: None,
-            marks: Vec::new(),
-            faults: Vec::new(),
-        }
+        Self { legs: Vec::new(), dialect, is_to_one: false, message: None, faults: Vec::new() }
     }
 
     /// To the back end that a user has logged in at.
@@ -78,10 +76,28 @@ impl Delivery {
         self.dialect
     }
 
+    /// Who sends the message under way.
+    pub(super) fn sender(&self) -> Option<&Path> {
+        self.message.as_ref().map(|message| &message.sender)
+    }
+
+    /// Who is to have it, as far as they were accepted.
+    pub(super) fn recipients(&self) -> Vec<&str> {
+        self.message.iter().flat_map(|message| &message.recipients).map(|recipient| &*recipient.written).collect()
+    }
+
     /// The back ends of the message under way.
     pub(super) fn backends(&self) -> Vec<&str> {
-        let used = |n: &usize| self.accepted.contains(n);
-        (0..self.legs.len()).filter(used).map(|n| &*self.legs[n].backend).collect()
+        self.used().into_iter().map(|n| &*self.legs[n].backend).collect()
+    }
+
+    /// The legs of the message under way.
+    fn used(&self) -> Vec<usize> {
+        (0..self.legs.len()).filter(|&n| self.recipients_of(n) > 0).collect()
+    }
+
+    fn recipients_of(&self, n: usize) -> usize {
+        self.message.iter().flat_map(|message| &message.recipients).filter(|recipient| recipient.leg == n).count()
     }
 
     /// What went wrong with back ends since this was last asked.
@@ -89,9 +105,9 @@ impl Delivery {
         std::mem::take(&mut self.faults)
     }
 
-    /// Whether there are connections that nothing is done with at the moment, and that could be had again.
+    /// Whether there are connections that nobody needs at the moment, and that could be had again.
     pub(super) fn is_idle(&self) -> bool {
-        self.sender.is_none() && !self.is_to_one && !self.legs.is_empty()
+        !self.is_to_one && !self.legs.is_empty() && self.used().is_empty()
     }
 
     pub(super) fn legs(&self) -> usize {
@@ -99,32 +115,27 @@ impl Delivery {
     }
 
     /// A message begins. Who is to have it is not known yet, but for one who has logged in.
-    pub(super) async fn begin(&mut self, sender: &Path) -> Reply {
+    pub(super) async fn begin(&mut self, sender: Path) -> Reply {
         let reply = match self.legs.first_mut() {
-            Some(leg) if self.is_to_one => answered(leg.begin(sender, Instant::now() + COMMAND_TIME).await),
+            Some(leg) if self.is_to_one => {
+                let answer = leg.begin(&sender, Instant::now() + COMMAND_TIME).await;
+                self.of_the_one(answer)
+            }
             _ => Reply::ours(250, "2.1.0 Ok."),
         };
         if reply.is_good() {
-            self.sender = Some(sender.clone());
+            let (recipients, marks) = (Vec::new(), Vec::new());
+            self.message = Some(Message { sender, recipients, fate: Fate::Fresh, fingerprint: None, marks });
         }
         reply
     }
 
-    /// Whether a recipient, beside those that were accepted, must wait for an attempt of its own; a reply is what the
-    /// client is told.
-    pub(super) fn must_wait(&mut self, recipient: &str, delivered: &Delivered) -> Option<Reply> {
-        if self.dialect == Dialect::Lmtp || self.is_to_one {
-            return None;
-        }
-        let is_alone = delivered.has(&Mark::alone(self.sender.as_ref(), recipient));
-        if !self.accepted.is_empty() && (is_alone || self.is_alone) {
-            return Some(Reply::ours(
-                452,
-                "4.5.3 One recipient at a time: some have this sender's mail, some have not.",
-            ));
-        }
-        self.is_alone = is_alone;
-        None
+    /// What a client is told whose recipient must wait for an attempt of its own: those who were accepted fared otherwise.
+    pub(super) fn must_wait(&self, recipient: &str, memory: &Memory) -> Option<Reply> {
+        let message = self.message.as_ref().filter(|message| !message.recipients.is_empty())?;
+        let is_alike = self.dialect == Dialect::Lmtp || memory.fate(&message.sender, recipient) == message.fate;
+        let text = "4.5.3 Not together with the others: some have this sender's mail, some have not.";
+        (!is_alike).then(|| Reply::ours(452, text))
     }
 
     pub(super) fn has_leg(&self, backend: &Backend) -> bool {
@@ -141,13 +152,14 @@ impl Delivery {
 
     /// Forgets a lost leg, if the message under way has nothing to do with it.
     pub(super) fn drop_unused_leg(&mut self, backend: &Backend) -> bool {
+        let used = self.used();
         match self.leg(backend) {
             // Numbers of others stay as they are only while nobody is behind it.
-            Some(n) if !self.accepted.contains(&n) && n + 1 == self.legs.len() => {
+            Some(n) if !used.contains(&n) && n + 1 == self.legs.len() => {
                 self.legs.pop();
                 true
             }
-            Some(n) if self.accepted.is_empty() => {
+            Some(n) if used.is_empty() => {
                 self.legs.remove(n);
                 true
             }
@@ -155,31 +167,49 @@ impl Delivery {
         }
     }
 
-    /// Names a recipient to their back end.
-    pub(super) async fn add(&mut self, backend: &Backend, recipient: &Path, deadline: Instant) -> Result<Reply, Fault> {
-        let (Some(n), Some(sender)) = (self.leg(backend), &self.sender) else {
+    /// Names a recipient, who is written so by the client and so for the back end, to it.
+    pub(super) async fn add(
+        &mut self,
+        backend: &Backend,
+        written: &str,
+        recipient: &Path,
+        memory: &Memory,
+        deadline: Instant,
+    ) -> Result<Reply, Fault> {
+        let (Some(n), Some(message)) = (self.leg(backend), &mut self.message) else {
             return Err(Fault::Unfit("there is no connection".into()));
         };
-        let reply = self.legs[n].add(sender, recipient, deadline).await?;
+        let reply = self.legs[n].add(&message.sender, recipient, deadline).await?;
         if reply.is_good() {
-            self.accepted.push(n);
+            if message.recipients.is_empty() && self.dialect == Dialect::Smtp {
+                message.fate = memory.fate(&message.sender, written);
+            }
+            message.recipients.push(Recipient { written: written.to_owned(), leg: n, answer: None });
         }
         Ok(reply)
     }
 
     /// Names a recipient to the one back end there is.
-    pub(super) async fn add_to_one(&mut self, recipient: &Path) -> Reply {
-        let (Some(leg), Some(sender)) = (self.legs.first_mut(), &self.sender) else { return gone() };
-        let reply = answered(leg.add(sender, recipient, Instant::now() + COMMAND_TIME).await);
-        if reply.is_good() {
-            self.accepted.push(0);
+    pub(super) async fn add_to_one(&mut self, written: &str, recipient: &Path) -> Reply {
+        let (Some(leg), Some(message)) = (self.legs.first_mut(), &mut self.message) else { return gone() };
+        let answer = leg.add(&message.sender, recipient, Instant::now() + COMMAND_TIME).await;
+        if answer.as_ref().is_ok_and(Reply::is_good) {
+            message.recipients.push(Recipient { written: written.to_owned(), leg: 0, answer: None });
         }
-        reply
+        self.of_the_one(answer)
+    }
+
+    /// What the one back end there is says; without it, the client must go.
+    fn of_the_one(&mut self, answer: Result<Reply, Fault>) -> Reply {
+        answer.unwrap_or_else(|fault| {
+            self.note(0, &fault);
+            if matches!(fault, Fault::Lost(_)) { gone() } else { unfit() }
+        })
     }
 
     /// Asks all back ends of the message whether its content may come; an error is what the client is told instead.
-    pub(super) async fn ask_for_content(&mut self, delivered: &Delivered) -> Result<(), Reply> {
-        let used: Vec<_> = (0..self.legs.len()).filter(|n| self.accepted.contains(n)).collect();
+    pub(super) async fn ask_for_content(&mut self, memory: &Memory) -> Result<(), Reply> {
+        let used = self.used();
         let deadline = Instant::now() + COMMAND_TIME;
         for &n in &used {
             if let Err(fault) = self.legs[n].ask_for_content(deadline).await {
@@ -192,29 +222,33 @@ impl Delivery {
             }
             match self.legs[n].may_send(deadline).await {
                 Ok(None) => {}
-                Ok(Some(reply)) => self.verdicts.push((n, reply)),
+                Ok(Some(reply)) => self.answer(n, &reply),
                 Err(fault) => self.fail(n, &fault),
             }
         }
         let is_one_for_all = self.dialect == Dialect::Smtp;
-        let is_nowhere = !used.iter().any(|&n| self.legs[n].takes_content());
-        if is_nowhere || (is_one_for_all && !self.verdicts.is_empty()) {
+        let takers = used.iter().filter(|&&n| self.legs[n].takes_content()).count();
+        if takers == 0 || (is_one_for_all && takers < used.len()) {
             // Nobody has any of it yet: to begin anew costs nothing.
-            return Err(in_one(self.verdicts.iter().map(|(_, reply)| reply)));
+            self.abort();
+            let replies = self.answers();
+            return Err(if is_one_for_all { self.conclude(memory) } else { in_one(&replies) });
         }
         let can_differ =
             used.len() > 1 || used.iter().any(|&n| self.legs[n].answers_each() && self.recipients_of(n) > 1);
-        self.digest = (is_one_for_all && (can_differ || !delivered.is_empty())).then(Sha256::new);
+        if let Some(message) = self.message.as_mut().filter(|_| is_one_for_all && (can_differ || !memory.is_empty())) {
+            message.fingerprint = Some(Fingerprint::default());
+        }
         Ok(())
     }
 
     /// Passes on a piece of the content.
     pub(super) async fn pass(&mut self, bytes: &[u8]) {
-        if self.given_up.is_some() || bytes.is_empty() {
+        if bytes.is_empty() || self.is_given_up() {
             return;
         }
-        if let Some(digest) = &mut self.digest {
-            digest.update(bytes);
+        if let Some(fingerprint) = self.message.as_mut().and_then(|message| message.fingerprint.as_mut()) {
+            fingerprint.update(bytes);
         }
         for n in 0..self.legs.len() {
             if !self.legs[n].takes_content() {
@@ -222,12 +256,10 @@ impl Delivery {
             }
             if let Err(fault) = self.legs[n].pass(bytes, Instant::now() + BLOCK_TIME).await {
                 let said = self.legs[n].last_word().await;
-                self.fail(n, &fault);
-                let reply = said.unwrap_or_else(lost);
-                self.verdicts.retain(|(leg, _)| *leg != n);
-                self.verdicts.push((n, reply.clone()));
+                self.note(n, &fault);
+                self.answer(n, &said.unwrap_or_else(lost));
                 if self.dialect == Dialect::Smtp {
-                    self.give_up(&reply);
+                    self.abort();
                     return;
                 }
             }
@@ -235,107 +267,142 @@ impl Delivery {
     }
 
     /// No back end gets the message: this is what the client is told when it has come to its end.
-    pub(super) fn give_up(&mut self, reply: &Reply) {
-        if self.given_up.is_none() {
-            self.legs.iter_mut().filter(|leg| leg.takes_content()).for_each(Leg::give_up);
-            self.given_up = Some(reply.clone());
+    pub(super) fn refuse(&mut self, reply: &Reply) {
+        if !self.is_given_up() {
+            (0..self.legs.len()).for_each(|n| self.answer(n, reply));
+            self.abort();
         }
-    }
-
-    /// The content has come to its end: what the client is told, in LMTP for each recipient, and how many have the message.
-    pub(super) async fn settle(&mut self, recipients: &[String], delivered: &Delivered) -> (Vec<Reply>, usize) {
-        let replies = match self.given_up.take() {
-            Some(reply) => vec![reply; self.accepted.len()],
-            None => self.end(recipients, delivered).await,
-        };
-        let taken = replies.iter().filter(|reply| reply.is_good()).count();
-        if self.dialect == Dialect::Lmtp {
-            return (replies, taken);
-        }
-        if taken > 0 && taken < replies.len() {
-            // From now on, one at a time: each has an answer of its own then.
-            let alone = |recipient: &String| Mark::alone(self.sender.as_ref(), recipient);
-            recipients.iter().map(alone).for_each(|mark| delivered.keep(mark));
-        } else if self.is_alone {
-            self.marks.extend(recipients.iter().map(|recipient| Mark::alone(self.sender.as_ref(), recipient)));
-        }
-        (vec![in_one(replies.iter())], taken)
-    }
-
-    /// The client has heard what became of its message, and that was final: nothing need be remembered.
-    pub(super) fn heard(&mut self, delivered: &Delivered) {
-        self.marks.drain(..).for_each(|mark| delivered.forget(&mark));
-    }
-
-    /// Ends the content everywhere but where it was taken before; what is said for each recipient.
-    async fn end(&mut self, recipients: &[String], delivered: &Delivered) -> Vec<Reply> {
-        let deadline = Instant::now() + OUTCOME_TIME;
-        let digest = self.digest.take().map(Sha256::finalize);
-        let mark = |(n, recipient): (&usize, &String)| {
-            let backend = &self.legs[*n].backend;
-            digest.as_ref().map(|content| Mark::taken(self.sender.as_ref(), recipient, backend, content))
-        };
-        let marks: Vec<_> = self.accepted.iter().zip(recipients).map(mark).collect();
-        let is_known = |mark: &Option<Mark>| mark.as_ref().is_some_and(|mark| delivered.has(mark));
-        for n in 0..self.legs.len() {
-            if !self.legs[n].takes_content() {
-                continue;
-            }
-            let mut of_leg = self.accepted.iter().zip(&marks).filter(|(leg, _)| **leg == n).map(|(_, mark)| mark);
-            if of_leg.all(is_known) {
-                // It has it from the last time, when another failed.
-                self.legs[n].give_up();
-                self.verdicts.push((n, Reply::ours(250, "2.0.0 Taken earlier.")));
-            } else if let Err(fault) = self.legs[n].end(deadline).await {
-                self.fail(n, &fault);
-            }
-        }
-        let mut by_leg = Vec::new();
-        for n in 0..self.legs.len() {
-            let count = self.recipients_of(n);
-            let verdict = self.verdicts.iter().find(|(leg, _)| *leg == n).map(|(_, reply)| reply.clone());
-            by_leg.push(match verdict {
-                _ if count == 0 => Vec::new(),
-                Some(reply) => vec![reply; count],
-                None => {
-                    let (mut replies, fault) = self.legs[n].outcomes(count, deadline).await;
-                    fault.iter().for_each(|fault| self.fail(n, fault));
-                    replies.resize_with(count, lost);
-                    replies
-                }
-            });
-        }
-        let replies = self.in_order(by_leg);
-        // Until the client has heard it, nobody knows whether it will come again.
-        for mark in replies.iter().zip(marks).filter(|(reply, _)| reply.is_good()).filter_map(|(_, mark)| mark) {
-            delivered.keep(mark.clone());
-            self.marks.push(mark);
-        }
-        replies
-    }
-
-    /// From the replies of each leg to those of each recipient, in the order in which those were accepted.
-    fn in_order(&self, by_leg: Vec<Vec<Reply>>) -> Vec<Reply> {
-        let mut by_leg: Vec<_> = by_leg.into_iter().map(Vec::into_iter).collect();
-        self.accepted.iter().map(|&n| by_leg[n].next().unwrap_or_else(lost)).collect()
-    }
-
-    /// The message is done with, or given up.
-    pub(super) fn reset(&mut self) {
-        self.legs.iter_mut().for_each(Leg::give_up);
-        if !self.is_to_one {
-            self.legs.retain(|leg| !leg.is_lost());
-        }
-        self.accepted.clear();
-        self.verdicts.clear();
-        self.marks.clear();
-        self.is_alone = false;
-        (self.sender, self.given_up, self.digest) = (None, None, None);
     }
 
     /// Whether no back end will have the message.
     pub(super) fn is_given_up(&self) -> bool {
-        self.given_up.is_some()
+        !self.legs.iter().any(Leg::takes_content)
+    }
+
+    fn abort(&mut self) {
+        self.legs.iter_mut().for_each(Leg::give_up);
+    }
+
+    /// The content has come to its end: what the client is told, in LMTP for each recipient, and how many have the message.
+    pub(super) async fn settle(&mut self, memory: &Memory) -> (Vec<Reply>, usize) {
+        self.end(memory).await;
+        let replies = self.answers();
+        let taken = replies.iter().filter(|reply| reply.is_good()).count();
+        match self.dialect {
+            Dialect::Smtp => (vec![self.conclude(memory)], taken),
+            Dialect::Lmtp => (replies, taken),
+        }
+    }
+
+    /// Ends the content everywhere but where it was taken before, and hears what comes of it.
+    async fn end(&mut self, memory: &Memory) {
+        let deadline = Instant::now() + OUTCOME_TIME;
+        let content = self.message.as_mut().and_then(|message| message.fingerprint.take()?.finish());
+        let legs: Vec<_> = (0..self.legs.len()).filter(|&n| self.legs[n].takes_content()).collect();
+        let mut waiting = Vec::new();
+        for n in legs {
+            let known = content.as_ref().map(|content| self.known(n, content, memory)).unwrap_or_default();
+            if known > 0 {
+                // Whoever has it has been answered, and those who have not come by themselves the next time.
+                self.legs[n].give_up();
+                self.answer(n, &lost());
+            } else if let Err(fault) = self.legs[n].end(deadline).await {
+                self.fail(n, &fault);
+            } else {
+                waiting.push(n);
+            }
+        }
+        for n in waiting {
+            let count = self.recipients_of(n);
+            let (replies, fault) = self.legs[n].outcomes(count, deadline).await;
+            self.take_outcomes(n, &replies, content.as_ref(), memory);
+            if let Some(fault) = fault {
+                self.fail(n, &fault);
+            }
+        }
+    }
+
+    /// Answers for recipients of a leg who have this content from the last time, when others had not: how many they are.
+    fn known(&mut self, n: usize, content: &[u8; 32], memory: &Memory) -> usize {
+        let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return 0 };
+        let mut known = 0;
+        for recipient in recipients.iter_mut().filter(|recipient| recipient.leg == n) {
+            let mark = Mark::taken(sender, &recipient.written, &self.legs[n].backend, content);
+            if memory.has(&mark) {
+                recipient.answer = Some(Reply::ours(250, "2.0.0 Taken earlier."));
+                marks.push(mark);
+                known += 1;
+            }
+        }
+        known
+    }
+
+    /// A back end has said what comes of it. Until the client has heard that, nobody knows whether it will come again.
+    fn take_outcomes(&mut self, n: usize, replies: &[Reply], content: Option<&[u8; 32]>, memory: &Memory) {
+        let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return };
+        for (recipient, reply) in recipients.iter_mut().filter(|recipient| recipient.leg == n).zip(replies) {
+            recipient.answer = Some(reply.clone());
+            if let Some(content) = content.filter(|_| reply.is_good()) {
+                let mark = Mark::taken(sender, &recipient.written, &self.legs[n].backend, content);
+                memory.keep(mark.clone());
+                marks.push(mark);
+            }
+        }
+    }
+
+    /// The one answer for all recipients. Where they fared differently, that is remembered, so that the next time each has
+    /// its own.
+    fn conclude(&self, memory: &Memory) -> Reply {
+        let replies = self.answers();
+        let mut fates = replies.iter().map(Fate::of);
+        let first = fates.next();
+        if let (true, Some(message)) = (fates.any(|fate| Some(fate) != first), &self.message) {
+            for (recipient, reply) in message.recipients.iter().zip(&replies) {
+                memory.set_fate(&message.sender, &recipient.written, Fate::of(reply));
+            }
+        }
+        in_one(&replies)
+    }
+
+    /// The client has heard what became of its message, and that was final: nothing need be remembered.
+    pub(super) fn heard(&mut self, memory: &Memory) {
+        let Some(message) = &mut self.message else { return };
+        message.marks.drain(..).for_each(|mark| memory.forget(&mark));
+        for recipient in &message.recipients {
+            memory.set_fate(&message.sender, &recipient.written, Fate::Fresh);
+        }
+    }
+
+    /// What is said for each recipient, in the order in which they were accepted.
+    fn answers(&self) -> Vec<Reply> {
+        let recipients = self.message.iter().flat_map(|message| &message.recipients);
+        recipients.map(|recipient| recipient.answer.clone().unwrap_or_else(lost)).collect()
+    }
+
+    /// Says this of all recipients of a leg of whom nothing was said yet.
+    fn answer(&mut self, n: usize, reply: &Reply) {
+        let recipients = self.message.iter_mut().flat_map(|message| &mut message.recipients);
+        for recipient in recipients.filter(|recipient| recipient.leg == n) {
+            recipient.answer.get_or_insert_with(|| reply.clone());
+        }
+    }
+
+    fn fail(&mut self, n: usize, fault: &Fault) {
+        self.note(n, fault);
+        self.answer(n, &lost());
+    }
+
+    fn note(&mut self, n: usize, fault: &Fault) {
+        self.faults.push((self.legs[n].backend.to_string(), fault.to_string()));
+    }
+
+    /// The message is done with, or given up.
+    pub(super) fn reset(&mut self) {
+        self.abort();
+        if !self.is_to_one {
+            self.legs.retain(|leg| !leg.is_lost());
+        }
+        self.message = None;
     }
 
     /// Says goodbye everywhere.
@@ -343,24 +410,6 @@ impl Delivery {
         for mut leg in std::mem::take(&mut self.legs) {
             leg.leave().await;
         }
-    }
-
-    fn recipients_of(&self, n: usize) -> usize {
-        self.accepted.iter().filter(|leg| **leg == n).count()
-    }
-
-    fn fail(&mut self, n: usize, fault: &Fault) {
-        self.faults.push((self.legs[n].backend.to_string(), fault.to_string()));
-        self.verdicts.push((n, lost()));
-    }
-}
-
-/// What the one back end there is says; without it, the client must go.
-fn answered(answer: Result<Reply, Fault>) -> Reply {
-    match answer {
-        Ok(reply) => reply,
-        Err(Fault::Lost(_)) => gone(),
-        Err(Fault::Unfit(_)) => unfit(),
     }
 }
 
@@ -380,22 +429,13 @@ fn gone() -> Reply {
 }
 
 /// One answer of several: yes if all say so, and no for good only if all of them do.
-fn in_one<'r>(replies: impl Iterator<Item = &'r Reply> + Clone) -> Reply {
-    let (good, bad): (Vec<_>, Vec<_>) = replies.partition(|reply| reply.is_good());
-    match (good.first(), bad.first()) {
-        (Some(first), None) => (*first).clone(),
-        (None, Some(first)) => {
-            bad.iter().find(|reply| !is_for_good(reply)).map_or_else(|| (*first).clone(), |reply| transient(reply))
+fn in_one(replies: &[Reply]) -> Reply {
+    let is_taken = replies.iter().any(Reply::is_good);
+    match replies.iter().find(|reply| reply.is_transient()).or(replies.first()) {
+        Some(_) if is_taken && !replies.iter().all(Reply::is_good) => {
+            Reply::ours(451, "4.3.0 Taken for some recipients; try again later for the others.")
         }
-        _ => Reply::ours(451, "4.3.0 Taken for some recipients; try again later for the others."),
+        Some(reply) => reply.clone(),
+        None => lost(),
     }
-}
-
-const fn is_for_good(reply: &Reply) -> bool {
-    reply.code / 100 == 5
-}
-
-/// A reply by which nothing is refused for good.
-fn transient(reply: &Reply) -> Reply {
-    if reply.is_transient() { reply.clone() } else { lost() }
 }

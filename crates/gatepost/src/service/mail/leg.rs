@@ -109,9 +109,10 @@ impl Leg {
         let mail = format!("MAIL FROM:{}\r\n", self.fitted(sender)?);
         if self.has("PIPELINING") {
             self.say((mail + &line).as_bytes(), deadline).await?;
-            let (begun, reply) = (self.answer(deadline).await?, self.answer(deadline).await?);
+            let (begun, reply) = (self.reply(deadline).await?, self.reply(deadline).await?);
+            let begun = self.judged(begun)?;
             self.began(&begun);
-            return Ok(if begun.is_good() { reply } else { begun });
+            return if begun.is_good() { self.judged(reply) } else { Ok(begun) };
         }
         let begun = self.ask(&mail, deadline).await?;
         self.began(&begun);
@@ -217,8 +218,9 @@ impl Leg {
         let mut replies = Vec::new();
         let wanted = if self.answers_each() { recipients } else { 1 };
         while replies.len() < wanted {
-            match self.answer(deadline).await {
-                Ok(reply) => replies.push(reply),
+            match self.reply(deadline).await {
+                Ok(reply) if reply.code / 100 != 3 => replies.push(reply),
+                Ok(reply) => return (replies, Some(self.lose(format!("it answers out of turn: {}", reply.joined())))),
                 Err(fault) => return (replies, Some(fault)),
             }
         }
@@ -281,6 +283,11 @@ impl Leg {
     /// The next reply, which says yes or no.
     async fn answer(&mut self, deadline: Instant) -> Result<Reply, Fault> {
         let reply = self.reply(deadline).await?;
+        self.judged(reply)
+    }
+
+    /// An answer to a command that names somebody: yes or no.
+    fn judged(&mut self, reply: Reply) -> Result<Reply, Fault> {
         match reply.code {
             300..=399 => Err(self.lose(format!("it answers out of turn: {}", reply.joined()))),
             // Its quarrel with us is none of the client's.

@@ -1,13 +1,13 @@
 //! Sessions in which mail is taken: from strangers (SMTP), from within the site (LMTP), and from users whose senders are
 //! looked at (submission). Each message goes straight to the back ends of its recipients, and none is ever kept here.
 
-mod delivered;
+pub(crate) mod address;
 mod delivery;
 mod leg;
+mod memory;
 pub(crate) mod rates;
 mod record;
 mod stranger;
-pub(crate) mod welcome;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,9 +21,9 @@ use super::{Session, listener};
 use crate::backend::{Aim, Backend, Client, Connected, Purpose};
 use crate::config::{Level, Senders};
 use crate::story::Ended;
-pub(crate) use delivered::Delivered;
 use delivery::{COMMAND_TIME, Delivery};
 use leg::{Fault, Leg};
+pub(crate) use memory::Memory;
 pub(crate) use rates::Rates;
 use stranger::Stranger;
 
@@ -35,7 +35,7 @@ const CONTENT_BYTES_PER_SECOND_MIN: u64 = 500;
 const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Connections to back ends are kept so long for a client's next message.
 const KEPT_TIME: Duration = Duration::from_secs(30);
-/// What we take ourselves for a client's commands is not counted as its time, up to this.
+/// What we take ourselves for a client's commands is not counted as its time, up to this before it comes forward.
 const OWN_TIME_MAX: Duration = Duration::from_mins(5);
 
 /// A conversation about mail.
@@ -43,14 +43,13 @@ struct Mail<'s> {
     session: &'s mut Session,
     receiver: Receiver,
     delivery: Delivery,
-    /// The message under way.
-    sender: Option<Path>,
-    recipients: Vec<String>,
     out: Vec<u8>,
     tally: Tally,
     client: Stranger,
-    /// What has not been counted as the client's time so far.
+    /// What was not counted as the client's time since it came forward last.
     own_time: Duration,
+    /// What it called itself when back ends were told of it.
+    introduced: Option<String>,
 }
 
 /// What became of it all.
@@ -120,17 +119,29 @@ impl<'s> Mail<'s> {
             session,
             receiver,
             delivery,
-            sender: None,
-            recipients: Vec::new(),
             out: Vec::new(),
             tally: Tally::default(),
             client,
             own_time: Duration::ZERO,
+            introduced: None,
         }
     }
 
     /// Talks until the end.
-    async fn run(&mut self, mut step: Step) -> Ended {
+    async fn run(&mut self, step: Step) -> Ended {
+        let ended = self.talk(step).await;
+        self.delivery.reset();
+        self.delivery.leave().await;
+        let why = match ended {
+            Ended::LoggedOut => "the client said goodbye".to_owned(),
+            Ended::Refused(refusal) => format!("{refusal:?}"),
+            Ended::Gone(why) => why,
+            ended => return ended,
+        };
+        Ended::Served { why, tally: self.tally }
+    }
+
+    async fn talk(&mut self, mut step: Step) -> Ended {
         loop {
             self.trace();
             if let Err(ended) = self.session.send(&mut self.out).await {
@@ -140,10 +151,12 @@ impl<'s> Mail<'s> {
                 Step::Read => match self.receive().await {
                     Ok(Received::Bytes(bytes)) => self.tell(Event::Input(bytes.expose())),
                     Ok(Received::Nothing(refusal)) => self.tell(Event::Close(refusal)),
-                    Err(Ended::Gone(why)) => return Ended::Served { why, tally: self.tally },
                     Err(ended) => return ended,
                 },
                 Step::StartTls => {
+                    // What was said in clear is forgotten, here and by back ends.
+                    self.delivery.reset();
+                    self.delivery.leave().await;
                     if let Err(ended) = self.session.secure().await {
                         return ended;
                     }
@@ -167,17 +180,11 @@ impl<'s> Mail<'s> {
                     Err(ended) => return ended,
                 },
                 Step::Reset => {
-                    self.reset();
+                    self.delivery.reset();
                     self.tell(Event::Done)
                 }
-                Step::Close(outcome) => {
-                    self.delivery.leave().await;
-                    let why = match outcome {
-                        Outcome::LoggedOut => "the client said goodbye".to_owned(),
-                        Outcome::Refused(refusal) => format!("{refusal:?}"),
-                    };
-                    return Ended::Served { why, tally: self.tally };
-                }
+                Step::Close(Outcome::LoggedOut) => return Ended::LoggedOut,
+                Step::Close(Outcome::Refused(refusal)) => return Ended::Refused(refusal),
             };
         }
     }
@@ -190,8 +197,9 @@ impl<'s> Mail<'s> {
     /// longer than that.
     fn set_deadline(&mut self) {
         let idle = self.session.snapshot.listener.settings.idle_timeout;
-        let time = if self.sender.is_some() { idle.min(SILENCE_TIME) } else { idle };
+        let time = if self.delivery.sender().is_some() { idle.min(SILENCE_TIME) } else { idle };
         self.session.deadline = Instant::now() + time;
+        self.own_time = Duration::ZERO;
     }
 
     /// Time that passed since `started` was ours, not the client's.
@@ -228,47 +236,49 @@ impl<'s> Mail<'s> {
         }
     }
 
-    fn reset(&mut self) {
-        self.delivery.reset();
-        self.sender = None;
-        self.recipients.clear();
-    }
-
     /// May this sender send?
     async fn sender(&mut self, path: Path) -> Reply {
-        self.reset();
-        let session = &mut *self.session;
+        self.delivery.reset();
+        if let Err(reply) = self.check_sender(&path).await {
+            let what = if reply.is_transient() { "mail was put off" } else { "a sender was refused" };
+            self.note(what, Some(&path), None, &reply);
+            return reply;
+        }
+        let helo = self.receiver.helo().map(str::to_owned);
+        if helo != self.introduced && !self.delivery.is_to_one() {
+            // It has another name than the one that back ends were told.
+            self.delivery.leave().await;
+            self.introduced = helo;
+        }
+        let reply = self.delivery.begin(path.clone()).await;
+        self.complain();
+        if reply.is_good() {
+            // Nobody keeps back ends waiting for longer than this.
+            let latest = Instant::now() + SILENCE_TIME;
+            self.session.deadline = if self.delivery.is_to_one() { latest } else { self.session.deadline.min(latest) };
+        } else {
+            self.note("a sender was refused", Some(&path), None, &reply);
+        }
+        reply
+    }
+
+    async fn check_sender(&self, path: &Path) -> Result<(), Reply> {
+        let session = &*self.session;
         if let Some(objection) = &self.client.objection {
-            return objection.clone();
+            return Err(objection.clone());
         }
         let needs_tls = session.snapshot.listener.client_certificates().is_some_and(|clients| clients.required);
         if needs_tls && session.client.tls_facts().is_none() {
-            return Reply::ours(530, "5.7.0 Must issue a STARTTLS command first.");
+            return Err(Reply::ours(530, "5.7.0 Must issue a STARTTLS command first."));
         }
         if session.expires.is_some_and(|end| end <= SystemTime::now()) {
-            return Reply::ours(421, "4.7.0 What you logged in with has expired.");
+            return Err(Reply::ours(421, "4.7.0 What you logged in with has expired."));
         }
-        if session.snapshot.listener.service.settings.senders == Senders::Own
-            && let Some(mailbox) = &path.mailbox
-            && let Err(reply) = session.check_owner(mailbox).await
-        {
-            self.note("a sender was refused", Some(&path), None, &reply);
-            return reply;
+        if let (Senders::Own, Some(mailbox)) = (session.snapshot.listener.service.settings.senders, &path.mailbox) {
+            session.check_owner(mailbox).await?;
         }
         let name = path.mailbox.as_ref().map(Mailbox::name);
-        if let Some(reply) = session.count_message(name.as_deref()) {
-            self.note("mail was put off", Some(&path), None, &reply);
-            return reply;
-        }
-        let reply = self.delivery.begin(&path).await;
-        self.complain();
-        if reply.is_good() {
-            self.sender = Some(path);
-            if self.delivery.is_to_one() {
-                self.set_deadline();
-            }
-        }
-        reply
+        session.count_message(name.as_deref()).map_or(Ok(()), Err)
     }
 
     /// May this recipient be had?
@@ -276,10 +286,9 @@ impl<'s> Mail<'s> {
         let reply = self.try_recipient(&path).await;
         if reply.is_good() {
             self.tally.recipients += 1;
-            self.recipients.extend(path.mailbox.map(|mailbox| mailbox.text));
             self.set_deadline();
         } else {
-            self.note("a recipient was refused", self.sender.as_ref(), Some(&path), &reply);
+            self.note("a recipient was refused", self.delivery.sender(), Some(&path), &reply);
         }
         reply
     }
@@ -288,11 +297,14 @@ impl<'s> Mail<'s> {
         if let Some(reply) = self.session.count_recipient() {
             return reply;
         }
-        if self.delivery.is_to_one() {
-            return self.delivery.add_to_one(path).await;
-        }
         let written = path.mailbox.as_ref().map(|mailbox| mailbox.text.clone()).unwrap_or_default();
-        if let Some(reply) = self.delivery.must_wait(&written, &self.session.shared.delivered) {
+        if self.delivery.is_to_one() {
+            let reply = self.delivery.add_to_one(&written, path).await;
+            self.complain();
+            return reply;
+        }
+        let shared = Arc::clone(&self.session.shared);
+        if let Some(reply) = self.delivery.must_wait(&written, &shared.memory) {
             return reply;
         }
         let (backend, path) = match self.session.place(path).await {
@@ -309,12 +321,12 @@ impl<'s> Mail<'s> {
                 }
                 is_fresh = true;
             }
-            match self.delivery.add(&backend, &path, deadline).await {
+            match self.delivery.add(&backend, &written, &path, &shared.memory, deadline).await {
                 Ok(reply) => return reply,
                 // It may have hung up in the long time in which there was nothing to say to it.
                 Err(Fault::Lost(_)) if !is_fresh && self.delivery.drop_unused_leg(&backend) => {}
                 Err(fault) => {
-                    self.session.report(HANDING_OVER, &format!("{}: {fault}", backend.name));
+                    self.session.report(Level::Error, HANDING_OVER, &format!("{}: {fault}", backend.name));
                     return match fault {
                         Fault::Lost(_) => {
                             Reply::ours(451, "4.4.2 The mail server of this user is lost, try again later.")
@@ -369,7 +381,7 @@ impl<'s> Mail<'s> {
                 Ok(Leg::new(Arc::clone(&backend.name), dialect, connected, room))
             }
             Err(failure) => {
-                session.report(HANDING_OVER, &format!("{}: {failure}", backend.name));
+                session.report(Level::Error, HANDING_OVER, &format!("{}: {failure}", backend.name));
                 Err(Reply::ours(451, "4.4.1 The mail server of this user can't be reached, try again later."))
             }
         }
@@ -378,20 +390,30 @@ impl<'s> Mail<'s> {
     /// Tells the administrator what went wrong with back ends.
     fn complain(&mut self) {
         for (backend, fault) in self.delivery.take_faults() {
-            self.session.report(HANDING_OVER, &format!("{backend}: {fault}"));
+            self.session.report(Level::Error, HANDING_OVER, &format!("{backend}: {fault}"));
         }
     }
 
     /// The content of a message: from the question whether it may come to what became of it.
     async fn content(&mut self) -> Result<Step, Ended> {
-        if let Err(reply) = self.delivery.ask_for_content(&self.session.shared.delivered).await {
+        let shared = Arc::clone(&self.session.shared);
+        let started = Instant::now();
+        let asked = self.delivery.ask_for_content(&shared.memory).await;
+        self.excuse(started);
+        if let Err(reply) = asked {
             self.complain();
-            self.note("mail was refused", self.sender.as_ref(), None, &reply);
-            self.reset();
+            self.note("mail was refused", self.delivery.sender(), None, &reply);
+            let is_final = !reply.is_transient();
             let step = self.tell(Event::Reply(reply));
             // Whoever has not waited for that answer has sent content, which must not be read as commands.
-            let has_spoken = self.session.has_spoken().await;
-            return Ok(if has_spoken { self.tell(Event::Close(Refusal::Misbehaved)) } else { step });
+            if self.session.has_spoken().await {
+                return Ok(self.tell(Event::Close(Refusal::Misbehaved)));
+            }
+            if is_final {
+                self.delivery.heard(&shared.memory);
+            }
+            self.delivery.reset();
+            return Ok(step);
         }
         let step = self.tell(Event::Reply(Reply::ours(354, "End with a dot on a line by itself.")));
         if step != Step::Read {
@@ -399,20 +421,20 @@ impl<'s> Mail<'s> {
         }
         self.session.send(&mut self.out).await?;
         let (rest, size) = self.pass_content().await?;
-        let (replies, taken) = self.delivery.settle(&self.recipients, &self.session.shared.delivered).await;
+        let (replies, taken) = self.delivery.settle(&shared.memory).await;
         self.complain();
         self.tally.messages += u64::from(taken > 0);
         self.tally.bytes += size;
         self.note_message(&replies, taken, size);
         let is_final = replies.iter().all(|reply| !reply.is_transient());
         let step = self.tell(Event::Outcome(replies));
-        self.sender = None;
         self.set_deadline();
         self.session.send(&mut self.out).await?;
         if is_final {
-            self.delivery.heard(&self.session.shared.delivered);
+            self.delivery.heard(&shared.memory);
         }
-        self.reset();
+        self.delivery.reset();
+        self.set_deadline();
         if step == Step::Read && !rest.is_empty() {
             return Ok(self.tell(Event::Input(&rest)));
         }
@@ -424,19 +446,20 @@ impl<'s> Mail<'s> {
     async fn pass_content(&mut self) -> Result<(Vec<u8>, u64), Ended> {
         let (mut content, mut size, mut discarded) = (Content::default(), 0, 0);
         let mut bytes = Vec::new();
-        let started = Instant::now();
+        // As slowly as that, but no more slowly, however it is spread; what back ends take is not the client's.
+        let mut since = Instant::now();
         loop {
             bytes.clear();
-            // As slowly as that, but no more slowly, however it is spread.
-            let latest = started + SILENCE_TIME + Duration::from_secs(size / CONTENT_BYTES_PER_SECOND_MIN);
+            let latest = since + SILENCE_TIME + Duration::from_secs(size / CONTENT_BYTES_PER_SECOND_MIN);
             let deadline = latest.min(Instant::now() + SILENCE_TIME);
             match timeout_at(deadline, self.session.client.read(&mut bytes)).await {
                 Ok(Ok(count)) if count > 0 => {}
                 // Without an end, no back end takes it for a message.
-                Ok(Ok(_)) => return Err(self.lost("closed by the client within a message")),
-                Ok(Err(error)) => return Err(self.lost(&error.to_string())),
-                Err(_) => return Err(self.lost("the client was too slow within a message")),
+                Ok(Ok(_)) => return Err(Ended::Gone("closed by the client within a message".into())),
+                Ok(Err(error)) => return Err(Ended::Gone(error.to_string())),
+                Err(_) => return Err(self.cut_off("The message comes too slowly.").await),
             }
+            let passing = Instant::now();
             let scanned = content.scan(&bytes);
             size += scanned.part.len() as u64 + u64::from(scanned.dot);
             if content.is_sound() {
@@ -446,12 +469,13 @@ impl<'s> Mail<'s> {
                 self.delivery.pass(scanned.part).await;
             } else {
                 let text = "5.5.2 Lines must end in CRLF, and there only.";
-                self.delivery.give_up(&Reply::ours(550, text));
+                self.delivery.refuse(&Reply::ours(550, text));
             }
+            since += passing.elapsed();
             if self.delivery.is_given_up() {
                 discarded += scanned.taken as u64;
                 if discarded > DISCARDED_BYTES_MAX {
-                    return Err(self.lost("a message that was refused did not end"));
+                    return Err(self.cut_off("The message is refused, and does not end.").await);
                 }
             }
             if scanned.is_end {
@@ -460,9 +484,10 @@ impl<'s> Mail<'s> {
         }
     }
 
-    fn lost(&mut self, why: &str) -> Ended {
-        self.delivery.reset();
-        Ended::Served { why: why.to_owned(), tally: self.tally }
+    /// Ends the session in the middle of a message, which nobody will have.
+    async fn cut_off(&mut self, why: &str) -> Ended {
+        self.session.say_last(format!("421 4.4.2 {why}\r\n").as_bytes()).await;
+        Ended::Gone(why.to_owned())
     }
 }
 

@@ -1,10 +1,11 @@
-//! What the log says of mail: a record for each message and each refusal.
+//! What the log says of mail: a record for each message, and for each sender and recipient who is refused.
 
 use gatepost_wire::smtp::{Path, Reply};
 
 use super::Mail;
 use crate::config::Level;
 use crate::log::{Draft, Field};
+use crate::service::Session;
 
 /// Recipients that a record names.
 const NAMED_MAX: usize = 10;
@@ -14,16 +15,16 @@ impl Mail<'_> {
     pub(super) fn note_message(&self, replies: &[Reply], taken: usize, size: u64) {
         let what = match taken {
             0 => "mail was refused",
-            taken if taken == self.recipients.len() => "mail was handed over",
+            taken if taken == self.delivery.recipients().len() => "mail was handed over",
             _ => "mail was handed over for some recipients",
         };
         let story = &self.session.story;
         let backends = self.delivery.backends().join(",");
         let reply = replies.iter().find(|reply| !reply.is_good()).or(replies.first());
         self.draft(what)
-            .with("from", Field::Name(sender_name(self.sender.as_ref())))
-            .with("to", Field::Name(some(&self.recipients)))
-            .with("recipients", self.recipients.len() as u64)
+            .with("from", Field::Name(sender_name(self.delivery.sender())))
+            .with("to", Field::Name(some(&self.delivery.recipients())))
+            .with("recipients", self.delivery.recipients().len() as u64)
             .with("size", size)
             .with_some("user", story.user.clone().map(Field::Name))
             .with("backend", backends)
@@ -60,10 +61,20 @@ fn sender_name(sender: Option<&Path>) -> String {
 }
 
 /// The first few of many.
-fn some(names: &[String]) -> String {
-    let mut text = names.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(" ");
+fn some(names: &[&str]) -> String {
+    let mut text = names[..names.len().min(NAMED_MAX)].join(" ");
     if names.len() > NAMED_MAX {
         text.push_str(" ...");
     }
     text
+}
+
+impl Session {
+    /// Tells the administrator of something that many messages may meet.
+    pub(super) fn report(&self, level: Level, what: &'static str, fault: &str) {
+        if let Some(times) = self.shared.log.seldom(&format!("{} {what} {fault}", self.story.service)) {
+            let record = self.shared.log.record(level, self.story.service, what);
+            record.with("fault", fault).with("times", times).write();
+        }
+    }
 }

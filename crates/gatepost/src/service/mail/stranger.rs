@@ -72,9 +72,9 @@ impl Session {
         }
     }
 
-    async fn say_last(&mut self, words: &[u8]) {
+    /// Says something to somebody who may not listen.
+    pub(super) async fn say_last(&mut self, words: &[u8]) {
         let mut words = words.to_vec();
-        // Who doesn't read them misses them.
         let _ = self.send(&mut words).await;
     }
 }

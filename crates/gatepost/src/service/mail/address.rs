@@ -17,8 +17,10 @@ pub(crate) struct Address {
     written: Mailbox,
     /// As users are looked up.
     pub(crate) name: String,
-    /// It stands for another user's, and so is ours.
-    is_alias: bool,
+    /// As that, before an alias was resolved.
+    completed: String,
+    /// The domain that completes names here.
+    own_domain: Option<String>,
 }
 
 /// Why a recipient is not to be had.
@@ -43,26 +45,43 @@ impl Address {
             written = Mailbox::of(&format!("{}@{domain}", written.local));
         }
         let name = written.name();
-        Self { is_alias: names.is_alias(&name), name: names.canonical(&name), written }
+        let own_domain = names.domain.as_ref().map(|domain| domain.to_lowercase());
+        Self { name: names.canonical(&name), completed: names.completed(&name), own_domain, written }
+    }
+
+    /// Whether it stands for another user's.
+    fn is_alias(&self) -> bool {
+        self.name != self.completed
     }
 
     /// Its domain as it was written, or as it was completed.
     fn domain(&self) -> Option<String> {
-        let own = self.name.rsplit_once('@').map(|(_, domain)| domain.to_owned());
-        self.written.domain.as_ref().map(|domain| domain.to_lowercase()).or(own)
+        self.written.domain.clone().or_else(|| domain_of(&self.name)).map(|domain| domain.to_lowercase())
+    }
+
+    /// Whether what users are looked up by has the domain that was written: none was taken off, or put in its place.
+    fn is_whole(&self) -> bool {
+        self.domain() == domain_of(&self.completed).map(|domain| domain.to_lowercase())
+    }
+
+    /// Whether its domain is ours.
+    fn is_of(&self, domains: &[String]) -> bool {
+        self.domain().is_some_and(|domain| domains.contains(&domain) || self.own_domain.as_ref() == Some(&domain))
     }
 
     /// Whether mail for it is ours to take, if there is such a user. Many directories look at the local part alone, and
     /// names may be shortened before: what a back end makes of the address as it was written, nobody has asked.
     fn is_ours(&self, map: &Map, domains: &[String], found: &Found) -> bool {
-        let domain = self.domain();
-        if self.is_alias || domain.as_ref().is_some_and(|domain| domains.contains(domain)) {
-            return true;
-        }
-        let Found::Account { directory, entry, .. } = found else { return false };
-        let is_whole = domain.is_none_or(|domain| self.name.rsplit_once('@').is_some_and(|(_, own)| own == domain));
-        is_whole && (entry.name.is_some() || map.is_exact(directory))
+        let is_named = match found {
+            Found::Account { directory, entry, .. } => entry.name.is_some() || map.is_exact(directory),
+            Found::Nobody | Found::Denied(_) => false,
+        };
+        self.is_of(domains) || (self.is_whole() && (is_named || self.is_alias()))
     }
+}
+
+fn domain_of(name: &str) -> Option<String> {
+    name.rsplit_once('@').map(|(_, domain)| domain.to_owned())
 }
 
 /// Where mail for an address goes, by what the directories say: `domains` are those all of whose addresses are ours.
@@ -119,11 +138,10 @@ impl Session {
         let domains = &self.snapshot.listener.service.settings.mail.domains;
         let (backend, _) = place(&self.snapshot.map, domains, &address, &found).map_err(|unwelcome| {
             match &unwelcome {
-                Unwelcome::Misplaced(why) => self.report("a recipient can't be placed", why),
+                Unwelcome::Misplaced(why) => self.report(Level::Error, "a recipient can't be placed", why),
                 Unwelcome::Foreign => {
-                    let domain = address.domain().unwrap_or_default();
-                    let what = "a directory finds users of a domain that is not in `domains`, and does not name them";
-                    self.report(what, &domain);
+                    let what = "a directory finds users of domains that are not in `domains`, and does not name them";
+                    self.report(Level::Warning, what, "list them, or have the directory give the account's whole name");
                 }
                 Unwelcome::Unknown | Unwelcome::Disabled | Unwelcome::Held => {}
             }
@@ -132,7 +150,7 @@ impl Session {
         // Of aliases, and names without a domain, only we know whom they mean. All others stay as they are: what is left
         // out of a name to look it up, such as a detail, may mean something to the back end.
         let mut path = path.clone();
-        if address.is_alias || mailbox.domain.is_none() {
+        if address.is_alias() || mailbox.domain.is_none() {
             path.mailbox = Some(Mailbox::of(&address.name));
         }
         Ok((backend, path))
@@ -148,7 +166,7 @@ impl Session {
         let found: Result<_, Unanswered> =
             self.on_control(async move { map.find(&who, Evidence::default()).await }).await;
         found.map_err(|unanswered| {
-            self.report("a directory can't answer", &unanswered.to_string());
+            self.report(Level::Error, "a directory can't answer", &unanswered.to_string());
             Reply::ours(451, "4.3.0 Addresses can't be looked up now, try again later.")
         })
     }
@@ -162,26 +180,22 @@ impl Session {
         if address.written.is_routed() {
             return Err(stranger());
         }
-        let own_domain = user.rsplit_once('@').map(|(_, domain)| domain.to_owned());
-        if address.name == user && (address.is_alias || address.domain() == own_domain) {
+        if address.name == user && address.is_whole() {
             return Ok(());
         }
+        let map = &self.snapshot.map;
         let domains = &self.snapshot.listener.service.settings.mail.domains;
         let (own, other) = (self.find(user).await?, self.find(&address.name).await?);
-        let log_in = |found: &Found, name: &str| {
-            let of = |entry: &Entry| entry.login.clone().unwrap_or_else(|| name.to_owned());
-            found.entry().map(|entry| (of(entry), entry.place.clone()))
+        // Who logs in by a bare name is known by it in our domains.
+        let is_bare = !user.contains('@') && address.name.rsplit_once('@').is_some_and(|(local, _)| local == user);
+        let is_same = address.name == user || (is_bare && address.is_of(domains)) || {
+            let log_in = |found: &Found, name: &str| {
+                let of = |entry: &Entry| entry.login.clone().unwrap_or_else(|| name.to_owned());
+                let backend = map.choose(name, found).ok().map(|(backend, _)| Arc::clone(&backend.name))?;
+                Some((of(found.entry()?), backend))
+            };
+            log_in(&own, user).is_some_and(|own| Some(own) == log_in(&other, &address.name))
         };
-        let is_same = address.name == user
-            || log_in(&own, user).is_some_and(|own| log_in(&other, &address.name).is_some_and(|other| own == other));
-        if is_same && address.is_ours(&self.snapshot.map, domains, &other) { Ok(()) } else { Err(stranger()) }
-    }
-
-    /// Tells the administrator of something that many messages may meet.
-    pub(super) fn report(&self, what: &'static str, fault: &str) {
-        if let Some(times) = self.shared.log.seldom(&format!("{} {what} {fault}", self.story.service)) {
-            let record = self.shared.log.record(Level::Error, self.story.service, what);
-            record.with("fault", fault).with("times", times).write();
-        }
+        if is_same && address.is_ours(map, domains, &other) { Ok(()) } else { Err(stranger()) }
     }
 }
