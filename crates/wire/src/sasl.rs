@@ -1,6 +1,8 @@
 //! The SASL mechanisms' messages (RFC 4422): PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login),
 //! OAUTHBEARER (RFC 7628), XOAUTH2 (as Google documents it) and EXTERNAL (RFC 4422, appendix A).
 
+use std::collections::VecDeque;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -121,6 +123,37 @@ pub fn messages(mechanism: Mechanism, login: &BackLogin, secret: &Secret) -> Vec
         // A user can be spoken for with a password or a token alone: none of these is ever chosen.
         Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Vec::new(),
     }
+}
+
+/// The lines of an exchange that AUTH begins (RFC 4954, RFC 5034): with its first message in the first of them where that
+/// `is_inline`, and no longer than it may be.
+pub(crate) fn auth_lines(
+    mechanism: Mechanism,
+    login: &BackLogin,
+    secret: &Secret,
+    is_inline: bool,
+    line_bytes_max: usize,
+) -> VecDeque<Secret> {
+    let name = mechanism.name().as_bytes();
+    let mut messages: VecDeque<_> = messages(mechanism, login, secret).iter().map(encode_secret).collect();
+    let mut lines = VecDeque::new();
+    let fits = |message: &Secret| name.len() + message.expose().len() + 8 <= line_bytes_max;
+    match messages.pop_front() {
+        Some(first) if is_inline && fits(&first) => lines.push_back(line(&[b"AUTH ", name, b" ", first.expose()])),
+        first => {
+            lines.push_back(line(&[b"AUTH ", name]));
+            lines.extend(first.iter().map(|message| line(&[message.expose()])));
+        }
+    }
+    lines.extend(messages.iter().map(|message| line(&[message.expose()])));
+    lines
+}
+
+/// One line, made in one piece so that no copy of a secret is left behind.
+pub(crate) fn line(words: &[&[u8]]) -> Secret {
+    let mut pieces = words.to_vec();
+    pieces.push(b"\r\n");
+    Secret::new(pieces.concat())
 }
 
 /// What a client is told, in base64, whose token is refused (RFC 7628, section 3.2.2).

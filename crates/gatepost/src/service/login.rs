@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_wire::smtp::Receiver;
-use gatepost_wire::{Carry, Event, Front, FrontSetup, Introduction, Mechanism, Outcome, Proof, Refusal, Step};
+use gatepost_wire::{Carry, Event, Front, FrontSetup, Introduction, Mechanism, Offers, Outcome, Proof, Refusal, Step};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -14,7 +14,7 @@ use super::listener;
 use super::relay::Relay;
 use super::resolve::Place;
 use super::{Established, Session};
-use crate::backend::{Aim, Client, Connected, Failure, Purpose};
+use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
 use crate::config::{self, Level, Senders};
 use crate::defence::{Attempt, Consequence, Stopped};
 use crate::ledger::Slots;
@@ -28,6 +28,16 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 
 /// How often a log-in that waits for others looks whether they have ended.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is wanted of a back end, and for whom.
+pub(super) struct Wanted<'a> {
+    pub(super) user: &'a str,
+    pub(super) aim: Aim<'a>,
+    pub(super) introduction: &'a Introduction,
+    /// The client's name in the DNS, where that is known to be its own.
+    pub(super) name: Option<&'a str>,
+    pub(super) deadline: Instant,
+}
 
 /// Builds a protocol's front.
 pub(super) type Build = fn(FrontSetup) -> Box<dyn Front>;
@@ -112,17 +122,21 @@ impl Session {
     /// What the front of a new conversation must know. Of one before it, in clear, nothing but counts remains.
     fn front_setup(&self, carry: Carry) -> FrontSetup {
         let listener = &self.snapshot.listener;
+        let config::Service { protocol, senders, .. } = listener.service.settings;
+        let offers = self.snapshot.map.offers(protocol);
+        let offers = if senders == Senders::Own { Receiver::carries(protocol, offers) } else { offers };
+        self.setup(offers, carry)
+    }
+
+    /// What a state machine towards this client must know to begin, where so much may be promised.
+    pub(super) fn setup(&self, offers: Offers, carry: Carry) -> FrontSetup {
         let client = listener::Client {
             address: self.address,
             is_secured: self.client.tls_facts().is_some(),
             has_certificate: self.client.peer_certificate().is_some(),
             can_bind: self.can_bind(),
         };
-        let trace = self.shared.log.wants(Level::Protocol);
-        let config::Service { protocol, senders, .. } = listener.service.settings;
-        let offers = self.snapshot.map.offers(protocol);
-        let offers = if senders == Senders::Own { Receiver::carries(protocol, offers) } else { offers };
-        listener.front(&client, offers, carry, trace)
+        self.snapshot.listener.front(&client, offers, carry, self.shared.log.wants(Level::Protocol))
     }
 
     /// At level `protocol` the log shows the conversation.
@@ -133,7 +147,12 @@ impl Session {
         // With challenges, who reads the log could try passwords at leisure.
         let is_challenge = matches!(progress, Progress::Dared(_) | Progress::Agreed(_));
         let said = if is_challenge { "[struck out]".into() } else { String::from_utf8_lossy(out) };
-        let lines = front.take_trace().into_iter().map(|line| format!("C: {line}"));
+        self.tell_talk(front.take_trace(), &said);
+    }
+
+    /// Logs what a client said, as far as that may be seen, and what it was told.
+    pub(super) fn tell_talk(&self, heard: Vec<String>, said: &str) {
+        let lines = heard.into_iter().map(|line| format!("C: {line}"));
         for line in lines.chain(said.lines().map(|line| format!("S: {line}"))) {
             self.story.tell_line(&self.shared.log, "client", line);
         }
@@ -281,6 +300,30 @@ impl Session {
         tokio::time::sleep_until((asked + time).min(self.deadline - ANSWER_MARGIN)).await;
     }
 
+    /// Does at a back end what is wanted of it, on behalf of this client.
+    pub(super) async fn reach(&self, backend: &Backend, wanted: Wanted<'_>) -> Result<Connected, Failure> {
+        let Wanted { user, aim, introduction, name, deadline } = wanted;
+        let service = &self.snapshot.listener.service;
+        let tell = |line| self.story.tell_line(&self.shared.log, "back end", line);
+        let purpose = Purpose {
+            protocol: service.settings.protocol,
+            user,
+            aim,
+            client: Client {
+                address: self.address,
+                local: self.local,
+                session: self.story.session.as_str(),
+                name,
+                introduction,
+            },
+            own_greeting: &service.greeting(),
+            own_listeners: &self.snapshot.own_listeners,
+            deadline,
+            tell: self.shared.log.wants(Level::Protocol).then_some(&tell),
+        };
+        backend.log_in(&purpose).await
+    }
+
     /// Logs in at the back end.
     async fn connect(
         &mut self,
@@ -292,28 +335,11 @@ impl Session {
         let Place { backend, login, password, expires } = place;
         let other = password.map(|password| Proof::Password(password.0.duplicate()));
         self.story.backend = Some(Arc::clone(&backend.name));
-        let greeting = self.snapshot.listener.service.greeting();
-        let trace = self.shared.log.wants(Level::Protocol);
-        let tell = |line| self.story.tell_line(&self.shared.log, "back end", line);
-        let purpose = Purpose {
-            protocol: self.snapshot.listener.service.settings.protocol,
-            user: &login,
-            aim: Aim::LogIn(other.as_ref().or(proof)),
-            client: Client {
-                address: self.address,
-                local: self.local,
-                session: self.story.session.as_str(),
-                name: None,
-                introduction,
-            },
-            own_greeting: &greeting,
-            own_listeners: &self.snapshot.own_listeners,
-            deadline: self.deadline,
-            tell: trace.then_some(&tell),
-        };
+        let aim = Aim::LogIn(other.as_ref().or(proof));
+        let wanted = Wanted { user: &login, aim, introduction, name: None, deadline: self.deadline };
         let mut stopping = self.shared.stopping.clone();
         let logged_in = tokio::select! {
-            logged_in = backend.log_in(&purpose) => logged_in,
+            logged_in = self.reach(&backend, wanted) => logged_in,
             () = self.client.connection().broken() => return Err(Denied::Left),
             _ = stopping.wait_for(|stopping| *stopping) => {
                 return Err(Denied::Fault(Refusal::ShuttingDown, "Gatepost is stopping".into()));

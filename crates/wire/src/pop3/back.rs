@@ -120,27 +120,13 @@ impl Back {
             way => self.capabilities.is_some() && self.takes("SASL", Some(way.name())),
         };
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let mut pieces = VecDeque::new();
-        if mechanism == Mechanism::Command {
-            pieces.push_back(line(&[b"USER ", login.user.as_bytes()]));
-            pieces.push_back(line(&[b"PASS ", secret.expose()]));
+        let mut pieces = if mechanism == Mechanism::Command {
+            [sasl::line(&[b"USER ", login.user.as_bytes()]), sasl::line(&[b"PASS ", secret.expose()])].into()
         } else {
-            let messages = sasl::messages(mechanism, login, secret);
-            let mut messages: VecDeque<_> = messages.iter().map(sasl::encode_secret).collect();
-            let name = mechanism.name().as_bytes();
-            // Exchange Online wants tokens in a line of their own, and no line may be longer than this.
-            let is_short = |message: &Secret| name.len() + message.expose().len() + 8 <= POP3_AUTH_LINE_BYTES_MAX;
-            match messages.pop_front() {
-                Some(first) if mechanism == Mechanism::Plain && is_short(&first) => {
-                    pieces.push_back(line(&[b"AUTH ", name, b" ", first.expose()]));
-                }
-                first => {
-                    pieces.push_back(line(&[b"AUTH ", name]));
-                    pieces.extend(first.iter().map(|message| line(&[message.expose()])));
-                }
-            }
-            pieces.extend(messages.iter().map(|message| line(&[message.expose()])));
-        }
+            // Exchange Online wants tokens in a line of their own.
+            let is_inline = mechanism == Mechanism::Plain;
+            sasl::auth_lines(mechanism, login, secret, is_inline, POP3_AUTH_LINE_BYTES_MAX)
+        };
         if let Some(first) = pieces.pop_front() {
             out.extend_from_slice(first.expose());
         }
@@ -275,13 +261,6 @@ fn split(line: &[u8]) -> Option<(Word, &[u8])> {
         [b' ', text @ ..] => Some((word, text)),
         _ => None,
     }
-}
-
-/// One line, made in one piece so that no copy of a secret is left behind.
-fn line(words: &[&[u8]]) -> Secret {
-    let mut pieces = words.to_vec();
-    pieces.push(b"\r\n");
-    Secret::new(pieces.concat())
 }
 
 fn has_code(text: &[u8], code: &str) -> bool {

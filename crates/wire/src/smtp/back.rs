@@ -157,22 +157,9 @@ impl Back {
         let offered = self.extension("AUTH").unwrap_or_default();
         let takes = |way: Mechanism| offered.split(' ').any(|name| name == way.name());
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let name = mechanism.name().as_bytes();
-        let messages = sasl::messages(mechanism, login, secret);
-        let mut messages: VecDeque<_> = messages.iter().map(sasl::encode_secret).collect();
-        let is_short = |message: &Secret| name.len() + message.expose().len() + 8 <= SMTP_LINE_BYTES_MAX;
-        let mut pieces = VecDeque::new();
-        match messages.pop_front() {
-            // LOGIN's first word is the server's.
-            Some(first) if mechanism != Mechanism::Login && is_short(&first) => {
-                pieces.push_back(line(&[b"AUTH ", name, b" ", first.expose()]));
-            }
-            first => {
-                pieces.push_back(line(&[b"AUTH ", name]));
-                pieces.extend(first.iter().map(|message| line(&[message.expose()])));
-            }
-        }
-        pieces.extend(messages.iter().map(|message| line(&[message.expose()])));
+        // LOGIN's first word is the server's.
+        let is_inline = mechanism != Mechanism::Login;
+        let mut pieces = sasl::auth_lines(mechanism, login, secret, is_inline, SMTP_LINE_BYTES_MAX);
         if let Some(first) = pieces.pop_front() {
             out.extend_from_slice(first.expose());
         }
@@ -304,11 +291,4 @@ fn xtext(text: &str) -> String {
         _ => char::from(byte).to_string(),
     };
     text.bytes().map(encode).collect()
-}
-
-/// One line, made in one piece so that no copy of a secret is left behind.
-fn line(words: &[&[u8]]) -> Secret {
-    let mut pieces = words.to_vec();
-    pieces.push(b"\r\n");
-    Secret::new(pieces.concat())
 }

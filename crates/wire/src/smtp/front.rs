@@ -1,6 +1,6 @@
 //! The state machine towards a client that submits mail.
 
-use super::{SUBMISSION, bye, extensions, hello_name, passed_counts, say, say_lines, words};
+use super::{SUBMISSION, bye, extensions, hello_name, passed_counts, say, say_lines, starttls, words};
 use crate::conversation::{Client, FrontGrammar};
 use crate::exchange::Exchange;
 use crate::frame::Framer;
@@ -105,14 +105,12 @@ impl FrontGrammar for Front {
         match word.as_slice() {
             b"EHLO" => self.hello(true, argument, out),
             b"HELO" => self.hello(false, argument, out),
-            b"STARTTLS" if !argument.is_empty() => self.wrong("501 5.5.4 This command takes no argument.", out),
-            b"STARTTLS" => match self.client.setup.tls {
-                ClientTls::Offered => {
-                    say(out, "220 2.0.0 Begin TLS negotiation now.");
+            b"STARTTLS" => match starttls(self.client.setup.tls, argument) {
+                Ok(text) => {
+                    say(out, text);
                     Step::StartTls
                 }
-                ClientTls::Up => self.wrong("503 5.5.1 TLS is already active.", out),
-                ClientTls::Never => self.wrong("502 5.5.1 TLS is not available here.", out),
+                Err(text) => self.wrong(text, out),
             },
             b"AUTH" => self.auth(argument, out),
             b"NOOP" | b"RSET" => {

@@ -16,7 +16,7 @@ pub use receiver::{Event, Receiver, Step};
 pub use reply::{Replies, Reply};
 
 use crate::limits::HELO_BYTES_MAX;
-use crate::protocols::{BackSetup, Course, Inband, Offers, Protocol, Refusal};
+use crate::protocols::{BackSetup, ClientTls, Course, Inband, Offers, Protocol, Refusal};
 
 /// Submission's row in the table.
 pub(crate) const SUBMISSION: Protocol = Protocol {
@@ -151,6 +151,16 @@ fn bye(refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
         _ => "4.7.0",
     };
     say(out, &format!("421 {status} {}", text.unwrap_or(own)));
+}
+
+/// What is said to STARTTLS: that it may begin, or why not.
+fn starttls(tls: ClientTls, argument: &[u8]) -> Result<&'static str, &'static str> {
+    match tls {
+        _ if !argument.is_empty() => Err("501 5.5.4 This command takes no argument."),
+        ClientTls::Offered => Ok("220 2.0.0 Begin TLS negotiation now."),
+        ClientTls::Up => Err("503 5.5.1 TLS is already active."),
+        ClientTls::Never => Err("502 5.5.1 TLS is not available here."),
+    }
 }
 
 /// What a client calls itself, if it is one word.

@@ -5,7 +5,7 @@
 //! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
 
 use super::envelope::{Path, is_domain};
-use super::{Dialect, Reply, SIZE, bye, hello_name, say, say_lines};
+use super::{Dialect, Reply, SIZE, bye, hello_name, say, say_lines, starttls};
 use crate::conversation::{Client, Line};
 use crate::frame::{Framer, is_http};
 use crate::limits::{LINE_BYTES_MAX, RECIPIENTS_MAX};
@@ -221,14 +221,12 @@ impl Receiver {
             b"LHLO" if is_lmtp => self.hello(true, argument, out),
             // Who logged in before TLS could be somebody else than who speaks under it (RFC 3207, section 4.2).
             b"STARTTLS" if self.is_submission => self.wrong("503 5.5.1 You are logged in.", out),
-            b"STARTTLS" if !argument.is_empty() => self.wrong("501 5.5.4 This command takes no argument.", out),
-            b"STARTTLS" => match self.client.setup.tls {
-                ClientTls::Offered => {
-                    say(out, "220 2.0.0 Begin TLS negotiation now.");
+            b"STARTTLS" => match starttls(self.client.setup.tls, argument) {
+                Ok(text) => {
+                    say(out, text);
                     Step::StartTls
                 }
-                ClientTls::Up => self.wrong("503 5.5.1 TLS is already active.", out),
-                ClientTls::Never => self.wrong("502 5.5.1 TLS is not available here.", out),
+                Err(text) => self.wrong(text, out),
             },
             b"MAIL" => self.mail(argument, out),
             b"RCPT" => self.recipient(argument, out),

@@ -16,9 +16,9 @@ use gatepost_wire::smtp::{Content, Dialect, Event, Mailbox, Path, Receiver, Repl
 use gatepost_wire::{Carry, Introduction, Outcome, Refusal};
 use tokio::time::{Instant, timeout_at};
 
-use super::login::{Farewell, Received};
-use super::{Session, listener};
-use crate::backend::{Aim, Backend, Client, Connected, Purpose};
+use super::Session;
+use super::login::{Farewell, Received, Wanted};
+use crate::backend::{Aim, Backend, Connected};
 use crate::config::{Level, Senders};
 use crate::story::Ended;
 use delivery::{COMMAND_TIME, Delivery};
@@ -100,16 +100,8 @@ impl Session {
     }
 
     fn receiver_setup(&self, carry: Carry) -> gatepost_wire::FrontSetup {
-        let listener = &self.snapshot.listener;
-        let client = listener::Client {
-            address: self.address,
-            is_secured: self.client.tls_facts().is_some(),
-            has_certificate: self.client.peer_certificate().is_some(),
-            can_bind: false,
-        };
-        let protocol = listener.service.settings.protocol;
-        let offers = Receiver::carries(protocol, self.snapshot.map.offers(protocol));
-        listener.front(&client, offers, carry, self.shared.log.wants(Level::Protocol))
+        let protocol = self.snapshot.listener.service.settings.protocol;
+        self.setup(Receiver::carries(protocol, self.snapshot.map.offers(protocol)), carry)
     }
 }
 
@@ -226,13 +218,8 @@ impl<'s> Mail<'s> {
 
     /// At level `protocol` the log shows the conversation.
     fn trace(&mut self) {
-        let log = &self.session.shared.log;
-        if log.wants(Level::Protocol) {
-            let said = String::from_utf8_lossy(&self.out).into_owned();
-            let lines = self.receiver.take_trace().into_iter().map(|line| format!("C: {line}"));
-            for line in lines.chain(said.lines().map(|line| format!("S: {line}"))) {
-                self.session.story.tell_line(log, "client", line);
-            }
+        if self.session.shared.log.wants(Level::Protocol) {
+            self.session.tell_talk(self.receiver.take_trace(), &String::from_utf8_lossy(&self.out));
         }
     }
 
@@ -350,34 +337,16 @@ impl<'s> Mail<'s> {
         };
         let session = &mut *self.session;
         session.story.backend = Some(Arc::clone(&backend.name));
-        let service = &session.snapshot.listener.service;
-        let (greeting, protocol) = (service.greeting(), service.settings.protocol);
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
-        let trace = session.shared.log.wants(Level::Protocol);
-        let tell = |line| session.story.tell_line(&session.shared.log, "back end", line);
         let user = path.mailbox.as_ref().map(Mailbox::name).unwrap_or_default();
-        let purpose = Purpose {
-            protocol,
-            user: &user,
-            aim: Aim::Deliver,
-            client: Client {
-                address: session.address,
-                local: session.local,
-                session: session.story.session.as_str(),
-                name: self.client.name.as_deref(),
-                introduction: &introduction,
-            },
-            own_greeting: &greeting,
-            own_listeners: &session.snapshot.own_listeners,
-            deadline,
-            tell: trace.then_some(&tell),
-        };
-        match backend.log_in(&purpose).await {
+        let name = self.client.name.as_deref();
+        let wanted = Wanted { user: &user, aim: Aim::Deliver, introduction: &introduction, name, deadline };
+        match session.reach(backend, wanted).await {
             Ok(connected) => {
                 session.story.host = Some(connected.host);
                 session.story.backend_tls = connected.tls;
-                let dialect = backend.dialect(protocol);
+                let dialect = backend.dialect(session.snapshot.listener.service.settings.protocol);
                 Ok(Leg::new(Arc::clone(&backend.name), dialect, connected, room))
             }
             Err(failure) => {
