@@ -188,13 +188,7 @@ impl Stream {
     pub(crate) async fn read(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             Scratch::with(|Scratch { incoming, outgoing }| {
-                let count = match ready!(self.poll_receive(cx, READ_BYTES_MIN, incoming, outgoing))? {
-                    Received::Bytes(bytes) => {
-                        into.extend_from_slice(bytes);
-                        bytes.len()
-                    }
-                    Received::End => 0,
-                };
+                let count = ready!(self.poll_read(cx, READ_BYTES_MIN, into, incoming, outgoing))?;
                 incoming.received[..count].zeroize();
                 // What lies behind its length is mail that was relayed: wiping that too would cost more than the log-in.
                 incoming.plain.as_mut_slice().zeroize();
@@ -203,6 +197,31 @@ impl Stream {
             })
         })
         .await
+    }
+
+    /// As [`Stream::read`], for mail, which is no secret of that kind and comes in large pieces.
+    pub(crate) async fn read_mail(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            Scratch::with(|Scratch { incoming, outgoing }| self.poll_read(cx, READ_BYTES_MAX, into, incoming, outgoing))
+        })
+        .await
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        into: &mut Vec<u8>,
+        incoming: &mut Incoming,
+        outgoing: &mut Outgoing,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(match ready!(self.poll_receive(cx, most, incoming, outgoing))? {
+            Received::Bytes(bytes) => {
+                into.extend_from_slice(bytes);
+                bytes.len()
+            }
+            Received::End => 0,
+        }))
     }
 
     /// Sends all of `bytes`.

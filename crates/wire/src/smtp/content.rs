@@ -43,8 +43,7 @@ impl Content {
         let mut taken = 0;
         while taken < piece.len() && self.at != At::End {
             if self.at == At::Text {
-                let ends = |&b: &u8| b == b'\r' || b == b'\n';
-                taken += piece[taken..].iter().position(ends).unwrap_or(piece.len() - taken);
+                taken += memchr::memchr2(b'\r', b'\n', &piece[taken..]).unwrap_or(piece.len() - taken);
                 if taken == piece.len() {
                     break;
                 }

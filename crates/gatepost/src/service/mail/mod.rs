@@ -421,7 +421,7 @@ impl<'s> Mail<'s> {
             bytes.clear();
             let latest = since + SILENCE_TIME + Duration::from_secs(size / CONTENT_BYTES_PER_SECOND_MIN);
             let deadline = latest.min(Instant::now() + SILENCE_TIME);
-            match timeout_at(deadline, self.session.client.read(&mut bytes)).await {
+            match timeout_at(deadline, self.session.client.read_mail(&mut bytes)).await {
                 Ok(Ok(count)) if count > 0 => {}
                 // Without an end, no back end takes it for a message.
                 Ok(Ok(_)) => return Err(Ended::Gone("closed by the client within a message".into())),
