@@ -19,15 +19,14 @@ use crate::world::World;
 /// Prints the steps; an error where the user could not log in.
 pub(super) fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure> {
     let mut steps = Steps::default();
-    let possible = super::block_on(walk(path, user, &mut steps))?;
-    steps.say(
-        "result",
-        if possible {
-            "with the right password, this user can log in"
-        } else {
-            "this user can't log in, or gets no mail"
-        },
-    );
+    let Verdict { possible, only_mail } = super::block_on(walk(path, user, &mut steps))?;
+    let result = match (possible, only_mail) {
+        (true, true) => "mail for this user is taken",
+        (true, false) => "with the right password, this user can log in",
+        (false, true) => "mail for this user is not taken",
+        (false, false) => "this user can't log in, or gets no mail",
+    };
+    steps.say("result", result);
     if json {
         let list: Vec<_> = steps.0.iter().map(|(step, text)| json!({ "step": step, "text": text })).collect();
         say_line!("{}", json!({ "explain": list, "user": user, "possible": possible }));
@@ -35,6 +34,12 @@ pub(super) fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure
         steps.0.iter().for_each(|(step, text)| say_line!("{step:<10} {text}"));
     }
     if possible { Ok(()) } else { Err(Failure::Silent) }
+}
+
+/// Whether all would go well, and whether mail is all that there is to it.
+struct Verdict {
+    possible: bool,
+    only_mail: bool,
 }
 
 #[derive(Default)]
@@ -48,27 +53,29 @@ impl Steps {
     }
 }
 
-async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<bool, Failure> {
+async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<Verdict, Failure> {
     let Loaded { config, mut warnings, .. } = config::load(path)?;
     let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
     let world = World::build(config, &log, &super::here(), &Arc::default(), &mut warnings)?;
     let Some(user) = sasl::user_name(user.as_bytes()) else {
         steps.say("name", "refused: a name is not empty, at most 512 bytes long and without control characters");
-        return Ok(false);
+        return Ok(Verdict { possible: false, only_mail: false });
     };
-    let mut is_possible = true;
+    let mut possible = true;
+    let is_mail = |service: &Service| matches!(service.protocol.course, Course::Mail(_));
     for service in &world.config.services {
         for (name, listeners) in names(service, &user) {
             let everywhere = listeners.len() == service.listeners.len();
             let at = if everywhere { String::new() } else { format!(" at {}", listeners.join(", ")) };
-            let of_name = service.listeners.iter().map(|listener| &listener.names);
-            let of_name = of_name.into_iter().find(|names| names.canonical(&user) == name);
+            let mut of_listeners = service.listeners.iter().map(|listener| &listener.names);
+            let of_name = of_listeners.find(|names| names.canonical(&user) == name);
             let of_name = of_name.unwrap_or(&world.config.map.names);
-            steps.say("name", format!("{user:?} is looked up, logged and logged in as {name:?}{at}"));
-            is_possible &= explain_service(&world, service, (&user, &name), of_name, steps).await;
+            let what = if is_mail(service) { "looked up" } else { "looked up, logged and logged in" };
+            steps.say("name", format!("{user:?} is {what} as {name:?}{at}"));
+            possible &= explain_service(&world, service, (&user, &name), of_name, steps).await;
         }
     }
-    Ok(is_possible)
+    Ok(Verdict { possible, only_mail: world.config.services.iter().all(is_mail) })
 }
 
 /// What a service's listeners make of a name, each with those that make the same of it.
