@@ -170,12 +170,13 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
     }
     let config::Service { protocol, senders, .. } = session.snapshot.listener.service.settings;
     let ended = match protocol.course {
-        Course::Mail(dialect) => session.take_mail(dialect).await,
+        // In boxes of their own, so that log-ins have no room for them.
+        Course::Mail(dialect) => Box::pin(session.take_mail(dialect)).await,
         Course::LogIn(build) | Course::Submission(build) => match session.log_in(build).await {
             Ok((connected, farewell)) if senders == Senders::Any => {
                 return session.hand_over(connected, &farewell, (slots, permit));
             }
-            Ok((connected, farewell)) => session.submit(connected, farewell).await,
+            Ok((connected, farewell)) => Box::pin(session.submit(connected, farewell)).await,
             Err(ended) => ended,
         },
     };
