@@ -29,41 +29,23 @@ struct Task {
     peers: &'static [&'static str],
 }
 
-const LOG_IN_PEERS: &[&str] = &["gatepost", "haproxy", "nginx", "dovecot"];
-const MAIL_PEERS: &[&str] = &["gatepost", "haproxy", "nginx", "postfix"];
-
 static TASKS: [Task; 5] = [
-    Task {
-        name: "POP3 log-ins",
-        service: "pop3",
-        words: &["logins", "--protocol", "pop3", "--concurrency", "8"],
-        peers: LOG_IN_PEERS,
-    },
-    Task {
-        name: "submission log-ins",
-        service: "submission",
-        words: &["logins", "--protocol", "submission", "--concurrency", "8"],
-        peers: LOG_IN_PEERS,
-    },
-    Task {
-        name: "messages of 4 KiB, one a connection",
-        service: "smtp",
-        words: &["deliver", "--size", "4096", "--each", "1"],
-        peers: MAIL_PEERS,
-    },
-    Task {
-        name: "messages of 4 KiB, 20 a connection",
-        service: "smtp",
-        words: &["deliver", "--size", "4096", "--each", "20"],
-        peers: MAIL_PEERS,
-    },
-    Task {
-        name: "messages of 1 MiB, 20 a connection",
-        service: "smtp",
-        words: &["deliver", "--size", "1048576", "--each", "20"],
-        peers: MAIL_PEERS,
-    },
+    Task::log_ins("POP3 log-ins", "pop3", &["logins", "--protocol", "pop3", "--concurrency", "8"]),
+    Task::log_ins("submission log-ins", "submission", &["logins", "--protocol", "submission", "--concurrency", "8"]),
+    Task::mail("messages of 4 KiB, one a connection", &["deliver", "--size", "4096", "--each", "1"]),
+    Task::mail("messages of 4 KiB, 20 a connection", &["deliver", "--size", "4096", "--each", "20"]),
+    Task::mail("messages of 1 MiB, 20 a connection", &["deliver", "--size", "1048576", "--each", "20"]),
 ];
+
+impl Task {
+    const fn log_ins(name: &'static str, service: &'static str, words: &'static [&'static str]) -> Self {
+        Self { name, service, words, peers: &["gatepost", "haproxy", "nginx", "dovecot"] }
+    }
+
+    const fn mail(name: &'static str, words: &'static [&'static str]) -> Self {
+        Self { name, service: "smtp", words, peers: &["gatepost", "haproxy", "nginx", "postfix"] }
+    }
+}
 
 /// A running proxy.
 struct Subject {
