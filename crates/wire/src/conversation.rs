@@ -70,8 +70,9 @@ impl Talk {
         self.trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Whether something came behind what was read last: an attacker could have placed it there.
-    pub(crate) fn has_more(&mut self) -> bool {
+    /// Throws away what came behind what was read last, and tells whether anything did: an attacker could have placed
+    /// it there.
+    pub(crate) fn discard_rest(&mut self) -> bool {
         !self.framer.take_rest().is_empty()
     }
 }

@@ -119,7 +119,7 @@ impl Back {
             State::StartTls if expected(TAG_STARTTLS) && status == Status::Ok => {
                 self.state = State::Securing;
                 self.capabilities = None;
-                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
             State::StartTls if expected(TAG_STARTTLS) => BackStep::Fault(BackFault::NoStartTls),
             State::Capability if expected(TAG_CAPABILITY) && self.capabilities.is_some() => self.go_on_when_known(out),

@@ -218,7 +218,7 @@ impl BackGrammar for Back {
             (State::Greeting, _) => BackStep::Fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))),
             (State::StartTls, Word::Ok) => {
                 self.state = State::Securing;
-                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
             (State::StartTls, _) => BackStep::Fault(BackFault::NoStartTls),
             (State::Capabilities(_), Word::Ok) => {

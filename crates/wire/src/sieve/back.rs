@@ -190,7 +190,7 @@ impl BackGrammar for Back {
             (State::StartTls, Word::Ok) => {
                 self.state = State::Securing;
                 self.capabilities.clear();
-                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
             (State::StartTls, Word::No) => BackStep::Fault(BackFault::NoStartTls),
             // Whether or not it believes us.

@@ -248,7 +248,7 @@ impl BackGrammar for Back {
             State::StartTls if is_good => {
                 self.state = State::Securing;
                 self.extensions.clear();
-                if self.talk.has_more() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
             }
             State::StartTls => BackStep::Fault(BackFault::NoStartTls),
             State::Hello(stage) if is_good => self.greeted(stage, reply, out),

@@ -381,7 +381,7 @@ impl Receiver {
                 say(out, &format!("{code} 5.5.1 No valid recipients."));
                 Step::Read
             }
-            Some(_) if self.client.talk.has_more() => {
+            Some(_) if self.client.talk.discard_rest() => {
                 // Should the content be refused, it would be read as commands.
                 end(Refusal::Misbehaved, Some("You talk before it is your turn."), out)
             }
