@@ -235,7 +235,7 @@ impl BackGrammar for Back {
             }
             Err(what) => return BackStep::Fault(BackFault::Protocol(what)),
         };
-        let is_good = matches!(reply.code, 200..=299);
+        let is_good = reply.is_good();
         match std::mem::replace(&mut self.state, State::Over) {
             State::Leaving => BackStep::Done(self.farewell()),
             State::Greeting if reply.code == 220 && self.is_own(&reply) => BackStep::Fault(BackFault::Loop),
