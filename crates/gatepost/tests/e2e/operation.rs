@@ -182,7 +182,8 @@ fn threads_come_with_the_work_and_go_with_it() {
     assert_eq!(workers(&gatepost), 1);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        // So many that the worker always has some of them waiting, however little of the processor the clients get.
+        for _ in 0..16 {
             scope.spawn(|| {
                 // TLS handshakes are the hardest work there is.
                 while !stop.load(Ordering::SeqCst) {
