@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config;
+use crate::config::{self, Network};
 use crate::ledger::bucket;
 use crate::sliding::Sliding;
 
@@ -167,6 +167,33 @@ impl Defence {
         })
     }
 
+    /// Addresses that are banned, and for how long yet.
+    pub(crate) fn banned(&self, now: Instant) -> Vec<(IpAddr, Duration)> {
+        let guard = self.lock();
+        let counted = guard.iter().flat_map(|state| state.counted.iter());
+        let banned = counted.filter_map(|(key, counter)| match key {
+            Key::Address(address) => Some((*address, counter.banned_until?.checked_duration_since(now)?)),
+            Key::User(_) | Key::Pair(..) => None,
+        });
+        banned.collect()
+    }
+
+    /// Lifts the bans of addresses in `network`, and forgets what was held against them; how many there were.
+    pub(crate) fn pardon(&self, network: &Network, now: Instant) -> usize {
+        let banned = self.banned(now);
+        let mut guard = self.lock();
+        let Some(state) = guard.as_mut() else { return 0 };
+        let pardoned = banned.iter().filter(|(address, _)| network.contains(*address));
+        pardoned
+            .filter(|(address, _)| {
+                let counter = state.counted.get_mut(&Key::Address(*address));
+                counter
+                    .map(|mut counter| *counter = Counter { pending: counter.pending, ..Counter::new(now) })
+                    .is_some()
+            })
+            .count()
+    }
+
     /// A keyed hash of what a client showed.
     pub(crate) fn tag(&self, shown: &[u8]) -> u64 {
         self.hasher.hash_one(shown)
@@ -319,7 +346,13 @@ mod tests {
         assert!(bed.defence.bans(&bed.settings, "10.0.0.1".parse().expect("an address"), bed.start));
         assert!(bed.begin("10.0.0.2", "user10", 10).is_ok(), "another address");
         assert!(bed.begin("10.0.0.1", "user10", 3500).is_err(), "an hour is not over");
+        let banned = bed.defence.banned(bed.start);
+        assert_eq!(banned.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>(), ["10.0.0.1"]);
         assert!(bed.begin("10.0.0.1", "user10", 3700).is_ok());
+        (0..10).for_each(|n| assert!(bed.guess("10.0.0.3", &format!("user{n}"), 1).is_ok()));
+        assert_eq!(bed.guess("10.0.0.3", "user11", 2), Err(Stopped::Address));
+        assert_eq!(bed.defence.pardon(&config::Network::parse("10.0.0.0/30").expect("a network"), bed.start), 1);
+        assert!(bed.guess("10.0.0.3", "user11", 2).is_ok(), "it is pardoned");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod ledger;
 mod log;
 mod map;
 mod net;
+mod overrides;
 mod rendezvous;
 mod secret_file;
 mod service;

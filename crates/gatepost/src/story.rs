@@ -29,8 +29,8 @@ pub(crate) struct Story {
     pub(crate) tls: Option<TlsFacts>,
     pub(crate) backend_tls: Option<TlsFacts>,
     pub(crate) took: Took,
-    started: Instant,
-    is_logged_in: bool,
+    pub(crate) started: Instant,
+    pub(crate) is_logged_in: bool,
 }
 
 /// How long each stage took; `None`: it was not reached.
@@ -157,12 +157,14 @@ impl Story {
             .write();
     }
 
-    /// A line of the conversation, at level `protocol`.
-    pub(crate) fn tell_line(&self, log: &Logger, with: &'static str, line: String) {
-        log.record(Level::Protocol, self.service, line)
-            .with("with", with)
-            .with("session", Field::Name(self.session.as_str().to_owned()))
-            .write();
+    /// A line of the conversation: at level `protocol`, or because the user is followed.
+    pub(crate) fn tell_line(&self, log: &Logger, is_followed: bool, with: &'static str, line: String) {
+        let record = if is_followed {
+            log.followed_record(self.service, line)
+        } else {
+            log.record(Level::Protocol, self.service, line)
+        };
+        record.with("with", with).with("session", Field::Name(self.session.as_str().to_owned())).write();
     }
 
     /// Somebody guesses, or seems to.

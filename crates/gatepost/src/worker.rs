@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::RuntimeMetrics;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, oneshot};
 
 use crate::config::{Level, Threads};
-use crate::service::idle::Wheel;
+use crate::service::idle::{Present, Wheel};
 use crate::service::{Arrival, Shared, serve};
 
 /// The worker that also accepts connections, and so is always there.
@@ -56,6 +56,7 @@ enum Order {
     Serve(Counted, Box<Arrival>),
     Run(Job),
     Drain { count: usize, all: bool },
+    Present(oneshot::Sender<Vec<Present>>),
 }
 
 /// Something else that runs on a worker's thread.
@@ -139,6 +140,25 @@ impl Workers {
     /// Sessions of all workers.
     pub(crate) fn sessions(&self) -> usize {
         self.lock().workers.iter().map(|worker| worker.load.sessions()).sum()
+    }
+
+    /// Every session, as it is at this moment.
+    pub(crate) async fn present(&self) -> Vec<Present> {
+        let answers: Vec<_> = {
+            let state = self.lock();
+            let ask = |worker: &Arc<Worker>| {
+                let (reply, answer) = oneshot::channel();
+                let _ = worker.orders.send(Order::Present(reply));
+                answer
+            };
+            state.workers.iter().map(ask).collect()
+        };
+        let mut present = Vec::new();
+        for answer in answers {
+            // One that has just ended has nobody.
+            present.append(&mut answer.await.unwrap_or_default());
+        }
+        present
     }
 
     /// How many there are.
@@ -272,6 +292,7 @@ async fn work(mut orders: UnboundedReceiver<Order>, load: Arc<Load>, shared: Arc
                 Some(Order::Serve(counted, arrival)) => begin(counted, *arrival, &shared),
                 Some(Order::Run(job)) => drop(tokio::spawn(job)),
                 Some(Order::Drain { count, all }) => Wheel::drain(count, all),
+                Some(Order::Present(reply)) => drop(reply.send(Wheel::present())),
                 None => break,
             },
             () = load.begun.notified(), if !keeps_time => {

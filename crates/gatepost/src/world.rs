@@ -14,6 +14,7 @@ use crate::ledger::Scope;
 use crate::log::Logger;
 use crate::map::Map;
 use crate::net::tls::{self, Certificate};
+use crate::overrides::Overrides;
 use crate::secret_file;
 use crate::service::Snapshot;
 use crate::service::admit::Level;
@@ -31,6 +32,13 @@ pub(crate) struct World {
     defence: Option<Arc<config::Defence>>,
 }
 
+/// What outlasts worlds.
+#[derive(Clone, Default)]
+pub(crate) struct Lasting {
+    pub(crate) states: Arc<States>,
+    pub(crate) overrides: Arc<Overrides>,
+}
+
 impl World {
     /// Opens and reads everything that `config` names; every problem is found. Must run within the
     /// control plane's runtime, which the directories use.
@@ -38,12 +46,12 @@ impl World {
         config: Config,
         log: &Logger,
         checker: &Checker,
-        states: &Arc<States>,
+        lasting: &Lasting,
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let directories = open_directories(&config, log, warnings, &mut problems);
-        let backends = Backends::open(&config, states, warnings).unwrap_or_else(|found| {
+        let backends = Backends::open(&config, &lasting.states, &lasting.overrides, warnings).unwrap_or_else(|found| {
             problems.append(&mut found.into_vec());
             Backends::default()
         });
@@ -67,6 +75,11 @@ impl World {
     pub(crate) fn expiry_warnings(&self) -> Vec<Problem> {
         let now = SystemTime::now();
         self.certificates.iter().filter_map(|(files, certificate)| certificate.expiry_warning(files, now)).collect()
+    }
+
+    /// Certificates in use, with the files that they came from.
+    pub(crate) fn certificates(&self) -> &[(CertificateFiles, Certificate)] {
+        &self.certificates
     }
 
     /// The directory of that name.

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 14] = [
     &["map"],
     &["backend", "auth"],
     &["defence"],
-    &["ledger", "directory", "secret_file", "cache", "rendezvous", "sliding"],
+    &["ledger", "directory", "secret_file", "cache", "overrides", "rendezvous", "sliding"],
     &["net"],
     &["log"],
     &["config"],

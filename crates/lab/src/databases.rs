@@ -120,7 +120,7 @@ impl Database {
             DatabaseKind::Postgres => self.execute("postgres", "SELECT 1").is_ok(),
             DatabaseKind::MariaDb => self.execute("mysql", "SELECT 1").is_ok(),
         };
-        wait_for(answers).map_err(|()| format!("{} does not answer", program.display()))
+        wait_for(answers).map_err(|_| format!("{} does not answer", program.display()))
     }
 
     /// Runs statements as its administrator.

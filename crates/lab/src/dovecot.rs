@@ -143,7 +143,7 @@ impl Dovecot {
     /// Waits until its log holds `text`.
     pub fn wait_for_log(&self, text: &str) -> Result<()> {
         wait_for(|| self.log().contains(text))
-            .map_err(|()| format!("Dovecot's log never said {text:?}:\n{}", self.log()))
+            .map_err(|_| format!("Dovecot's log never said {text:?}:\n{}", self.log()))
     }
 
     /// The socket by which another server can have clients authenticated.
@@ -160,7 +160,7 @@ impl Dovecot {
     /// Waits until so many messages were delivered to a user, and gives them.
     pub fn wait_for_delivered(&self, user: &str, count: usize) -> Result<Vec<String>> {
         wait_for(|| self.delivered(user).len() >= count)
-            .map_err(|()| format!("{user} never had {count} messages:\n{}", self.log()))?;
+            .map_err(|_| format!("{user} never had {count} messages:\n{}", self.log()))?;
         Ok(self.delivered(user))
     }
 

@@ -61,7 +61,7 @@ impl Gatepost {
     /// Waits until its log holds `text`; gives the line.
     pub fn wait_for_log(&self, text: &str) -> Result<String> {
         let found = || self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
-        wait_for(|| found().is_some()).map_err(|()| format!("the log never said {text:?}:\n{}", self.log()))?;
+        wait_for(|| found().is_some()).map_err(|_| format!("the log never said {text:?}:\n{}", self.log()))?;
         Ok(found().unwrap_or_default())
     }
 
@@ -74,7 +74,7 @@ impl Gatepost {
         let before = answers(&self.log()).len();
         self.process.signal(Signal::HUP)?;
         let answer = || answers(&self.log()).get(before).cloned();
-        wait_for(|| answer().is_some()).map_err(|()| format!("no word of the reload:\n{}", self.log()))?;
+        wait_for(|| answer().is_some()).map_err(|_| format!("no word of the reload:\n{}", self.log()))?;
         Ok(answer().unwrap_or_default())
     }
 

@@ -20,7 +20,7 @@ pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox, give_away, identity
 pub use gatepost::Gatepost;
 pub use ports::{free_port, free_ports};
 pub use postfix::{Postfix, PostfixSetup};
-pub use process::{Process, Server, wait_for_port};
+pub use process::{Process, Server, wait_for, wait_for_port};
 pub use slapd::{LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Person, Slapd};
 
 /// What goes wrong here ends a test or the demonstration: a text for the person who started it.

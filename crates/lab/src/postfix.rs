@@ -79,8 +79,7 @@ impl Postfix {
 
     /// Waits until its log holds `text`.
     pub fn wait_for_log(&self, text: &str) -> Result<()> {
-        wait_for(|| self.log().contains(text))
-            .map_err(|()| format!("Postfix' log never said {text:?}:\n{}", self.log()))
+        wait_for(|| self.log().contains(text)).map_err(|_| format!("Postfix' log never said {text:?}:\n{}", self.log()))
     }
 
     /// The messages of a user, as they lie there.
@@ -92,7 +91,7 @@ impl Postfix {
     /// Waits until a user has so many messages, and gives them.
     pub fn wait_for_messages(&self, user: &str, count: usize) -> Result<Vec<String>> {
         wait_for(|| self.messages(user).len() >= count)
-            .map_err(|()| format!("{user} never had {count} messages:\n{}", self.log()))?;
+            .map_err(|_| format!("{user} never had {count} messages:\n{}", self.log()))?;
         Ok(self.messages(user))
     }
 }

@@ -140,11 +140,11 @@ impl Server {
 }
 
 /// Waits up to 20 seconds until `is_so`.
-pub(crate) fn wait_for(is_so: impl Fn() -> bool) -> std::result::Result<(), ()> {
+pub fn wait_for(is_so: impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         if Instant::now() > deadline {
-            return Err(());
+            return Err("not within 20 seconds".into());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -3,24 +3,64 @@
 //! Here belongs what turns a question into a command and its answer into bytes; what a command does is the control
 //! plane's business.
 
+pub(crate) mod answers;
 pub(crate) mod socket;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::Level;
+
 /// What can be asked of a running Gatepost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
 pub(crate) enum Command {
     /// How it is doing, in a few figures.
     Status,
+    /// Who is there.
+    Sessions(Whose),
+    /// To end sessions.
+    Kick(Whose),
     /// How each host of each back end is doing.
     Backends,
+    /// To send new log-ins elsewhere and have those there go, within so many seconds.
+    Drain { backend: String, over_seconds: u64 },
+    /// To take a back end out of service.
+    Maint { backend: String },
+    /// To take it into service again.
+    Ready { backend: String },
+    /// To have a user come to another back end from now on.
+    Move { user: String, backend: String },
+    /// Who may not connect.
+    Bans,
+    /// To keep a network out, for so many seconds or until it is lifted.
+    Ban { network: String, for_seconds: Option<u64> },
+    /// To let it in again.
+    Unban { network: String },
+    /// To log a user's conversations for so many seconds, whatever the level; 0: no more.
+    Trace { user: String, for_seconds: u64 },
+    /// Which certificates are in use, and until when they are good.
+    Certificates,
+    /// To log records of this level and heavier ones everywhere, until the next reload.
+    LogLevel { level: Level },
     /// To forget what directories and name servers have said, of one user or of all.
+    #[serde(rename = "cache")]
     FlushCaches { user: Option<String> },
     /// To take a changed configuration into use.
     Reload,
     /// To stop in good order.
     Stop,
+}
+
+/// Which sessions are meant: those to which all of it applies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Whose {
+    pub(crate) id: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) backend: Option<String>,
+    pub(crate) service: Option<String>,
 }
 
 /// The command's result: an object with one list, named as the command. An error is for the one who asked.
@@ -29,50 +69,75 @@ pub(crate) type Answer = Result<Value, String>;
 /// A command on its way to the control plane.
 pub(crate) struct Asked {
     pub(crate) command: Command,
+    /// Who asks, for the log.
+    pub(crate) by: String,
     pub(crate) reply: oneshot::Sender<Answer>,
 }
 
 /// Where commands go.
 pub(crate) type Asking = mpsc::Sender<Asked>;
 
+/// Has the control plane answer.
+pub(crate) async fn ask_control(command: Command, by: String, asking: &Asking) -> Answer {
+    let (reply, replied) = oneshot::channel();
+    let gone = || "Gatepost is stopping".to_owned();
+    asking.send(Asked { command, by, reply }).await.map_err(|_| gone())?;
+    replied.await.map_err(|_| gone())?
+}
+
 impl Command {
-    /// The name of the list in its answer, and of the command on the wire.
+    /// The name of the list in its answer.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Sessions(_) => "sessions",
+            Self::Kick(_) => "kick",
             Self::Backends => "backends",
+            Self::Drain { .. } => "drain",
+            Self::Maint { .. } => "maint",
+            Self::Ready { .. } => "ready",
+            Self::Move { .. } => "move",
+            Self::Bans | Self::Ban { .. } | Self::Unban { .. } => "bans",
+            Self::Trace { .. } => "trace",
+            Self::Certificates => "certificates",
+            Self::LogLevel { .. } => "log-level",
             Self::FlushCaches { .. } => "cache",
             Self::Reload => "reload",
             Self::Stop => "stop",
         }
     }
 
+    /// Whether it changes something, which is worth a record.
+    pub(crate) const fn changes(&self) -> bool {
+        !matches!(self, Self::Status | Self::Sessions(_) | Self::Backends | Self::Bans | Self::Certificates)
+    }
+
     /// As it is sent.
-    fn to_json(&self) -> Value {
-        let user = match self {
-            Self::FlushCaches { user } => user.as_deref(),
-            Self::Status | Self::Backends | Self::Reload | Self::Stop => None,
-        };
-        json!({ "command": self.name(), "user": user })
+    pub(crate) fn to_json(&self) -> Value {
+        // Nothing in it can fail to be written as JSON.
+        serde_json::to_value(self).unwrap_or_default()
     }
 
     /// Reads what was sent.
-    fn from_json(request: &Value) -> Result<Self, String> {
-        let user = match &request["user"] {
-            Value::Null => None,
-            Value::String(user) => Some(user.clone()),
-            _ => return Err("a user is named by a text".into()),
-        };
-        match request["command"].as_str() {
-            Some("status") => Ok(Self::Status),
-            Some("backends") => Ok(Self::Backends),
-            Some("cache") => Ok(Self::FlushCaches { user }),
-            Some("reload") => Ok(Self::Reload),
-            Some("stop") => Ok(Self::Stop),
-            Some(other) => Err(format!("{other:?} is no command of this version of Gatepost")),
-            None => Err("a request is a line of JSON with a \"command\"".into()),
+    fn from_json(request: Value) -> Result<Self, String> {
+        if !request["command"].is_string() {
+            return Err("a request is a line of JSON with a \"command\"".into());
         }
+        serde_json::from_value(request).map_err(|error| format!("no command of this version of Gatepost: {error}"))
     }
+}
+
+impl Whose {
+    /// Whether nothing is said of them: all are meant.
+    pub(crate) fn is_everybody(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An answer: the list under the command's name.
+pub(crate) fn answer(command: &Command, list: impl Serialize) -> Answer {
+    let list = serde_json::to_value(list).map_err(|error| format!("the answer can't be written: {error}"))?;
+    Ok(json!({ command.name(): list }))
 }
 
 #[cfg(test)]
@@ -81,19 +146,32 @@ mod tests {
 
     #[test]
     fn commands_arrive_as_they_were_sent() {
-        let user = Some("kim@example.org".to_owned());
+        let text = || "kim@example.org".to_owned();
+        let whose = Whose { user: Some(text()), ..Whose::default() };
         for command in [
             Command::Status,
+            Command::Sessions(Whose::default()),
+            Command::Kick(whose),
             Command::Backends,
-            Command::FlushCaches { user },
+            Command::Drain { backend: text(), over_seconds: 300 },
+            Command::Move { user: text(), backend: text() },
+            Command::Ban { network: text(), for_seconds: None },
+            Command::LogLevel { level: Level::Protocol },
+            Command::FlushCaches { user: Some(text()) },
             Command::FlushCaches { user: None },
             Command::Reload,
             Command::Stop,
         ] {
-            assert_eq!(Command::from_json(&command.to_json()), Ok(command));
+            assert_eq!(Command::from_json(command.to_json()), Ok(command));
         }
-        for bad in [json!({ "command": "dance" }), json!([]), json!({ "command": "cache", "user": 5 })] {
-            assert!(Command::from_json(&bad).is_err(), "{bad}");
+        for bad in [
+            json!({ "command": "dance" }),
+            json!([]),
+            json!({ "command": "cache", "user": 5 }),
+            json!({ "command": "drain" }),
+            json!({ "command": "log-level", "level": "loud" }),
+        ] {
+            assert!(Command::from_json(bad.clone()).is_err(), "{bad}");
         }
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Answer, Asked, Asking, Command};
+use super::{Answer, Asking, Command, ask_control};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: u64 = 64 * 1024;
@@ -119,12 +119,13 @@ async fn serve(listener: UnixListener, asking: Asking) {
 }
 
 async fn answer(stream: UnixStream, asking: &Asking) -> io::Result<()> {
+    let by = stream.peer_cred().map_or_else(|_| "somebody".into(), |peer| format!("uid {}", peer.uid()));
     let (reader, mut writer) = stream.into_split();
     let mut line = Vec::new();
     let mut reader = tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX));
     timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let answer = match request(&line) {
-        Ok(command) => ask_control(command, asking).await,
+        Ok(command) => ask_control(command, by, asking).await,
         Err(what) => Err(what),
     };
     let mut text = answer.unwrap_or_else(|error| json!({ "error": error })).to_string();
@@ -134,14 +135,7 @@ async fn answer(stream: UnixStream, asking: &Asking) -> io::Result<()> {
 
 fn request(line: &[u8]) -> Result<Command, String> {
     let request: Value = serde_json::from_slice(line).map_err(|_| "a request is a line of JSON".to_owned())?;
-    Command::from_json(&request)
-}
-
-async fn ask_control(command: Command, asking: &Asking) -> Answer {
-    let (reply, replied) = oneshot::channel();
-    let gone = || "Gatepost is stopping".to_owned();
-    asking.send(Asked { command, reply }).await.map_err(|_| gone())?;
-    replied.await.map_err(|_| gone())?
+    Command::from_json(request)
 }
 
 /// Asks the Gatepost that listens at `path`.
@@ -177,6 +171,7 @@ pub(crate) fn ask(path: &Path, command: &Command) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Asked;
     use tokio::sync::mpsc;
 
     #[tokio::test]
@@ -194,7 +189,7 @@ mod tests {
             tokio::task::spawn_blocking(move || ask(&path, &command))
         };
         let asking_status = client(Command::Status);
-        let Asked { command, reply } = asked.recv().await.expect("a question");
+        let Asked { command, reply, .. } = asked.recv().await.expect("a question");
         assert_eq!(command, Command::Status);
         reply.send(Ok(json!({ "status": [1] }))).expect("somebody who waits");
         assert_eq!(asking_status.await.expect("a thread"), Ok(json!({ "status": [1] })));

@@ -122,6 +122,12 @@ impl Backend {
         let Some(link) = self.link(service) else {
             return Err(Failure::Unavailable(format!("it has no settings for {service}")));
         };
+        if let Some(duty) = self.duty() {
+            return Err(Failure::Unavailable(format!(
+                "an administrator has taken it out of service ({})",
+                duty.name()
+            )));
+        }
         let max = link.settings.max_connections;
         let mut lease = Some(self.state.lease(max).ok_or(Failure::Limit(max.unwrap_or(0)))?);
         let deadline = purpose.deadline.min(Instant::now() + link.settings.login_timeout);

@@ -16,6 +16,7 @@ use super::host::HostState;
 use super::{Backend, Backends, ServiceLink};
 use crate::config::{Announce, Level, TlsMode};
 use crate::log::Logger;
+use crate::overrides::Duty;
 
 /// While something is wrong, looks follow one another so fast.
 const TROUBLE_INTERVAL: Duration = Duration::from_millis(500);
@@ -97,6 +98,10 @@ async fn watch(subject: Subject, looker: Looker, interval: Duration) {
     loop {
         if !std::mem::take(&mut is_due) {
             subject.wait(interval, contrary > 0).await;
+        }
+        if subject.backend.duty() == Some(Duty::Maint) {
+            // Whoever works on it knows.
+            continue;
         }
         let Some(found) = subject.look(&looker).await else { continue };
         let is_missed = subject.state.is_missed();

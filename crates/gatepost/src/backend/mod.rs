@@ -18,6 +18,7 @@ use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
 use crate::net::health::Standing;
 use crate::net::resolve::{KnownNames, Resolver};
 use crate::net::tls;
+use crate::overrides::{Duty, Overrides};
 use crate::rendezvous::score;
 use host::HostState;
 
@@ -35,6 +36,7 @@ pub(crate) struct Backends {
     hosts: Arc<Mutex<NamedHosts>>,
     states: Arc<States>,
     resolver: Option<Arc<Resolver>>,
+    overrides: Arc<Overrides>,
 }
 
 /// Hosts and ports, as directories name them.
@@ -50,6 +52,7 @@ pub(crate) struct Backend {
     state: Arc<State>,
     /// For hosts that are names.
     resolver: Option<Arc<Resolver>>,
+    overrides: Arc<Overrides>,
 }
 
 /// One host of a back end, for one service.
@@ -125,6 +128,7 @@ impl Backends {
     pub(crate) fn open(
         settings: &config::Config,
         states: &Arc<States>,
+        overrides: &Arc<Overrides>,
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, config::Problems> {
         let resolver = Some(Resolver::new(&settings.dns, &states.names));
@@ -161,17 +165,24 @@ impl Backends {
                 links,
                 state: states.of(&backend.name),
                 resolver: resolver.clone(),
+                overrides: Arc::clone(overrides),
             };
             named.insert(backend.name.clone(), Arc::new(opened));
         }
         problems.dedup();
-        let backends = Self { named, links, hosts: Arc::default(), states: Arc::clone(states), resolver };
+        let (states, overrides) = (Arc::clone(states), Arc::clone(overrides));
+        let backends = Self { named, links, hosts: Arc::default(), states, resolver, overrides };
         config::Problems::check(problems, backends)
     }
 
     /// The back end of the configuration with this name.
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Backend>> {
         self.named.get(name).map(Arc::clone)
+    }
+
+    /// What administrators have decided.
+    pub(crate) fn overrides(&self) -> &Overrides {
+        &self.overrides
     }
 
     /// How every back end of the configuration is doing, by name.
@@ -213,7 +224,8 @@ impl Backends {
             let state = self.states.of(&name);
             let (hosts, resolver) = (vec![host.to_owned()], self.resolver.clone());
             let order = HostOrder::Listed;
-            Arc::new(Backend { name: name.into(), hosts, order, master: None, links, state, resolver })
+            let overrides = Arc::clone(&self.overrides);
+            Arc::new(Backend { name: name.into(), hosts, order, master: None, links, state, resolver, overrides })
         };
         Arc::clone(hosts.entry((host.to_owned(), port)).or_insert_with(make))
     }
@@ -222,6 +234,8 @@ impl Backends {
 /// How a back end is doing.
 pub(crate) struct Report {
     pub(crate) name: Arc<str>,
+    /// Why it takes no log-ins though nothing is wrong with it.
+    pub(crate) duty: Option<Duty>,
     /// Held at this moment.
     pub(crate) connections: u32,
     pub(crate) hosts: Vec<HostReport>,
@@ -246,7 +260,12 @@ impl Backend {
             HostReport { service, host: host.clone(), standing, fault }
         });
         let connections = self.state.connections.load(Ordering::Relaxed);
-        Report { name: Arc::clone(&self.name), connections, hosts: hosts.collect() }
+        Report { name: Arc::clone(&self.name), duty: self.duty(), connections, hosts: hosts.collect() }
+    }
+
+    /// Why it takes no log-ins though nothing is wrong with it.
+    pub(crate) fn duty(&self) -> Option<Duty> {
+        self.overrides.duty(&self.name)
     }
 
     /// What all of its hosts offered lately, as far as they were met; nothing before the first was.

@@ -13,8 +13,9 @@ use crate::config::{self, Announce, Authenticate, Link, Listener, Loaded, Names,
 use crate::directory::{Bar, Entry, Fault, Who};
 use crate::log::Logger;
 use crate::map::{Evidence, Found, NoPlace, Reason};
+use crate::overrides::Overrides;
 use crate::service::mail::address::{Address, Unwelcome, place};
-use crate::world::World;
+use crate::world::{Lasting, World};
 
 /// Prints the steps; an error where the user could not log in.
 pub(super) fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure> {
@@ -56,7 +57,12 @@ impl Steps {
 async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<Verdict, Failure> {
     let Loaded { config, mut warnings, .. } = config::load(path)?;
     let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
-    let world = World::build(config, &log, &super::here(), &Arc::default(), &mut warnings)?;
+    let (overrides, kept) = Overrides::load(&config.state);
+    let lasting = Lasting { overrides: Arc::new(overrides), ..Lasting::default() };
+    let world = World::build(config, &log, &super::here(), &lasting, &mut warnings)?;
+    if let Err(what) = kept {
+        steps.say("overrides", what);
+    }
     let Some(user) = sasl::user_name(user.as_bytes()) else {
         steps.say("name", "refused: a name is not empty, at most 512 bytes long and without control characters");
         return Ok(Verdict { possible: false, only_mail: false });
@@ -146,6 +152,9 @@ async fn explain_service(
         }
     };
     steps.say("map", format!("back end {}, {}", backend.name, reason_words(&reason)));
+    if let Some(duty) = backend.duty() {
+        steps.say("back end", format!("{} is out of service ({}): UNAVAILABLE", backend.name, duty.name()));
+    }
     let entry = found.entry();
     let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
     if let Some(link) = backend.link(protocol) {
@@ -223,6 +232,7 @@ async fn explain_mail(world: &World, service: &Service, written: &str, names: &N
 
 fn reason_words(reason: &Reason) -> String {
     match reason {
+        Reason::Moved => "where an administrator has moved this user (`gatepost move`)".to_owned(),
         Reason::Directory => "named by the directory".to_owned(),
         Reason::Rule(number) => format!("by [[map.rule]] number {number}"),
         Reason::Spread => "by `map.spread`".to_owned(),

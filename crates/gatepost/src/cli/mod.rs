@@ -10,21 +10,20 @@ macro_rules! say_line {
 mod app_password;
 mod explain;
 mod running;
+mod table;
 mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
-use crate::admin::Command as Asked;
 use crate::auth::Checker;
 use crate::config::{self, Draft, Problem, Problems};
 use crate::control::{self, Source};
 use crate::log::Logger;
-use crate::world::World;
+use crate::world::{Lasting, World};
 
 /// Where the configuration is looked for.
 const CONFIG_PATHS: [&str; 2] = ["/etc/gatepost/gatepost.toml", "gatepost.toml"];
@@ -73,17 +72,8 @@ enum Command {
     /// Keep the users of the embedded directory
     #[command(subcommand)]
     User(user::UserCommand),
-    /// Ask the running server how it is doing
-    Status(running::Output),
-    /// Ask the running server how its back ends are doing
-    Backends(running::Output),
-    /// Have the running server forget what it remembers
-    #[command(subcommand)]
-    Cache(running::CacheCommand),
-    /// Have the running server take a changed configuration into use, or say what is wrong with it
-    Reload(running::Output),
-    /// Have the running server stop in good order
-    Stop(running::Output),
+    #[command(flatten)]
+    Running(running::RunningCommand),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -161,7 +151,6 @@ pub(crate) fn run() -> ExitCode {
 
 fn carry_out(cli: Cli) -> Result<(), Failure> {
     let path = || cli.config.clone().unwrap_or_else(default_path);
-    let ask = |command: &Asked, output: &running::Output| running::ask(cli.socket.as_deref(), &path(), command, output);
     match cli.command {
         Command::Serve { to: Some(to) } => {
             let text = config::single_backend(&to);
@@ -189,11 +178,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::User(command) => user::run(command, &path()),
-        Command::Status(output) => ask(&Asked::Status, &output),
-        Command::Backends(output) => ask(&Asked::Backends, &output),
-        Command::Cache(running::CacheCommand::Flush { user, output }) => ask(&Asked::FlushCaches { user }, &output),
-        Command::Reload(output) => ask(&Asked::Reload, &output),
-        Command::Stop(output) => ask(&Asked::Stop, &output),
+        Command::Running(command) => {
+            running::run(command, &running::Server { socket: cli.socket.as_deref(), config: &path() })
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "gatepost", &mut script);
@@ -221,7 +208,7 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
         warnings.extend(found);
         problems.extend(Logger::check(&config.log).err().map(Problems::into_vec).unwrap_or_default());
         let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
-        if let Err(found) = World::build(config, &log, &here(), &Arc::default(), &mut warnings) {
+        if let Err(found) = World::build(config, &log, &here(), &Lasting::default(), &mut warnings) {
             problems.append(&mut found.into_vec());
         }
         Problems::check(problems, ())

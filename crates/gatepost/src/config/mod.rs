@@ -110,7 +110,8 @@ pub(crate) struct Log {
 }
 
 /// A record's weight, lightest last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Critical,
     Error,

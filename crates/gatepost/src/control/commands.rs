@@ -1,73 +1,211 @@
 //! What each command does.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{Acceptors, Entrance, Server};
-use crate::admin::socket::Socket;
-use crate::admin::{Answer, Command};
-use crate::config::Level;
+use serde_json::json;
+
+use super::{Entrance, Server};
+use crate::admin::{Answer, Command, answer, answers};
+use crate::config::{Level, Network, Problem, Problems};
+use crate::log::Field;
 use crate::net::health::Standing;
+use crate::net::tls::EXPIRY_WARNING;
+use crate::overrides::{Ban, Duty};
+
+/// What the sessions of a back end that is taken out of service have to end politely.
+const MAINT_TIME: Duration = Duration::from_secs(5);
+/// A drain takes no longer than this.
+const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// Bans and traces last no longer than this.
+const LASTING_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
+const DAY_SECONDS: i64 = 24 * 3600;
 
 impl Server {
-    /// Does what a command says; stopping is up to the caller.
-    pub(super) async fn obey(
-        &self,
-        command: Command,
-        acceptors: &mut Acceptors,
-        socket: &mut Option<Socket>,
-    ) -> Answer {
-        let name = command.name();
-        let list = match command {
-            Command::Status => json!([self.status()]),
-            Command::Backends => self.backends(),
+    /// Does what a command says, but for those that only the control loop can do.
+    pub(super) async fn obey(self: &Arc<Self>, command: Command) -> Answer {
+        match &command {
+            Command::Status => answer(&command, [self.status()]),
+            Command::Sessions(whose) => answer(&command, self.sessions(whose).await?),
+            Command::Kick(whose) => answer(&command, self.kick(whose).await?),
+            Command::Backends => answer(&command, self.backends()),
+            Command::Drain { backend, over_seconds } => {
+                let over = Duration::from_secs((*over_seconds).min(DRAIN_SECONDS_MAX));
+                answer(&command, [self.relieve(backend, Duty::Draining, over).await?])
+            }
+            Command::Maint { backend } => answer(&command, [self.relieve(backend, Duty::Maint, MAINT_TIME).await?]),
+            Command::Ready { backend } => answer(&command, [self.make_ready(backend)?]),
+            Command::Move { user, backend } => answer(&command, [self.move_user(user, backend).await?]),
+            Command::Bans => answer(&command, self.bans()),
+            Command::Ban { network, for_seconds } => answer(&command, [self.ban(network, *for_seconds).await?]),
+            Command::Unban { network } => answer(&command, [self.unban(network)?]),
+            Command::Trace { user, for_seconds } => answer(&command, [self.trace(user, *for_seconds)]),
+            Command::Certificates => answer(&command, self.certificates()),
+            Command::LogLevel { level } => {
+                self.shared.log.set_level(*level);
+                answer(&command, [json!({ "level": level })])
+            }
             Command::FlushCaches { user } => {
                 let forgotten = self.entrance.world.load().forget(user.as_deref());
-                let mut record = self.shared.log.record(Level::Info, "server", "what was remembered is forgotten");
-                if let Some(user) = &user {
-                    record = record.with("user", user.as_str());
-                }
-                record.with("answers", forgotten as u64).write();
-                json!([{ "user": user, "forgotten": forgotten }])
+                answer(&command, [json!({ "user": user, "forgotten": forgotten })])
             }
-            Command::Reload => {
-                let warnings = self.reload(acceptors, socket).await.map_err(|problems| problems.to_string())?;
-                json!([{ "warnings": warnings.iter().map(ToString::to_string).collect::<Vec<_>>() }])
-            }
-            Command::Stop => json!([{ "drain_seconds": self.entrance.world.load().config.drain.as_secs() }]),
-        };
-        Ok(json!({ name: list }))
+            // The control loop sees to these.
+            Command::Reload | Command::Stop => Err("not to be done here".into()),
+        }
     }
 
-    fn status(&self) -> Value {
+    /// Every change has its record, and who asked for it.
+    pub(super) fn note(&self, command: &Command, by: &str) {
+        if command.changes() {
+            let record = self.shared.log.record(Level::Info, "admin", "a command is carried out");
+            record
+                .with("command", Field::Name(command.to_json().to_string()))
+                .with("by", Field::Name(by.into()))
+                .write();
+        }
+    }
+
+    /// The answer to whoever has it stop.
+    pub(super) fn stopping(&self) -> Answer {
+        let seconds = self.entrance.world.load().config.drain.as_secs();
+        answer(&Command::Stop, [json!({ "drain_seconds": seconds })])
+    }
+
+    fn status(&self) -> answers::Status {
         let Entrance { world, workers, .. } = &*self.entrance;
         let world = world.load();
-        json!({
-            "name": world.config.name,
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "up_seconds": self.started.elapsed().as_secs(),
-            "sessions": workers.sessions(),
-            "workers": workers.count(),
-            "listeners": world.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        })
+        answers::Status {
+            name: world.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            up_seconds: self.started.elapsed().as_secs(),
+            sessions: workers.sessions(),
+            workers: workers.count(),
+            listeners: world.addresses().iter().map(ToString::to_string).collect(),
+        }
     }
 
-    fn backends(&self) -> Value {
+    fn backends(&self) -> Vec<answers::Backend> {
         let word = |is_up| if is_up { "up" } else { "down" };
         let world = self.entrance.world.load();
         let reports = world.map.backends().report().into_iter().map(|report| {
-            let hosts = report.hosts.iter().map(|host| {
-                let state = word(host.standing == Standing::Up);
-                json!({ "service": host.service, "host": host.host, "state": state, "fault": host.fault })
+            let is_up = report.hosts.iter().any(|host| host.standing == Standing::Up);
+            let hosts = report.hosts.into_iter().map(|host| answers::Host {
+                service: host.service,
+                host: host.host,
+                state: word(host.standing == Standing::Up),
+                fault: host.fault,
             });
-            let state = word(report.hosts.iter().any(|host| host.standing == Standing::Up));
-            json!({
-                "name": &*report.name,
-                "state": state,
-                "connections": report.connections,
-                "hosts": hosts.collect::<Vec<_>>(),
-            })
+            answers::Backend {
+                name: report.name.to_string(),
+                state: report.duty.map_or(word(is_up), Duty::name),
+                connections: report.connections,
+                hosts: hosts.collect(),
+            }
         });
         reports.collect()
     }
+
+    /// Whether the configuration has this back end; what else it has, if not.
+    pub(super) fn check_backend(&self, name: &str) -> Result<(), String> {
+        let world = self.entrance.world.load();
+        if world.map.backends().named(name).is_some() {
+            return Ok(());
+        }
+        let names = world.map.backends().report().iter().map(|report| report.name.to_string()).collect::<Vec<_>>();
+        Err(format!("there is no back end {name:?} in the configuration, which has {}", names.join(", ")))
+    }
+
+    fn bans(&self) -> Vec<answers::Ban> {
+        let guessing = self.shared.defence.banned(Instant::now()).into_iter().map(|(address, left)| answers::Ban {
+            network: Network { first: address, last: last_of_bucket(address) }.to_string(),
+            until: Some(rfc3339(SystemTime::now() + left)),
+            by: "guessing",
+            ended: None,
+        });
+        let decided = self.lasting.overrides.bans().into_iter().map(|Ban { network, until }| answers::Ban {
+            network: network.to_string(),
+            until: until.map(rfc3339),
+            by: "administrator",
+            ended: None,
+        });
+        decided.chain(guessing).collect()
+    }
+
+    async fn ban(&self, network: &str, seconds: Option<u64>) -> Result<answers::Ban, String> {
+        let network = network_of(network)?;
+        let until = seconds.map(|seconds| SystemTime::now() + Duration::from_secs(seconds.min(LASTING_SECONDS_MAX)));
+        self.lasting.overrides.ban(network, until)?;
+        let ended = self.end_those_from(&network).await;
+        let (network, until) = (network.to_string(), until.map(rfc3339));
+        Ok(answers::Ban { network, until, by: "administrator", ended: Some(ended) })
+    }
+
+    fn unban(&self, network: &str) -> Result<serde_json::Value, String> {
+        let network = network_of(network)?;
+        let lifted = usize::from(self.lasting.overrides.lift(network)?);
+        let lifted = lifted + self.shared.defence.pardon(&network, Instant::now());
+        if lifted == 0 {
+            return Err(format!("there is no ban of {network}: `gatepost bans` lists all"));
+        }
+        Ok(json!({ "network": network.to_string(), "lifted": lifted }))
+    }
+
+    fn trace(&self, user: &str, seconds: u64) -> answers::Traced {
+        let user = self.entrance.world.load().config.map.names.canonical(user);
+        let seconds = seconds.min(LASTING_SECONDS_MAX);
+        self.shared.log.follow(&user, Duration::from_secs(seconds));
+        answers::Traced { user, seconds }
+    }
+
+    fn certificates(&self) -> Vec<answers::Certificate> {
+        let world = self.entrance.world.load();
+        let now = SystemTime::now();
+        let describe = |(files, certificate): &(crate::config::CertificateFiles, crate::net::tls::Certificate)| {
+            let expires = certificate.expires();
+            let left = expires.duration_since(now);
+            let seconds = match &left {
+                Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                Err(ago) => -i64::try_from(ago.duration().as_secs()).unwrap_or(i64::MAX),
+            };
+            answers::Certificate {
+                names: certificate.names().to_vec(),
+                chain: files.chain.display().to_string(),
+                key: files.key.display().to_string(),
+                until: rfc3339(expires),
+                days_left: seconds.div_euclid(DAY_SECONDS),
+                state: match left {
+                    Err(_) => "expired",
+                    Ok(left) if left < EXPIRY_WARNING => "expiring",
+                    Ok(_) => "good",
+                },
+            }
+        };
+        world.certificates().iter().map(describe).collect()
+    }
+}
+
+/// The answer to whoever has it reload.
+pub(super) fn reloaded(result: &Result<Vec<Problem>, Problems>) -> Answer {
+    let warnings = result.as_ref().map_err(ToString::to_string)?;
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    answer(&Command::Reload, [json!({ "warnings": warnings })])
+}
+
+fn network_of(text: &str) -> Result<Network, String> {
+    let expected = "a network such as 192.0.2.0/24, a range 192.0.2.5-192.0.2.9 or an address";
+    Network::parse(text).ok_or_else(|| format!("{text:?}: expected {expected}"))
+}
+
+/// Where the addresses end that count as one with `address`.
+fn last_of_bucket(address: std::net::IpAddr) -> std::net::IpAddr {
+    match address {
+        std::net::IpAddr::V6(address) => std::net::Ipv6Addr::from(u128::from(address) | u128::from(u64::MAX)).into(),
+        v4 @ std::net::IpAddr::V4(_) => v4,
+    }
+}
+
+/// A moment as programs and people read it.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
 }

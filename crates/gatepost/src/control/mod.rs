@@ -1,6 +1,7 @@
 //! The control plane: starts everything, accepts connections, reloads, and stops in good order.
 
 mod commands;
+mod sessions;
 
 use std::collections::HashMap;
 use std::io;
@@ -13,21 +14,23 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
 
 use crate::acceptor::{Acceptor, Entrance};
 use crate::admin::socket::Socket;
 use crate::admin::{Asked, Asking, Command};
 use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
-use crate::backend::{Looking, States};
+use crate::backend::Looking;
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::net::socket;
+use crate::overrides::Overrides;
 use crate::service::Shared;
 use crate::service::mail::{Memory, Rates};
 use crate::worker::Workers;
-use crate::world::World;
+use crate::world::{Lasting, World};
 
 /// File descriptors that are not sessions': the log, directories, runtimes, name look-ups.
 const RESERVED_FILES: usize = 32;
@@ -71,7 +74,9 @@ struct Server {
     source: Source,
     entrance: Arc<Entrance>,
     shared: Arc<Shared>,
-    states: Arc<States>,
+    lasting: Lasting,
+    /// Back ends whose sessions are being ended, and who does that.
+    emptying: Mutex<HashMap<String, AbortHandle>>,
 }
 
 /// Runs Gatepost until it is told to stop.
@@ -115,9 +120,11 @@ async fn serve(source: Source) -> Result<(), Problems> {
         problems.append(&mut found.into_vec());
         Logger::start(&config::Log { level: Level::Critical, rules: Vec::new() })
     })?;
-    let states = Arc::default();
+    let (overrides, kept) = Overrides::load(&config.state);
+    let overrides = if matches!(source, Source::Text(_)) { Overrides::default() } else { overrides };
+    let lasting = Lasting { overrides: Arc::new(overrides), ..Lasting::default() };
     let checker = Checker::new(tokio::runtime::Handle::current());
-    let built = World::build(config.clone(), &log, &checker, &states, &mut warnings)
+    let built = World::build(config.clone(), &log, &checker, &lasting, &mut warnings)
         .map_err(|found| problems.append(&mut found.into_vec()));
     let listeners: Vec<_> = config.listeners().collect();
     let sockets = bind(&listeners, &mut problems);
@@ -129,6 +136,10 @@ async fn serve(source: Source) -> Result<(), Problems> {
 
     for warning in &warnings {
         log.record(Level::Warning, "server", warning.to_string()).write();
+    }
+    if let Err(what) = kept {
+        let message = "what administrators have decided is not in force: mend the file or remove it, then start again";
+        log.record(Level::Error, "server", message).with("problem", what).write();
     }
     let (stop, stopping) = watch::channel(false);
     let permits = Arc::new(Semaphore::new(room.sessions));
@@ -149,7 +160,9 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let entrance = Arc::new(Entrance { world: ArcSwap::from_pointee(world), workers, permits, log: log.clone() });
     let looking = Mutex::new(entrance.world.load().look(&log));
     let (asking, mut asked) = mpsc::channel(COMMANDS_MAX);
-    let server = Server { started: Instant::now(), asking, looking, source, entrance, shared, states };
+    let emptying = Mutex::default();
+    let server =
+        Arc::new(Server { started: Instant::now(), asking, looking, source, entrance, shared, lasting, emptying });
     let mut socket = server.open_socket(&config)?;
     let mut acceptors = HashMap::new();
     server.add_acceptors(&mut acceptors, sockets);
@@ -245,7 +258,7 @@ impl Server {
 
     /// Follows signals and commands until one says stop.
     async fn control(
-        &self,
+        self: &Arc<Self>,
         acceptors: &mut Acceptors,
         signals: &mut Signals,
         asked: &mut mpsc::Receiver<Asked>,
@@ -258,12 +271,22 @@ impl Server {
         loop {
             tokio::select! {
                 _ = signals.hangup.recv() => drop(self.reload(acceptors, socket).await),
-                Some(Asked { command, reply }) = asked.recv() => {
-                    let stops = command == Command::Stop;
-                    // Whoever asked may have gone.
-                    let _ = reply.send(self.obey(command, acceptors, socket).await);
-                    if stops {
+                // Whoever asked may have gone.
+                Some(Asked { command, by, reply }) = asked.recv() => {
+                    self.note(&command, &by);
+                    match command {
+                    Command::Reload => {
+                        let reloaded = self.reload(acceptors, socket).await;
+                        let _ = reply.send(commands::reloaded(&reloaded));
+                    }
+                    Command::Stop => {
+                        let _ = reply.send(self.stopping());
                         return;
+                    }
+                    command => {
+                        let server = Arc::clone(self);
+                        tokio::spawn(async move { reply.send(server.obey(command).await) });
+                    }
                     }
                 }
                 _ = signals.terminate.recv() => return,
@@ -313,14 +336,14 @@ impl Server {
         socket: &mut Option<Socket>,
     ) -> Result<Vec<Problem>, Problems> {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
-        let (source, log, states) = (self.source.clone(), self.shared.log.clone(), Arc::clone(&self.states));
+        let (source, log, lasting) = (self.source.clone(), self.shared.log.clone(), self.lasting.clone());
         let checker = self.shared.checker.clone();
         // Reading files takes time that accepting connections should not wait for.
         let build = move || {
             let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
             let mut note = |found: Problems| problems.append(&mut found.into_vec());
             let prepared = Logger::prepare(&config.log).map_err(&mut note);
-            let world = World::build(config, &log, &checker, &states, &mut warnings).map_err(&mut note);
+            let world = World::build(config, &log, &checker, &lasting, &mut warnings).map_err(&mut note);
             Problems::check(problems, ())?;
             match (world, prepared) {
                 (Ok(world), Ok(prepared)) => Ok((world, prepared, warnings)),

@@ -160,6 +160,11 @@ pub(crate) trait Directory: Send + Sync {
         true
     }
 
+    /// Writes down which back end holds a user's mail; false: it can't be written to, or has no such user.
+    fn set_place<'a>(&'a self, _user: &'a str, _place: &'a str) -> Answering<'a, bool> {
+        Box::pin(async { Ok(false) })
+    }
+
     /// Forgets what it remembers of answers; how many there were.
     fn forget(&self) -> usize {
         0

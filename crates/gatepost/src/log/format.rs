@@ -106,6 +106,7 @@ mod tests {
                 ("method", "PLAIN".into()),
                 ("rip", Field::Address([192, 0, 2, 7].into())),
             ],
+            is_followed: false,
         }
     }
 

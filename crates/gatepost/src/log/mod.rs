@@ -9,9 +9,9 @@ mod sink;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{self, Level};
@@ -37,6 +37,15 @@ pub(crate) struct Record {
     service: &'static str,
     message: String,
     fields: Vec<(&'static str, Field)>,
+    /// Written whatever the level.
+    is_followed: bool,
+}
+
+impl Record {
+    fn new(level: Level, service: &'static str, message: impl Into<String>) -> Self {
+        let (time, fields) = (SystemTime::now(), Vec::new());
+        Self { time, level, service, message: message.into(), fields, is_followed: false }
+    }
 }
 
 /// A field's value.
@@ -75,6 +84,8 @@ impl From<String> for Field {
 
 enum Message {
     Record(Record),
+    /// From now on every place takes records of this level.
+    Level(Level),
     /// All before it is written when the answer comes.
     Flush(SyncSender<()>),
 }
@@ -92,6 +103,9 @@ struct Shared {
     lost: AtomicU64,
     /// When each was last said, and how often it came since.
     complaints: Mutex<HashMap<String, (Option<Instant>, u64)>>,
+    /// Users whose conversations are logged whatever the level, and until when.
+    followed: Mutex<HashMap<String, Instant>>,
+    is_following: AtomicBool,
     /// Places to be used from the next record on.
     next: Mutex<Option<Vec<Sink>>>,
 }
@@ -105,6 +119,8 @@ impl Logger {
             level: AtomicU8::new(lightest(&sinks)),
             lost: AtomicU64::new(0),
             complaints: Mutex::default(),
+            followed: Mutex::default(),
+            is_following: AtomicBool::new(false),
             next: Mutex::default(),
         });
         let logger = Self { queue, shared: Arc::clone(&shared) };
@@ -136,16 +152,49 @@ impl Logger {
         level as u8 <= self.shared.level.load(Ordering::Relaxed)
     }
 
+    /// Has every place take records of this level, until the settings change.
+    pub(crate) fn set_level(&self, level: Level) {
+        if self.queue.try_send(Message::Level(level)).is_ok() {
+            self.shared.level.store(level as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Logs a user's conversations for this long, whatever the level.
+    pub(crate) fn follow(&self, user: &str, time: Duration) {
+        let mut followed = self.followed();
+        followed.retain(|_, until| *until > Instant::now());
+        if time.is_zero() {
+            followed.remove(user);
+        } else {
+            followed.insert(user.to_owned(), Instant::now() + time);
+        }
+        self.shared.is_following.store(!followed.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Whether anybody's conversations are logged whatever the level.
+    pub(crate) fn is_following(&self) -> bool {
+        self.shared.is_following.load(Ordering::Relaxed)
+    }
+
+    /// Whether this user's are.
+    pub(crate) fn follows(&self, user: &str) -> bool {
+        self.is_following() && self.followed().get(user).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.shared.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Begins a record.
     pub(crate) fn record(&self, level: Level, service: &'static str, message: impl Into<String>) -> Draft<'_> {
-        let record = self.wants(level).then(|| Record {
-            time: SystemTime::now(),
-            level,
-            service,
-            message: message.into(),
-            fields: Vec::new(),
-        });
+        let record = self.wants(level).then(|| Record::new(level, service, message));
         Draft { logger: self, record }
+    }
+
+    /// Begins a record of a conversation that is followed.
+    pub(crate) fn followed_record(&self, service: &'static str, message: impl Into<String>) -> Draft<'_> {
+        let record = Record { is_followed: true, ..Record::new(Level::Protocol, service, message) };
+        Draft { logger: self, record: Some(record) }
     }
 
     /// Whether a complaint that may come with every log-in should be said now, and how often it came since it
@@ -229,6 +278,7 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
         }
         match message {
             Ok(Message::Record(record)) => sink::write_to(&mut sinks, &record),
+            Ok(Message::Level(level)) => sinks.iter_mut().for_each(|sink| sink.set_level(level)),
             Ok(Message::Flush(done)) => {
                 let _ = done.try_send(());
             }
@@ -237,13 +287,9 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
         }
         let lost = shared.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let record = Record {
-                time: SystemTime::now(),
-                level: Level::Error,
-                service: "server",
-                message: "records were lost: the log can't be written fast enough".into(),
-                fields: vec![("lost", Field::Number(lost))],
-            };
+            let what = "records were lost: the log can't be written fast enough";
+            let fields = vec![("lost", Field::Number(lost))];
+            let record = Record { fields, ..Record::new(Level::Error, "server", what) };
             sink::write_to(&mut sinks, &record);
         }
     }

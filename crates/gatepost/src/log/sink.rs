@@ -84,11 +84,16 @@ impl Sink {
         self.level
     }
 
+    pub(super) const fn set_level(&mut self, level: Level) {
+        self.level = level;
+    }
+
     /// Writes a record if it belongs here; whether it does.
     fn write(&mut self, record: &Record) -> bool {
         // `imap-login` is imap's.
         let service = record.service.split('-').next().unwrap_or_default();
-        if record.level > self.level || self.service.as_ref().is_some_and(|wanted| wanted != service) {
+        let is_wanted = record.level <= self.level || record.is_followed;
+        if !is_wanted || self.service.as_ref().is_some_and(|wanted| wanted != service) {
             return false;
         }
         let line = match self.format {

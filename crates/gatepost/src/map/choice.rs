@@ -16,6 +16,8 @@ pub(crate) enum Place {
 /// How a place came about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reason {
+    /// An administrator has moved the user.
+    Moved,
     Directory,
     /// The rule of this number, the first being 1.
     Rule(usize),
@@ -32,15 +34,30 @@ pub(crate) enum NoPlace {
     Refused(String),
 }
 
-/// Where the mail of `user` is: what the directory says, then the first rule, the spread, the default.
+/// What a choice must know beside the settings.
+pub(crate) struct Site<'a> {
+    /// Whether the configuration has a back end of this name.
+    pub(crate) is_backend: &'a dyn Fn(&str) -> bool,
+    /// Whether it takes log-ins, as far as administrators have decided.
+    pub(crate) takes: &'a dyn Fn(&str) -> bool,
+    /// Where an administrator has moved this user.
+    pub(crate) moved: Option<String>,
+}
+
+/// Where the mail of `user` is: where it was moved to, what the directory says, then the first rule, the spread, the
+/// default.
 pub(crate) fn choose(
     settings: &config::Map,
-    is_backend: impl Fn(&str) -> bool,
+    site: &Site<'_>,
     user: &str,
     entry: Option<&Entry>,
 ) -> Result<(Place, Reason), NoPlace> {
+    // One that the configuration has no more is no place.
+    if let Some(moved) = site.moved.as_ref().filter(|moved| (site.is_backend)(moved)) {
+        return Ok((Place::Named(moved.clone()), Reason::Moved));
+    }
     if let Some((place, port)) = entry.and_then(|entry| Some((entry.place.as_ref()?, entry.port))) {
-        if is_backend(place) {
+        if (site.is_backend)(place) {
             return Ok((Place::Named(place.clone()), Reason::Directory));
         }
         return named_host(settings, place, port).map(|host| (host, Reason::Directory));
@@ -48,7 +65,7 @@ pub(crate) fn choose(
     if let Some(n) = settings.rules.iter().position(|rule| applies(rule, user)) {
         return Ok((Place::Named(settings.rules[n].backend.clone()), Reason::Rule(n + 1)));
     }
-    if let Some(name) = spread(&settings.spread, user) {
+    if let Some(name) = spread(&settings.spread, site.takes, user) {
         return Ok((Place::Named(name.to_owned()), Reason::Spread));
     }
     let default = settings.default.as_ref().ok_or(NoPlace::Unknown)?;
@@ -82,9 +99,10 @@ fn applies(rule: &MapRule, user: &str) -> bool {
     is_in_domain && rule.pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(user))
 }
 
-/// The one that draws best for the user.
-fn spread<'s>(weights: &'s [(String, u32)], user: &str) -> Option<&'s str> {
-    let drawing = weights.iter().filter(|(_, weight)| *weight > 0);
+/// The one that draws best for the user, of those that take log-ins; where none does, of all.
+fn spread<'s>(weights: &'s [(String, u32)], takes: &dyn Fn(&str) -> bool, user: &str) -> Option<&'s str> {
+    let none_takes = !weights.iter().any(|(name, weight)| *weight > 0 && takes(name));
+    let drawing = weights.iter().filter(|(name, weight)| *weight > 0 && (none_takes || takes(name)));
     let scored = drawing.map(|(name, weight)| (score(user, name, *weight), name));
     scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name.as_str())
 }
@@ -113,7 +131,7 @@ mod tests {
     fn shares(weights: &[(String, u32)]) -> HashMap<String, usize> {
         let mut shares = HashMap::new();
         for n in 0..10_000 {
-            let name = spread(weights, &format!("user{n}")).expect("a back end");
+            let name = spread(weights, &|_| true, &format!("user{n}")).expect("a back end");
             *shares.entry(name.to_owned()).or_default() += 1;
         }
         shares
@@ -132,7 +150,7 @@ mod tests {
         let mut moved = 0;
         for n in 0..3000 {
             let user = format!("user{n}");
-            let (old, new) = (spread(&before, &user), spread(&after, &user));
+            let (old, new) = (spread(&before, &|_| true, &user), spread(&after, &|_| true, &user));
             if old != new {
                 assert_eq!(new, Some("c"));
                 moved += 1;
@@ -142,10 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn who_would_come_to_one_that_takes_no_log_ins_goes_elsewhere_and_nobody_else_moves() {
+        let backends = weights(&[("a", 1), ("b", 1), ("c", 1)]);
+        for n in 0..1000 {
+            let user = format!("user{n}");
+            let (usual, now) = (spread(&backends, &|_| true, &user), spread(&backends, &|name| name != "b", &user));
+            assert!(if usual == Some("b") { now != usual && now.is_some() } else { now == usual });
+            assert_eq!(spread(&backends, &|_| false, &user), usual, "somebody must say that there is no service");
+        }
+    }
+
+    #[test]
     fn a_users_place_never_changes_by_itself() {
         // Written down, since all nodes and versions must agree.
         let backends = weights(&[("store-a", 1), ("store-b", 1), ("store-c", 2)]);
-        let placed: Vec<_> = ["kim", "lee", "max", "noa"].map(|user| spread(&backends, user).unwrap_or("")).into();
+        let placed: Vec<_> =
+            ["kim", "lee", "max", "noa"].map(|user| spread(&backends, &|_| true, user).unwrap_or("")).into();
         assert_eq!(placed, ["store-c", "store-c", "store-c", "store-a"]);
     }
 }

@@ -194,8 +194,13 @@ impl Map {
 
     /// The back end for what was found, and why that one.
     pub(crate) fn choose(&self, user: &str, found: &Found) -> Result<(Arc<Backend>, Reason), NoPlace> {
-        let is_backend = |name: &str| self.backends.named(name).is_some();
-        let (place, reason) = choice::choose(&self.settings, is_backend, user, found.entry())?;
+        let overrides = self.backends.overrides();
+        let site = choice::Site {
+            is_backend: &|name| self.backends.named(name).is_some(),
+            takes: &|name| overrides.duty(name).is_none(),
+            moved: overrides.place(user),
+        };
+        let (place, reason) = choice::choose(&self.settings, &site, user, found.entry())?;
         let backend = match place {
             // The configuration names none that isn't there.
             choice::Place::Named(name) => self.backends.named(&name).ok_or(NoPlace::Unknown)?,
@@ -226,6 +231,11 @@ impl Map {
     /// Whether a directory knows accounts by their whole names alone.
     pub(crate) fn is_exact(&self, directory: &str) -> bool {
         self.judges.iter().any(|judge| &*judge.name == directory && judge.directory.is_exact())
+    }
+
+    /// Whether an administrator has this user's log-ins wait.
+    pub(crate) fn is_held(&self, user: &str) -> bool {
+        self.backends.overrides().is_held(user)
     }
 
     /// The configuration's back ends.

@@ -24,7 +24,7 @@ use super::client_certificate;
 use crate::config::{CertificateFiles, ClientCertificates, NamedFile, Problem, TlsVersion, Trust};
 
 /// A certificate that ends within this time is warned of.
-const EXPIRY_WARNING: Duration = Duration::from_hours(336);
+pub(crate) const EXPIRY_WARNING: Duration = Duration::from_hours(336);
 
 /// The one crypto provider, passed explicitly wherever one is needed.
 fn provider() -> Arc<CryptoProvider> {
@@ -80,6 +80,16 @@ impl Certificate {
             error => files.key.problem(format_args!("can't be used as a key: {error}")),
         })?;
         Ok(Self { key: Arc::new(key), names, expires })
+    }
+
+    /// The DNS names it is for.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The end of its time.
+    pub(crate) fn expires(&self) -> SystemTime {
+        self.expires
     }
 
     /// What an administrator should know about its time, if anything.

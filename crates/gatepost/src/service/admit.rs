@@ -26,7 +26,7 @@ struct Verdict {
 /// Why a connection is turned away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
-    /// This rule denies it.
+    /// This rule, or a ban by an administrator, denies it.
     Denied { rule: Arc<str> },
     /// It guessed passwords.
     Banned,

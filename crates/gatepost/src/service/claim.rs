@@ -208,7 +208,7 @@ impl Session {
         };
         match made {
             Ok((user, challenge, known)) => {
-                self.story.took.auth = Some(started.elapsed().into());
+                self.story().took.auth = Some(started.elapsed().into());
                 let told = challenge.told().as_bytes().to_vec();
                 let attempt = Some(attempt);
                 *progress = Progress::Dared(Box::new(Dare { mechanism, user, challenge, known, attempt }));

@@ -1,17 +1,22 @@
-//! Idle time-outs and orderly ends, at the price of one number and one waker a session.
+//! Who is there: every session of a thread with its story, its idle time-out and the word that ends it.
 //!
 //! Each worker thread has a wheel whose slots are seconds. A session stands in the slot of its deadline
 //! and writes down when it last saw a byte; only when its slot comes up is that looked at, and the
 //! session moved on to its new deadline or told to end. A busy session costs no timer at all.
+//! Before its log-in a session stands apart, since it sees to its deadlines itself.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
+
+use crate::story::Story;
 
 /// Seconds a wheel reaches ahead. A deadline further away is looked at on the way, again and again.
 const SLOTS: u32 = 512;
+/// The list of sessions without a deadline here, behind the slots.
+const APART: u32 = SLOTS;
 /// A session that lasts this long is told so.
 const SETTLE_SECONDS: u32 = 5;
 /// A session that said nothing for this many ticks, and so for more than a second, may be asked to go.
@@ -22,12 +27,14 @@ const QUIET_SECONDS: u32 = 2;
 pub(crate) enum Verdict {
     /// Nothing was said for too long.
     Idle,
-    /// Gatepost is stopping; to be declined by a session that is in the middle of something.
+    /// Asked to go; to be declined by a session that is in the middle of something.
     Drained,
     /// Gatepost stops now.
     Stopped,
     /// What the session was let in by is over.
     Expired,
+    /// An administrator ended it.
+    Kicked,
 }
 
 /// What the wheel has to say to a session.
@@ -40,34 +47,69 @@ pub(crate) enum Word {
 }
 
 /// A session's own end of its [`Pulse`]: the wheel forgets the session when it goes.
-#[derive(Debug)]
 pub(crate) struct Heart(Arc<Pulse>);
 
-/// One session's sign of life.
-#[derive(Debug)]
+/// A session as others see it, at one moment.
+#[derive(Clone)]
+pub(crate) struct Present {
+    pulse: Arc<Pulse>,
+    /// How long it has said nothing; of those that are logged in.
+    pub(crate) idle_seconds: u32,
+}
+
+/// One session's sign of life, and its story.
 struct Pulse {
     /// The wheel's second at which a byte was last seen.
     last: AtomicU32,
+    /// 0: it is no relay, or not yet.
     timeout_seconds: AtomicU32,
+    /// Where the wheel has it: which list, and which place there.
+    list: AtomicU32,
+    index: AtomicU32,
     state: AtomicU8,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
     waker: Mutex<Option<Waker>>,
+    story: Mutex<Story>,
 }
 
-/// What a pulse's `state` is: lasting for less than [`SETTLE_SECONDS`]; to be told that it has settled;
-/// told; and then why it must end.
-const NEW: u8 = 0;
-const SETTLED: u8 = 1;
-const OPEN: u8 = 2;
-const IDLE: u8 = 3;
-const DRAINED: u8 = 4;
-const STOPPED: u8 = 5;
-const EXPIRED: u8 = 6;
-const GONE: u8 = 7;
+/// What a pulse's `state` is: on its way to a log-in, or taking mail; lasting for less than [`SETTLE_SECONDS`] since
+/// then; to be told that it has settled; told; and then why it must end.
+const TALKING: u8 = 0;
+const NEW: u8 = 1;
+const SETTLED: u8 = 2;
+const OPEN: u8 = 3;
+const IDLE: u8 = 4;
+const DRAINED: u8 = 5;
+const STOPPED: u8 = 6;
+const EXPIRED: u8 = 7;
+const KICKED: u8 = 8;
 
 impl Heart {
-    /// A byte passed.
-    pub(crate) fn beat(&self) {
+    /// What is known of the session. Not to be held while anything is waited for.
+    pub(crate) fn story(&self) -> MutexGuard<'_, Story> {
+        self.0.story()
+    }
+
+    /// From now on bytes pass, and so long a silence ends it.
+    pub(crate) fn relays(&self, timeout: Duration) {
+        let _ = self.0.state.compare_exchange(TALKING, NEW, Ordering::Relaxed, Ordering::Relaxed);
+        self.moved(0, 0);
+        self.set_timeout(timeout);
+    }
+
+    /// So many bytes passed, from the client and to it.
+    pub(crate) fn moved(&self, up: u64, down: u64) {
         self.0.last.store(Wheel::now(), Ordering::Relaxed);
+        // Nobody else writes them.
+        let add = |to: &AtomicU64, more| to.store(to.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        add(&self.0.bytes_up, up);
+        add(&self.0.bytes_down, down);
+    }
+
+    /// Bytes that passed so far, from the client and to it.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        self.0.bytes()
     }
 
     /// Tells the session to end when so much time has passed, whatever it does. Few sessions are told, so that
@@ -85,8 +127,8 @@ impl Heart {
     /// Sets another time-out, which counts from the last byte.
     pub(crate) fn set_timeout(&self, timeout: Duration) {
         self.0.timeout_seconds.store(seconds(timeout), Ordering::Relaxed);
-        // It may stand in a slot that is too late. Standing in two is harmless.
-        Wheel::with(|wheel| wheel.place(Arc::clone(&self.0)));
+        // It may stand in a slot that is too late.
+        Wheel::with(|wheel| wheel.replace(&self.0));
     }
 
     /// What there is to say. The waker is woken when that changes.
@@ -104,27 +146,79 @@ impl Heart {
             DRAINED => Some(Word::End(Verdict::Drained)),
             STOPPED => Some(Word::End(Verdict::Stopped)),
             EXPIRED => Some(Word::End(Verdict::Expired)),
+            KICKED => Some(Word::End(Verdict::Kicked)),
             _ => None,
         }
+    }
+
+    /// Waits until the session is told to end. For sessions that are no relay.
+    pub(crate) async fn told(&self) {
+        std::future::poll_fn(|cx| match self.word(cx.waker()) {
+            Some(Word::End(_)) => Poll::Ready(()),
+            Some(Word::Settled) | None => Poll::Pending,
+        })
+        .await;
     }
 
     /// Not now: ask again later.
     pub(crate) fn decline(&self) {
         let _ = self.0.state.compare_exchange(DRAINED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
-        Wheel::with(|wheel| wheel.place(Arc::clone(&self.0)));
+        Wheel::with(|wheel| wheel.replace(&self.0));
     }
 }
 
 impl Drop for Heart {
     fn drop(&mut self) {
-        self.0.state.store(GONE, Ordering::Relaxed);
-        *self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // A thread that ends has no wheel any more.
+        let _ = WHEEL.try_with(|wheel| wheel.borrow_mut().remove(&self.0));
+    }
+}
+
+impl Present {
+    /// What is known of it. Not to be held for long: the session waits.
+    pub(crate) fn story(&self) -> MutexGuard<'_, Story> {
+        self.pulse.story()
+    }
+
+    /// Bytes that passed so far, from the client and to it.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        self.pulse.bytes()
+    }
+
+    /// Whether it is logged in and passes bytes.
+    pub(crate) fn is_relay(&self) -> bool {
+        self.pulse.timeout_seconds.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it has nothing under way, as far as can be told from silence.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_relay() && self.idle_seconds >= QUIET_SECONDS
+    }
+
+    /// Asks it to go as soon as nothing is under way.
+    pub(crate) fn ask_to_go(&self) {
+        if self.pulse.is_alive() {
+            self.pulse.say(DRAINED);
+        }
+    }
+
+    /// Ends it. A message that is being taken is taken first.
+    pub(crate) fn kick(&self) {
+        self.pulse.say(KICKED);
     }
 }
 
 impl Pulse {
     fn state(&self) -> u8 {
         self.state.load(Ordering::Relaxed)
+    }
+
+    fn story(&self) -> MutexGuard<'_, Story> {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        (self.bytes_up.load(Ordering::Relaxed), self.bytes_down.load(Ordering::Relaxed))
     }
 
     /// Whether it lives on, as far as the wheel knows.
@@ -150,23 +244,23 @@ fn seconds(timeout: Duration) -> u32 {
     whole.saturating_add(u32::from(timeout.subsec_nanos() > 0)).max(1)
 }
 
-/// A worker thread's sessions by their deadlines.
-#[derive(Debug)]
+/// A worker thread's sessions: those with a deadline by that, and the others. Each stands in exactly one list.
 pub(crate) struct Wheel {
     now: u32,
-    slots: Vec<Vec<Arc<Pulse>>>,
+    lists: Vec<Vec<Arc<Pulse>>>,
+}
+
+thread_local! {
+    static WHEEL: RefCell<Wheel> = RefCell::new(Wheel::new());
 }
 
 impl Wheel {
     fn new() -> Self {
-        Self { now: 0, slots: (0..SLOTS).map(|_| Vec::new()).collect() }
+        Self { now: 0, lists: (0..=APART).map(|_| Vec::new()).collect() }
     }
 
     /// Lends the thread's wheel to `work`.
     fn with<T>(work: impl FnOnce(&mut Self) -> T) -> T {
-        thread_local! {
-            static WHEEL: RefCell<Wheel> = RefCell::new(Wheel::new());
-        }
         WHEEL.with_borrow_mut(work)
     }
 
@@ -174,16 +268,21 @@ impl Wheel {
         Self::with(|wheel| wheel.now)
     }
 
-    /// A new session on this thread.
-    pub(crate) fn enter(timeout: Duration) -> Heart {
+    /// A new session on this thread, which sees to its deadlines itself until it [`relays`](Heart::relays).
+    pub(crate) fn enter(story: Story) -> Heart {
         Self::with(|wheel| {
             let pulse = Arc::new(Pulse {
                 last: AtomicU32::new(wheel.now),
-                timeout_seconds: AtomicU32::new(seconds(timeout)),
-                state: AtomicU8::new(NEW),
+                timeout_seconds: AtomicU32::new(0),
+                list: AtomicU32::new(APART),
+                index: AtomicU32::new(0),
+                state: AtomicU8::new(TALKING),
+                bytes_up: AtomicU64::new(0),
+                bytes_down: AtomicU64::new(0),
                 waker: Mutex::new(None),
+                story: Mutex::new(story),
             });
-            wheel.place(Arc::clone(&pulse));
+            wheel.put(Arc::clone(&pulse), APART);
             Heart(pulse)
         })
     }
@@ -193,14 +292,25 @@ impl Wheel {
         Self::with(Self::advance);
     }
 
-    /// Asks at most `count` quiet sessions of this thread to end; with `all`, tells every session.
+    /// Every session of this thread.
+    pub(crate) fn present() -> Vec<Present> {
+        Self::with(|wheel| {
+            let present = |pulse: &Arc<Pulse>| Present {
+                idle_seconds: wheel.now.saturating_sub(pulse.last.load(Ordering::Relaxed)),
+                pulse: Arc::clone(pulse),
+            };
+            wheel.lists.iter().flatten().map(present).collect()
+        })
+    }
+
+    /// Asks at most `count` quiet sessions of this thread to end; with `all`, tells every session that is logged in.
     pub(crate) fn drain(count: usize, all: bool) {
         Self::with(|wheel| {
             let now = wheel.now;
-            let pulses = wheel.slots.iter().flatten();
+            let pulses = wheel.lists.iter().flatten();
             let ready = pulses.filter(|pulse| {
                 let quiet = now.saturating_sub(pulse.last.load(Ordering::Relaxed)) >= QUIET_SECONDS;
-                pulse.is_alive() && (quiet || all)
+                pulse.is_alive() && pulse.state() != TALKING && (quiet || all)
             });
             let state = if all { STOPPED } else { DRAINED };
             ready.take(count).for_each(|pulse| pulse.say(state));
@@ -209,14 +319,10 @@ impl Wheel {
 
     fn advance(&mut self) {
         self.now += 1;
-        let due = std::mem::take(&mut self.slots[(self.now % SLOTS) as usize]);
+        let due = std::mem::take(&mut self.lists[(self.now % SLOTS) as usize]);
         for pulse in due {
-            if !pulse.is_alive() {
-                continue;
-            }
-            if pulse.deadline() <= self.now {
+            if pulse.is_alive() && pulse.deadline() <= self.now {
                 pulse.say(IDLE);
-                continue;
             }
             if pulse.state() == NEW {
                 pulse.say(SETTLED);
@@ -225,10 +331,45 @@ impl Wheel {
         }
     }
 
+    /// Puts a session where its deadline, or the next look at it, comes up.
     fn place(&mut self, pulse: Arc<Pulse>) {
-        let reach = if pulse.state() == NEW { SETTLE_SECONDS } else { SLOTS - 1 };
+        let reach = match pulse.state() {
+            NEW => SETTLE_SECONDS,
+            SETTLED | OPEN => SLOTS - 1,
+            _ => return self.put(pulse, APART),
+        };
         let ahead = pulse.deadline().saturating_sub(self.now).clamp(1, reach);
-        self.slots[((self.now + ahead) % SLOTS) as usize].push(pulse);
+        self.put(pulse, (self.now + ahead) % SLOTS);
+    }
+
+    fn put(&mut self, pulse: Arc<Pulse>, list: u32) {
+        let pulses = &mut self.lists[list as usize];
+        pulse.list.store(list, Ordering::Relaxed);
+        pulse.index.store(pulses.len() as u32, Ordering::Relaxed);
+        pulses.push(pulse);
+    }
+
+    /// Takes a session out of its list; the last of the list takes its place.
+    fn remove(&mut self, pulse: &Pulse) -> Option<Arc<Pulse>> {
+        let pulses = self.lists.get_mut(pulse.list.load(Ordering::Relaxed) as usize)?;
+        let index = pulse.index.load(Ordering::Relaxed);
+        // One of another thread is not here.
+        pulses.get(index as usize).filter(|found| std::ptr::eq(Arc::as_ptr(found), pulse))?;
+        let removed = pulses.swap_remove(index as usize);
+        if let Some(moved) = pulses.get(index as usize) {
+            moved.index.store(index, Ordering::Relaxed);
+        }
+        // What a crowd has taken is given back once it has left.
+        if pulses.is_empty() {
+            *pulses = Vec::new();
+        }
+        Some(removed)
+    }
+
+    fn replace(&mut self, pulse: &Pulse) {
+        if let Some(pulse) = self.remove(pulse) {
+            self.place(pulse);
+        }
     }
 }
 
@@ -236,16 +377,26 @@ impl Wheel {
 mod tests {
     use super::*;
 
+    fn talking() -> Heart {
+        Wheel::enter(Story::new("imap", &"imap 127.0.0.1:143".into(), ([127, 0, 0, 1], 1).into()))
+    }
+
+    fn relaying(timeout: Duration) -> Heart {
+        let heart = talking();
+        heart.relays(timeout);
+        heart
+    }
+
     fn is_over(pulse: &Heart) -> bool {
         matches!(pulse.word(Waker::noop()), Some(Word::End(_)))
     }
 
     #[test]
     fn a_session_that_lasts_is_told_once() {
-        let pulse = Wheel::enter(Duration::from_mins(35));
+        let pulse = relaying(Duration::from_mins(35));
         for _ in 1..SETTLE_SECONDS {
             Wheel::tick();
-            pulse.beat();
+            pulse.moved(1, 0);
             assert_eq!(pulse.word(Waker::noop()), None);
         }
         Wheel::tick();
@@ -258,12 +409,12 @@ mod tests {
 
     #[test]
     fn a_silent_session_ends_and_a_busy_one_does_not() {
-        let silent = Wheel::enter(Duration::from_secs(2000));
-        let busy = Wheel::enter(Duration::from_secs(2000));
+        let silent = relaying(Duration::from_secs(2000));
+        let busy = relaying(Duration::from_secs(2000));
         for second in 1..2000 {
             Wheel::tick();
             if second % 500 == 0 {
-                busy.beat();
+                busy.moved(1, 0);
             }
         }
         assert!(!is_over(&silent));
@@ -279,9 +430,9 @@ mod tests {
 
     #[test]
     fn a_shorter_time_out_takes_effect_at_once() {
-        let pulse = Wheel::enter(Duration::from_mins(35));
+        let pulse = relaying(Duration::from_mins(35));
         Wheel::tick();
-        pulse.beat();
+        pulse.moved(1, 0);
         pulse.set_timeout(Duration::from_secs(3));
         Wheel::tick();
         Wheel::tick();
@@ -292,12 +443,12 @@ mod tests {
 
     #[test]
     fn a_drain_takes_quiet_sessions_first() {
-        let quiet = Wheel::enter(Duration::from_mins(35));
-        let busy = Wheel::enter(Duration::from_mins(35));
+        let quiet = relaying(Duration::from_mins(35));
+        let busy = relaying(Duration::from_mins(35));
         Wheel::tick();
         Wheel::tick();
         Wheel::tick();
-        busy.beat();
+        busy.moved(1, 0);
         Wheel::drain(usize::MAX, false);
         assert!(is_over(&quiet) && !is_over(&busy));
         Wheel::drain(usize::MAX, true);
@@ -305,9 +456,35 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_ended_leave_the_wheel() {
-        drop(Wheel::enter(Duration::from_secs(1)));
-        Wheel::tick();
-        assert_eq!(Wheel::with(|wheel| wheel.slots.iter().map(Vec::len).sum::<usize>()), 0);
+    fn everybody_is_there_exactly_once_until_they_go() {
+        let present = || Wheel::present().len();
+        let hearts: Vec<_> = (1..=100).map(|n| relaying(Duration::from_secs(n * 7 % 50 + 1))).collect();
+        let one = talking();
+        assert_eq!(present(), 101);
+        for second in 0..60 {
+            Wheel::tick();
+            hearts.iter().step_by(3).for_each(|heart| heart.moved(1, 2));
+            hearts[second].set_timeout(Duration::from_secs(9));
+            assert_eq!(present(), 101, "second {second}");
+        }
+        assert_eq!(hearts[0].bytes(), (60, 120));
+        drop(one);
+        let (odd, even): (Vec<_>, Vec<_>) = hearts.into_iter().enumerate().partition(|(n, _)| n % 2 == 1);
+        drop(odd);
+        assert_eq!(present(), even.len());
+        drop(even);
+        assert_eq!(present(), 0);
+    }
+
+    #[test]
+    fn a_kick_reaches_those_who_talk_and_those_who_relay() {
+        let (talks, relays) = (talking(), relaying(Duration::from_mins(35)));
+        Wheel::drain(usize::MAX, true);
+        assert!(!is_over(&talks), "that is for whoever is logged in");
+        assert!(is_over(&relays));
+        Wheel::present().iter().for_each(Present::kick);
+        assert_eq!(talks.word(Waker::noop()), Some(Word::End(Verdict::Kicked)));
+        talks.relays(Duration::from_mins(35));
+        assert!(is_over(&talks), "a log-in does not undo it");
     }
 }

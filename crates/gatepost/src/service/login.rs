@@ -1,6 +1,6 @@
 //! The conversation with the client until it is logged in, and what its questions set in motion.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use gatepost_wire::smtp::Receiver;
@@ -9,11 +9,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::claim::{Claim, Heard, Progress};
-use super::idle::Wheel;
+use super::idle::Heart;
 use super::listener;
 use super::relay::Relay;
 use super::resolve::Place;
-use super::{Established, Session};
+use super::{Established, Session, Shared};
 use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
 use crate::config::{self, Level, Senders};
 use crate::defence::{Attempt, Consequence, Stopped};
@@ -25,6 +25,9 @@ use crate::story::Ended;
 const CHECKED_HERE_TIME: Duration = Duration::from_secs(1);
 /// A refusal that takes its time still comes this long before the client's time is over.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
+
+/// Lines of a conversation that are kept while it is not known whose it is.
+const UNHEARD_LINES_MAX: usize = 200;
 
 /// How often a log-in that waits for others looks whether they have ended.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
@@ -136,12 +139,12 @@ impl Session {
             has_certificate: self.client.peer_certificate().is_some(),
             can_bind: self.can_bind(),
         };
-        self.snapshot.listener.front(&client, offers, carry, self.shared.log.wants(Level::Protocol))
+        self.snapshot.listener.front(&client, offers, carry, self.is_heard())
     }
 
     /// At level `protocol` the log shows the conversation.
     fn trace(&self, front: &mut dyn Front, out: &[u8], progress: &Progress) {
-        if !self.shared.log.wants(Level::Protocol) {
+        if !self.is_heard() {
             return;
         }
         // With challenges, who reads the log could try passwords at leisure.
@@ -154,7 +157,28 @@ impl Session {
     pub(super) fn tell_talk(&self, heard: Vec<String>, said: &str) {
         let lines = heard.into_iter().map(|line| format!("C: {line}"));
         for line in lines.chain(said.lines().map(|line| format!("S: {line}"))) {
-            self.story.tell_line(&self.shared.log, "client", line);
+            self.tell_line("client", line);
+        }
+    }
+
+    /// Whether anybody may want to know what is said.
+    pub(super) fn is_heard(&self) -> bool {
+        let log = &self.shared.log;
+        log.wants(Level::Protocol) || log.is_following()
+    }
+
+    /// Logs a line of a conversation, or keeps it until it is known whether its user is followed.
+    fn tell_line(&self, with: &'static str, line: String) {
+        let (log, story) = (&self.shared.log, self.story());
+        if log.wants(Level::Protocol) {
+            return story.tell_line(log, false, with, line);
+        }
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        if story.user.as_ref().is_some_and(|user| log.follows(user)) {
+            let kept = std::mem::take(&mut *unheard).into_iter();
+            kept.chain([(with, line)]).for_each(|(with, line)| story.tell_line(log, true, with, line));
+        } else if unheard.len() < UNHEARD_LINES_MAX {
+            unheard.push((with, line));
         }
     }
 
@@ -169,11 +193,11 @@ impl Session {
     }
 
     pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
-        let mut stopping = self.shared.stopping.clone();
         let mut bytes = Vec::new();
+        let called_off = called_off(&self.shared, &self.heart);
         let read = tokio::select! {
             read = timeout_at(self.deadline, self.client.read(&mut bytes)) => read,
-            _ = stopping.wait_for(|stopping| *stopping) => return Ok(Received::Nothing(Refusal::ShuttingDown)),
+            _ = called_off => return Ok(Received::Nothing(Refusal::ShuttingDown)),
         };
         match read {
             Ok(Ok(0)) => Err(Ended::Gone("closed by the client".into())),
@@ -185,11 +209,11 @@ impl Session {
 
     /// A log-in begins: `user` is the name as the client wrote it, where there is one.
     pub(super) async fn take_up(&mut self, mechanism: Mechanism, user: &str) -> Result<Attempt, Denied> {
-        self.story.attempts += 1;
-        self.story.mechanism = Some(mechanism.name());
+        self.story().attempts += 1;
+        self.story().mechanism = Some(mechanism.name());
         let names = &self.snapshot.listener.settings.names;
-        self.story.user = Some(user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
-        let user = self.story.user.clone();
+        self.story().user = Some(user).filter(|user| !user.is_empty()).map(|user| names.canonical(user));
+        let user = self.story().user.clone();
         self.begin(user.as_deref()).await
     }
 
@@ -221,7 +245,7 @@ impl Session {
             Denied::Left | Denied::Misplaced(_) | Denied::Fault(..) => false,
         };
         match &result {
-            Ok(_) => attempt.succeeded(self.story.user.as_deref().unwrap_or_default(), now),
+            Ok(_) => attempt.succeeded(self.story().user.as_deref().unwrap_or_default(), now),
             Err(denied) if is_failure(denied) => {
                 let tag = self.shared.defence.tag(claim.means.shown());
                 self.count_failure(attempt, tag, now);
@@ -271,7 +295,7 @@ impl Session {
             }
         };
         if let Some(times) = self.shared.log.seldom(&format!("{what} {whose}")) {
-            self.story.tell_guessing(&self.shared.log, what, times);
+            self.story().tell_guessing(&self.shared.log, what, times);
         }
         let denied = Denied::Refused(Refusal::Guessing);
         self.tell(&denied);
@@ -280,7 +304,7 @@ impl Session {
 
     pub(super) fn count_failure(&self, attempt: Attempt, tag: u64, now: std::time::Instant) {
         if attempt.failed(tag, now) == Consequence::Ban {
-            self.story.tell_guessing(&self.shared.log, "an address is banned: too many log-ins failed", 1);
+            self.story().tell_guessing(&self.shared.log, "an address is banned: too many log-ins failed", 1);
         }
     }
 
@@ -304,22 +328,17 @@ impl Session {
     pub(super) async fn reach(&self, backend: &Backend, wanted: Wanted<'_>) -> Result<Connected, Failure> {
         let Wanted { user, aim, introduction, name, deadline } = wanted;
         let service = &self.snapshot.listener.service;
-        let tell = |line| self.story.tell_line(&self.shared.log, "back end", line);
+        let session = self.story().session;
+        let tell = |line| self.tell_line("back end", line);
         let purpose = Purpose {
             protocol: service.settings.protocol,
             user,
             aim,
-            client: Client {
-                address: self.address,
-                local: self.local,
-                session: self.story.session.as_str(),
-                name,
-                introduction,
-            },
+            client: Client { address: self.address, local: self.local, session: session.as_str(), name, introduction },
             own_greeting: &service.greeting(),
             own_listeners: &self.snapshot.own_listeners,
             deadline,
-            tell: self.shared.log.wants(Level::Protocol).then_some(&tell),
+            tell: self.is_heard().then_some(&tell),
         };
         backend.log_in(&purpose).await
     }
@@ -334,23 +353,22 @@ impl Session {
     ) -> Result<(gatepost_wire::Welcome, Connected), Denied> {
         let Place { backend, login, password, expires } = place;
         let other = password.map(|password| Proof::Password(password.0.duplicate()));
-        self.story.backend = Some(Arc::clone(&backend.name));
+        self.story().backend = Some(Arc::clone(&backend.name));
         let aim = Aim::LogIn(other.as_ref().or(proof));
         let wanted = Wanted { user: &login, aim, introduction, name: None, deadline: self.deadline };
-        let mut stopping = self.shared.stopping.clone();
         let logged_in = tokio::select! {
             logged_in = self.reach(&backend, wanted) => logged_in,
             () = self.client.connection().broken() => return Err(Denied::Left),
-            _ = stopping.wait_for(|stopping| *stopping) => {
-                return Err(Denied::Fault(Refusal::ShuttingDown, "Gatepost is stopping".into()));
+            why = called_off(&self.shared, &self.heart) => {
+                return Err(Denied::Fault(Refusal::ShuttingDown, why.into()));
             }
         };
         match logged_in {
             Ok(mut connected) => {
-                self.story.host = Some(connected.host);
-                self.story.backend_tls = connected.tls;
-                self.story.took.connect = Some(connected.connect_took.into());
-                self.story.took.backend_login = Some(connected.login_took.into());
+                self.story().host = Some(connected.host);
+                self.story().backend_tls = connected.tls;
+                self.story().took.connect = Some(connected.connect_took.into());
+                self.story().took.backend_login = Some(connected.login_took.into());
                 self.expires = expires;
                 let welcome = std::mem::take(&mut connected.welcome);
                 // Where mail follows, it must be known what may be said there.
@@ -377,26 +395,26 @@ impl Session {
     pub(super) fn tell(&self, denied: &Denied) {
         let log = &self.shared.log;
         match denied {
-            Denied::Refused(_) | Denied::Passed(_) => self.story.tell_failure(log),
+            Denied::Refused(_) | Denied::Passed(_) => self.story().tell_failure(log),
             Denied::Left => {}
             Denied::Unfit(text) => {
-                self.story.tell_failure(log);
-                self.story.tell_fault(log, Level::Error, text);
+                self.story().tell_failure(log);
+                self.story().tell_fault(log, Level::Error, text);
             }
             Denied::Misplaced(text) => {
-                let complaint = format!("{:?} {text}", self.story.service);
+                let complaint = format!("{:?} {text}", self.story().service);
                 if let Some(times) = log.seldom(&complaint) {
                     let text = if times > 1 {
                         format!("{text} ({times} log-ins since this was last said)")
                     } else {
                         text.clone()
                     };
-                    self.story.tell_fault(log, Level::Error, &text);
+                    self.story().tell_fault(log, Level::Error, &text);
                 }
             }
             Denied::Fault(refusal, text) => {
                 let level = if *refusal == Refusal::TooMany { Level::Warning } else { Level::Error };
-                self.story.tell_fault(log, level, text);
+                self.story().tell_fault(log, level, text);
             }
         }
     }
@@ -408,10 +426,9 @@ impl Session {
         farewell: &Farewell,
         held: (Slots, OwnedSemaphorePermit),
     ) -> Option<Established> {
-        let Self { mut client, mut story, shared, snapshot, expires, witness, .. } = self;
+        let Self { mut client, heart, shared, snapshot, expires, witness, .. } = self;
         witness.iter().for_each(|witness| witness.forget());
         let Connected { stream: mut server, lease, rest, .. } = connected;
-        let sent = (farewell.client_rest.len() as u64, rest.len() as u64);
         let moved = Scratch::with(|scratch| {
             if !farewell.client_rest.is_empty() {
                 server.send(&farewell.client_rest, false, &mut scratch.outgoing)?;
@@ -421,18 +438,28 @@ impl Session {
             }
             Ok::<_, std::io::Error>(())
         });
-        story.logged_in();
+        heart.story().logged_in();
         if let Err(error) = moved {
-            story.finish(&shared.log, &Ended::Gone(error.to_string()));
+            heart.story().finish(&shared.log, &Ended::Gone(error.to_string()));
             return None;
         }
-        let heart = Wheel::enter(snapshot.listener.settings.idle_timeout);
+        heart.relays(snapshot.listener.settings.idle_timeout);
+        heart.moved(farewell.client_rest.len() as u64, rest.len() as u64);
         if let Some(left) = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default()) {
             heart.end_after(left);
         }
-        let relay = Relay::new(client, server, heart, sent, farewell.text);
+        let relay = Relay::new(client, server, heart, farewell.text);
         let (slots, permit) = held;
-        Some(Established { relay, story, _held: (slots, lease, permit) })
+        Some(Established { relay, _held: (slots, lease, permit) })
+    }
+}
+
+/// Waits until a session that is no relay must end, and says why.
+async fn called_off(shared: &Shared, heart: &Heart) -> &'static str {
+    let mut stopping = shared.stopping.clone();
+    tokio::select! {
+        _ = stopping.wait_for(|stopping| *stopping) => "Gatepost is stopping",
+        () = heart.told() => "an administrator ended the session",
     }
 }
 

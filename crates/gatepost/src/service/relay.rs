@@ -30,7 +30,8 @@ pub(crate) struct Relay {
 /// One direction.
 struct Lane {
     from_client: bool,
-    bytes: u64,
+    /// Moved since the heart was last told.
+    fresh_bytes: u32,
     /// How much is moved at a time.
     piece_bytes: u32,
     open: bool,
@@ -48,13 +49,20 @@ struct Broken {
 }
 
 impl Lane {
-    const fn new(from_client: bool, bytes: u64) -> Self {
-        Self { from_client, bytes, piece_bytes: READ_BYTES_MIN as u32, open: true, at_line_end: true, broken: None }
+    const fn new(from_client: bool) -> Self {
+        Self {
+            from_client,
+            fresh_bytes: 0,
+            piece_bytes: READ_BYTES_MIN as u32,
+            open: true,
+            at_line_end: true,
+            broken: None,
+        }
     }
 
     /// A piece was moved; `taken`: the receiver took all of it.
     fn moved(&mut self, bytes: &[u8], taken: bool) {
-        self.bytes += bytes.len() as u64;
+        self.fresh_bytes = self.fresh_bytes.saturating_add(bytes.len() as u32);
         self.at_line_end = bytes.ends_with(b"\r\n");
         // TLS takes a little of each piece for itself.
         let was_full = bytes.len() + bytes.len() / 64 >= self.piece_bytes as usize;
@@ -95,7 +103,8 @@ impl std::fmt::Display for End {
             Self::Broken { by_client, kind } => write!(f, "the connection to {} broke: {kind}", who(*by_client)),
             Self::Told(Verdict::Idle) => f.write_str("idle for too long"),
             Self::Told(Verdict::Expired) => f.write_str("its token has expired"),
-            Self::Told(Verdict::Drained | Verdict::Stopped) => f.write_str("Gatepost stopped"),
+            Self::Told(Verdict::Drained | Verdict::Stopped) => f.write_str("asked to go by Gatepost"),
+            Self::Told(Verdict::Kicked) => f.write_str("ended by an administrator"),
         }
     }
 }
@@ -111,14 +120,14 @@ pub(crate) struct Outcome {
 
 impl Relay {
     /// A relay between two connections on which what was read too early is already passed on.
-    pub(crate) fn new(client: Stream, server: Stream, heart: Heart, sent: (u64, u64), farewell: &'static [u8]) -> Self {
-        let (up, down) = (Lane::new(true, sent.0), Lane::new(false, sent.1));
+    pub(crate) fn new(client: Stream, server: Stream, heart: Heart, farewell: &'static [u8]) -> Self {
+        let (up, down) = (Lane::new(true), Lane::new(false));
         Self { client, server, heart, up, down, is_clients_turn: false, farewell }
     }
 
     /// Moves what can be moved. Whether the relay is over, and how.
     fn advance(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Option<End> {
-        let before = self.progress();
+        let unsent = self.unsent();
         let first_closed = match (self.up.open, self.down.open) {
             (true, false) => Some(false),
             (false, true) => Some(true),
@@ -134,17 +143,17 @@ impl Relay {
                 break;
             }
         }
-        let after = self.progress();
-        if after != before {
-            self.heart.beat();
+        let (up, down) = (std::mem::take(&mut self.up.fresh_bytes), std::mem::take(&mut self.down.fresh_bytes));
+        if (up, down) != (0, 0) || self.unsent() != unsent {
+            self.heart.moved(up.into(), down.into());
         }
-        if after.bytes_down != before.bytes_down {
+        if down > 0 {
             self.is_clients_turn = true;
-        } else if after.bytes_up != before.bytes_up {
+        } else if up > 0 {
             self.is_clients_turn = false;
         }
         let by_client = first_closed.unwrap_or(!self.up.open);
-        if !self.up.open && !self.down.open && after.unsent == (0, 0) {
+        if !self.up.open && !self.down.open && self.unsent() == (0, 0) {
             let broken = self.up.broken.or(self.down.broken);
             return Some(match broken {
                 Some(Broken { client, kind }) => End::Broken { by_client: client, kind },
@@ -152,7 +161,7 @@ impl Relay {
             });
         }
         if first_closed.is_none() && (!self.up.open || !self.down.open) {
-            self.heart.beat();
+            self.heart.moved(0, 0);
             self.heart.set_timeout(HALF_CLOSED_TIMEOUT);
         }
         let verdict = match self.heart.word(cx.waker())? {
@@ -168,8 +177,8 @@ impl Relay {
             self.heart.decline();
             return None;
         }
-        // The farewell speaks of stopping; whoever is idle or expired just sees the end.
-        if matches!(verdict, Verdict::Drained | Verdict::Stopped) && self.is_between_commands() {
+        // The farewell says that Gatepost ends it; whoever is idle or expired just sees the end.
+        if matches!(verdict, Verdict::Drained | Verdict::Stopped | Verdict::Kicked) && self.is_between_commands() {
             let _ = self.client.send(self.farewell, true, &mut scratch.outgoing);
         }
         let _ = self.client.close_write(&mut scratch.outgoing);
@@ -184,18 +193,15 @@ impl Relay {
         is_flushed && self.down.open && self.down.at_line_end && self.is_clients_turn
     }
 
-    fn progress(&self) -> Progress {
-        let (bytes_up, bytes_down) = (self.up.bytes, self.down.bytes);
-        Progress { bytes_up, bytes_down, unsent: (self.client.unsent(), self.server.unsent()) }
+    /// What each side has not taken yet.
+    fn unsent(&self) -> (usize, usize) {
+        (self.client.unsent(), self.server.unsent())
     }
-}
 
-/// How far a relay has come.
-#[derive(PartialEq, Eq)]
-struct Progress {
-    bytes_up: u64,
-    bytes_down: u64,
-    unsent: (usize, usize),
+    /// The session's heart.
+    pub(crate) fn heart(&self) -> &Heart {
+        &self.heart
+    }
 }
 
 impl Future for Relay {
@@ -204,7 +210,10 @@ impl Future for Relay {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let relay = self.get_mut();
         match Scratch::with(|scratch| relay.advance(cx, scratch)) {
-            Some(end) => Poll::Ready(Outcome { end, bytes_up: relay.up.bytes, bytes_down: relay.down.bytes }),
+            Some(end) => {
+                let (bytes_up, bytes_down) = relay.heart.bytes();
+                Poll::Ready(Outcome { end, bytes_up, bytes_down })
+            }
             None => Poll::Pending,
         }
     }
@@ -260,6 +269,7 @@ fn pump(
 mod tests {
     use super::*;
     use crate::service::idle::Wheel;
+    use crate::story::Story;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -280,8 +290,9 @@ mod tests {
     /// A running relay with the client's and the back end's ends.
     async fn running(timeout: Duration) -> (tokio::task::JoinHandle<Outcome>, TcpStream, TcpStream) {
         let ((client, client_far), (server, server_far)) = (pair().await, pair().await);
-        let heart = Wheel::enter(timeout);
-        let relay = Relay::new(stream(client_far), stream(server), heart, (0, 0), b"* BYE\r\n");
+        let heart = Wheel::enter(Story::new("imap", &"imap".into(), ([127, 0, 0, 1], 1).into()));
+        heart.relays(timeout);
+        let relay = Relay::new(stream(client_far), stream(server), heart, b"* BYE\r\n");
         (tokio::spawn(relay), client, server_far)
     }
 

@@ -40,7 +40,8 @@ struct Checked {
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
     pub(super) async fn resolve(&mut self, claim: &Claim) -> Result<Place, Denied> {
-        let mut who = self.who(self.story.user.as_deref().unwrap_or_default());
+        let user = self.story().user.clone().unwrap_or_default();
+        let mut who = self.who(&user);
         let means = &claim.means;
         let checked = self.check(&mut who, means).await?;
         if who.user.is_empty() {
@@ -51,7 +52,7 @@ impl Session {
             self.check_map_can_answer(checked.as_ref())?;
         }
         let found = self.locate(&who, means, checked.as_ref()).await?;
-        self.story.took.map = Some(started.elapsed().into());
+        self.story().took.map = Some(started.elapsed().into());
         let is_checked = checked.is_some()
             || matches!(means, Means::Certificate)
             || matches!(found, Found::Account { is_checked: true, .. });
@@ -92,7 +93,7 @@ impl Session {
                 local: self.local,
                 is_proxied: self.is_proxied,
                 tls: self.client.tls_facts(),
-                attempt: self.story.attempts,
+                attempt: self.story().attempts,
             },
         }
     }
@@ -141,7 +142,7 @@ impl Session {
             Ok(None)
         };
         let found = self.on_control(looking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
-        self.story.took.auth = Some(started.elapsed().into());
+        self.story().took.auth = Some(started.elapsed().into());
         found.map(Some).ok_or(Denied::Refused(Refusal::BadCredentials))
     }
 
@@ -175,7 +176,7 @@ impl Session {
             Ok(Err(Denial::Unknown))
         };
         let judged = self.on_control(checking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
-        self.story.took.auth = Some(started.elapsed().into());
+        self.story().took.auth = Some(started.elapsed().into());
         judged.map(Some).map_err(denied)
     }
 
@@ -184,7 +185,7 @@ impl Session {
         let name = self.snapshot.listener.settings.names.canonical(name);
         if who.user.is_empty() {
             who.user.clone_from(&name);
-            self.story.user = Some(name);
+            self.story().user = Some(name);
         } else if who.user != name {
             return Err(Denied::Unfit(format!("what was shown is that of {name:?}")));
         }
@@ -215,9 +216,9 @@ impl Session {
             _ => self.ask_map(who, means, checked, is_now).await?,
         };
         let patience = Instant::now() + self.snapshot.map.settings.hold_time;
-        while found.entry().is_some_and(|entry| entry.held) {
+        while self.snapshot.map.is_held(&who.user) || found.entry().is_some_and(|entry| entry.held) {
             if Instant::now() + HOLD_LOOK_INTERVAL > patience {
-                return Err(Denied::Fault(Refusal::Unavailable, "the directory holds the user's log-ins".into()));
+                return Err(Denied::Fault(Refusal::Unavailable, "the user's log-ins are held".into()));
             }
             tokio::time::sleep(HOLD_LOOK_INTERVAL).await;
             found = self.ask_map(who, means, None, true).await?;

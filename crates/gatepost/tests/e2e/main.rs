@@ -5,6 +5,7 @@
 
 mod abuse;
 mod access;
+mod administration;
 mod auth;
 mod bed;
 mod capabilities;

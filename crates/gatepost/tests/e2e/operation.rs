@@ -139,11 +139,11 @@ fn a_stop_says_goodbye_and_ends_by_its_deadline() {
     std::thread::sleep(Duration::from_millis(2200));
     let started = Instant::now();
     gatepost.signal(Signal::TERM).expect("a signal");
-    assert_eq!(waiting.line(), "* BYE [UNAVAILABLE] The server is shutting down.");
+    assert_eq!(waiting.line(), "* BYE [UNAVAILABLE] The server ends this session.");
     for talk in &mut idle {
         // Dovecot may have a word of its own for clients in IDLE just then.
         let last = std::iter::repeat_with(|| talk.line()).find(|line| line != "* OK Still here");
-        assert_eq!(last.as_deref(), Some("* BYE [UNAVAILABLE] The server is shutting down."));
+        assert_eq!(last.as_deref(), Some("* BYE [UNAVAILABLE] The server ends this session."));
         assert_eq!(talk.line(), "");
     }
     let status = gatepost.wait(Duration::from_secs(6)).expect("an end");

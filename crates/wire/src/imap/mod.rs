@@ -38,7 +38,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::Guessing => ("[LIMIT]", "Too many failed log-ins, try again later."),
         Refusal::Forbidden => ("[CONTACTADMIN]", "Access from your address is not allowed."),
         Refusal::Unavailable => ("[UNAVAILABLE]", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("[UNAVAILABLE]", "The server is shutting down."),
+        Refusal::ShuttingDown => ("[UNAVAILABLE]", "The server ends this session."),
         Refusal::TimedOut => ("[UNAVAILABLE]", "Log-in took too long."),
         Refusal::Misbehaved => ("[CLIENTBUG]", "Too many errors."),
     }
@@ -55,7 +55,7 @@ fn turned_away(refusal: Refusal) -> &'static [u8] {
         Refusal::TooMany => b"* BYE [LIMIT] Too many connections, try again later.\r\n",
         Refusal::Guessing => b"* BYE [LIMIT] Too many failed log-ins, try again later.\r\n",
         Refusal::Forbidden => b"* BYE [CONTACTADMIN] Access from your address is not allowed.\r\n",
-        Refusal::ShuttingDown => b"* BYE [UNAVAILABLE] The server is shutting down.\r\n",
+        Refusal::ShuttingDown => b"* BYE [UNAVAILABLE] The server ends this session.\r\n",
         Refusal::TimedOut => b"* BYE [UNAVAILABLE] Log-in took too long.\r\n",
         Refusal::BadCredentials
         | Refusal::Disabled

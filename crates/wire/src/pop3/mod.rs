@@ -38,7 +38,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::Guessing => ("[SYS/TEMP]", "Too many failed log-ins, try again later."),
         Refusal::Forbidden => ("[AUTH]", "Access from your address is not allowed."),
         Refusal::Unavailable => ("[SYS/TEMP]", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("[SYS/TEMP]", "The server is shutting down."),
+        Refusal::ShuttingDown => ("[SYS/TEMP]", "The server ends this session."),
         Refusal::TimedOut => ("[SYS/TEMP]", "Log-in took too long."),
         Refusal::Misbehaved => ("[SYS/PERM]", "Too many errors."),
     }
@@ -55,7 +55,7 @@ fn turned_away(refusal: Refusal) -> &'static [u8] {
         Refusal::TooMany => b"-ERR [SYS/TEMP] Too many connections, try again later.\r\n",
         Refusal::Guessing => b"-ERR [SYS/TEMP] Too many failed log-ins, try again later.\r\n",
         Refusal::Forbidden => b"-ERR [AUTH] Access from your address is not allowed.\r\n",
-        Refusal::ShuttingDown => b"-ERR [SYS/TEMP] The server is shutting down.\r\n",
+        Refusal::ShuttingDown => b"-ERR [SYS/TEMP] The server ends this session.\r\n",
         Refusal::TimedOut => b"-ERR [SYS/TEMP] Log-in took too long.\r\n",
         Refusal::BadCredentials
         | Refusal::Disabled

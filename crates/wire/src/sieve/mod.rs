@@ -92,7 +92,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::Guessing => ("(TRYLATER) ", "Too many failed log-ins, try again later."),
         Refusal::Forbidden => ("", "Access from your address is not allowed."),
         Refusal::Unavailable => ("(TRYLATER) ", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("(TRYLATER) ", "The server is shutting down."),
+        Refusal::ShuttingDown => ("(TRYLATER) ", "The server ends this session."),
         Refusal::TimedOut => ("(TRYLATER) ", "Log-in took too long."),
         Refusal::Misbehaved => ("", "Too many errors."),
     }
@@ -109,7 +109,7 @@ fn turned_away(refusal: Refusal) -> &'static [u8] {
         Refusal::TooMany => b"BYE (TRYLATER) \"Too many connections, try again later.\"\r\n",
         Refusal::Guessing => b"BYE (TRYLATER) \"Too many failed log-ins, try again later.\"\r\n",
         Refusal::Forbidden => b"BYE \"Access from your address is not allowed.\"\r\n",
-        Refusal::ShuttingDown => b"BYE (TRYLATER) \"The server is shutting down.\"\r\n",
+        Refusal::ShuttingDown => b"BYE (TRYLATER) \"The server ends this session.\"\r\n",
         Refusal::TimedOut => b"BYE (TRYLATER) \"Log-in took too long.\"\r\n",
         Refusal::BadCredentials
         | Refusal::Disabled

@@ -115,7 +115,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::Guessing => ("454 4.7.0", "Too many failed log-ins, try again later."),
         Refusal::Forbidden => ("550 5.7.1", "Access from your address is not allowed."),
         Refusal::Unavailable => ("454 4.7.0", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("421 4.3.2", "The server is shutting down."),
+        Refusal::ShuttingDown => ("421 4.3.2", "The server ends this session."),
         Refusal::TimedOut => ("421 4.4.2", "Log-in took too long."),
         Refusal::Misbehaved => ("421 4.7.0", "Too many errors."),
     }
@@ -132,7 +132,7 @@ fn turned_away(refusal: Refusal) -> &'static [u8] {
         Refusal::TooMany => b"421 4.7.0 Too many connections, try again later.\r\n",
         Refusal::Guessing => b"421 4.7.0 Too many failed log-ins, try again later.\r\n",
         Refusal::Forbidden => b"554 5.7.1 Access from your address is not allowed.\r\n",
-        Refusal::ShuttingDown => b"421 4.3.2 The server is shutting down.\r\n",
+        Refusal::ShuttingDown => b"421 4.3.2 The server ends this session.\r\n",
         Refusal::TimedOut => b"421 4.4.2 Log-in took too long.\r\n",
         Refusal::BadCredentials
         | Refusal::Disabled

@@ -266,6 +266,14 @@ impl Directory for Sqlite {
         })
     }
 
+    fn set_place<'a>(&'a self, user: &'a str, place: &'a str) -> Answering<'a, bool> {
+        let change = Change { place: Some(place.to_owned()), ..Change::default() };
+        Box::pin(async move {
+            self.be_current().await?;
+            self.set(user, &change).await
+        })
+    }
+
     fn authenticate<'a>(&'a self, who: &'a Who, password: &'a Secret) -> Answering<'a, Verdict> {
         Box::pin(async move {
             let Some(entry) = self.find(who).await? else { return Ok(Verdict::Unknown) };

@@ -79,11 +79,11 @@ impl Session {
 
     /// Takes mail from a user who has logged in, for their own back end.
     pub(super) async fn submit(&mut self, connected: Connected, farewell: Farewell) -> Ended {
-        self.story.logged_in();
+        self.story().logged_in();
         let Farewell { client_rest, helo, .. } = farewell;
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
-        let backend = self.story.backend.clone().unwrap_or_default();
+        let backend = self.story().backend.clone().unwrap_or_default();
         let leg = Leg::new(backend, Dialect::Smtp, connected, None);
         let mut mail = Mail::new(self, receiver, Delivery::to_one(leg), Stranger::default());
         mail.set_deadline();
@@ -218,7 +218,7 @@ impl<'s> Mail<'s> {
 
     /// At level `protocol` the log shows the conversation.
     fn trace(&mut self) {
-        if self.session.shared.log.wants(Level::Protocol) {
+        if self.session.is_heard() {
             self.session.tell_talk(self.receiver.take_trace(), &String::from_utf8_lossy(&self.out));
         }
     }
@@ -336,7 +336,7 @@ impl<'s> Mail<'s> {
             },
         };
         let session = &mut *self.session;
-        session.story.backend = Some(Arc::clone(&backend.name));
+        session.story().backend = Some(Arc::clone(&backend.name));
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
         let user = path.mailbox.as_ref().map(Mailbox::name).unwrap_or_default();
@@ -344,8 +344,8 @@ impl<'s> Mail<'s> {
         let wanted = Wanted { user: &user, aim: Aim::Deliver, introduction: &introduction, name, deadline };
         match session.reach(backend, wanted).await {
             Ok(connected) => {
-                session.story.host = Some(connected.host);
-                session.story.backend_tls = connected.tls;
+                session.story().host = Some(connected.host);
+                session.story().backend_tls = connected.tls;
                 let dialect = backend.dialect(session.snapshot.listener.service.settings.protocol);
                 Ok(Leg::new(Arc::clone(&backend.name), dialect, connected, room))
             }

@@ -18,7 +18,7 @@ impl Mail<'_> {
             taken if taken == self.delivery.recipients().len() => "mail was handed over",
             _ => "mail was handed over for some recipients",
         };
-        let story = &self.session.story;
+        let user = self.session.story().user.clone();
         let backends = self.delivery.backends().join(",");
         let reply = replies.iter().find(|reply| !reply.is_good()).or(replies.first());
         self.draft(what)
@@ -26,7 +26,7 @@ impl Mail<'_> {
             .with("to", Field::Name(some(&self.delivery.recipients())))
             .with("recipients", self.delivery.recipients().len() as u64)
             .with("size", size)
-            .with_some("user", story.user.clone().map(Field::Name))
+            .with_some("user", user.map(Field::Name))
             .with("backend", backends)
             .with_some("reply", reply.map(Reply::joined))
             .write();
@@ -43,7 +43,7 @@ impl Mail<'_> {
     }
 
     fn draft(&self, what: &'static str) -> Draft<'_> {
-        let story = &self.session.story;
+        let story = self.session.story();
         self.session
             .shared
             .log
@@ -72,8 +72,9 @@ fn some(names: &[&str]) -> String {
 impl Session {
     /// Tells the administrator of something that many messages may meet.
     pub(super) fn report(&self, level: Level, what: &'static str, fault: &str) {
-        if let Some(times) = self.shared.log.seldom(&format!("{} {what} {fault}", self.story.service)) {
-            let record = self.shared.log.record(level, self.story.service, what);
+        let service = self.story().service;
+        if let Some(times) = self.shared.log.seldom(&format!("{service} {what} {fault}")) {
+            let record = self.shared.log.record(level, service, what);
             record.with("fault", fault).with("times", times).write();
         }
     }

@@ -227,10 +227,10 @@ fn a_message_under_way_outlives_a_stop_and_a_reload() {
     let configuration = std::fs::read_to_string(bed.path("gatepost.toml")).expect("a configuration");
     gatepost.reload(&configuration).expect("a reload");
     gatepost.signal(rustix::process::Signal::TERM).expect("a signal");
-    assert_eq!(idle.line(), "421 4.3.2 The server is shutting down.");
+    assert_eq!(idle.line(), "421 4.3.2 The server ends this session.");
     talk.send("second half\r\n.\r\n");
     assert!(talk.reply().starts_with("250"));
-    assert_eq!(talk.line(), "421 4.3.2 The server is shutting down.");
+    assert_eq!(talk.line(), "421 4.3.2 The server ends this session.");
     gatepost.wait(Duration::from_secs(10)).expect("an end");
     let message = a.wait_for_delivered(KIM.user, 1).expect("kim's mail").remove(0);
     assert!(message.contains("first half") && message.contains("second half"), "{message}");

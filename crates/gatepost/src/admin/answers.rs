@@ -1,0 +1,126 @@
+//! What commands are answered with: the items of their lists, as programs see them.
+
+use serde::Serialize;
+
+/// How a Gatepost is doing.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    /// The node's name.
+    pub(crate) name: String,
+    pub(crate) version: &'static str,
+    pub(crate) pid: u32,
+    pub(crate) up_seconds: u64,
+    /// Open at this moment.
+    pub(crate) sessions: usize,
+    /// Threads that serve them.
+    pub(crate) workers: usize,
+    pub(crate) listeners: Vec<String>,
+}
+
+/// A session, open at this moment.
+#[derive(Debug, Serialize)]
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) service: &'static str,
+    pub(crate) user: Option<String>,
+    pub(crate) backend: Option<String>,
+    /// The client's address and port.
+    pub(crate) client: String,
+    /// When it connected (RFC 3339, UTC).
+    pub(crate) since: String,
+    /// log-in, open, or mail (where mail is taken).
+    pub(crate) state: &'static str,
+    pub(crate) listener: String,
+    /// The address at the back end.
+    pub(crate) host: Option<String>,
+    pub(crate) mechanism: Option<&'static str>,
+    pub(crate) tls: Option<String>,
+    pub(crate) backend_tls: Option<String>,
+    /// Since the last byte.
+    pub(crate) idle_seconds: u32,
+    /// From the client to the back end, since the log-in.
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+}
+
+/// A back end.
+#[derive(Debug, Serialize)]
+pub(crate) struct Backend {
+    pub(crate) name: String,
+    /// up, draining, maint or down.
+    pub(crate) state: &'static str,
+    pub(crate) connections: u32,
+    pub(crate) hosts: Vec<Host>,
+}
+
+/// One host of a back end, for one service.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the contract's names")]
+pub(crate) struct Host {
+    pub(crate) service: &'static str,
+    pub(crate) host: String,
+    /// up or down.
+    pub(crate) state: &'static str,
+    /// What is wrong.
+    pub(crate) fault: Option<String>,
+}
+
+/// A back end that was taken out of service, or into it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) state: &'static str,
+    /// Sessions that are to go.
+    pub(crate) sessions: usize,
+    /// Within this time.
+    pub(crate) over_seconds: u64,
+}
+
+/// A user who was moved.
+#[derive(Debug, Serialize)]
+pub(crate) struct Moved {
+    pub(crate) user: String,
+    /// The back end before.
+    pub(crate) from: String,
+    pub(crate) to: String,
+    /// Where that is kept: `directory NAME` or `state`.
+    pub(crate) kept: String,
+    /// Sessions that were ended.
+    pub(crate) ended: usize,
+}
+
+/// A network that may not connect.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ban {
+    pub(crate) network: String,
+    /// When it ends (RFC 3339, UTC); none: when it is lifted.
+    pub(crate) until: Option<String>,
+    /// administrator, or guessing.
+    pub(crate) by: &'static str,
+    /// Sessions from there that were ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<usize>,
+}
+
+/// A user whose conversations are logged.
+#[derive(Debug, Serialize)]
+pub(crate) struct Traced {
+    pub(crate) user: String,
+    /// How long yet.
+    pub(crate) seconds: u64,
+}
+
+/// A certificate in use.
+#[derive(Debug, Serialize)]
+pub(crate) struct Certificate {
+    /// The DNS names that it is for.
+    pub(crate) names: Vec<String>,
+    /// Its files.
+    pub(crate) chain: String,
+    pub(crate) key: String,
+    /// The end of its time (RFC 3339, UTC).
+    pub(crate) until: String,
+    pub(crate) days_left: i64,
+    /// good, expiring or expired.
+    pub(crate) state: &'static str,
+}

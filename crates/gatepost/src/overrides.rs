@@ -1,0 +1,348 @@
+//! What administrators have decided beside the configuration: back ends out of service, users moved, networks banned.
+//!
+//! Kept in the state folder, so that a restart forgets nothing; whom log-ins wait for is kept in memory alone.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Network;
+
+/// The file's name in the state folder.
+const FILE_NAME: &str = "overrides.json";
+/// Bans at most, and of whole networks, which every connection is compared with.
+const BANS_MAX: usize = 100_000;
+const NETWORK_BANS_MAX: usize = 1000;
+/// Users moved at most.
+const MOVED_MAX: usize = 1_000_000;
+
+/// Why a back end takes no log-ins though nothing is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Duty {
+    /// It is being emptied.
+    Draining,
+    /// It is worked on.
+    Maint,
+}
+
+impl Duty {
+    /// As it is shown.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+/// A network that may not connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ban {
+    pub(crate) network: Network,
+    /// `None`: until it is lifted.
+    pub(crate) until: Option<SystemTime>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Overrides {
+    /// `None`: nothing is kept.
+    path: Option<PathBuf>,
+    current: ArcSwap<Current>,
+    /// Held by whoever changes something.
+    changing: Mutex<()>,
+    held: Mutex<HashSet<String>>,
+}
+
+/// Everything in force, as it is looked up.
+#[derive(Debug, Clone, Default)]
+struct Current {
+    backends: BTreeMap<String, Duty>,
+    moved: HashMap<String, String>,
+    /// Bans of one address, with their ends in seconds since 1970.
+    addresses: HashMap<IpAddr, Option<u64>>,
+    networks: Vec<(Network, Option<u64>)>,
+}
+
+/// Everything in force, as it is written.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Written {
+    backends: BTreeMap<String, Duty>,
+    moved: BTreeMap<String, String>,
+    /// Networks, with their ends in seconds since 1970.
+    bans: BTreeMap<String, Option<u64>>,
+}
+
+impl Overrides {
+    /// Reads what is kept in this folder. An error says what is wrong with the file; nothing is in force then.
+    pub(crate) fn load(state: &Path) -> (Self, Result<(), String>) {
+        let path = state.join(FILE_NAME);
+        let read = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Written>(&bytes).map_err(|error| error.to_string()).and_then(parse),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Current::default()),
+            Err(error) => Err(error.to_string()),
+        };
+        let (current, result) = match read {
+            Ok(current) => (current, Ok(())),
+            Err(error) => (Current::default(), Err(format!("{}: can't be read: {error}", path.display()))),
+        };
+        (Self { path: Some(path), current: ArcSwap::from_pointee(current), ..Self::default() }, result)
+    }
+
+    /// Whether a back end takes no log-ins, and why.
+    pub(crate) fn duty(&self, backend: &str) -> Option<Duty> {
+        self.current.load().backends.get(backend).copied()
+    }
+
+    /// Takes a back end out of service, or back into it.
+    pub(crate) fn set_duty(&self, backend: &str, duty: Option<Duty>) -> Result<(), String> {
+        self.change(|current| {
+            match duty {
+                Some(duty) => drop(current.backends.insert(backend.to_owned(), duty)),
+                None => drop(current.backends.remove(backend)),
+            }
+            Ok(())
+        })
+    }
+
+    /// Where a user has been moved to.
+    pub(crate) fn place(&self, user: &str) -> Option<String> {
+        self.current.load().moved.get(user).cloned()
+    }
+
+    /// Moves a user whatever the map says, or no more.
+    pub(crate) fn set_place(&self, user: &str, backend: Option<&str>) -> Result<(), String> {
+        self.change(|current| {
+            match backend {
+                Some(_) if current.moved.len() >= MOVED_MAX => {
+                    return Err(format!("{MOVED_MAX} users are moved already: change the directory"));
+                }
+                Some(backend) => drop(current.moved.insert(user.to_owned(), backend.to_owned())),
+                None => drop(current.moved.remove(user)),
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether log-ins of a user must wait.
+    pub(crate) fn is_held(&self, user: &str) -> bool {
+        self.held().contains(user)
+    }
+
+    /// Has a user's log-ins wait, or go on.
+    pub(crate) fn hold(&self, user: &str, holds: bool) {
+        if holds {
+            self.held().insert(user.to_owned());
+        } else {
+            self.held().remove(user);
+        }
+    }
+
+    /// The ban that keeps an address out, if there is one.
+    pub(crate) fn ban_of(&self, address: IpAddr) -> Option<Network> {
+        let current = self.current.load();
+        if current.addresses.is_empty() && current.networks.is_empty() {
+            return None;
+        }
+        let (address, now) = (address.to_canonical(), seconds(SystemTime::now()));
+        if current.addresses.get(&address).is_some_and(|until| is_on(*until, now)) {
+            return Some(Network { first: address, last: address });
+        }
+        let networks = current.networks.iter();
+        networks.filter(|(_, until)| is_on(*until, now)).map(|(network, _)| *network).find(|net| net.contains(address))
+    }
+
+    /// Every ban in force.
+    pub(crate) fn bans(&self) -> Vec<Ban> {
+        let (current, now) = (self.current.load(), seconds(SystemTime::now()));
+        let ban = |(network, until): (Network, Option<u64>)| {
+            let until = until.map(|until| UNIX_EPOCH + std::time::Duration::from_secs(until));
+            Ban { network, until }
+        };
+        let mut bans: Vec<_> = current.bans().filter(|(_, until)| is_on(*until, now)).map(ban).collect();
+        bans.sort_by_key(|ban| (ban.network.first, ban.network.last));
+        bans
+    }
+
+    /// Keeps a network out.
+    pub(crate) fn ban(&self, network: Network, until: Option<SystemTime>) -> Result<(), String> {
+        let until = until.map(seconds);
+        self.change(|current| {
+            current.expire(seconds(SystemTime::now()));
+            if current.addresses.len() + current.networks.len() >= BANS_MAX {
+                return Err(format!("{BANS_MAX} bans are in force already"));
+            }
+            if network.first == network.last {
+                current.addresses.insert(network.first.to_canonical(), until);
+                return Ok(());
+            }
+            current.networks.retain(|(known, _)| *known != network);
+            if current.networks.len() >= NETWORK_BANS_MAX {
+                return Err(format!("{NETWORK_BANS_MAX} networks are banned already: use access rules for more"));
+            }
+            current.networks.push((network, until));
+            Ok(())
+        })
+    }
+
+    /// Lifts the ban of exactly this network; false: there is none.
+    pub(crate) fn lift(&self, network: Network) -> Result<bool, String> {
+        let mut is_found = false;
+        self.change(|current| {
+            let before = current.addresses.len() + current.networks.len();
+            current.networks.retain(|(known, _)| *known != network);
+            if network.first == network.last {
+                current.addresses.remove(&network.first.to_canonical());
+            }
+            is_found = current.addresses.len() + current.networks.len() < before;
+            Ok(())
+        })?;
+        Ok(is_found)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something once it is written down; what can't be written is not done either.
+    fn change(&self, work: impl FnOnce(&mut Current) -> Result<(), String>) -> Result<(), String> {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Current::clone(&self.current.load());
+        work(&mut next)?;
+        if let Some(path) = &self.path {
+            write(path, &next.written()).map_err(|error| format!("{}: can't be written: {error}", path.display()))?;
+        }
+        self.current.store(next.into());
+        Ok(())
+    }
+}
+
+impl Current {
+    fn bans(&self) -> impl Iterator<Item = (Network, Option<u64>)> {
+        let addresses = self.addresses.iter().map(|(address, until)| {
+            let network = Network { first: *address, last: *address };
+            (network, *until)
+        });
+        addresses.chain(self.networks.iter().copied())
+    }
+
+    fn expire(&mut self, now: u64) {
+        self.addresses.retain(|_, until| is_on(*until, now));
+        self.networks.retain(|(_, until)| is_on(*until, now));
+    }
+
+    fn written(&self) -> Written {
+        Written {
+            backends: self.backends.clone(),
+            moved: self.moved.iter().map(|(user, place)| (user.clone(), place.clone())).collect(),
+            bans: self.bans().map(|(network, until)| (network.to_string(), until)).collect(),
+        }
+    }
+}
+
+fn parse(written: Written) -> Result<Current, String> {
+    let Written { backends, moved, bans } = written;
+    let mut current = Current { backends, moved: moved.into_iter().collect(), ..Current::default() };
+    for (network, until) in bans {
+        let network = Network::parse(&network).ok_or_else(|| format!("{network:?} is no network"))?;
+        if network.first == network.last {
+            current.addresses.insert(network.first, until);
+        } else {
+            current.networks.push((network, until));
+        }
+    }
+    Ok(current)
+}
+
+/// Writes the whole file anew, so that a crash leaves the old one or the new one.
+fn write(path: &Path, written: &Written) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let fresh = path.with_extension("json.new");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(&serde_json::to_vec_pretty(written)?)?;
+    file.sync_all()?;
+    std::fs::rename(fresh, path)
+}
+
+fn is_on(until: Option<u64>, now: u64) -> bool {
+    until.is_none_or(|until| until > now)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn network(text: &str) -> Network {
+        Network::parse(text).expect("a network")
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn decisions_outlive_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let load = || {
+            let (overrides, result) = Overrides::load(&folder.path().join("state"));
+            result.expect("a sound file");
+            overrides
+        };
+        let overrides = load();
+        overrides.set_duty("store-a", Some(Duty::Draining)).expect("written");
+        overrides.set_place("kim", Some("store-b")).expect("written");
+        overrides.ban(network("192.0.2.0/24"), None).expect("written");
+        overrides.ban(network("2001:db8::1"), Some(SystemTime::now() + Duration::from_hours(1))).expect("written");
+        let again = load();
+        assert_eq!((again.duty("store-a"), again.duty("store-b")), (Some(Duty::Draining), None));
+        assert_eq!(again.place("kim").as_deref(), Some("store-b"));
+        assert_eq!(again.bans(), overrides.bans());
+        assert_eq!(again.bans().len(), 2);
+        again.set_duty("store-a", None).expect("written");
+        again.set_place("kim", None).expect("written");
+        assert_eq!((load().duty("store-a"), load().place("kim")), (None, None));
+    }
+
+    #[test]
+    fn bans_hold_for_their_time_and_can_be_lifted() {
+        let overrides = Overrides::default();
+        let (past, soon) = (SystemTime::now() - Duration::from_secs(2), SystemTime::now() + Duration::from_mins(1));
+        overrides.ban(network("192.0.2.7"), Some(soon)).expect("done");
+        overrides.ban(network("198.51.100.0/24"), Some(past)).expect("done");
+        overrides.ban(network("10.0.0.5-10.0.0.9"), None).expect("done");
+        assert_eq!(overrides.ban_of(address("::ffff:192.0.2.7")), Some(network("192.0.2.7")));
+        assert_eq!(overrides.ban_of(address("198.51.100.1")), None, "its time is over");
+        assert_eq!(overrides.ban_of(address("10.0.0.6")), Some(network("10.0.0.5-10.0.0.9")));
+        assert_eq!(overrides.ban_of(address("10.0.0.10")), None);
+        assert_eq!(overrides.lift(network("10.0.0.6")), Ok(false));
+        assert_eq!(overrides.lift(network("10.0.0.5-10.0.0.9")), Ok(true));
+        assert_eq!(overrides.lift(network("192.0.2.7")), Ok(true));
+        assert_eq!(overrides.ban_of(address("10.0.0.6")), None);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_done() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("state"), "a file in its place").expect("a file");
+        let (overrides, result) = Overrides::load(&folder.path().join("state"));
+        assert!(result.is_err());
+        assert!(overrides.set_duty("store-a", Some(Duty::Maint)).expect_err("an error").contains("can't be written"));
+        assert_eq!(overrides.duty("store-a"), None);
+    }
+}
