@@ -1,11 +1,11 @@
 //! `cargo xtask test`: everything that must hold, in the order in which it fails fastest.
 
-use gatepost_lab::{Result, ensure_packages};
+use gatepost_lab::{Result, SCHEMATHESIS, ensure_packages, ensure_python_tool};
 
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 31] = [
+const PACKAGES: [&str; 35] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
@@ -37,6 +37,10 @@ const PACKAGES: [&str; 31] = [
     "iproute2",
     "fail2ban",
     "g++",
+    "python3-venv",
+    "prometheus",
+    "chromium",
+    "chromium-driver",
 ];
 
 #[derive(Debug, clap::Args)]
@@ -48,6 +52,8 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure_packages(&PACKAGES, !options.no_install)?;
+    let (package, version, program) = SCHEMATHESIS;
+    ensure_python_tool(package, version, program)?;
     step("format");
     cargo(&["fmt", "--all", "--check"])?;
     step("lints");

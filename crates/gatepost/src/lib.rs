@@ -16,6 +16,7 @@ pub mod fuzzing;
 mod ledger;
 mod log;
 mod map;
+mod metrics;
 mod net;
 mod overrides;
 mod rendezvous;

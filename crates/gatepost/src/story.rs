@@ -10,6 +10,7 @@ use gatepost_wire::{PROTOCOLS, Refusal};
 
 use crate::config::Level;
 use crate::log::{Draft, Field, Logger};
+use crate::metrics::Stage;
 use crate::net::stream::TlsFacts;
 use crate::service::mail::Tally;
 use crate::service::relayed;
@@ -36,16 +37,30 @@ pub(crate) struct Story {
 /// How long each stage took; `None`: it was not reached.
 #[derive(Debug, Default)]
 pub(crate) struct Took {
-    pub(crate) tls: Option<Lap>,
-    pub(crate) auth: Option<Lap>,
-    pub(crate) map: Option<Lap>,
-    pub(crate) connect: Option<Lap>,
-    pub(crate) backend_login: Option<Lap>,
+    tls: Option<Lap>,
+    auth: Option<Lap>,
+    map: Option<Lap>,
+    connect: Option<Lap>,
+    backend_login: Option<Lap>,
+}
+
+impl Took {
+    /// A stage took so long.
+    pub(crate) fn note(&mut self, stage: Stage, time: Duration) {
+        let lap = match stage {
+            Stage::Tls => &mut self.tls,
+            Stage::Auth => &mut self.auth,
+            Stage::Map => &mut self.map,
+            Stage::Connect => &mut self.connect,
+            Stage::BackendLogin => &mut self.backend_login,
+        };
+        *lap = Some(time.into());
+    }
 }
 
 /// A time in whole milliseconds, in as few bytes as that takes: a story lives as long as its session.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Lap(NonZeroU32);
+struct Lap(NonZeroU32);
 
 impl From<Duration> for Lap {
     fn from(time: Duration) -> Self {

@@ -48,8 +48,8 @@ struct Worker {
     load: Arc<Load>,
     retiring: AtomicBool,
     metrics: RuntimeMetrics,
-    /// Its time at work until the last look.
-    busy: Mutex<Duration>,
+    /// Its time at work until the last look, and the part of the time before that.
+    busy: Mutex<(Duration, f64)>,
 }
 
 enum Order {
@@ -166,6 +166,12 @@ impl Workers {
         self.lock().workers.len()
     }
 
+    /// The part of its time that each was at work lately, by its number.
+    pub(crate) fn busy_ratios(&self) -> Vec<(u32, f64)> {
+        let ratio = |worker: &Arc<Worker>| worker.busy.lock().unwrap_or_else(PoisonError::into_inner).1;
+        self.lock().workers.iter().map(|worker| (worker.id, ratio(worker))).collect()
+    }
+
     /// Tells some sessions to end: the quiet ones, or any.
     pub(crate) fn drain(&self, count: usize, all: bool) {
         let state = self.lock();
@@ -264,9 +270,10 @@ impl Worker {
     fn busy_ratio(&self, passed: Duration) -> f64 {
         let total = self.metrics.worker_total_busy_duration(0);
         let mut before = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let worked = total.saturating_sub(*before);
-        *before = total;
-        (worked.as_secs_f64() / passed.as_secs_f64().max(0.001)).min(1.0)
+        let worked = total.saturating_sub(before.0);
+        let ratio = (worked.as_secs_f64() / passed.as_secs_f64().max(0.001)).min(1.0);
+        *before = (total, ratio);
+        ratio
     }
 }
 

@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::OAuthHints;
+use gatepost_wire::{OAuthHints, Secret};
+use rustls::ServerConfig;
 
 use crate::auth::{Checker, Judge};
 use crate::backend::{Backends, Looker, Looking, States};
 use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, Problem, Problems, TlsMode};
-use crate::directory;
+use crate::directory::{self, measured::Measured};
 use crate::ledger::Scope;
 use crate::log::Logger;
 use crate::map::Map;
+use crate::metrics::Metrics;
 use crate::net::tls::{self, Certificate};
 use crate::overrides::Overrides;
 use crate::secret_file;
@@ -30,6 +32,64 @@ pub(crate) struct World {
     certificates: Vec<(CertificateFiles, Certificate)>,
     directories: Vec<Arc<Judge>>,
     defence: Option<Arc<config::Defence>>,
+    door: Arc<Door>,
+}
+
+/// What the way in for browsers and scripts needs.
+#[derive(Default)]
+pub(crate) struct Door {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Where only this machine can come, too.
+    has_tls_everywhere: bool,
+    /// Names by which it is called, in lower case.
+    names: Vec<String>,
+    pub(crate) metrics_token: Option<Secret>,
+}
+
+impl Door {
+    fn open(
+        config: &Config,
+        shared: &[(CertificateFiles, Certificate)],
+        own: Option<&Certificate>,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<Self, Problem> {
+        let config::Admin { listen, hosts, metrics_token_file, .. } = &config.admin;
+        let listed: Vec<_> = config.tls.certificates.iter().collect();
+        let shared = shared.iter().filter(|(files, _)| listed.contains(&files)).map(|(_, certificate)| certificate);
+        let certificates: Vec<_> = own.map_or_else(|| shared.cloned().collect(), |own| vec![own.clone()]);
+        let certified = certificates.iter().flat_map(Certificate::names);
+        let names = ["localhost"].into_iter().chain([config.name.as_str()]).map(str::to_owned);
+        let names = names.chain(hosts.iter().cloned()).chain(certified.cloned()).map(|name| name.to_ascii_lowercase());
+        let token = metrics_token_file.as_ref().map(|file| secret_file::read(file, warnings)).transpose()?;
+        Ok(Self {
+            addresses: listen.clone(),
+            tls: tls::server_config(&certificates, config.tls.min_version, b"http/1.1", None)?,
+            has_tls_everywhere: own.is_some(),
+            names: names.collect(),
+            metrics_token: token,
+        })
+    }
+
+    /// Whether TLS is spoken at this address.
+    pub(crate) fn speaks_tls(&self, address: &SocketAddr) -> bool {
+        self.has_tls_everywhere || !address.ip().is_loopback()
+    }
+
+    /// Whether `host`, as in an HTTP request, is a name of ours. An address is: no foreign page can have it.
+    pub(crate) fn is_called(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        let name = name.to_ascii_lowercase();
+        let is_named = |known: &String| match known.strip_prefix("*.") {
+            Some(domain) => name.split_once('.').is_some_and(|(_, rest)| rest == domain),
+            None => *known == name,
+        };
+        address.parse::<std::net::IpAddr>().is_ok() || self.names.iter().any(is_named)
+    }
 }
 
 /// What outlasts worlds.
@@ -37,6 +97,7 @@ pub(crate) struct World {
 pub(crate) struct Lasting {
     pub(crate) states: Arc<States>,
     pub(crate) overrides: Arc<Overrides>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl World {
@@ -50,21 +111,36 @@ impl World {
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, Problems> {
         let mut problems = Vec::new();
-        let directories = open_directories(&config, log, warnings, &mut problems);
+        let directories = open_directories(&config, log, &lasting.metrics, warnings, &mut problems);
         let backends = Backends::open(&config, &lasting.states, &lasting.overrides, warnings).unwrap_or_else(|found| {
             problems.append(&mut found.into_vec());
             Backends::default()
         });
         let mut certificates = Vec::new();
-        let listeners = build_listeners(&config, &directories, &mut certificates, &mut problems);
+        let listeners = build_listeners(&config, &directories, &lasting.metrics, &mut certificates, &mut problems);
         let chosen = config.map.directories.iter().filter_map(|name| named(&directories, name));
-        let map = Map::new(&config.map, chosen.collect(), backends, checker.clone(), log.clone());
+        let map =
+            Map::new(&config.map, chosen.collect(), backends, checker.clone(), log.clone(), &lasting.metrics.places);
         let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
         let level = Arc::new(Level::new(&config.access));
+        let own = config.admin.certificate.as_ref().and_then(|files| match Certificate::load(files) {
+            Ok(certificate) => {
+                certificates.push((files.clone(), certificate.clone()));
+                Some(certificate)
+            }
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        });
+        let door = Door::open(&config, &certificates, own.as_ref(), warnings).unwrap_or_else(|problem| {
+            problems.push(problem);
+            Door::default()
+        });
         problems.dedup();
         let defence = config.defence.clone().map(Arc::new);
-        let world =
-            Self { config, defence, listeners, level, map: Arc::new(map), own_listeners, certificates, directories };
+        let (map, door) = (Arc::new(map), Arc::new(door));
+        let world = Self { config, listeners, level, map, own_listeners, certificates, directories, defence, door };
         warnings.extend(world.expiry_warnings());
         warnings.extend(world.exposure_warnings());
         warnings.dedup();
@@ -75,6 +151,11 @@ impl World {
     pub(crate) fn expiry_warnings(&self) -> Vec<Problem> {
         let now = SystemTime::now();
         self.certificates.iter().filter_map(|(files, certificate)| certificate.expiry_warning(files, now)).collect()
+    }
+
+    /// What the way in for browsers and scripts needs.
+    pub(crate) fn door(&self) -> &Arc<Door> {
+        &self.door
     }
 
     /// Certificates in use, with the files that they came from.
@@ -140,6 +221,7 @@ fn named(directories: &[Arc<Judge>], name: &str) -> Option<Arc<Judge>> {
 fn open_directories(
     config: &Config,
     log: &Logger,
+    metrics: &Metrics,
     warnings: &mut Vec<Problem>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Judge>> {
@@ -149,7 +231,8 @@ fn open_directories(
                 // What is known of tokens, such a directory remembers itself, within their life.
                 let none = config::Cache { verified: Duration::ZERO, ..config.map.cache };
                 let times = if settings.takes_tokens() { none } else { config.map.cache };
-                Some(Arc::new(Judge::new(&settings.name, directory, times)))
+                let directory = Arc::new(Measured::new(directory, metrics.directory(&settings.name)));
+                Some(Arc::new(Judge::new(&settings.name, directory, times, &metrics.passwords)))
             }
             Err(problem) => {
                 problems.push(problem);
@@ -183,6 +266,7 @@ fn oauth_hints(config: &Config, checks: &Checks) -> OAuthHints {
 fn build_listeners(
     config: &Config,
     directories: &[Arc<Judge>],
+    metrics: &Metrics,
     certificates: &mut Vec<(CertificateFiles, Certificate)>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Listener>> {
@@ -212,6 +296,7 @@ fn build_listeners(
             scope: Scope { name: protocol.name.into(), limits: settings.limits },
             checks,
             oauth,
+            metrics: metrics.service(protocol.name),
         });
         for settings in &settings.listeners {
             let own = settings.certificate.as_ref().and_then(|files| load(files, problems));
@@ -237,6 +322,7 @@ fn build_listeners(
                     limits: settings.limits,
                 },
                 tls,
+                connections: metrics.listener(protocol.name, &settings.address.to_string()),
             }));
         }
     }

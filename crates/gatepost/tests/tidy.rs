@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 14] = [
     &["defence"],
     &["ledger", "directory", "secret_file", "cache", "overrides", "rendezvous", "sliding"],
     &["net"],
-    &["log"],
+    &["log", "metrics"],
     &["config"],
 ];
 

@@ -1,5 +1,6 @@
 //! Installing what is missing from Debian's packages.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::{Result, context};
@@ -27,6 +28,24 @@ fn is_installed(package: &str) -> bool {
     let status =
         Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).stderr(Stdio::null()).output();
     status.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// Sees to it that a program of a Python package is there, in a virtual environment under `target`; where it is.
+pub fn ensure_python_tool(package: &str, version: &str, program: &str) -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python").join(format!("{package}-{version}"));
+    let path = folder.join("bin").join(program);
+    if path.exists() {
+        return Ok(path);
+    }
+    println!("Installing from Python's packages: {package} {version}");
+    let run = |command: &mut Command| {
+        let status = context(command.stdout(Stdio::null()).status(), format_args!("{command:?}"))?;
+        if status.success() { Ok(()) } else { Err(format!("{command:?} failed: {status}")) }
+    };
+    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    let wanted = format!("{package}=={version}");
+    run(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "--quiet", &wanted]))?;
+    Ok(path)
 }
 
 /// RUNLEVEL=1 keeps the packages' own services from being started: only ours, on loopback, should run.

@@ -13,7 +13,7 @@ mod postfix;
 mod process;
 mod slapd;
 
-pub use apt::ensure_packages;
+pub use apt::{ensure_packages, ensure_python_tool};
 pub use certificates::{Authority, Certificate};
 pub use databases::{DATABASE_PASSWORD, DATABASE_USER, Database, DatabaseKind};
 pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox, give_away, identity};
@@ -22,6 +22,9 @@ pub use ports::{free_port, free_ports};
 pub use postfix::{Postfix, PostfixSetup};
 pub use process::{Process, Server, wait_for, wait_for_port};
 pub use slapd::{LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Person, Slapd};
+
+/// Tries out an API by its `OpenAPI` document: package, version, program.
+pub const SCHEMATHESIS: (&str, &str, &str) = ("schemathesis", "4.32.5", "schemathesis");
 
 /// What goes wrong here ends a test or the demonstration: a text for the person who started it.
 pub type Result<T> = std::result::Result<T, String>;

@@ -1,9 +1,10 @@
 //! What commands are answered with: the items of their lists, as programs see them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How a Gatepost is doing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Status {
     /// The node's name.
     pub(crate) name: String,
@@ -18,7 +19,7 @@ pub(crate) struct Status {
 }
 
 /// A session, open at this moment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) service: &'static str,
@@ -44,7 +45,7 @@ pub(crate) struct Session {
 }
 
 /// A back end.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Backend {
     pub(crate) name: String,
     /// up, draining, maint or down.
@@ -54,7 +55,7 @@ pub(crate) struct Backend {
 }
 
 /// One host of a back end, for one service.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(clippy::struct_field_names, reason = "the contract's names")]
 pub(crate) struct Host {
     pub(crate) service: &'static str,
@@ -66,7 +67,7 @@ pub(crate) struct Host {
 }
 
 /// A back end that was taken out of service, or into it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) state: &'static str,
@@ -77,7 +78,7 @@ pub(crate) struct Service {
 }
 
 /// A user who was moved.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Moved {
     pub(crate) user: String,
     /// The back end before.
@@ -90,7 +91,7 @@ pub(crate) struct Moved {
 }
 
 /// A network that may not connect.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ban {
     pub(crate) network: String,
     /// When it ends (RFC 3339, UTC); none: when it is lifted.
@@ -103,7 +104,7 @@ pub(crate) struct Ban {
 }
 
 /// A user whose conversations are logged.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Traced {
     pub(crate) user: String,
     /// How long yet.
@@ -111,7 +112,7 @@ pub(crate) struct Traced {
 }
 
 /// A certificate in use.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Certificate {
     /// The DNS names that it is for.
     pub(crate) names: Vec<String>,
@@ -123,4 +124,40 @@ pub(crate) struct Certificate {
     pub(crate) days_left: i64,
     /// good, expiring or expired.
     pub(crate) state: &'static str,
+}
+
+/// A network that is let in again.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Unbanned {
+    pub(crate) network: String,
+    /// Bans that were lifted.
+    pub(crate) lifted: usize,
+}
+
+/// How much is logged.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LogLevel {
+    /// critical, error, warning, info or protocol.
+    pub(crate) level: &'static str,
+}
+
+/// What is forgotten.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Flushed {
+    pub(crate) user: Option<String>,
+    /// Answers that were remembered.
+    pub(crate) forgotten: usize,
+}
+
+/// A configuration that was taken into use.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Reloaded {
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A server that stops.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Stopping {
+    /// What sessions have to end.
+    pub(crate) drain_seconds: u64,
 }

@@ -3,7 +3,9 @@
 //! Here belongs what turns a question into a command and its answer into bytes; what a command does is the control
 //! plane's business.
 
+pub(crate) mod accounts;
 pub(crate) mod answers;
+pub(crate) mod http;
 pub(crate) mod socket;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Level;
+use accounts::Role;
 
 /// What can be asked of a running Gatepost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,8 @@ use crate::config::Level;
 pub(crate) enum Command {
     /// How it is doing, in a few figures.
     Status,
+    /// Its numbers, as Prometheus reads them, or as `OpenMetrics`.
+    Metrics { is_open: bool },
     /// Who is there.
     Sessions(Whose),
     /// To end sessions.
@@ -90,6 +95,7 @@ impl Command {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Metrics { .. } => "metrics",
             Self::Sessions(_) => "sessions",
             Self::Kick(_) => "kick",
             Self::Backends => "backends",
@@ -109,7 +115,34 @@ impl Command {
 
     /// Whether it changes something, which is worth a record.
     pub(crate) const fn changes(&self) -> bool {
-        !matches!(self, Self::Status | Self::Sessions(_) | Self::Backends | Self::Bans | Self::Certificates)
+        !matches!(
+            self,
+            Self::Status | Self::Metrics { .. } | Self::Sessions(_) | Self::Backends | Self::Bans | Self::Certificates
+        )
+    }
+
+    /// Who may ask for it.
+    pub(crate) const fn needs(&self) -> Role {
+        match self {
+            Self::Status
+            | Self::Metrics { .. }
+            | Self::Sessions(_)
+            | Self::Backends
+            | Self::Bans
+            | Self::Certificates => Role::Viewer,
+            Self::Kick(_)
+            | Self::Drain { .. }
+            | Self::Maint { .. }
+            | Self::Ready { .. }
+            | Self::Move { .. }
+            | Self::Ban { .. }
+            | Self::Unban { .. }
+            | Self::Trace { .. }
+            | Self::LogLevel { .. }
+            | Self::FlushCaches { .. }
+            | Self::Reload => Role::Operator,
+            Self::Stop => Role::Admin,
+        }
     }
 
     /// As it is sent.

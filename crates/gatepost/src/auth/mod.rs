@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::config;
 use crate::directory::{Bar, Directory, Entry, Fault, Verdict, Who};
+use crate::metrics::CacheMetrics;
 use remembered::Remembered;
 
 /// Checks hashes on threads of their own, few at a time: each Argon2 takes 19 MiB and a core for a
@@ -48,6 +49,7 @@ pub(crate) struct Judge {
     pub(crate) name: Arc<str>,
     pub(crate) directory: Arc<dyn Directory>,
     remembered: Option<Remembered>,
+    passwords: Arc<CacheMetrics>,
 }
 
 /// A user whose password is right.
@@ -74,8 +76,13 @@ pub(crate) enum Denial {
 
 impl Judge {
     /// Passwords that were right are remembered as `times` says.
-    pub(crate) fn new(name: &str, directory: Arc<dyn Directory>, times: config::Cache) -> Self {
-        Self { name: name.into(), directory, remembered: Remembered::new(times) }
+    pub(crate) fn new(
+        name: &str,
+        directory: Arc<dyn Directory>,
+        times: config::Cache,
+        passwords: &Arc<CacheMetrics>,
+    ) -> Self {
+        Self { name: name.into(), directory, remembered: Remembered::new(times), passwords: Arc::clone(passwords) }
     }
 
     /// Forgets what it has remembered of a user, or of all; how many answers there were.
@@ -94,7 +101,8 @@ impl Judge {
         let old = |entry| Ok(Account { entry, is_remembered: true });
         let remembered = self.remembered.as_ref();
         let is_down = self.directory.is_down();
-        let known = remembered.and_then(|r| if is_down { r.stale(who, password) } else { r.fresh(who, password) });
+        let known = remembered
+            .and_then(|r| self.passwords.note(if is_down { r.stale(who, password) } else { r.fresh(who, password) }));
         if let Some(entry) = known {
             return Ok(old(entry));
         }

@@ -129,7 +129,7 @@ impl Backend {
             )));
         }
         let max = link.settings.max_connections;
-        let mut lease = Some(self.state.lease(max).ok_or(Failure::Limit(max.unwrap_or(0)))?);
+        let mut lease = Some(self.state.lease(service, max).ok_or(Failure::Limit(max.unwrap_or(0)))?);
         let deadline = purpose.deadline.min(Instant::now() + link.settings.login_timeout);
         let mut reasons = Vec::new();
         // Hosts that would say the same again.

@@ -8,7 +8,7 @@ mod look;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use gatepost_wire::smtp::Dialect;
 use gatepost_wire::{Course, Offers, Protocol, Secret};
@@ -77,6 +77,13 @@ pub(crate) struct ServiceLink {
     tls: Option<Arc<ClientConfig>>,
 }
 
+/// Connections to a back end for one service.
+#[derive(Debug)]
+struct Used {
+    state: Arc<State>,
+    connections: AtomicU32,
+}
+
 /// What is known of running back ends, by name; outlives reloads.
 #[derive(Debug, Default)]
 pub(crate) struct States {
@@ -88,6 +95,8 @@ pub(crate) struct States {
 #[derive(Debug, Default)]
 struct State {
     connections: AtomicU32,
+    /// The same by service, where there are any.
+    used: Mutex<Vec<(&'static str, Weak<Used>)>>,
     next_source: AtomicUsize,
     /// What each service was offered lately by each host.
     offers: Mutex<HashMap<(&'static str, String), Offers>>,
@@ -97,20 +106,38 @@ struct State {
 
 /// A connection to a back end, counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Lease(Arc<State>);
+pub(crate) struct Lease(Arc<Used>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.state.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl State {
-    /// Takes a connection unless there are `max` already.
-    fn lease(self: &Arc<Self>, max: Option<u32>) -> Option<Lease> {
+    /// Takes a connection for a service unless there are `max` already, for all of them.
+    fn lease(self: &Arc<Self>, service: &'static str, max: Option<u32>) -> Option<Lease> {
         let take = |held: u32| max.is_none_or(|max| held < max).then_some(held + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        Some(Lease(Arc::clone(self)))
+        let used = self.used(service);
+        used.connections.fetch_add(1, Ordering::Relaxed);
+        Some(Lease(used))
+    }
+
+    /// What a service uses of it.
+    fn used(self: &Arc<Self>, service: &'static str) -> Arc<Used> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        // No more than there are services, and alive for as long as there is a connection.
+        if let Some((_, used)) = used.iter().find(|(name, _)| *name == service)
+            && let Some(used) = used.upgrade()
+        {
+            return used;
+        }
+        let fresh = Arc::new(Used { state: Arc::clone(self), connections: AtomicU32::new(0) });
+        used.retain(|(name, _)| *name != service);
+        used.push((service, Arc::downgrade(&fresh)));
+        fresh
     }
 
     fn offers(&self) -> MutexGuard<'_, HashMap<(&'static str, String), Offers>> {
@@ -238,6 +265,8 @@ pub(crate) struct Report {
     pub(crate) duty: Option<Duty>,
     /// Held at this moment.
     pub(crate) connections: u32,
+    /// The same by service.
+    pub(crate) by_service: Vec<(&'static str, u32)>,
     pub(crate) hosts: Vec<HostReport>,
 }
 
@@ -260,7 +289,9 @@ impl Backend {
             HostReport { service, host: host.clone(), standing, fault }
         });
         let connections = self.state.connections.load(Ordering::Relaxed);
-        Report { name: Arc::clone(&self.name), duty: self.duty(), connections, hosts: hosts.collect() }
+        let used = |service| self.state.used(service).connections.load(Ordering::Relaxed);
+        let by_service = self.links.iter().map(|(service, _)| (*service, used(service))).collect();
+        Report { name: Arc::clone(&self.name), duty: self.duty(), connections, by_service, hosts: hosts.collect() }
     }
 
     /// Why it takes no log-ins though nothing is wrong with it.
@@ -357,10 +388,10 @@ mod tests {
     #[test]
     fn leases_are_exact_and_come_back() {
         let state = Arc::new(State::default());
-        let held: Vec<_> = (0..3).filter_map(|_| state.lease(Some(2))).collect();
+        let held: Vec<_> = (0..3).filter_map(|_| state.lease("imap", Some(2))).collect();
         assert_eq!(held.len(), 2);
         drop(held);
         assert_eq!(state.connections.load(Ordering::Relaxed), 0);
-        assert!(state.lease(None).is_some());
+        assert!(state.lease("pop3", None).is_some());
     }
 }

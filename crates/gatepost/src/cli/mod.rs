@@ -7,6 +7,7 @@ macro_rules! say_line {
     };
 }
 
+mod administrators;
 mod app_password;
 mod explain;
 mod running;
@@ -72,6 +73,9 @@ enum Command {
     /// Keep the users of the embedded directory
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Keep those who may use console and API
+    #[command(subcommand)]
+    Admin(administrators::AdminCommand),
     #[command(flatten)]
     Running(running::RunningCommand),
     /// Print a shell's completion script
@@ -178,6 +182,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::User(command) => user::run(command, &path()),
+        Command::Admin(command) => administrators::run(command, &path()),
         Command::Running(command) => {
             running::run(command, &running::Server { socket: cli.socket.as_deref(), config: &path() })
         }

@@ -29,6 +29,11 @@ pub(super) enum RunningCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Print the running server's metrics, as /metrics has them
+    Metrics {
+        #[command(flatten)]
+        output: Output,
+    },
     /// List the sessions that are open
     Sessions {
         #[command(flatten)]
@@ -210,6 +215,7 @@ pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Fa
     let mut wait = None;
     let (command, output) = match command {
         RunningCommand::Status { output } => (Command::Status, output),
+        RunningCommand::Metrics { output } => (Command::Metrics { is_open: false }, output),
         RunningCommand::Sessions { whose, output } => (Command::Sessions(whose.whose(None)), output),
         RunningCommand::Kick { id, whose, output } => (Command::Kick(whose.whose(id)), output),
         RunningCommand::Backends { output } => (Command::Backends, output),
@@ -319,6 +325,7 @@ fn print(command: &Command, list: &[Value]) {
                 say_line!("{:<12} {value}", key.trim_end_matches("_seconds"));
             }
         }
+        Command::Metrics { .. } => super::say(first.as_str().unwrap_or_default()),
         Command::Sessions(_) => print_sessions(list, "there are no such sessions"),
         Command::Kick(_) => print_sessions(list, "there were no such sessions"),
         Command::Backends => print_backends(list),

@@ -79,13 +79,11 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         stale: dns.get(&at::dns::STALE)?,
     };
     let state = state?.to_path_buf();
-    let socket = root.table("admin", &at::admin::SECTION).file(&at::admin::SOCKET);
-    let is_set = socket.is_some();
-    let socket = socket.map_or_else(|| state.join("admin.sock"), |socket| socket.to_path_buf());
+    let admin = read_admin(&root.table("admin", &at::admin::SECTION), &state, tls.as_ref());
     Some(Config {
         name,
         state,
-        admin: Admin { socket, is_set },
+        admin: admin?,
         drain: drain?,
         threads: threads?,
         log: log?,
@@ -112,6 +110,29 @@ fn section_of(protocol: &Protocol) -> &'static Section {
 /// The host's name, as the kernel knows it.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn read_admin(table: &Table<'_>, state: &Path, tls: Option<&Tls>) -> Option<Admin> {
+    let listen: Vec<std::net::SocketAddr> = table.get(&at::admin::LISTEN)?;
+    let certificate = table.optional_table("certificate", &at::certificate::SECTION);
+    let certificate = certificate.and_then(|table| read_certificate(&table));
+    let has_certificate = certificate.is_some() || tls.is_some_and(|tls| !tls.certificates.is_empty());
+    if let Some(open) = listen.iter().find(|address| !address.ip().is_loopback())
+        && !has_certificate
+    {
+        let what = "is reached from other machines: add [admin.certificate], so that passwords don't cross the network";
+        table.problem_with(&at::admin::LISTEN, format_args!("{open} {what} in clear"));
+    }
+    let socket = table.file(&at::admin::SOCKET);
+    let is_set = socket.is_some();
+    Some(Admin {
+        socket: socket.map_or_else(|| state.join("admin.sock"), |socket| socket.to_path_buf()),
+        is_set,
+        listen,
+        certificate,
+        hosts: table.get(&at::admin::HOSTS)?,
+        metrics_token_file: table.file(&at::admin::METRICS_TOKEN_FILE),
+    })
 }
 
 fn read_defence(table: &Table<'_>) -> Option<Defence> {
@@ -163,14 +184,14 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
     let rules = rules.iter().filter_map(|rule| {
         rule.head("[[", "]]");
         let service = rule.get(&at::log_rule::SERVICE)?;
-        let known = |name: &str| name == "server" || name == "directory" || PROTOCOLS.iter().any(|p| p.name == name);
-        if ["webmail", "admin"].contains(&service.as_str()) {
+        let known = |name: &str| ["server", "directory", "admin"].contains(&name) || PROTOCOLS.iter().any(|p| p.name == name);
+        if service == "webmail" {
             rule.problem_with(&at::log_rule::SERVICE, format_args!("{service:?}: not in this version of Gatepost"));
         } else if service != "*" && !known(&service) {
             rule.problem_with(
                 &at::log_rule::SERVICE,
                 format_args!(
-                    "expected imap, pop3, sieve, submission, smtp, lmtp, directory, server or *, found {service:?}"
+                    "expected imap, pop3, sieve, submission, smtp, lmtp, directory, admin, server or *, found {service:?}"
                 ),
             );
         }

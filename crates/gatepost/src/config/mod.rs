@@ -62,6 +62,13 @@ pub(crate) struct Admin {
     pub(crate) socket: PathBuf,
     /// It is written in the file: one that can't be had is an error, not a warning.
     pub(crate) is_set: bool,
+    /// Where console and API are.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Their own certificate.
+    pub(crate) certificate: Option<CertificateFiles>,
+    /// Names by which browsers may call them, beside those that are known anyway.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) metrics_token_file: Option<NamedFile>,
 }
 
 impl Config {
@@ -118,6 +125,19 @@ pub(crate) enum Level {
     Warning,
     Info,
     Protocol,
+}
+
+impl Level {
+    /// As it is written in the configuration.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Protocol => "protocol",
+        }
+    }
 }
 
 /// Sends records of one service, or of all, to one place.

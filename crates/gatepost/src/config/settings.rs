@@ -137,7 +137,7 @@ section! { log, "[log]", "Logging.",
 
 section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule, everything goes to standard error.",
     tables &["rotate"], later &[], includes None;
-    SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, smtp, lmtp, directory, or * for all.";
+    SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, smtp, lmtp, directory, admin, server, or * for all.";
     LEVEL: Level = "level", "The lightest records that go there. Default: log.level.";
     TO: LogTo = "to" or "\"stderr\"", "Where: stderr or file.";
     PATH: PathBuf = "path", "The file, where `to` is file.";
@@ -156,7 +156,7 @@ section! { tls, "[tls]", "TLS towards clients.",
     MIN_VERSION: TlsVersion = "min_version" or "\"1.2\"", "The oldest version of TLS that is spoken, towards back ends too.";
 }
 
-section! { certificate, "[[tls.certificate]]", "A certificate, chosen by the name that the client asks for; the first serves clients that ask for none.",
+section! { certificate, "[[tls.certificate]]", "A certificate, chosen by the name that the client asks for; the first serves clients that ask for none. [admin.certificate] is that of the console alone; without it, these serve there too.",
     tables &[], later &[], includes None;
     CHAIN: PathBuf = "chain", "The certificate and its intermediates, PEM.";
     KEY: PathBuf = "key", "Its private key, PEM.";
@@ -420,7 +420,10 @@ section! { defence, "[defence]", "Against guessing, if this section stands in th
 }
 
 section! { admin, "[admin]", "The ways in for administrators.",
-    tables &[], later &["listen"], includes None;
+    tables &["certificate"], later &[], includes None;
+    LISTEN: Vec<SocketAddr> = "listen" or "[]", "Addresses of the console, the API under /api/v1, /metrics, /livez and /readyz, such as \"127.0.0.1:9000\". On other addresses than this machine's own (127.0.0.0/8, ::1), and with a `certificate`, HTTPS alone is spoken. None: off.";
+    HOSTS: Vec<String> = "hosts" or "[]", "Names by which browsers may call it, beside localhost, its addresses, this node's name and those of its certificate.";
+    METRICS_TOKEN_FILE: PathBuf = "metrics_token_file", "The file whose first line must come as a bearer token for /metrics. Left out: anybody may read them.";
     SOCKET: PathBuf = "socket", "Where `gatepost status` and its like find the running server. Only the user that it runs as, and root, may ask. Default: admin.sock in the state folder.";
 }
 

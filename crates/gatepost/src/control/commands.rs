@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::json;
-
 use super::{Entrance, Server};
 use crate::admin::{Answer, Command, answer, answers};
 use crate::config::{Level, Network, Problem, Problems};
@@ -26,6 +24,7 @@ impl Server {
     pub(super) async fn obey(self: &Arc<Self>, command: Command) -> Answer {
         match &command {
             Command::Status => answer(&command, [self.status()]),
+            Command::Metrics { is_open } => answer(&command, [self.metrics(*is_open).await]),
             Command::Sessions(whose) => answer(&command, self.sessions(whose).await?),
             Command::Kick(whose) => answer(&command, self.kick(whose).await?),
             Command::Backends => answer(&command, self.backends()),
@@ -43,11 +42,11 @@ impl Server {
             Command::Certificates => answer(&command, self.certificates()),
             Command::LogLevel { level } => {
                 self.shared.log.set_level(*level);
-                answer(&command, [json!({ "level": level })])
+                answer(&command, [answers::LogLevel { level: level.name() }])
             }
             Command::FlushCaches { user } => {
                 let forgotten = self.entrance.world.load().forget(user.as_deref());
-                answer(&command, [json!({ "user": user, "forgotten": forgotten })])
+                answer(&command, [answers::Flushed { user: user.clone(), forgotten }])
             }
             // The control loop sees to these.
             Command::Reload | Command::Stop => Err("not to be done here".into()),
@@ -68,7 +67,7 @@ impl Server {
     /// The answer to whoever has it stop.
     pub(super) fn stopping(&self) -> Answer {
         let seconds = self.entrance.world.load().config.drain.as_secs();
-        answer(&Command::Stop, [json!({ "drain_seconds": seconds })])
+        answer(&Command::Stop, [answers::Stopping { drain_seconds: seconds }])
     }
 
     fn status(&self) -> answers::Status {
@@ -141,14 +140,14 @@ impl Server {
         Ok(answers::Ban { network, until, by: "administrator", ended: Some(ended) })
     }
 
-    fn unban(&self, network: &str) -> Result<serde_json::Value, String> {
+    fn unban(&self, network: &str) -> Result<answers::Unbanned, String> {
         let network = network_of(network)?;
         let lifted = usize::from(self.lasting.overrides.lift(network)?);
         let lifted = lifted + self.shared.defence.pardon(&network, Instant::now());
         if lifted == 0 {
             return Err(format!("there is no ban of {network}: `gatepost bans` lists all"));
         }
-        Ok(json!({ "network": network.to_string(), "lifted": lifted }))
+        Ok(answers::Unbanned { network: network.to_string(), lifted })
     }
 
     fn trace(&self, user: &str, seconds: u64) -> answers::Traced {
@@ -188,8 +187,8 @@ impl Server {
 /// The answer to whoever has it reload.
 pub(super) fn reloaded(result: &Result<Vec<Problem>, Problems>) -> Answer {
     let warnings = result.as_ref().map_err(ToString::to_string)?;
-    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    answer(&Command::Reload, [json!({ "warnings": warnings })])
+    let warnings = warnings.iter().map(ToString::to_string).collect();
+    answer(&Command::Reload, [answers::Reloaded { warnings }])
 }
 
 fn network_of(text: &str) -> Result<Network, String> {

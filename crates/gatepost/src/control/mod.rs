@@ -1,6 +1,7 @@
 //! The control plane: starts everything, accepts connections, reloads, and stops in good order.
 
 mod commands;
+mod metrics;
 mod sessions;
 
 use std::collections::HashMap;
@@ -17,6 +18,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::acceptor::{Acceptor, Entrance};
+use crate::admin::accounts::Accounts;
+use crate::admin::http::{App, Http};
 use crate::admin::socket::Socket;
 use crate::admin::{Asked, Asking, Command};
 use crate::auth::scram::Strangers;
@@ -61,6 +64,12 @@ impl Source {
             Self::Text(text) => config::parse(std::path::Path::new("./serve --to"), text),
         }
     }
+}
+
+/// The ways in for administrators.
+struct Doors {
+    socket: Option<Socket>,
+    http: Http,
 }
 
 /// Who accepts, by address.
@@ -163,7 +172,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let emptying = Mutex::default();
     let server =
         Arc::new(Server { started: Instant::now(), asking, looking, source, entrance, shared, lasting, emptying });
-    let mut socket = server.open_socket(&config)?;
+    let mut doors = Doors { socket: server.open_socket(&config)?, http: server.open_http()? };
     let mut acceptors = HashMap::new();
     server.add_acceptors(&mut acceptors, sockets);
     log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
@@ -171,14 +180,16 @@ async fn serve(source: Source) -> Result<(), Problems> {
         .with("listeners", acceptors.len() as u64)
         .with("sessions_max", room.sessions as u64)
         .write();
-    server.control(&mut acceptors, &mut signals, &mut asked, &mut socket).await;
-    // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
-    drop((socket, asked));
+    server.control(&mut acceptors, &mut signals, &mut asked, &mut doors).await;
     let _ = stop.send(true);
+    // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
+    let Doors { socket, http } = doors;
+    drop((socket, asked));
     for acceptor in acceptors.into_values() {
         acceptor.end().await;
     }
     server.drain(&mut signals).await;
+    http.finish().await;
     log.record(Level::Info, "server", "Gatepost has stopped").write();
     log.flush();
     Ok(())
@@ -242,7 +253,7 @@ impl Server {
         if matches!(self.source, Source::Text(_)) {
             return Ok(None);
         }
-        let config::Admin { socket, is_set } = &config.admin;
+        let config::Admin { socket, is_set, .. } = &config.admin;
         match Socket::listen(socket, self.asking.clone()) {
             Ok(socket) => Ok(Some(socket)),
             Err(error) => {
@@ -256,13 +267,42 @@ impl Server {
         }
     }
 
+    /// Listens for browsers and scripts, where the configuration says so.
+    fn open_http(&self) -> Result<Http, Problems> {
+        let world = self.entrance.world.load();
+        let accounts = Arc::new(Accounts::of(&world.config.state));
+        let Shared { checker, log, stopping, .. } = &*self.shared;
+        let (asking, door) = (self.asking.clone(), Arc::clone(world.door()));
+        let app = App::new(asking, accounts, checker.clone(), log.clone(), stopping.clone(), door);
+        let mut http = Http::new(Arc::clone(&app));
+        http.listen(world.door()).map_err(|(address, error)| Problems::one(http_problem(address, &error)))?;
+        if let Some(address) = world.door().addresses.first() {
+            self.invite(&app, *address);
+        }
+        Ok(http)
+    }
+
+    /// Says where console and API are, and how the first administrator is made.
+    fn invite(&self, app: &App, address: SocketAddr) {
+        let log = &self.shared.log;
+        let scheme = if self.entrance.world.load().door().speaks_tls(&address) { "https" } else { "http" };
+        let record = |message: &str| log.record(Level::Info, "admin", message.to_owned());
+        match app.first_token() {
+            Ok(None) => record("console and API are ready").with("url", format!("{scheme}://{address}/")).write(),
+            Ok(Some(token)) => record("there is no administrator yet: open this once to become the first")
+                .with("url", format!("{scheme}://{address}/setup?token={token}"))
+                .write(),
+            Err(error) => log.record(Level::Error, "admin", "nobody can log in").with("problem", error).write(),
+        }
+    }
+
     /// Follows signals and commands until one says stop.
     async fn control(
         self: &Arc<Self>,
         acceptors: &mut Acceptors,
         signals: &mut Signals,
         asked: &mut mpsc::Receiver<Asked>,
-        socket: &mut Option<Socket>,
+        doors: &mut Doors,
     ) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -270,13 +310,13 @@ impl Server {
         let mut days = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
         loop {
             tokio::select! {
-                _ = signals.hangup.recv() => drop(self.reload(acceptors, socket).await),
+                _ = signals.hangup.recv() => drop(self.reload(acceptors, doors).await),
                 // Whoever asked may have gone.
                 Some(Asked { command, by, reply }) = asked.recv() => {
                     self.note(&command, &by);
                     match command {
                     Command::Reload => {
-                        let reloaded = self.reload(acceptors, socket).await;
+                        let reloaded = self.reload(acceptors, doors).await;
                         let _ = reply.send(commands::reloaded(&reloaded));
                     }
                     Command::Stop => {
@@ -309,17 +349,19 @@ impl Server {
     }
 
     /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
-    async fn reload(&self, acceptors: &mut Acceptors, socket: &mut Option<Socket>) -> Result<Vec<Problem>, Problems> {
+    async fn reload(&self, acceptors: &mut Acceptors, doors: &mut Doors) -> Result<Vec<Problem>, Problems> {
         let log = &self.shared.log;
-        let result = self.try_reload(acceptors, socket).await;
+        let result = self.try_reload(acceptors, doors).await;
         match &result {
             Ok(warnings) => {
+                self.lasting.metrics.reloads.one();
                 for warning in warnings {
                     log.record(Level::Warning, "server", warning.to_string()).write();
                 }
                 log.record(Level::Info, "server", "the configuration was reloaded").write();
             }
             Err(problems) => {
+                self.lasting.metrics.failed_reloads.one();
                 for problem in problems.iter() {
                     log.record(Level::Error, "server", "the reload failed, nothing was changed")
                         .with("problem", problem.to_string())
@@ -330,11 +372,7 @@ impl Server {
         result
     }
 
-    async fn try_reload(
-        &self,
-        acceptors: &mut Acceptors,
-        socket: &mut Option<Socket>,
-    ) -> Result<Vec<Problem>, Problems> {
+    async fn try_reload(&self, acceptors: &mut Acceptors, doors: &mut Doors) -> Result<Vec<Problem>, Problems> {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
         let (source, log, lasting) = (self.source.clone(), self.shared.log.clone(), self.lasting.clone());
         let checker = self.shared.checker.clone();
@@ -354,14 +392,20 @@ impl Server {
             tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
 
         let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
-        let moves = socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
+        let moves = doors.socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
         let moved = if moves { self.open_socket(&world.config)? } else { None };
         self.move_listeners(acceptors, &world.config).await?;
+        if let Err((address, error)) = doors.http.listen(world.door()) {
+            // The rest is as it was before.
+            let before = self.entrance.world.load_full();
+            let _ = self.move_listeners_from(acceptors, &world.config, &before.config).await;
+            return Err(Problems::one(http_problem(address, &error)));
+        }
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
         self.shared.log.switch(prepared);
         if moved.is_some() {
-            *socket = moved;
+            doors.socket = moved;
         }
         *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = world.look(&self.shared.log);
         self.entrance.world.store(Arc::new(world));
@@ -371,9 +415,19 @@ impl Server {
     /// Listens on exactly the addresses that `config` names, or on those before.
     async fn move_listeners(&self, acceptors: &mut Acceptors, config: &Config) -> Result<(), Problems> {
         let before = self.entrance.world.load_full();
+        self.move_listeners_from(acceptors, &before.config, config).await
+    }
+
+    /// As [`Server::move_listeners`], where those before are another configuration's.
+    async fn move_listeners_from(
+        &self,
+        acceptors: &mut Acceptors,
+        before: &Config,
+        config: &Config,
+    ) -> Result<(), Problems> {
         let is_over = |old: &&Listener| !config.listeners().any(|new| new.address == old.address);
         let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.address)).collect();
-        let old: Vec<_> = before.config.listeners().filter(is_over).collect();
+        let old: Vec<_> = before.listeners().filter(is_over).collect();
         // An old address can stand in a new one's way, as 127.0.0.1:143 does in that of 0.0.0.0:143.
         let stands_in_the_way = |old: &&&Listener| new.iter().any(|new| new.address.port() == old.address.port());
         let in_the_way: Vec<_> = old.iter().filter(stands_in_the_way).copied().collect();
@@ -427,6 +481,11 @@ impl Server {
             }
         }
     }
+}
+
+/// An address for console and API that can't be had.
+fn http_problem(address: SocketAddr, error: &io::Error) -> Problem {
+    Problem::of("admin.listen", format!("{address} can't be listened on: {error}"))
 }
 
 /// Ends the acceptor of an address, if there is one.

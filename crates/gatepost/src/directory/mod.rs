@@ -6,6 +6,7 @@
 
 pub(crate) mod http;
 pub(crate) mod ldap;
+pub(crate) mod measured;
 pub(crate) mod oauth2;
 pub(crate) mod passwd_file;
 pub(crate) mod sql;

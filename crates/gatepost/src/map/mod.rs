@@ -16,6 +16,7 @@ use crate::cache::{Cache, Flights};
 use crate::config;
 use crate::directory::{Entry, Fault, Who};
 use crate::log::Logger;
+use crate::metrics::CacheMetrics;
 pub(crate) use choice::{NoPlace, Reason};
 
 /// See the module's documentation.
@@ -27,6 +28,8 @@ pub(crate) struct Map {
     flights: Flights<Result<Found, Unanswered>>,
     checker: Checker,
     log: Logger,
+    /// How the cache fares, where there is one.
+    places: Option<Arc<CacheMetrics>>,
 }
 
 /// What the directories say of a user.
@@ -67,12 +70,14 @@ impl Map {
         backends: Backends,
         checker: Checker,
         log: Logger,
+        places: &Arc<CacheMetrics>,
     ) -> Self {
         // Room is only taken where something is to be remembered.
         let config::Cache { found, missing, stale, entries, .. } = settings.cache;
         let is_used = found.max(missing).max(stale) > Duration::ZERO;
         let cache = Cache::new(if is_used { entries as usize } else { 1 });
-        Self { settings: settings.clone(), judges, backends, cache, flights: Flights::default(), checker, log }
+        let (flights, places) = (Flights::default(), is_used.then(|| Arc::clone(places)));
+        Self { settings: settings.clone(), judges, backends, cache, flights, checker, log, places }
     }
 
     /// What is known without asking anybody: remembered, or because there is nobody to ask.
@@ -80,7 +85,11 @@ impl Map {
         if self.judges.is_empty() {
             return Some(Found::Nobody);
         }
-        self.cache.get(&question(who), Instant::now(), |found| self.lifetime(found))
+        let known = self.cache.get(&question(who), Instant::now(), |found| self.lifetime(found));
+        match &self.places {
+            Some(places) => places.note(known),
+            None => known,
+        }
     }
 
     /// Has the directory that knows the user judge a password; `None`: none that can judge knows the user.
@@ -114,7 +123,8 @@ impl Map {
             // What these say goes for this log-in alone.
             return self.ask(who, evidence, None).await;
         }
-        if let Some(found) = self.known(who) {
+        // Whoever asks has looked for a known answer, but not just now.
+        if let Some(found) = self.cache.get(&question(who), Instant::now(), |found| self.lifetime(found)) {
             return Ok(found);
         }
         let stale = self.cache.get(&question(who), Instant::now(), |found| self.kept_for(found));

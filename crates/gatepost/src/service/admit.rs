@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::access::Rules;
-use crate::config::{AccessRule, Limits};
+use crate::config::{AccessRule, Limits, Network};
 use crate::ledger::{Exceeded, Ledger, Scope, Slots};
 
 /// The access rules of one level: global, of a service, or of a listener.
@@ -26,10 +26,10 @@ struct Verdict {
 /// Why a connection is turned away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
-    /// This rule, or a ban by an administrator, denies it.
+    /// This rule denies it.
     Denied { rule: Arc<str> },
-    /// It guessed passwords.
-    Banned,
+    /// An administrator has banned this network; or it guessed passwords.
+    Banned(Option<Network>),
     /// This limit is reached.
     Limited(Exceeded),
 }
@@ -69,7 +69,6 @@ pub(crate) fn admit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Network;
 
     fn level(rules: &[(&str, bool, Limits)]) -> Level {
         let rule = |(n, (network, allow, limits)): (usize, &(&str, bool, Limits))| AccessRule {

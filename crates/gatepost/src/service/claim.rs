@@ -14,6 +14,7 @@ use crate::auth::scram::Challenge;
 use crate::backend::Connected;
 use crate::defence::Attempt;
 use crate::directory::{Entry, Fault};
+use crate::metrics::Stage;
 use crate::net::client_certificate;
 
 /// Who a client claims to be.
@@ -208,7 +209,7 @@ impl Session {
         };
         match made {
             Ok((user, challenge, known)) => {
-                self.story().took.auth = Some(started.elapsed().into());
+                self.took(Stage::Auth, started.elapsed());
                 let told = challenge.told().as_bytes().to_vec();
                 let attempt = Some(attempt);
                 *progress = Progress::Dared(Box::new(Dare { mechanism, user, challenge, known, attempt }));

@@ -10,6 +10,7 @@ use super::admit::Level;
 use crate::auth::Judge;
 use crate::config::{self, Plaintext, TlsMode};
 use crate::ledger::Scope;
+use crate::metrics::{Counter, ServiceMetrics};
 
 /// What is known of a client before it says anything.
 pub(crate) struct Client {
@@ -31,6 +32,7 @@ pub(crate) struct Service {
     /// Who checks passwords and tokens at the proxy; `None`: the back end alone does.
     pub(crate) checks: Option<Checks>,
     pub(crate) oauth: OAuthHints,
+    pub(crate) metrics: Arc<ServiceMetrics>,
 }
 
 /// The directories that are asked, in their order.
@@ -46,6 +48,8 @@ pub(crate) struct Listener {
     pub(crate) level: Level,
     pub(crate) scope: Scope,
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Those that were accepted.
+    pub(crate) connections: Arc<Counter>,
 }
 
 impl Service {

@@ -18,6 +18,7 @@ use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
 use crate::config::{self, Level, Senders};
 use crate::defence::{Attempt, Consequence, Stopped};
 use crate::ledger::Slots;
+use crate::metrics::{LogIn, Stage};
 use crate::net::stream::Scratch;
 use crate::story::Ended;
 
@@ -367,8 +368,8 @@ impl Session {
             Ok(mut connected) => {
                 self.story().host = Some(connected.host);
                 self.story().backend_tls = connected.tls;
-                self.story().took.connect = Some(connected.connect_took.into());
-                self.story().took.backend_login = Some(connected.login_took.into());
+                self.took(Stage::Connect, connected.connect_took);
+                self.took(Stage::BackendLogin, connected.login_took);
                 self.expires = expires;
                 let welcome = std::mem::take(&mut connected.welcome);
                 // Where mail follows, it must be known what may be said there.
@@ -394,6 +395,14 @@ impl Session {
     /// Logs a failed log-in at once, in the words that filters against guessing know.
     pub(super) fn tell(&self, denied: &Denied) {
         let log = &self.shared.log;
+        let result = match denied {
+            Denied::Refused(Refusal::Guessing) => Some(LogIn::Guessing),
+            Denied::Refused(_) | Denied::Passed(_) | Denied::Unfit(_) => Some(LogIn::Denied),
+            Denied::Left => None,
+            Denied::Fault(Refusal::TooMany, _) => Some(LogIn::Limit),
+            Denied::Misplaced(_) | Denied::Fault(..) => Some(LogIn::Unavailable),
+        };
+        result.into_iter().for_each(|result| self.note_log_in(result));
         match denied {
             Denied::Refused(_) | Denied::Passed(_) => self.story().tell_failure(log),
             Denied::Left => {}
@@ -419,6 +428,12 @@ impl Session {
         }
     }
 
+    /// Counts a log-in.
+    pub(super) fn note_log_in(&self, result: LogIn) {
+        let mechanism = self.story().mechanism.unwrap_or_default();
+        self.snapshot.listener.service.metrics.log_in(mechanism, result);
+    }
+
     /// From here on bytes only pass: what was read too early goes first, and secrets are gone.
     pub(super) fn hand_over(
         self,
@@ -426,6 +441,7 @@ impl Session {
         farewell: &Farewell,
         held: (Slots, OwnedSemaphorePermit),
     ) -> Option<Established> {
+        self.note_log_in(LogIn::Ok);
         let Self { mut client, heart, shared, snapshot, expires, witness, .. } = self;
         witness.iter().for_each(|witness| witness.forget());
         let Connected { stream: mut server, lease, rest, .. } = connected;
@@ -444,13 +460,17 @@ impl Session {
             return None;
         }
         heart.relays(snapshot.listener.settings.idle_timeout);
-        heart.moved(farewell.client_rest.len() as u64, rest.len() as u64);
+        let metrics = Arc::clone(&snapshot.listener.service.metrics);
+        let (up, down) = (farewell.client_rest.len() as u64, rest.len() as u64);
+        heart.moved(up, down);
+        metrics.bytes_up.add(up);
+        metrics.bytes_down.add(down);
         if let Some(left) = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default()) {
             heart.end_after(left);
         }
         let relay = Relay::new(client, server, heart, farewell.text);
         let (slots, permit) = held;
-        Some(Established { relay, _held: (slots, lease, permit) })
+        Some(Established { relay, metrics, _held: (slots, lease, permit) })
     }
 }
 

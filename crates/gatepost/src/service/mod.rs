@@ -35,6 +35,7 @@ use crate::defence::Defence;
 use crate::ledger::{Ledger, Slots};
 use crate::log::Logger;
 use crate::map::Map;
+use crate::metrics::{Rejection, ServiceMetrics, Stage};
 use crate::net::channel_binding::Witness;
 use crate::net::socket::Connection;
 use crate::net::stream::{Scratch, Stream};
@@ -113,41 +114,49 @@ struct Session {
 /// A session that is logged in: all that stays.
 struct Established {
     relay: Relay,
+    metrics: Arc<ServiceMetrics>,
     _held: (Slots, crate::backend::Lease, OwnedSemaphorePermit),
 }
 
 /// A connection that is served, to its end. Written out as what it is, a log-in and then a relay: the
 /// compiler would keep room for both at once, in every session.
 pub(crate) struct Serving<T> {
-    stage: Stage,
+    phase: Phase,
     shared: Arc<Shared>,
     /// Whatever should last as long.
     _held: T,
 }
 
 #[expect(clippy::large_enum_variant, reason = "the large one is what almost all sessions are, nearly all the time")]
-enum Stage {
+enum Phase {
     LogIn(Pin<Box<dyn Future<Output = Option<Established>> + Send>>),
     Relay(Established),
 }
 
 /// Serves a connection to its end; `held` is dropped then.
 pub(crate) fn serve<T>(arrival: Arrival, shared: Arc<Shared>, held: T) -> Serving<T> {
-    let stage = Stage::LogIn(Box::pin(establish(arrival, Arc::clone(&shared))));
-    Serving { stage, shared, _held: held }
+    let phase = Phase::LogIn(Box::pin(establish(arrival, Arc::clone(&shared))));
+    Serving { phase, shared, _held: held }
 }
 
 impl<T: Unpin> Future for Serving<T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { stage, shared, .. } = self.get_mut();
-        if let Stage::LogIn(log_in) = stage {
+        let Self { phase, shared, .. } = self.get_mut();
+        if let Phase::LogIn(log_in) = phase {
             let Some(established) = ready!(log_in.as_mut().poll(cx)) else { return Poll::Ready(()) };
-            *stage = Stage::Relay(established);
+            *phase = Phase::Relay(established);
         }
-        if let Stage::Relay(established) = stage {
-            let outcome = ready!(Pin::new(&mut established.relay).poll(cx));
+        if let Phase::Relay(established) = phase {
+            let (up, down) = established.relay.heart().bytes();
+            let polled = Pin::new(&mut established.relay).poll(cx);
+            let (up_now, down_now) = established.relay.heart().bytes();
+            if (up_now, down_now) != (up, down) {
+                established.metrics.bytes_up.add(up_now - up);
+                established.metrics.bytes_down.add(down_now - down);
+            }
+            let outcome = ready!(polled);
             established.relay.heart().story().finish(&shared.log, &Ended::Relayed(outcome));
         }
         Poll::Ready(())
@@ -199,6 +208,7 @@ async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, Owned
     let deadline = started + service.settings.login_timeout;
     let heart = Wheel::enter(Story::new(service.name(), &snapshot.listener.scope.name, peer));
     let client = Stream::new(connection);
+    snapshot.listener.connections.one();
     let early = Vec::new();
     let mut session = Session {
         shared,
@@ -217,6 +227,7 @@ async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, Owned
     if let Some(required) = session.snapshot.listener.takes_proxy_header(peer.ip())
         && let Err(reason) = session.read_proxy_header(required).await
     {
+        session.reject(Rejection::ProxyHeader);
         let log = &session.shared.log;
         log.record(Level::Warning, session.story().service, "a PROXY header was refused")
             .with("listener", &*session.snapshot.listener.scope.name)
@@ -273,12 +284,12 @@ impl Session {
         let listener = &self.snapshot.listener;
         let now = std::time::Instant::now();
         if let Some(network) = self.snapshot.map.backends().overrides().ban_of(self.address.ip()) {
-            return Err(TurnedAway::Denied { rule: format!("the ban of {network}").into() });
+            return Err(TurnedAway::Banned(Some(network)));
         }
         if let Some(settings) = &self.snapshot.defence
             && self.shared.defence.bans(settings, self.address.ip(), now)
         {
-            return Err(TurnedAway::Banned);
+            return Err(TurnedAway::Banned(None));
         }
         let levels = [&listener.level, &listener.service.level, &self.snapshot.level];
         let scopes = [&listener.scope, &listener.service.scope];
@@ -287,9 +298,16 @@ impl Session {
 
     /// Says so in clear where the client could read it; a client of implicit TLS just sees the end.
     fn turn_away(&mut self, turned_away: &TurnedAway) {
+        self.reject(match turned_away {
+            TurnedAway::Denied { .. } => Rejection::Access,
+            TurnedAway::Banned(Some(_)) => Rejection::Ban,
+            TurnedAway::Banned(None) => Rejection::Guessing,
+            TurnedAway::Limited(_) => Rejection::Limit,
+        });
         let (refusal, text) = match turned_away {
             TurnedAway::Denied { rule } => (Refusal::Forbidden, format!("denied by {rule}")),
-            TurnedAway::Banned => (Refusal::Guessing, "banned for guessing".to_owned()),
+            TurnedAway::Banned(Some(network)) => (Refusal::Forbidden, format!("denied by the ban of {network}")),
+            TurnedAway::Banned(None) => (Refusal::Guessing, "banned for guessing".to_owned()),
             TurnedAway::Limited(limit) => {
                 (Refusal::TooMany, format!("{} {} of {}", limit.limit, limit.max, limit.scope))
             }
@@ -303,8 +321,27 @@ impl Session {
         self.story().finish(&self.shared.log, &Ended::TurnedAway(text));
     }
 
+    /// Counts a connection that nobody spoke with.
+    fn reject(&self, why: Rejection) {
+        self.snapshot.listener.service.metrics.reject(why);
+    }
+
+    /// A part of the log-in took so long.
+    fn took(&self, stage: Stage, time: Duration) {
+        self.snapshot.listener.service.metrics.took(stage, time);
+        self.story().took.note(stage, time);
+    }
+
     /// Ends TLS. Whatever came in clear before is not looked at.
     async fn secure(&mut self) -> Result<(), Ended> {
+        let result = self.end_tls().await;
+        if result.is_err() {
+            self.reject(Rejection::Tls);
+        }
+        result
+    }
+
+    async fn end_tls(&mut self) -> Result<(), Ended> {
         let Some(mut config) = self.snapshot.listener.tls.clone() else {
             return Err(Ended::TlsFailed("there is no certificate".into()));
         };
@@ -318,7 +355,7 @@ impl Session {
         match timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)).await {
             Ok(Ok(())) => {
                 self.story().tls = self.client.tls_facts();
-                self.story().took.tls = Some(started.elapsed().into());
+                self.took(Stage::Tls, started.elapsed());
                 Ok(())
             }
             Ok(Err(error)) => Err(Ended::TlsFailed(error.to_string())),

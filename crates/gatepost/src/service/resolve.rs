@@ -13,6 +13,7 @@ use crate::auth::{Account, Denial, Judge};
 use crate::backend::Backend;
 use crate::directory::{Bar, Entry, LoginPassword, Via, Who};
 use crate::map::{Evidence, Found, NoPlace, Unanswered, admits};
+use crate::metrics::Stage;
 
 /// How often a directory is asked whether a user who is being moved has arrived.
 const HOLD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -52,7 +53,7 @@ impl Session {
             self.check_map_can_answer(checked.as_ref())?;
         }
         let found = self.locate(&who, means, checked.as_ref()).await?;
-        self.story().took.map = Some(started.elapsed().into());
+        self.took(Stage::Map, started.elapsed());
         let is_checked = checked.is_some()
             || matches!(means, Means::Certificate)
             || matches!(found, Found::Account { is_checked: true, .. });
@@ -142,7 +143,7 @@ impl Session {
             Ok(None)
         };
         let found = self.on_control(looking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
-        self.story().took.auth = Some(started.elapsed().into());
+        self.took(Stage::Auth, started.elapsed());
         found.map(Some).ok_or(Denied::Refused(Refusal::BadCredentials))
     }
 
@@ -176,7 +177,7 @@ impl Session {
             Ok(Err(Denial::Unknown))
         };
         let judged = self.on_control(checking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
-        self.story().took.auth = Some(started.elapsed().into());
+        self.took(Stage::Auth, started.elapsed());
         judged.map(Some).map_err(denied)
     }
 

@@ -18,6 +18,7 @@ mod directories;
 mod every_protocol;
 mod faults;
 mod health;
+mod http_api;
 mod mail;
 mod mechanisms;
 mod names;

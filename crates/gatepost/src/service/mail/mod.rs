@@ -20,6 +20,7 @@ use super::Session;
 use super::login::{Farewell, Received, Wanted};
 use crate::backend::{Aim, Backend, Connected};
 use crate::config::{Level, Senders};
+use crate::metrics::LogIn;
 use crate::story::Ended;
 use delivery::{COMMAND_TIME, Delivery};
 use leg::{Fault, Leg};
@@ -80,6 +81,7 @@ impl Session {
     /// Takes mail from a user who has logged in, for their own back end.
     pub(super) async fn submit(&mut self, connected: Connected, farewell: Farewell) -> Ended {
         self.story().logged_in();
+        self.note_log_in(LogIn::Ok);
         let Farewell { client_rest, helo, .. } = farewell;
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
@@ -394,6 +396,7 @@ impl<'s> Mail<'s> {
         self.complain();
         self.tally.messages += u64::from(taken > 0);
         self.tally.bytes += size;
+        self.session.snapshot.listener.service.metrics.bytes_up.add(size);
         self.note_message(&replies, taken, size);
         let is_final = replies.iter().all(|reply| !reply.is_transient());
         let step = self.tell(Event::Outcome(replies));

@@ -1,0 +1,317 @@
+//! Who may administer: people with passwords, and tokens for programs, each with a role. Kept in one file of the state
+//! folder, which the command line changes and the running server reads again when it has changed.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use gatepost_wire::Secret;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::auth::hash;
+
+/// The file's name in the state folder.
+const FILE_NAME: &str = "administrators.json";
+/// Bytes of a token that nobody can guess.
+const TOKEN_BYTES: usize = 32;
+/// By which a token is known where it shouldn't be.
+const TOKEN_PREFIX: &str = "gatepost_";
+/// Shortest password of an administrator.
+pub(crate) const PASSWORD_CHARS_MIN: usize = 10;
+/// Longest name of a person, and longest label of a token.
+const NAME_CHARS_MAX: usize = 64;
+const TOKENS_MAX: usize = 1000;
+
+/// What somebody may do. Each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// See everything but secrets.
+    Viewer,
+    /// End sessions, empty back ends, move users, ban networks.
+    Operator,
+    /// Change settings and administrators, and stop the server.
+    Admin,
+}
+
+impl Role {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Viewer, Self::Operator, Self::Admin]
+            .into_iter()
+            .find(|role| role.name() == text)
+            .ok_or("expected viewer, operator or admin")
+    }
+}
+
+/// Somebody who has shown who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Person {
+    /// A person's name, or a token's label.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+}
+
+/// What the file holds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    people: BTreeMap<String, KeptPerson>,
+    tokens: Vec<KeptToken>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptPerson {
+    role: Role,
+    /// `{ARGON2ID}…`
+    password: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptToken {
+    label: String,
+    role: Role,
+    /// The SHA-256 of the token: it is random, so that nothing slower is needed.
+    sha256: String,
+    made: String,
+}
+
+/// A person or a token, as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// password or token.
+    pub(crate) by: &'static str,
+    /// When a token was made.
+    pub(crate) made: Option<String>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    path: PathBuf,
+    read: Mutex<Read>,
+}
+
+/// The file as it was read last.
+#[derive(Debug, Default)]
+struct Read {
+    stamp: Option<Stamp>,
+    kept: Kept,
+}
+
+/// By what a changed file is known.
+type Stamp = (u64, u64, i64, i64);
+
+impl Accounts {
+    /// Those that this state folder has.
+    pub(crate) fn of(state: &Path) -> Self {
+        Self { path: state.join(FILE_NAME), read: Mutex::default() }
+    }
+
+    /// Whether there is nobody yet who could log in.
+    pub(crate) fn has_nobody(&self) -> Result<bool, String> {
+        Ok(self.current()?.kept.people.is_empty())
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<Listed>, String> {
+        let read = self.current()?;
+        let people = read.kept.people.iter().map(|(name, person)| Listed {
+            name: name.clone(),
+            role: person.role,
+            by: "password",
+            made: None,
+        });
+        let tokens = read.kept.tokens.iter().map(|token| Listed {
+            name: token.label.clone(),
+            role: token.role,
+            by: "token",
+            made: Some(token.made.clone()),
+        });
+        Ok(people.chain(tokens).collect())
+    }
+
+    /// The person's role and hash; `None`: nobody has this name.
+    pub(crate) fn person(&self, name: &str) -> Result<Option<(Role, String)>, String> {
+        Ok(self.current()?.kept.people.get(name).map(|person| (person.role, person.password.clone())))
+    }
+
+    /// Whose token this is. Takes as long whoever's it is.
+    pub(crate) fn by_token(&self, token: &str) -> Result<Option<Person>, String> {
+        let shown = digest(token);
+        let read = self.current()?;
+        let mut found = None;
+        for kept in &read.kept.tokens {
+            if kept.sha256.as_bytes().ct_eq(shown.as_bytes()).into() {
+                found = Some(Person { name: kept.label.clone(), role: kept.role });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds a person, or changes their role and password.
+    pub(crate) fn set(&self, name: &str, role: Role, password: &Secret) -> Result<(), String> {
+        check_name(name)?;
+        let length = String::from_utf8_lossy(password.expose()).chars().count();
+        if length < PASSWORD_CHARS_MIN {
+            return Err(format!("a password of an administrator has at least {PASSWORD_CHARS_MIN} characters"));
+        }
+        let password = hash::make(password).map_err(|error| error.to_string())?;
+        self.change(|kept| {
+            kept.people.insert(name.to_owned(), KeptPerson { role, password });
+            Ok(())
+        })
+    }
+
+    /// Adds the first person; false: there is somebody already.
+    pub(crate) fn set_first(&self, name: &str, password: &Secret) -> Result<bool, String> {
+        if !self.has_nobody()? {
+            return Ok(false);
+        }
+        self.set(name, Role::Admin, password)?;
+        Ok(true)
+    }
+
+    /// Removes a person or a token; false: there is none of this name.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, String> {
+        let mut is_found = false;
+        self.change(|kept| {
+            let tokens = kept.tokens.len();
+            kept.tokens.retain(|token| token.label != name);
+            is_found = kept.people.remove(name).is_some() || kept.tokens.len() < tokens;
+            Ok(())
+        })?;
+        Ok(is_found)
+    }
+
+    /// Makes a token, which is shown this once.
+    pub(crate) fn add_token(&self, label: &str, role: Role) -> Result<String, String> {
+        check_name(label)?;
+        let token = format!("{TOKEN_PREFIX}{}", random_text()?);
+        let made = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        self.change(|kept| {
+            if kept.tokens.iter().any(|token| token.label == label) {
+                return Err(format!("there is a token {label:?} already"));
+            }
+            if kept.tokens.len() >= TOKENS_MAX {
+                return Err(format!("there are {TOKENS_MAX} tokens already"));
+            }
+            kept.tokens.push(KeptToken { label: label.to_owned(), role, sha256: digest(&token), made });
+            Ok(())
+        })?;
+        Ok(token)
+    }
+
+    /// The file as it is now.
+    fn current(&self) -> Result<MutexGuard<'_, Read>, String> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp =
+            std::fs::metadata(&self.path).ok().map(|file| (file.ino(), file.len(), file.mtime(), file.mtime_nsec()));
+        if stamp != read.stamp {
+            let kept = match stamp {
+                Some(_) => self.read_file()?,
+                None => Kept::default(),
+            };
+            *read = Read { stamp, kept };
+        }
+        Ok(read)
+    }
+
+    fn read_file(&self) -> Result<Kept, String> {
+        let failed = |error: String| format!("{}: can't be read: {error}", self.path.display());
+        let bytes = std::fs::read(&self.path).map_err(|error| failed(error.to_string()))?;
+        serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))
+    }
+
+    fn change(&self, work: impl FnOnce(&mut Kept) -> Result<(), String>) -> Result<(), String> {
+        let mut read = self.current()?;
+        let mut kept = read.kept.clone();
+        work(&mut kept)?;
+        let write = || {
+            if let Some(folder) = self.path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let fresh = self.path.with_extension("json.new");
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            file.write_all(&serde_json::to_vec_pretty(&kept)?)?;
+            file.sync_all()?;
+            std::fs::rename(fresh, &self.path)
+        };
+        write().map_err(|error: std::io::Error| format!("{}: can't be written: {error}", self.path.display()))?;
+        // What others see when they look is what was written.
+        read.stamp = None;
+        Ok(())
+    }
+}
+
+/// A text that nobody can guess.
+pub(crate) fn random_text() -> Result<String, String> {
+    let mut random = [0; TOKEN_BYTES];
+    getrandom::fill(&mut random).map_err(|error| format!("the system gives no randomness: {error}"))?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(random))
+}
+
+/// What is kept of a text that nobody can guess.
+pub(crate) fn digest(text: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes()))
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let is_sound = !name.is_empty()
+        && name.chars().count() <= NAME_CHARS_MAX
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+'));
+    if is_sound { Ok(()) } else { Err(format!("{name:?}: a name is up to {NAME_CHARS_MAX} letters, digits and -_.@+")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_and_tokens_come_and_go_and_secrets_are_not_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = Accounts::of(folder.path());
+        assert_eq!(accounts.has_nobody(), Ok(true));
+        let password = Secret::new(b"a long password".to_vec());
+        assert!(accounts.set("kim", Role::Admin, &Secret::new(b"short".to_vec())).is_err());
+        assert!(accounts.set("kim <x>", Role::Admin, &password).is_err());
+        assert_eq!(accounts.set_first("kim", &password), Ok(true));
+        assert_eq!(accounts.set_first("lee", &password), Ok(false));
+        let token = accounts.add_token("grafana", Role::Viewer).expect("a token");
+        assert!(accounts.add_token("grafana", Role::Admin).is_err());
+        // Another process sees it.
+        let other = Accounts::of(folder.path());
+        let (role, stored) = other.person("kim").expect("a file").expect("kim");
+        assert_eq!(role, Role::Admin);
+        assert_eq!(hash::verify(&stored, &password), Ok(true));
+        let grafana = Person { name: "grafana".into(), role: Role::Viewer };
+        assert_eq!(other.by_token(&token), Ok(Some(grafana)));
+        assert_eq!(other.by_token(&format!("{token}x")), Ok(None));
+        let text = std::fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file");
+        assert!(!text.contains("a long password") && !text.contains(&token));
+        assert_eq!(std::fs::metadata(folder.path().join(FILE_NAME)).expect("a file").mode() & 0o777, 0o600);
+        assert_eq!((accounts.remove("grafana"), accounts.remove("grafana")), (Ok(true), Ok(false)));
+        assert_eq!(other.by_token(&token), Ok(None), "it is read again");
+    }
+}

@@ -1,0 +1,343 @@
+//! Every address of the API: one row says where it is, what it takes, who may ask it, what it does and what it answers.
+//! The router, the checks of what comes and the `OpenAPI` document all follow from the rows.
+
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value};
+
+use crate::admin::accounts::Role;
+use crate::admin::{Command, Whose, answers};
+
+/// One address and method.
+pub(super) struct Endpoint {
+    pub(super) method: &'static str,
+    /// Behind `/api/v1`; what stands in braces is an input.
+    pub(super) path: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) role: Role,
+    pub(super) inputs: &'static [Input],
+    /// The command that it is.
+    pub(super) command: fn(&Inputs) -> Result<Command, String>,
+    /// The name of the list in its answer.
+    pub(super) list: &'static str,
+    /// What the items of that list look like.
+    pub(super) item: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// Something that a request says.
+pub(super) struct Input {
+    pub(super) name: &'static str,
+    pub(super) at: At,
+    pub(super) kind: Kind,
+    pub(super) is_required: bool,
+    pub(super) help: &'static str,
+}
+
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    Path,
+    Query,
+    /// A key of the JSON object that is the body.
+    Body,
+}
+
+/// What it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    /// A whole number from 0.
+    Seconds,
+    Level,
+}
+
+/// What a request says, checked.
+pub(super) struct Inputs(pub(super) Map<String, Value>);
+
+impl Inputs {
+    fn text(&self, name: &str) -> String {
+        self.some_text(name).unwrap_or_default()
+    }
+
+    fn some_text(&self, name: &str) -> Option<String> {
+        self.0.get(name).and_then(Value::as_str).map(str::to_owned)
+    }
+
+    fn seconds(&self, name: &str) -> Option<u64> {
+        self.0.get(name).and_then(whole)
+    }
+
+    fn whose(&self) -> Whose {
+        Whose {
+            id: self.some_text("id"),
+            user: self.some_text("user"),
+            backend: self.some_text("backend"),
+            service: self.some_text("service"),
+        }
+    }
+}
+
+/// A number without a fraction, however it is written.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        (number.fract() == 0.0).then(|| format!("{number:.0}").parse().ok())?
+    })
+}
+
+const fn input(name: &'static str, at: At, kind: Kind, is_required: bool, help: &'static str) -> Input {
+    Input { name, at, kind, is_required, help }
+}
+
+const fn text(name: &'static str, at: At, help: &'static str) -> Input {
+    input(name, at, Kind::Text, true, help)
+}
+
+const fn maybe(name: &'static str, at: At, help: &'static str) -> Input {
+    input(name, at, Kind::Text, false, help)
+}
+
+const BACKEND: Input = text("backend", At::Path, "The back end.");
+/// How long a drain takes where nothing else is said.
+const DRAIN_SECONDS: u64 = 300;
+/// How long a trace lasts where nothing else is said.
+const TRACE_SECONDS: u64 = 600;
+
+/// All of them.
+pub(super) static ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        method: "GET",
+        path: "/status",
+        summary: "How the server is doing.",
+        role: Role::Viewer,
+        inputs: &[],
+        command: |_| Ok(Command::Status),
+        list: "status",
+        item: SchemaGenerator::subschema_for::<answers::Status>,
+    },
+    Endpoint {
+        method: "GET",
+        path: "/sessions",
+        summary: "The sessions that are open, or some of them.",
+        role: Role::Viewer,
+        inputs: &[
+            maybe("user", At::Query, "Of this user."),
+            maybe("backend", At::Query, "At this back end."),
+            maybe("service", At::Query, "Of this service."),
+        ],
+        command: |inputs| Ok(Command::Sessions(inputs.whose())),
+        list: "sessions",
+        item: SchemaGenerator::subschema_for::<answers::Session>,
+    },
+    Endpoint {
+        method: "DELETE",
+        path: "/sessions/{id}",
+        summary: "End a session.",
+        role: Role::Operator,
+        inputs: &[text("id", At::Path, "The session's id.")],
+        command: |inputs| Ok(Command::Kick(inputs.whose())),
+        list: "kick",
+        item: SchemaGenerator::subschema_for::<answers::Session>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/sessions/kick",
+        summary: "End all sessions of a user, at a back end, or of a service: those to which all that is said applies.",
+        role: Role::Operator,
+        inputs: &[
+            maybe("user", At::Body, "Of this user."),
+            maybe("backend", At::Body, "At this back end."),
+            maybe("service", At::Body, "Of this service."),
+        ],
+        command: |inputs| Ok(Command::Kick(inputs.whose())),
+        list: "kick",
+        item: SchemaGenerator::subschema_for::<answers::Session>,
+    },
+    Endpoint {
+        method: "GET",
+        path: "/backends",
+        summary: "The back ends, and how each host of them is doing.",
+        role: Role::Viewer,
+        inputs: &[],
+        command: |_| Ok(Command::Backends),
+        list: "backends",
+        item: SchemaGenerator::subschema_for::<answers::Backend>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/backends/{backend}/drain",
+        summary: "Take a back end out of service gently: no new log-ins, and its sessions end spread over the time.",
+        role: Role::Operator,
+        inputs: &[
+            BACKEND,
+            input("over_seconds", At::Body, Kind::Seconds, false, "The time that its sessions have. Default: 300."),
+        ],
+        command: |inputs| {
+            let over_seconds = inputs.seconds("over_seconds").unwrap_or(DRAIN_SECONDS);
+            Ok(Command::Drain { backend: inputs.text("backend"), over_seconds })
+        },
+        list: "drain",
+        item: SchemaGenerator::subschema_for::<answers::Service>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/backends/{backend}/maint",
+        summary: "Take a back end out of service at once.",
+        role: Role::Operator,
+        inputs: &[BACKEND],
+        command: |inputs| Ok(Command::Maint { backend: inputs.text("backend") }),
+        list: "maint",
+        item: SchemaGenerator::subschema_for::<answers::Service>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/backends/{backend}/ready",
+        summary: "Take a back end into service again.",
+        role: Role::Operator,
+        inputs: &[BACKEND],
+        command: |inputs| Ok(Command::Ready { backend: inputs.text("backend") }),
+        list: "ready",
+        item: SchemaGenerator::subschema_for::<answers::Service>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/users/{user}/move",
+        summary: "Have a user come to another back end from now on; the mail is moved before.",
+        role: Role::Operator,
+        inputs: &[text("user", At::Path, "The user."), text("backend", At::Body, "The back end.")],
+        command: |inputs| Ok(Command::Move { user: inputs.text("user"), backend: inputs.text("backend") }),
+        list: "move",
+        item: SchemaGenerator::subschema_for::<answers::Moved>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/users/{user}/trace",
+        summary: "Log a user's conversations before the log-in, secrets struck out, whatever the log's level.",
+        role: Role::Operator,
+        inputs: &[
+            text("user", At::Path, "The user."),
+            input("for_seconds", At::Body, Kind::Seconds, false, "For how long; 0: no more. Default: 600."),
+        ],
+        command: |inputs| {
+            let for_seconds = inputs.seconds("for_seconds").unwrap_or(TRACE_SECONDS);
+            Ok(Command::Trace { user: inputs.text("user"), for_seconds })
+        },
+        list: "trace",
+        item: SchemaGenerator::subschema_for::<answers::Traced>,
+    },
+    Endpoint {
+        method: "GET",
+        path: "/bans",
+        summary: "Who may not connect, by an administrator or for guessing.",
+        role: Role::Viewer,
+        inputs: &[],
+        command: |_| Ok(Command::Bans),
+        list: "bans",
+        item: SchemaGenerator::subschema_for::<answers::Ban>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/bans",
+        summary: "Turn away a network, and end its sessions.",
+        role: Role::Operator,
+        inputs: &[
+            text("network", At::Body, "An address, a network such as 192.0.2.0/24, or a range."),
+            input("for_seconds", At::Body, Kind::Seconds, false, "For how long. Default: until it is lifted."),
+        ],
+        command: |inputs| {
+            Ok(Command::Ban { network: inputs.text("network"), for_seconds: inputs.seconds("for_seconds") })
+        },
+        list: "bans",
+        item: SchemaGenerator::subschema_for::<answers::Ban>,
+    },
+    Endpoint {
+        method: "DELETE",
+        path: "/bans",
+        summary: "Let a network in again.",
+        role: Role::Operator,
+        inputs: &[text("network", At::Query, "As it was banned, or one that a banned address is in.")],
+        command: |inputs| Ok(Command::Unban { network: inputs.text("network") }),
+        list: "bans",
+        item: SchemaGenerator::subschema_for::<answers::Unbanned>,
+    },
+    Endpoint {
+        method: "GET",
+        path: "/certificates",
+        summary: "The certificates in use, and until when they are good.",
+        role: Role::Viewer,
+        inputs: &[],
+        command: |_| Ok(Command::Certificates),
+        list: "certificates",
+        item: SchemaGenerator::subschema_for::<answers::Certificate>,
+    },
+    Endpoint {
+        method: "PUT",
+        path: "/log-level",
+        summary: "Log records of this level and heavier ones in every place, until the next reload.",
+        role: Role::Operator,
+        inputs: &[input("level", At::Body, Kind::Level, true, "The level.")],
+        command: |inputs| {
+            let level = inputs.0.get("level").cloned().unwrap_or_default();
+            let level = serde_json::from_value(level).map_err(|error| error.to_string())?;
+            Ok(Command::LogLevel { level })
+        },
+        list: "log-level",
+        item: SchemaGenerator::subschema_for::<answers::LogLevel>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/cache/flush",
+        summary: "Forget what directories and name servers have said, of one user or of all.",
+        role: Role::Operator,
+        inputs: &[maybe("user", At::Body, "Of this user alone.")],
+        command: |inputs| Ok(Command::FlushCaches { user: inputs.some_text("user") }),
+        list: "cache",
+        item: SchemaGenerator::subschema_for::<answers::Flushed>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/reload",
+        summary: "Take a changed configuration file into use, or say what is wrong with it and change nothing.",
+        role: Role::Operator,
+        inputs: &[],
+        command: |_| Ok(Command::Reload),
+        list: "reload",
+        item: SchemaGenerator::subschema_for::<answers::Reloaded>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/stop",
+        summary: "Stop in good order.",
+        role: Role::Admin,
+        inputs: &[],
+        command: |_| Ok(Command::Stop),
+        list: "stop",
+        item: SchemaGenerator::subschema_for::<answers::Stopping>,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_row_agrees_with_its_command() {
+        for endpoint in ENDPOINTS {
+            let value = |input: &Input| match input.kind {
+                Kind::Text => json!("x"),
+                Kind::Seconds => json!(5),
+                Kind::Level => json!("info"),
+            };
+            let said = endpoint.inputs.iter().map(|input| (input.name.to_owned(), value(input))).collect();
+            let command =
+                (endpoint.command)(&Inputs(said)).unwrap_or_else(|error| panic!("{}: {error}", endpoint.path));
+            assert_eq!(command.name(), endpoint.list, "{}", endpoint.path);
+            assert_eq!(command.needs(), endpoint.role, "{}", endpoint.path);
+            assert_eq!(command.changes(), endpoint.method != "GET", "{}", endpoint.path);
+            for input in endpoint.inputs {
+                let stands = endpoint.path.contains(&format!("{{{}}}", input.name));
+                assert_eq!(stands, input.at == At::Path, "{} of {}", input.name, endpoint.path);
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The API's description, made of the same rows as the API (`OpenAPI` 3.1).
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use super::endpoints::{At, ENDPOINTS, Endpoint, Input, Kind};
+
+/// Longest time that can be asked for: ten years.
+pub(super) const SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
+
+/// The whole document.
+pub(crate) fn document() -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into())
+        .into_generator();
+    let mut paths = json!({});
+    for endpoint in ENDPOINTS {
+        let method = endpoint.method.to_lowercase();
+        paths[format!("/api/v1{}", endpoint.path)][method] = describe(endpoint, &mut generator);
+    }
+    let login = json!({
+        "type": "object", "required": ["name", "password"], "additionalProperties": false,
+        "properties": { "name": { "type": "string", "minLength": 1 }, "password": { "type": "string", "minLength": 1 } },
+    });
+    paths["/api/v1/login"]["post"] = json!({
+        "summary": "Log in with name and password; the answer sets a cookie.",
+        "security": [],
+        "requestBody": { "required": true, "content": { "application/json": { "schema": login } } },
+        "responses": responses(&list("login", &json!({ "type": "object" })), &[400, 401, 403, 415, 429]),
+    });
+    let text = json!({ "type": "string", "minLength": 1 });
+    let setup = json!({
+        "type": "object", "required": ["token", "name", "password"], "additionalProperties": false,
+        "properties": { "token": text, "name": text, "password": text },
+    });
+    paths["/api/v1/setup"]["post"] = json!({
+        "summary": "Make the first administrator, with the token that the log shows at the first start.",
+        "security": [],
+        "requestBody": { "required": true, "content": { "application/json": { "schema": setup } } },
+        "responses": responses(&list("setup", &json!({ "type": "object" })), &[400, 403, 409, 415]),
+    });
+    paths["/api/v1/logout"]["post"] = json!({
+        "summary": "Log out.",
+        "responses": responses(&list("logout", &json!({ "type": "object" })), &[401, 403]),
+    });
+    paths["/api/v1/me"]["get"] = json!({
+        "summary": "Who asks.",
+        "responses": responses(&list("me", &json!({ "type": "object" })), &[401]),
+    });
+    paths["/api/v1/openapi.json"]["get"] = json!({
+        "summary": "This document.",
+        "security": [],
+        "responses": { "200": { "description": "The document.", "content": { "application/json": { "schema": {} } } } },
+    });
+    let schemas = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Gatepost",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Every answer is an object with one list, or with an `error` that says why there is none. A change that a browser makes with its cookie brings the header X-Gatepost-Proof, which GET /api/v1/me tells.",
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "security": [{ "token": [] }, { "cookie": [] }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer" },
+                "cookie": { "type": "apiKey", "in": "cookie", "name": "gatepost" },
+            },
+        },
+    })
+}
+
+fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> Value {
+    let item = (endpoint.item)(generator).to_value();
+    let has_body = endpoint.inputs.iter().any(|input| input.at == At::Body);
+    let refusals: &[u16] = if has_body { &[400, 401, 403, 409, 413, 415] } else { &[400, 401, 403, 409] };
+    let parameters = endpoint.inputs.iter().filter(|input| input.at != At::Body).map(|input| {
+        let at = if input.at == At::Path { "path" } else { "query" };
+        json!({
+            "name": input.name, "in": at, "required": input.is_required, "description": input.help,
+            "schema": schema(input),
+        })
+    });
+    let mut described = json!({
+        "summary": endpoint.summary,
+        "description": format!("For the role {} and those above it.", endpoint.role.name()),
+        "parameters": parameters.collect::<Vec<_>>(),
+        "responses": responses(&list(endpoint.list, &item), refusals),
+    });
+    if has_body {
+        let inputs: Vec<_> = endpoint.inputs.iter().filter(|input| input.at == At::Body).collect();
+        let properties: serde_json::Map<_, _> =
+            inputs.iter().map(|input| (input.name.to_owned(), documented(input))).collect();
+        let required: Vec<_> = inputs.iter().filter(|input| input.is_required).map(|input| input.name).collect();
+        let is_required = !required.is_empty();
+        let schema = json!({
+            "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+        });
+        described["requestBody"] =
+            json!({ "required": is_required, "content": { "application/json": { "schema": schema } } });
+    }
+    described
+}
+
+fn schema(input: &Input) -> Value {
+    match input.kind {
+        Kind::Text => json!({ "type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" }),
+        Kind::Seconds => json!({ "type": "integer", "minimum": 0, "maximum": SECONDS_MAX }),
+        Kind::Level => json!({ "enum": ["critical", "error", "warning", "info", "protocol"] }),
+    }
+}
+
+fn documented(input: &Input) -> Value {
+    let mut schema = schema(input);
+    schema["description"] = input.help.into();
+    schema
+}
+
+fn list(name: &str, item: &Value) -> Value {
+    json!({
+        "type": "object", "required": [name],
+        "properties": { name: { "type": "array", "items": item } },
+    })
+}
+
+fn responses(good: &Value, refusals: &[u16]) -> Value {
+    let mut all = json!({ "200": { "description": "Done.", "content": { "application/json": { "schema": good } } } });
+    let error = json!({ "type": "object", "required": ["error"], "properties": { "error": { "type": "string" } } });
+    for status in refusals {
+        let description = match status {
+            400 => "What was asked makes no sense.",
+            401 => "Nobody is logged in.",
+            403 => "This is not allowed.",
+            409 => "It can't be done as things are.",
+            413 => "The body is too long.",
+            415 => "The body is no JSON.",
+            _ => "Too many failed log-ins.",
+        };
+        all[status.to_string()] =
+            json!({ "description": description, "content": { "application/json": { "schema": error } } });
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The copy of the document that stands with the others.
+    #[test]
+    fn the_description_that_is_kept_is_todays() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+        let today = serde_json::to_string_pretty(&document()).expect("JSON") + "\n";
+        if std::env::var_os("GATEPOST_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &today).expect("a file");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == today, "docs/openapi.json is not today's: GATEPOST_WRITE_DOCS=1 cargo test openapi writes it");
+    }
+}

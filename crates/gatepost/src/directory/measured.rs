@@ -1,0 +1,74 @@
+//! A directory whose answers are timed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gatepost_wire::Secret;
+
+use super::{Answering, Directory, Entry, Fault, Verdict, Who};
+use crate::metrics::DirectoryMetrics;
+
+/// See the module's documentation.
+pub(crate) struct Measured {
+    directory: Arc<dyn Directory>,
+    metrics: Arc<DirectoryMetrics>,
+}
+
+impl Measured {
+    pub(crate) fn new(directory: Arc<dyn Directory>, metrics: Arc<DirectoryMetrics>) -> Self {
+        Self { directory, metrics }
+    }
+
+    fn note<T>(&self, began: Instant, answer: &Result<T, Fault>, is_known: impl FnOnce(&T) -> bool) {
+        let histogram = match answer {
+            Ok(answer) if is_known(answer) => &self.metrics.found,
+            Ok(_) => &self.metrics.unknown,
+            Err(_) => &self.metrics.fault,
+        };
+        histogram.record(began.elapsed());
+    }
+}
+
+impl Directory for Measured {
+    fn is_exact(&self) -> bool {
+        self.directory.is_exact()
+    }
+
+    fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
+        Box::pin(async move {
+            let began = Instant::now();
+            let answer = self.directory.find(who).await;
+            self.note(began, &answer, Option::is_some);
+            answer
+        })
+    }
+
+    fn authenticate<'a>(&'a self, who: &'a Who, password: &'a Secret) -> Answering<'a, Verdict> {
+        Box::pin(async move {
+            let began = Instant::now();
+            let answer = self.directory.authenticate(who, password).await;
+            self.note(began, &answer, |verdict| *verdict != Verdict::Unknown);
+            answer
+        })
+    }
+
+    fn finds(&self) -> bool {
+        self.directory.finds()
+    }
+
+    fn keeps_hashes(&self) -> bool {
+        self.directory.keeps_hashes()
+    }
+
+    fn set_place<'a>(&'a self, user: &'a str, place: &'a str) -> Answering<'a, bool> {
+        self.directory.set_place(user, place)
+    }
+
+    fn forget(&self) -> usize {
+        self.directory.forget()
+    }
+
+    fn is_down(&self) -> bool {
+        self.directory.is_down()
+    }
+}

@@ -1,0 +1,333 @@
+//! The REST API, metrics and probes, by curl, promtool and schemathesis.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use gatepost_lab::{Gatepost, SCHEMATHESIS, ensure_python_tool, free_port, wait_for};
+use serde_json::Value;
+
+use crate::bed::{Bed, KIM, run};
+
+/// A Gatepost whose console and API are listened on.
+struct Site {
+    bed: Bed,
+    gatepost: Gatepost,
+    port: u16,
+}
+
+/// An answer to a request.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}{}", self.head, self.body))
+    }
+}
+
+impl Site {
+    fn new(admin: &str) -> Self {
+        let bed = Bed::new();
+        let port = free_port().expect("a port");
+        let configuration = bed.one_backend("", 1) + &format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n{admin}\n");
+        let gatepost = bed.gatepost(&configuration);
+        Self { bed, gatepost, port }
+    }
+
+    fn command(&self, arguments: &[&str]) -> String {
+        let output = self.gatepost.command(arguments).expect("gatepost");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn token(&self, role: &str) -> String {
+        self.command(&["admin", "token", role, "--role", role]).trim().to_owned()
+    }
+
+    /// What curl, with further arguments, is answered.
+    fn curl(&self, path: &str, arguments: &[&str]) -> Answer {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let text =
+            run(Command::new("curl").args(["--silent", "--include", "--max-time", "20"]).args(arguments).arg(url));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    fn get(&self, path: &str, token: &str) -> Answer {
+        self.curl(path, &["--header", &format!("Authorization: Bearer {token}")])
+    }
+
+    fn send(&self, method: &str, path: &str, token: &str, body: &str) -> Answer {
+        let authorization = format!("Authorization: Bearer {token}");
+        let kind = "Content-Type: application/json";
+        self.curl(path, &["--request", method, "--header", &authorization, "--header", kind, "--data", body])
+    }
+}
+
+#[test]
+fn strangers_see_probes_metrics_and_the_description_alone() {
+    let site = Site::new("");
+    assert_eq!((site.curl("/livez", &[]).status, site.curl("/readyz", &[]).status), (200, 200));
+    assert_eq!(site.curl("/metrics", &[]).status, 200);
+    assert_eq!(site.curl("/api/v1/openapi.json", &[]).json()["openapi"], "3.1.0");
+    for path in ["/api/v1/status", "/api/v1/sessions", "/api/v1/nothing", "/nothing", "/api/v1/me"] {
+        let answer = site.curl(path, &[]);
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(answer.head.to_lowercase().contains("www-authenticate: bearer"), "{}", answer.head);
+        assert!(answer.json()["error"].is_string());
+    }
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        assert_eq!(site.curl("/api/v1/status", &["--request", method]).status, 401, "{method}");
+    }
+    assert_eq!(site.get("/api/v1/status", "gatepost_wrong").status, 401);
+    let head = site.curl("/api/v1/status", &[]).head.to_lowercase();
+    for header in ["content-security-policy: default-src 'none'", "x-frame-options: deny", "nosniff", "no-store"] {
+        assert!(head.contains(header), "{header}: {head}");
+    }
+}
+
+#[test]
+fn each_role_may_what_it_may_and_every_change_is_logged() {
+    let site = Site::new("");
+    let [viewer, operator, admin] = ["viewer", "operator", "admin"].map(|role| site.token(role));
+    let status = site.get("/api/v1/status", &viewer).json();
+    assert_eq!(status["status"][0]["name"], "mail.example.org");
+    assert_eq!(site.send("POST", "/api/v1/backends/store/maint", &viewer, "{}").status, 403);
+    assert_eq!(site.send("POST", "/api/v1/backends/store/maint", &operator, "").status, 200);
+    assert_eq!(site.get("/api/v1/backends", &viewer).json()["backends"][0]["state"], "maint");
+    let record = site.gatepost.wait_for_log("a command is carried out").expect("a record");
+    assert!(record.contains("operator") && record.contains("from\\u{20}127.0.0.1"), "{record}");
+    assert_eq!(site.send("POST", "/api/v1/backends/none/maint", &operator, "").status, 409);
+    assert_eq!(
+        site.send("POST", "/api/v1/bans", &operator, "{\"network\":\"192.0.2.0/24\",\"for_seconds\":60}").status,
+        200
+    );
+    assert_eq!(site.get("/api/v1/bans", &viewer).json()["bans"][0]["network"], "192.0.2.0/24");
+    assert_eq!(site.send("DELETE", "/api/v1/bans?network=192.0.2.0/24", &operator, "").json()["bans"][0]["lifted"], 1);
+    for (body, status) in [("{", 400), ("[]", 400), ("{\"network\":5}", 400), ("{\"other\":\"x\"}", 400), ("{}", 400)] {
+        assert_eq!(site.send("POST", "/api/v1/bans", &operator, body).status, status, "{body}");
+    }
+    let as_text = site.curl("/api/v1/bans", &["--header", &format!("Authorization: Bearer {operator}"), "--data", "x"]);
+    assert_eq!(as_text.status, 415);
+    assert_eq!(site.send("PATCH", "/api/v1/bans", &operator, "").status, 405);
+    let long = format!("{{\"network\":\"{}\"}}", "x".repeat(100_000));
+    assert_eq!(site.send("POST", "/api/v1/bans", &operator, &long).status, 413);
+    assert_eq!(site.send("POST", "/api/v1/stop", &operator, "").status, 403);
+    // A token that is taken away is gone at once.
+    site.command(&["admin", "remove", "viewer"]);
+    assert_eq!(site.get("/api/v1/status", &viewer).status, 401);
+    assert_eq!(site.send("POST", "/api/v1/stop", &admin, "").status, 200);
+    assert!(!site.gatepost.log().contains(&admin), "no token is logged");
+}
+
+#[test]
+fn a_browser_logs_in_with_a_cookie_that_foreign_pages_cannot_use() {
+    let site = Site::new("hosts = [\"console.example.org\"]");
+    let password = site.bed.write("password", "a long password\n");
+    let password = password.to_str().expect("a path");
+    site.command(&["admin", "add", "kim", "--role", "admin", "--password-file", password]);
+    let json = "Content-Type: application/json";
+    let right = "{\"name\":\"kim\",\"password\":\"a long password\"}";
+    let answer = site.curl("/api/v1/login", &["--header", json, "--data", right]);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie").to_owned();
+    for word in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+        assert!(cookie.contains(word), "{cookie}");
+    }
+    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap_or_default());
+    let me = site.curl("/api/v1/me", &["--header", &cookie]).json();
+    let proof = format!("X-Gatepost-Proof: {}", me["me"][0]["proof"].as_str().expect("a proof"));
+    let change = |more: &[&str]| {
+        let arguments = ["--request", "POST", "--header", &cookie, "--header", json, "--data", "{}"];
+        site.curl("/api/v1/cache/flush", &[&arguments[..], more].concat()).status
+    };
+    assert_eq!(change(&[]), 403, "the cookie alone changes nothing");
+    assert_eq!(change(&["--header", &proof]), 200);
+    assert_eq!(change(&["--header", &proof, "--header", "Origin: http://evil.example"]), 403);
+    assert_eq!(change(&["--header", &proof, "--header", "Sec-Fetch-Site: cross-site"]), 403);
+    assert_eq!(change(&["--header", &proof, "--header", "Host: evil.example"]), 421, "DNS rebinding");
+    let own =
+        ["--header", &proof, "--header", "Host: console.example.org", "--header", "Origin: http://console.example.org"];
+    assert_eq!(change(&own), 200);
+    assert_eq!(
+        site.curl("/api/v1/logout", &["--request", "POST", "--header", &cookie, "--header", &proof]).status,
+        200
+    );
+    assert_eq!(site.curl("/api/v1/me", &["--header", &cookie]).status, 401, "it is over on our side too");
+    // Guesses are slowed, and then refused, whoever they are about.
+    let wrong = "{\"name\":\"lee\",\"password\":\"wrong\"}";
+    let statuses: Vec<_> =
+        (0..3).map(|_| site.curl("/api/v1/login", &["--header", json, "--data", wrong]).status).collect();
+    assert_eq!(statuses, [401, 401, 401]);
+    let log = site.gatepost.log();
+    assert!(
+        log.contains("a log-in of an administrator failed: user=<lee>") && !log.contains("a long password"),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_first_administrator_is_made_by_who_reads_the_log() {
+    let site = Site::new("");
+    let line = site.gatepost.wait_for_log("there is no administrator yet").expect("an invitation");
+    let token = line.split("token=").nth(1).expect("a token").trim_end_matches('"').to_owned();
+    let set_up = |token: &str, name: &str, password: &str| {
+        let body = format!("{{\"token\":\"{token}\",\"name\":\"{name}\",\"password\":\"{password}\"}}");
+        site.curl("/api/v1/setup", &["--header", "Content-Type: application/json", "--data", &body]).status
+    };
+    assert_eq!(set_up("wrong", "kim", "a long password"), 403);
+    assert_eq!(set_up(&token, "kim", "short"), 409);
+    assert_eq!(set_up(&token, "kim", "a long password"), 200);
+    assert_eq!(set_up(&token, "lee", "a long password"), 403, "it serves once");
+    assert!(site.command(&["admin", "list"]).contains("kim"));
+}
+
+#[test]
+fn console_and_api_speak_tls_with_a_certificate_of_their_own() {
+    let bed = Bed::new();
+    let port = free_port().expect("a port");
+    let admin = bed.authority.issue("admin", &["localhost"]).expect("a certificate");
+    let configuration = bed.one_backend("", 1)
+        + &format!(
+            "[admin]\nlisten = \"127.0.0.1:{port}\"\ncertificate = {{ chain = {:?}, key = {:?} }}\n",
+            admin.chain, admin.key
+        );
+    let gatepost = bed.gatepost(&configuration);
+    let url = format!("https://localhost:{port}/livez");
+    let curl = |url: &str| {
+        let mut command = Command::new("curl");
+        command
+            .args(["--silent", "--include", "--max-time", "20", "--cacert"])
+            .arg(&bed.authority.certificate)
+            .arg(url);
+        command.output().expect("curl")
+    };
+    assert!(String::from_utf8_lossy(&curl(&url).stdout).contains("alive"));
+    assert!(!curl(&url.replace("https", "http")).status.success(), "nothing is said in clear");
+    // A reload moves it, and it can be turned off.
+    let moved = free_port().expect("a port");
+    gatepost.reload(&configuration.replace(&format!(":{port}"), &format!(":{moved}"))).expect("a reload");
+    assert!(!curl(&url).status.success());
+    assert!(
+        String::from_utf8_lossy(&curl(&url.replace(&port.to_string(), &moved.to_string())).stdout).contains("alive")
+    );
+    let without =
+        "[imap]\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n[admin]\nlisten = \"0.0.0.0:9\"\n";
+    assert!(Bed::new().refusal(without).contains("admin.listen"), "in clear for other machines: never");
+}
+
+/// Every name of the contract.
+const METRICS: [&str; 16] = [
+    "gatepost_sessions{",
+    "gatepost_connections_total{",
+    "gatepost_rejected_total{",
+    "gatepost_logins_total{",
+    "gatepost_login_seconds_bucket{",
+    "gatepost_bytes_total{",
+    "gatepost_backend_up{",
+    "gatepost_backend_connections{",
+    "gatepost_directory_seconds_bucket{",
+    "gatepost_cache_total{",
+    "gatepost_bans ",
+    "gatepost_certificate_expiry_seconds{",
+    "gatepost_worker_busy_ratio{",
+    "gatepost_workers ",
+    "gatepost_config_reloads_total{",
+    "gatepost_generation_sessions{",
+];
+
+/// What promtool says of a text of metrics.
+fn promtool(text: &str) -> String {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.spawn().expect("promtool");
+    promtool.stdin.take().expect("an input").write_all(text.as_bytes()).expect("an input");
+    let output = promtool.wait_with_output().expect("an output");
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn metrics_are_clean_complete_and_true() {
+    let bed = Bed::new();
+    let dovecot = bed.dovecot("store", &[KIM]);
+    let port = free_port().expect("a port");
+    bed.write("users", "kim:::::::host=store\n");
+    let configuration = bed.one_backend("", dovecot.imap).replace("[map]\n", "[map]\ndirectories = [\"file\"]\n")
+        + &format!(
+            "[directory.file]\ntype = \"passwd-file\"\npath = \"users\"\n[[imap.access]]\ndeny = \"127.0.0.3\"\n\
+             [admin]\nlisten = \"127.0.0.1:{port}\"\nmetrics_token_file = \"metrics.token\"\n"
+        );
+    let token = bed.write("metrics.token", "a token\n");
+    run(Command::new("chmod").arg("600").arg(token));
+    let gatepost = bed.gatepost(&configuration);
+    let site = Site { bed, gatepost, port };
+    assert_eq!(site.curl("/metrics", &[]).status, 401);
+    let metrics = || site.get("/metrics", "a token").body;
+    let before = metrics();
+    for name in METRICS {
+        assert!(before.contains(&format!("\n{name}")), "{name} is there from the start: {before}");
+    }
+    assert_eq!(promtool(&before), "");
+    let mut kim = site.bed.logged_in(KIM);
+    kim.command("NOOP");
+    assert!(site.bed.secure().verdict("LOGIN kim wrong").contains("AUTHENTICATIONFAILED"));
+    drop(crate::talk::Talk::clear_from([127, 0, 0, 3].into(), site.bed.imap).rest());
+    site.gatepost.reload(&configuration).expect("a reload");
+    let listener =
+        format!("gatepost_connections_total{{service=\"imap\",listener=\"127.0.0.1:{}\"}} 2", site.bed.imaps);
+    let expected = [
+        "gatepost_sessions{service=\"imap\",backend=\"store\"} 1",
+        "gatepost_generation_sessions{generation=\"1\"} 1",
+        "gatepost_rejected_total{service=\"imap\",reason=\"access\"} 1",
+        "gatepost_logins_total{service=\"imap\",mechanism=\"command\",result=\"ok\"} 1",
+        "gatepost_logins_total{service=\"imap\",mechanism=\"command\",result=\"denied\"} 1",
+        "gatepost_login_seconds_count{service=\"imap\",stage=\"tls\"} 2",
+        "gatepost_login_seconds_count{service=\"imap\",stage=\"backend_login\"} 1",
+        "gatepost_backend_up{backend=\"store\",service=\"imap\"} 1",
+        "gatepost_backend_connections{backend=\"store\",service=\"imap\"} 1",
+        "gatepost_directory_seconds_count{directory=\"file\",result=\"found\"} 2",
+        "gatepost_config_reloads_total{result=\"ok\"} 1",
+        "gatepost_bans 0",
+        &listener,
+    ];
+    wait_for(|| expected.iter().all(|line| metrics().lines().any(|found| found == *line))).unwrap_or_else(|_| {
+        let text = metrics();
+        let missing: Vec<_> = expected.iter().filter(|line| !text.lines().any(|found| found == **line)).collect();
+        panic!("{missing:#?} in {text}")
+    });
+    let text = metrics();
+    assert_eq!(promtool(&text), "");
+    let up =
+        text.lines().find_map(|line| line.strip_prefix("gatepost_bytes_total{service=\"imap\",direction=\"up\"} "));
+    assert!(up.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 6), "{text}");
+    assert!(!text.contains("kim"), "users are no labels");
+    assert_eq!(site.command(&["metrics"]).lines().next(), text.lines().next(), "the command line has them too");
+    let open = site.curl(
+        "/metrics",
+        &["--header", "Authorization: Bearer a token", "--header", "Accept: application/openmetrics-text"],
+    );
+    assert!(open.head.contains("application/openmetrics-text") && open.body.ends_with("# EOF\n"), "{}", open.body);
+}
+
+#[test]
+fn the_api_is_as_its_description_says() {
+    let (package, version, program) = SCHEMATHESIS;
+    let schemathesis = ensure_python_tool(package, version, program).expect("schemathesis");
+    let site = Site::new("");
+    let token = site.token("admin");
+    let mut command = Command::new(schemathesis);
+    command
+        .arg("run")
+        .arg(format!("http://127.0.0.1:{}/api/v1/openapi.json", site.port))
+        .args(["--header", &format!("Authorization: Bearer {token}"), "--checks", "all", "--max-examples", "10"])
+        // These would end what is being looked at.
+        .args(["--exclude-path", "/api/v1/stop", "--exclude-path", "/api/v1/logout"])
+        .args(["--seed", "1", "--no-color", "--generation-database", "none"])
+        .current_dir(site.bed.path(""));
+    run(&mut command);
+    assert!(!site.gatepost.log().contains("panicked"), "{}", site.gatepost.log());
+}
