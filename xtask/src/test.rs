@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that must hold, in the order in which it fails fastest.
 
-use gatepost_lab::{Result, SCHEMATHESIS, ensure_packages, ensure_python_tool};
+use gatepost_lab::{Result, SCHEMATHESIS, ensure_browser_tools, ensure_packages, ensure_python_tool};
 
 use crate::cargo::cargo;
 
@@ -54,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ensure_packages(&PACKAGES, !options.no_install)?;
     let (package, version, program) = SCHEMATHESIS;
     ensure_python_tool(package, version, program)?;
+    ensure_browser_tools()?;
     step("format");
     cargo(&["fmt", "--all", "--check"])?;
     step("lints");

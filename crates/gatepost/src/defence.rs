@@ -183,7 +183,9 @@ impl Defence {
         let banned = self.banned(now);
         let mut guard = self.lock();
         let Some(state) = guard.as_mut() else { return 0 };
-        let pardoned = banned.iter().filter(|(address, _)| network.contains(*address));
+        // One address of a network that counts as one stands for all of it.
+        let one = (network.first == network.last).then(|| bucket(network.first));
+        let pardoned = banned.iter().filter(|(address, _)| network.contains(*address) || one == Some(*address));
         pardoned
             .filter(|(address, _)| {
                 let counter = state.counted.get_mut(&Key::Address(*address));

@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod defence;
 mod directory;
+mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod ledger;

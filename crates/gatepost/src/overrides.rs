@@ -2,13 +2,14 @@
 //!
 //! Kept in the state folder, so that a restart forgets nothing; whom log-ins wait for is kept in memory alone.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ const FILE_NAME: &str = "overrides.json";
 /// Bans at most, and of whole networks, which every connection is compared with.
 const BANS_MAX: usize = 100_000;
 const NETWORK_BANS_MAX: usize = 1000;
+/// A log-in that began so long before a move was found out is one that can't have known of it; and for so long no
+/// remembered answer is believed.
+const MOVE_MEMORY: Duration = Duration::from_mins(5);
 /// Users moved at most.
 const MOVED_MAX: usize = 1_000_000;
 
@@ -59,7 +63,20 @@ pub(crate) struct Overrides {
     current: ArcSwap<Current>,
     /// Held by whoever changes something.
     changing: Mutex<()>,
-    held: Mutex<HashSet<String>>,
+    moves: Mutex<Moves>,
+    /// Whether there is anybody in `moves`.
+    has_moves: AtomicBool,
+    /// Why nothing is changed: what is kept can't be read, and would be lost.
+    broken: Option<String>,
+}
+
+/// Users who are being moved, and those who were a short time ago.
+#[derive(Debug, Default)]
+struct Moves {
+    /// How many moves of each are under way.
+    held: HashMap<String, u32>,
+    /// When the latest one began.
+    since: HashMap<String, Instant>,
 }
 
 /// Everything in force, as it is looked up.
@@ -95,7 +112,8 @@ impl Overrides {
             Ok(current) => (current, Ok(())),
             Err(error) => (Current::default(), Err(format!("{}: can't be read: {error}", path.display()))),
         };
-        (Self { path: Some(path), current: ArcSwap::from_pointee(current), ..Self::default() }, result)
+        let broken = result.clone().err();
+        (Self { path: Some(path), current: ArcSwap::from_pointee(current), broken, ..Self::default() }, result)
     }
 
     /// Whether a back end takes no log-ins, and why.
@@ -135,15 +153,43 @@ impl Overrides {
 
     /// Whether log-ins of a user must wait.
     pub(crate) fn is_held(&self, user: &str) -> bool {
-        self.held().contains(user)
+        self.has_moves.load(Ordering::Acquire) && self.moves().held.contains_key(user)
     }
 
-    /// Has a user's log-ins wait, or go on.
-    pub(crate) fn hold(&self, user: &str, holds: bool) {
-        if holds {
-            self.held().insert(user.to_owned());
-        } else {
-            self.held().remove(user);
+    /// Whether a user has been moved since `began`, or is being moved: what was found out before may be wrong.
+    pub(crate) fn was_moved_since(&self, user: &str, began: Instant) -> bool {
+        if !self.has_moves.load(Ordering::Acquire) {
+            return false;
+        }
+        let moves = self.moves();
+        moves.held.contains_key(user) || moves.since.get(user).is_some_and(|since| *since >= began)
+    }
+
+    /// Whether a user was moved so lately that what is remembered may be older.
+    pub(crate) fn was_moved_lately(&self, user: &str) -> bool {
+        self.has_moves.load(Ordering::Acquire) && self.moves().since.contains_key(user)
+    }
+
+    /// Has a user's log-ins wait. Every hold is [released](Overrides::release).
+    pub(crate) fn hold(&self, user: &str) {
+        let mut moves = self.moves();
+        let now = Instant::now();
+        moves.since.retain(|_, since| now - *since < MOVE_MEMORY);
+        *moves.held.entry(user.to_owned()).or_default() += 1;
+        moves.since.insert(user.to_owned(), now);
+        self.has_moves.store(true, Ordering::Release);
+    }
+
+    /// Lets a user's log-ins go on, once nobody else holds them.
+    pub(crate) fn release(&self, user: &str) {
+        let mut moves = self.moves();
+        // What was found out until now counts as old.
+        moves.since.insert(user.to_owned(), Instant::now());
+        if let Some(count) = moves.held.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                moves.held.remove(user);
+            }
         }
     }
 
@@ -165,7 +211,7 @@ impl Overrides {
     pub(crate) fn bans(&self) -> Vec<Ban> {
         let (current, now) = (self.current.load(), seconds(SystemTime::now()));
         let ban = |(network, until): (Network, Option<u64>)| {
-            let until = until.map(|until| UNIX_EPOCH + std::time::Duration::from_secs(until));
+            let until = until.map(|until| UNIX_EPOCH + Duration::from_secs(until));
             Ban { network, until }
         };
         let mut bans: Vec<_> = current.bans().filter(|(_, until)| is_on(*until, now)).map(ban).collect();
@@ -209,12 +255,15 @@ impl Overrides {
         Ok(is_found)
     }
 
-    fn held(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn moves(&self) -> MutexGuard<'_, Moves> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes something once it is written down; what can't be written is not done either.
     fn change(&self, work: impl FnOnce(&mut Current) -> Result<(), String>) -> Result<(), String> {
+        if let Some(broken) = &self.broken {
+            return Err(format!("{broken}: mend it or remove it, and start again, so that nothing is lost"));
+        }
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Current::clone(&self.current.load());
         work(&mut next)?;
@@ -286,7 +335,6 @@ fn seconds(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn network(text: &str) -> Network {
         Network::parse(text).expect("a network")
@@ -342,7 +390,39 @@ mod tests {
         std::fs::write(folder.path().join("state"), "a file in its place").expect("a file");
         let (overrides, result) = Overrides::load(&folder.path().join("state"));
         assert!(result.is_err());
-        assert!(overrides.set_duty("store-a", Some(Duty::Maint)).expect_err("an error").contains("can't be written"));
+        assert!(overrides.set_duty("store-a", Some(Duty::Maint)).is_err());
         assert_eq!(overrides.duty("store-a"), None);
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_is_not_written_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(FILE_NAME);
+        std::fs::write(&path, "{ \"moved\": { \"kim\": \"b\", } }").expect("a file");
+        let (overrides, result) = Overrides::load(folder.path());
+        assert!(result.is_err());
+        let refusal = overrides.ban(network("192.0.2.1"), None).expect_err("a refusal");
+        assert!(refusal.contains("mend it"), "{refusal}");
+        assert!(std::fs::read_to_string(&path).expect("a file").contains("kim"));
+    }
+
+    #[test]
+    fn a_moved_users_old_answers_are_known() {
+        let overrides = Overrides::default();
+        let before = Instant::now();
+        assert!(!overrides.was_moved_since("kim", before));
+        overrides.hold("kim");
+        overrides.hold("kim");
+        overrides.release("kim");
+        assert!(
+            overrides.is_held("kim") && overrides.was_moved_since("kim", Instant::now()),
+            "another one is under way"
+        );
+        overrides.release("kim");
+        assert!(
+            !overrides.is_held("kim") && overrides.was_moved_since("kim", before) && overrides.was_moved_lately("kim")
+        );
+        assert!(!overrides.was_moved_since("kim", Instant::now() + Duration::from_millis(1)));
+        assert!(!overrides.was_moved_since("lee", before));
     }
 }

@@ -7,9 +7,10 @@ const LINES_MAX: usize = 600;
 
 /// Modules from the top of the house to the ground; each may use only those below it. Those in one
 /// group may use each other.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["cli"],
     &["control"],
+    &["explain"],
     &["admin"],
     &["acceptor"],
     &["worker"],

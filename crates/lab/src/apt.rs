@@ -32,10 +32,18 @@ fn is_installed(package: &str) -> bool {
 
 /// Sees to it that a program of a Python package is there, in a virtual environment under `target`; where it is.
 pub fn ensure_python_tool(package: &str, version: &str, program: &str) -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python").join(format!("{package}-{version}"));
-    let path = folder.join("bin").join(program);
-    if path.exists() {
-        return Ok(path);
+    Ok(python_environment(package, version)?.join("bin").join(program))
+}
+
+/// The virtual environment with a Python package; several tests may want it at the same moment.
+pub(crate) fn python_environment(package: &str, version: &str) -> Result<PathBuf> {
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python");
+    let folder = all.join(format!("{package}-{version}"));
+    let done = folder.join("installed");
+    if done.exists() {
+        return Ok(folder);
     }
     println!("Installing from Python's packages: {package} {version}");
     let run = |command: &mut Command| {
@@ -45,7 +53,8 @@ pub fn ensure_python_tool(package: &str, version: &str, program: &str) -> Result
     run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
     let wanted = format!("{package}=={version}");
     run(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "--quiet", &wanted]))?;
-    Ok(path)
+    context(std::fs::write(&done, ""), done.display())?;
+    Ok(folder)
 }
 
 /// RUNLEVEL=1 keeps the packages' own services from being started: only ours, on loopback, should run.

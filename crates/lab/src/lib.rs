@@ -4,6 +4,7 @@
 //! should the program that started it die first.
 
 mod apt;
+mod browser;
 mod certificates;
 mod databases;
 mod dovecot;
@@ -14,6 +15,7 @@ mod process;
 mod slapd;
 
 pub use apt::{ensure_packages, ensure_python_tool};
+pub use browser::{Browser, View, ensure_browser_tools};
 pub use certificates::{Authority, Certificate};
 pub use databases::{DATABASE_PASSWORD, DATABASE_USER, Database, DatabaseKind};
 pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox, give_away, identity};

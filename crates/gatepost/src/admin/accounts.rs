@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -172,11 +172,7 @@ impl Accounts {
     /// Adds a person, or changes their role and password.
     pub(crate) fn set(&self, name: &str, role: Role, password: &Secret) -> Result<(), String> {
         check_name(name)?;
-        let length = String::from_utf8_lossy(password.expose()).chars().count();
-        if length < PASSWORD_CHARS_MIN {
-            return Err(format!("a password of an administrator has at least {PASSWORD_CHARS_MIN} characters"));
-        }
-        let password = hash::make(password).map_err(|error| error.to_string())?;
+        let password = hash_of(password)?;
         self.change(|kept| {
             kept.people.insert(name.to_owned(), KeptPerson { role, password });
             Ok(())
@@ -185,11 +181,17 @@ impl Accounts {
 
     /// Adds the first person; false: there is somebody already.
     pub(crate) fn set_first(&self, name: &str, password: &Secret) -> Result<bool, String> {
-        if !self.has_nobody()? {
-            return Ok(false);
-        }
-        self.set(name, Role::Admin, password)?;
-        Ok(true)
+        check_name(name)?;
+        let password = hash_of(password)?;
+        let mut is_first = false;
+        self.change(|kept| {
+            is_first = kept.people.is_empty();
+            if is_first {
+                kept.people.insert(name.to_owned(), KeptPerson { role: Role::Admin, password });
+            }
+            Ok(())
+        })?;
+        Ok(is_first)
     }
 
     /// Removes a person or a token; false: there is none of this name.
@@ -225,8 +227,11 @@ impl Accounts {
     /// The file as it is now.
     fn current(&self) -> Result<MutexGuard<'_, Read>, String> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp =
-            std::fs::metadata(&self.path).ok().map(|file| (file.ino(), file.len(), file.mtime(), file.mtime_nsec()));
+        let stamp = match std::fs::metadata(&self.path) {
+            Ok(file) => Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(format!("{}: can't be read: {error}", self.path.display())),
+        };
         if stamp != read.stamp {
             let kept = match stamp {
                 Some(_) => self.read_file()?,
@@ -244,24 +249,48 @@ impl Accounts {
     }
 
     fn change(&self, work: impl FnOnce(&mut Kept) -> Result<(), String>) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: can't be written: {error}", self.path.display());
+        // The command line and the server may change it at the same moment.
+        let _lock = self.lock().map_err(failed)?;
         let mut read = self.current()?;
         let mut kept = read.kept.clone();
         work(&mut kept)?;
-        let write = || {
-            if let Some(folder) = self.path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let fresh = self.path.with_extension("json.new");
-            let mut options = std::fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-            file.write_all(&serde_json::to_vec_pretty(&kept)?)?;
-            file.sync_all()?;
-            std::fs::rename(fresh, &self.path)
-        };
-        write().map_err(|error: std::io::Error| format!("{}: can't be written: {error}", self.path.display()))?;
+        self.write(&kept).map_err(failed)?;
         // What others see when they look is what was written.
         read.stamp = None;
         Ok(())
+    }
+
+    /// Held by one who changes the file, of all processes.
+    fn lock(&self) -> std::io::Result<std::fs::File> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let path = self.path.with_extension("lock");
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        self.give(&path);
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(file)
+    }
+
+    /// Writes the file anew, whole or not at all.
+    fn write(&self, kept: &Kept) -> std::io::Result<()> {
+        let fresh = self.path.with_extension("json.new");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(kept)?)?;
+        file.sync_all()?;
+        self.give(&fresh);
+        std::fs::rename(fresh, &self.path)
+    }
+
+    /// What root makes here is the server's: the folder says whose that is.
+    fn give(&self, path: &Path) {
+        if rustix::process::geteuid().is_root()
+            && let Some(Ok(folder)) = self.path.parent().map(std::fs::metadata)
+        {
+            let _ = std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()));
+        }
     }
 }
 
@@ -275,6 +304,15 @@ pub(crate) fn random_text() -> Result<String, String> {
 /// What is kept of a text that nobody can guess.
 pub(crate) fn digest(text: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes()))
+}
+
+/// What is kept of a password that is good enough.
+fn hash_of(password: &Secret) -> Result<String, String> {
+    let length = String::from_utf8_lossy(password.expose()).chars().count();
+    if length < PASSWORD_CHARS_MIN {
+        return Err(format!("a password of an administrator has at least {PASSWORD_CHARS_MIN} characters"));
+    }
+    hash::make(password).map_err(|error| error.to_string())
 }
 
 fn check_name(name: &str) -> Result<(), String> {

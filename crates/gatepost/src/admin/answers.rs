@@ -16,6 +16,17 @@ pub(crate) struct Status {
     /// Threads that serve them.
     pub(crate) workers: usize,
     pub(crate) listeners: Vec<String>,
+    /// The services that run.
+    pub(crate) services: Vec<&'static str>,
+    /// Each listener with its service.
+    pub(crate) listening: Vec<Listening>,
+}
+
+/// An address that is listened on.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Listening {
+    pub(crate) service: &'static str,
+    pub(crate) address: String,
 }
 
 /// A session, open at this moment.
@@ -160,4 +171,79 @@ pub(crate) struct Reloaded {
 pub(crate) struct Stopping {
     /// What sessions have to end.
     pub(crate) drain_seconds: u64,
+}
+
+/// The configuration file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Settings {
+    /// Where it is.
+    pub(crate) path: String,
+    pub(crate) text: String,
+    /// Changes whenever the file does.
+    pub(crate) digest: String,
+    /// Changes that can be taken back.
+    pub(crate) undo: usize,
+    /// Every setting in force.
+    pub(crate) effective: Vec<Effective>,
+}
+
+/// A setting in force.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Effective {
+    /// The table, as it is opened in the file.
+    pub(crate) table: String,
+    pub(crate) key: String,
+    /// As it would be written; none: it is not set and has no default.
+    pub(crate) value: Option<String>,
+    pub(crate) default: bool,
+}
+
+/// What changes of the configuration file do.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Checked {
+    /// Why they can't be made.
+    pub(crate) problems: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+    /// What they do to sessions and services, in plain words.
+    pub(crate) effects: Vec<String>,
+    /// The file's lines that change: with `-` those before, with `+` those after, with a space those around them.
+    pub(crate) diff: Vec<String>,
+    /// Of the file that they were compared with.
+    pub(crate) digest: String,
+}
+
+/// A step of a log-in.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Step {
+    pub(crate) step: &'static str,
+    pub(crate) text: String,
+}
+
+/// The last minutes in numbers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Live {
+    pub(crate) sessions: usize,
+    pub(crate) workers: usize,
+    /// Log-ins in each second, lately.
+    pub(crate) logins_per_second: f64,
+    /// Those that failed.
+    pub(crate) failures_per_second: f64,
+    pub(crate) bytes_up_per_second: f64,
+    pub(crate) bytes_down_per_second: f64,
+    /// The part of their time that workers are at work, on average.
+    pub(crate) busy: f64,
+    /// The same for the last minutes, the latest last.
+    pub(crate) history: Vec<Sample>,
+    /// How far its samples lie apart.
+    pub(crate) interval_seconds: u64,
+}
+
+/// One moment of the last minutes.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+pub(crate) struct Sample {
+    pub(crate) sessions: f64,
+    pub(crate) logins: f64,
+    pub(crate) failures: f64,
+    pub(crate) bytes_up: f64,
+    pub(crate) bytes_down: f64,
 }

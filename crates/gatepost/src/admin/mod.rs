@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::Level;
+use crate::config::{Change, Level};
 use accounts::Role;
 
 /// What can be asked of a running Gatepost.
@@ -21,6 +21,10 @@ use accounts::Role;
 pub(crate) enum Command {
     /// How it is doing, in a few figures.
     Status,
+    /// The last minutes in numbers, for charts.
+    Live,
+    /// Every step that a user's log-in would take.
+    Explain { user: String },
     /// Its numbers, as Prometheus reads them, or as `OpenMetrics`.
     Metrics { is_open: bool },
     /// Who is there.
@@ -52,10 +56,27 @@ pub(crate) enum Command {
     /// To forget what directories and name servers have said, of one user or of all.
     #[serde(rename = "cache")]
     FlushCaches { user: Option<String> },
+    /// The configuration file, and every setting in force.
+    Settings,
+    /// What changes of the file would do, without making them.
+    CheckSettings(Changes),
+    /// To make them, and take them into use.
+    ApplySettings(Changes),
+    /// To take back the latest change that was made so.
+    UndoSettings,
     /// To take a changed configuration into use.
     Reload,
     /// To stop in good order.
     Stop,
+}
+
+/// Changes of the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Changes {
+    pub(crate) changes: Vec<Change>,
+    /// The digest of the file that they are about; none: whichever it is.
+    #[serde(default)]
+    pub(crate) digest: Option<String>,
 }
 
 /// Which sessions are meant: those to which all of it applies.
@@ -95,6 +116,8 @@ impl Command {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Live => "live",
+            Self::Explain { .. } => "explain",
             Self::Metrics { .. } => "metrics",
             Self::Sessions(_) => "sessions",
             Self::Kick(_) => "kick",
@@ -108,6 +131,10 @@ impl Command {
             Self::Certificates => "certificates",
             Self::LogLevel { .. } => "log-level",
             Self::FlushCaches { .. } => "cache",
+            Self::Settings => "settings",
+            Self::CheckSettings(_) => "check",
+            Self::ApplySettings(_) => "apply",
+            Self::UndoSettings => "undo",
             Self::Reload => "reload",
             Self::Stop => "stop",
         }
@@ -117,7 +144,16 @@ impl Command {
     pub(crate) const fn changes(&self) -> bool {
         !matches!(
             self,
-            Self::Status | Self::Metrics { .. } | Self::Sessions(_) | Self::Backends | Self::Bans | Self::Certificates
+            Self::Status
+                | Self::Live
+                | Self::Explain { .. }
+                | Self::Metrics { .. }
+                | Self::Sessions(_)
+                | Self::Backends
+                | Self::Bans
+                | Self::Certificates
+                | Self::Settings
+                | Self::CheckSettings(_)
         )
     }
 
@@ -125,11 +161,14 @@ impl Command {
     pub(crate) const fn needs(&self) -> Role {
         match self {
             Self::Status
+            | Self::Live
+            | Self::Explain { .. }
             | Self::Metrics { .. }
             | Self::Sessions(_)
             | Self::Backends
             | Self::Bans
-            | Self::Certificates => Role::Viewer,
+            | Self::Certificates
+            | Self::Settings => Role::Viewer,
             Self::Kick(_)
             | Self::Drain { .. }
             | Self::Maint { .. }
@@ -141,7 +180,7 @@ impl Command {
             | Self::LogLevel { .. }
             | Self::FlushCaches { .. }
             | Self::Reload => Role::Operator,
-            Self::Stop => Role::Admin,
+            Self::CheckSettings(_) | Self::ApplySettings(_) | Self::UndoSettings | Self::Stop => Role::Admin,
         }
     }
 

@@ -35,10 +35,14 @@ impl Checker {
     /// with the hash, never what it is.
     pub(crate) async fn check(&self, stored: Option<String>, password: Secret) -> Result<bool, hash::Unusable> {
         // Neither the semaphore nor the runtime closes while anyone can ask.
-        let Ok(_permit) = Arc::clone(&self.permits).acquire_owned().await else { return Err(hash::Unusable::Stopped) };
-        let work = move || match stored {
-            Some(stored) => hash::verify(&stored, &password),
-            None => hash::verify(hash::nobody(), &password).map(|_| false),
+        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Err(hash::Unusable::Stopped) };
+        let work = move || {
+            // Whoever asked may leave; the work goes on, and so does its share.
+            let _permit = permit;
+            match stored {
+                Some(stored) => hash::verify(&stored, &password),
+                None => hash::verify(hash::nobody(), &password).map(|_| false),
+            }
         };
         self.runtime.spawn_blocking(work).await.unwrap_or(Err(hash::Unusable::Stopped))
     }

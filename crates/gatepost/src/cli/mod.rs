@@ -9,21 +9,23 @@ macro_rules! say_line {
 
 mod administrators;
 mod app_password;
-mod explain;
 mod running;
 mod table;
 mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
 use crate::auth::Checker;
-use crate::config::{self, Draft, Problem, Problems};
+use crate::config::{self, Draft, Loaded, Problem, Problems};
 use crate::control::{self, Source};
+use crate::explain::Explained;
 use crate::log::Logger;
+use crate::overrides::Overrides;
 use crate::world::{Lasting, World};
 
 /// Where the configuration is looked for.
@@ -163,7 +165,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         }
         Command::Serve { to: None } => Ok(control::run(Source::File(path()))?),
         Command::Check { json } => check(&path(), json),
-        Command::Explain { user, json } => explain::explain(&path(), &user, json),
+        Command::Explain { user, json } => explain(&path(), &user, json),
         Command::Config(ConfigCommand::Reference { json: true }) => {
             say_line!("{}", config::reference_json());
             Ok(())
@@ -203,6 +205,29 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
 fn default_path() -> PathBuf {
     let [system, local] = CONFIG_PATHS.map(Path::new);
     if !system.exists() && local.exists() { local.into() } else { system.into() }
+}
+
+/// Prints the steps of a user's log-in; an error where the user could not log in.
+fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure> {
+    let explained = block_on(async {
+        let Loaded { config, mut warnings, .. } = config::load(path)?;
+        let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
+        let (overrides, kept) = Overrides::load(&config.state);
+        let lasting = Lasting { overrides: Arc::new(overrides), ..Lasting::default() };
+        let world = World::build(config, &log, &here(), &lasting, &mut warnings)?;
+        if let Err(what) = kept {
+            eprintln!("gatepost: warning: {what}");
+        }
+        Ok::<_, Failure>(crate::explain::explain(&world, user).await)
+    })?;
+    let Explained { steps, is_possible } = explained;
+    if json {
+        let list: Vec<_> = steps.iter().map(|(step, text)| json!({ "step": step, "text": text })).collect();
+        say_line!("{}", json!({ "explain": list, "user": user, "possible": is_possible }));
+    } else {
+        steps.iter().for_each(|(step, text)| say_line!("{step:<10} {text}"));
+    }
+    if is_possible { Ok(()) } else { Err(Failure::Silent) }
 }
 
 /// Reads the file and opens everything in it, but listens nowhere.

@@ -320,7 +320,7 @@ fn print(command: &Command, list: &[Value]) {
     let first = list.first().unwrap_or(&Value::Null);
     match command {
         Command::Status => {
-            for (key, value) in first.as_object().into_iter().flatten() {
+            for (key, value) in first.as_object().into_iter().flatten().filter(|(key, _)| *key != "listening") {
                 let value = if key == "up_seconds" { time(number(value)) } else { text(value) };
                 say_line!("{:<12} {value}", key.trim_end_matches("_seconds"));
             }
@@ -375,6 +375,15 @@ fn print(command: &Command, list: &[Value]) {
         }
         Command::LogLevel { .. } => say_line!("logging at level {} until the next reload", text(&first["level"])),
         Command::FlushCaches { .. } => say_line!("{} answers are forgotten", first["forgotten"]),
+        // Only console and API ask for these.
+        Command::Live
+        | Command::Explain { .. }
+        | Command::Settings
+        | Command::CheckSettings(_)
+        | Command::ApplySettings(_)
+        | Command::UndoSettings => {
+            say_line!("{first}");
+        }
         Command::Reload => {
             let warnings = first["warnings"].as_array();
             warnings.into_iter().flatten().for_each(|warning| eprintln!("gatepost: warning: {}", text(warning)));

@@ -99,7 +99,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
 }
 
 /// What may stand in a service's section.
-fn section_of(protocol: &Protocol) -> &'static Section {
+pub(super) fn section_of(protocol: &Protocol) -> &'static Section {
     match protocol.course {
         Course::LogIn(_) => &at::service::SECTION,
         Course::Submission(_) => &at::submission::SECTION,
@@ -126,7 +126,7 @@ fn read_admin(table: &Table<'_>, state: &Path, tls: Option<&Tls>) -> Option<Admi
     let socket = table.file(&at::admin::SOCKET);
     let is_set = socket.is_some();
     Some(Admin {
-        socket: socket.map_or_else(|| state.join("admin.sock"), |socket| socket.to_path_buf()),
+        socket: socket.map_or_else(|| state.join(super::SOCKET_NAME), |socket| socket.to_path_buf()),
         is_set,
         listen,
         certificate,

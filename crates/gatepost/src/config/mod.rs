@@ -7,6 +7,7 @@
 mod backend;
 mod build;
 mod directory;
+pub(crate) mod edit;
 mod map;
 mod networks;
 mod query;
@@ -27,12 +28,17 @@ pub(crate) use backend::is_host;
 pub(crate) use directory::{
     Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, OAuth2, Sql,
 };
+pub(crate) use edit::{Change, Field, Form, Lists, TablePath, apply, settings_of};
 pub(crate) use map::{Cache, Map, MapRule, Names};
 pub(crate) use networks::Network;
 pub(crate) use query::{Dialect, Parameter, Query};
+pub(crate) use reader::Shape;
 pub(crate) use reader::{Effective, NamedFile, Place, Problem, Problems, Warning};
 pub(crate) use settings::{reference, reference_json};
 pub(crate) use template::{Template, split as split_name};
+
+/// The command line's way in, in the state folder.
+pub(crate) const SOCKET_NAME: &str = "admin.sock";
 
 /// All settings of one Gatepost, as meant.
 #[derive(Debug, Clone)]

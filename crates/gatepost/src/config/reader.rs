@@ -122,10 +122,27 @@ impl std::fmt::Display for Problems {
     }
 }
 
+/// How a value is written in TOML, for forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A text in quotes.
+    Text,
+    Number,
+    Truth,
+    /// One of these texts.
+    Words(&'static [&'static str]),
+    /// Several in brackets, or one.
+    List(&'static Shape),
+    /// As it stands in the file.
+    Raw,
+}
+
 /// A type that a setting can have.
 pub(crate) trait Value: Sized {
     /// What it looks like, in the reference and in errors: `a duration such as "90s"`.
     const EXPECTED: &'static str;
+    /// How a form shows it.
+    const SHAPE: Shape = Shape::Text;
 
     /// Reads it; `None` where the value doesn't look like [`Value::EXPECTED`].
     fn read(value: &DeValue<'_>) -> Option<Self>;
@@ -201,6 +218,14 @@ impl std::fmt::Display for Effective {
 }
 
 impl Effective {
+    /// Each setting: its table, its name, its value as it would be written, and whether that is the default.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &'static str, Option<&str>, bool)> {
+        self.0.iter().flat_map(|block| {
+            let settings = block.settings.iter();
+            settings.map(|setting| (block.head.as_str(), setting.name, setting.value.as_deref(), setting.is_default))
+        })
+    }
+
     /// For programs: each setting with its table, its value as it would be written, and whether that is the default.
     pub(crate) fn json(&self) -> serde_json::Value {
         let describe = |block: &Block| {

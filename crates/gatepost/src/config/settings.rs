@@ -9,7 +9,7 @@ use gatepost_wire::Mechanism;
 
 use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
 use super::networks::{HostPattern, Network};
-use super::reader::{Key, Value};
+use super::reader::{Key, Shape, Value};
 use super::template::Template;
 use super::values::{
     AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HeloCheck, HttpUrl, LdapTls, LogTo, LoginBy, MailProtocol,
@@ -37,16 +37,23 @@ pub(super) struct Section {
 /// A setting without its type, for the reference.
 #[derive(Debug)]
 pub(super) struct Described {
-    name: &'static str,
-    expected: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
+    pub(super) name: &'static str,
+    pub(super) expected: &'static str,
+    pub(super) shape: Shape,
+    pub(super) default: Option<&'static str>,
+    pub(super) help: &'static str,
 }
 
 impl Section {
     fn names(&self) -> impl Iterator<Item = &'static str> {
         let included = self.includes.map(|section| section.keys).unwrap_or_default();
         self.keys.iter().chain(included).map(|key| key.name).chain(self.tables.iter().copied())
+    }
+
+    /// Every setting that may stand in it.
+    pub(super) fn settings(&self) -> impl Iterator<Item = &'static Described> {
+        let included = self.includes.map(|section| section.keys).unwrap_or_default();
+        self.keys.iter().chain(included)
     }
 
     pub(super) fn is_known(&self, name: &str) -> bool {
@@ -105,6 +112,7 @@ macro_rules! section {
                 keys: &[$(Described {
                     name: $name,
                     expected: <$type as Value>::EXPECTED,
+                    shape: <$type as Value>::SHAPE,
                     default: default!($($default)?),
                     help: $doc,
                 },)*],

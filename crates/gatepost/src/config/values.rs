@@ -9,13 +9,14 @@ use toml::de::DeValue;
 
 use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
 use super::is_host;
-use super::reader::Value;
+use super::reader::{Shape, Value};
 use super::{
     CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, TlsMode, TlsVersion,
 };
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
+    const SHAPE: Shape = Shape::Truth;
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         match value {
@@ -38,6 +39,7 @@ fn integer(value: &DeValue<'_>) -> Option<i64> {
 
 impl Value for i64 {
     const EXPECTED: &'static str = "a whole number";
+    const SHAPE: Shape = Shape::Number;
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         integer(value)
@@ -50,6 +52,7 @@ impl Value for i64 {
 
 impl Value for u32 {
     const EXPECTED: &'static str = "a whole number from 0 to 4294967295";
+    const SHAPE: Shape = Shape::Number;
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         integer(value)?.try_into().ok()
@@ -66,6 +69,7 @@ pub(super) struct Port(pub(super) u16);
 
 impl Value for Port {
     const EXPECTED: &'static str = "a port from 1 to 65535";
+    const SHAPE: Shape = Shape::Number;
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         integer(value)?.try_into().ok().filter(|&port| port != 0).map(Self)
@@ -219,6 +223,7 @@ impl Value for Pin {
 
 impl<T: Value> Value for Vec<T> {
     const EXPECTED: &'static str = T::EXPECTED;
+    const SHAPE: Shape = Shape::List(&T::SHAPE);
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         match value {
@@ -287,6 +292,7 @@ pub(super) struct Weights(pub(super) Vec<(String, u32)>);
 
 impl Value for Weights {
     const EXPECTED: &'static str = "back ends and their weights, such as { store-a = 2, store-b = 1 }";
+    const SHAPE: Shape = Shape::Raw;
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         pairs(value).map(Self)
@@ -303,6 +309,7 @@ pub(super) struct Pairs(pub(super) Vec<(String, String)>);
 
 impl Value for Pairs {
     const EXPECTED: &'static str = "a table of texts, such as { \"info@example.org\" = \"kim@example.org\" }";
+    const SHAPE: Shape = Shape::Raw;
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
         pairs(value).map(Self)
@@ -318,6 +325,7 @@ macro_rules! words {
     ($type:ty, $expected:literal, $($word:literal => $value:expr),+ $(,)?) => {
         impl Value for $type {
             const EXPECTED: &'static str = $expected;
+            const SHAPE: Shape = Shape::Words(&[$($word),+]);
 
             fn read(value: &DeValue<'_>) -> Option<Self> {
                 match text(value)? {

@@ -24,7 +24,14 @@ impl Server {
     pub(super) async fn obey(self: &Arc<Self>, command: Command) -> Answer {
         match &command {
             Command::Status => answer(&command, [self.status()]),
-            Command::Metrics { is_open } => answer(&command, [self.metrics(*is_open).await]),
+            Command::Live => answer(&command, [self.live()]),
+            Command::Explain { user } => {
+                let world = self.entrance.world.load_full();
+                let explained = crate::explain::explain(&world, user).await;
+                let steps = explained.steps.into_iter().map(|(step, text)| answers::Step { step, text });
+                answer(&command, steps.collect::<Vec<_>>())
+            }
+            Command::Metrics { is_open } => answer(&command, [self.metrics(*is_open).await?]),
             Command::Sessions(whose) => answer(&command, self.sessions(whose).await?),
             Command::Kick(whose) => answer(&command, self.kick(whose).await?),
             Command::Backends => answer(&command, self.backends()),
@@ -33,11 +40,11 @@ impl Server {
                 answer(&command, [self.relieve(backend, Duty::Draining, over).await?])
             }
             Command::Maint { backend } => answer(&command, [self.relieve(backend, Duty::Maint, MAINT_TIME).await?]),
-            Command::Ready { backend } => answer(&command, [self.make_ready(backend)?]),
+            Command::Ready { backend } => answer(&command, [self.make_ready(backend).await?]),
             Command::Move { user, backend } => answer(&command, [self.move_user(user, backend).await?]),
             Command::Bans => answer(&command, self.bans()),
             Command::Ban { network, for_seconds } => answer(&command, [self.ban(network, *for_seconds).await?]),
-            Command::Unban { network } => answer(&command, [self.unban(network)?]),
+            Command::Unban { network } => answer(&command, [self.unban(network).await?]),
             Command::Trace { user, for_seconds } => answer(&command, [self.trace(user, *for_seconds)]),
             Command::Certificates => answer(&command, self.certificates()),
             Command::LogLevel { level } => {
@@ -48,8 +55,12 @@ impl Server {
                 let forgotten = self.entrance.world.load().forget(user.as_deref());
                 answer(&command, [answers::Flushed { user: user.clone(), forgotten }])
             }
+            Command::Settings => answer(&command, [self.settings()?]),
+            Command::CheckSettings(changes) => answer(&command, [self.check_settings(changes).await?]),
             // The control loop sees to these.
-            Command::Reload | Command::Stop => Err("not to be done here".into()),
+            Command::ApplySettings(_) | Command::UndoSettings | Command::Reload | Command::Stop => {
+                Err("not to be done here".into())
+            }
         }
     }
 
@@ -81,6 +92,8 @@ impl Server {
             sessions: workers.sessions(),
             workers: workers.count(),
             listeners: world.addresses().iter().map(ToString::to_string).collect(),
+            services: world.config.services.iter().map(|service| service.protocol.name).collect(),
+            listening: world.config.services.iter().flat_map(listening).collect(),
         }
     }
 
@@ -134,15 +147,15 @@ impl Server {
     async fn ban(&self, network: &str, seconds: Option<u64>) -> Result<answers::Ban, String> {
         let network = network_of(network)?;
         let until = seconds.map(|seconds| SystemTime::now() + Duration::from_secs(seconds.min(LASTING_SECONDS_MAX)));
-        self.lasting.overrides.ban(network, until)?;
+        self.write_down(move |overrides| overrides.ban(network, until)).await?;
         let ended = self.end_those_from(&network).await;
         let (network, until) = (network.to_string(), until.map(rfc3339));
         Ok(answers::Ban { network, until, by: "administrator", ended: Some(ended) })
     }
 
-    fn unban(&self, network: &str) -> Result<answers::Unbanned, String> {
+    async fn unban(&self, network: &str) -> Result<answers::Unbanned, String> {
         let network = network_of(network)?;
-        let lifted = usize::from(self.lasting.overrides.lift(network)?);
+        let lifted = usize::from(self.write_down(move |overrides| overrides.lift(network)).await?);
         let lifted = lifted + self.shared.defence.pardon(&network, Instant::now());
         if lifted == 0 {
             return Err(format!("there is no ban of {network}: `gatepost bans` lists all"));
@@ -184,6 +197,15 @@ impl Server {
     }
 }
 
+/// The listeners of a service.
+fn listening(service: &crate::config::Service) -> impl Iterator<Item = answers::Listening> {
+    let name = service.protocol.name;
+    service
+        .listeners
+        .iter()
+        .map(move |listener| answers::Listening { service: name, address: listener.address.to_string() })
+}
+
 /// The answer to whoever has it reload.
 pub(super) fn reloaded(result: &Result<Vec<Problem>, Problems>) -> Answer {
     let warnings = result.as_ref().map_err(ToString::to_string)?;
@@ -193,7 +215,12 @@ pub(super) fn reloaded(result: &Result<Vec<Problem>, Problems>) -> Answer {
 
 fn network_of(text: &str) -> Result<Network, String> {
     let expected = "a network such as 192.0.2.0/24, a range 192.0.2.5-192.0.2.9 or an address";
-    Network::parse(text).ok_or_else(|| format!("{text:?}: expected {expected}"))
+    let network = Network::parse(text).ok_or_else(|| format!("{text:?}: expected {expected}"))?;
+    // Clients of IPv4 are known by that, however they come.
+    if network.first.is_ipv6() && network.first.to_canonical().is_ipv4() {
+        return Err(format!("{text:?}: write the IPv4 network that it stands for"));
+    }
+    Ok(network)
 }
 
 /// Where the addresses end that count as one with `address`.

@@ -5,29 +5,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Server;
+use super::sessions::at_backend;
 use crate::metrics::text::{Format, Text};
 use crate::metrics::{Counter, Rejection, Stage};
 use crate::net::health::Standing;
+use crate::service::idle::Present;
 
 /// Processes begin with this generation; a new binary that takes over has the next one.
 const GENERATION: &str = "1";
 
 impl Server {
     /// Everything, in the words of Prometheus.
-    pub(super) async fn metrics(self: &Arc<Self>, is_open: bool) -> String {
+    pub(super) async fn metrics(self: &Arc<Self>, is_open: bool) -> Result<String, String> {
         let mut text = Text::new(if is_open { Format::OpenMetrics } else { Format::Prometheus });
-        let mut sessions: BTreeMap<(&'static str, String), u64> = BTreeMap::new();
+        let count = |present: Vec<Present>| {
+            let mut sessions: BTreeMap<(&'static str, String), u64> = BTreeMap::new();
+            for present in present {
+                let story = present.story();
+                let backend = at_backend(&story).unwrap_or_default().to_owned();
+                *sessions.entry((story.service, backend)).or_default() += 1;
+            }
+            sessions
+        };
+        let mut sessions = self.look_at_all(count).await?;
         let world = self.entrance.world.load_full();
         let reports = world.map.backends().report();
         for service in &world.config.services {
             for report in &reports {
-                sessions.insert((service.protocol.name, report.name.to_string()), 0);
+                sessions.entry((service.protocol.name, report.name.to_string())).or_default();
             }
-        }
-        for present in self.entrance.workers.present().await {
-            let story = present.story();
-            let backend = story.backend.as_deref().unwrap_or_default().to_owned();
-            *sessions.entry((story.service, backend)).or_default() += 1;
         }
         text.gauge("gatepost_sessions", "Sessions that are open, by service and back end (none: before the log-in).");
         for ((service, backend), count) in sessions {
@@ -66,7 +72,7 @@ impl Server {
         }
         ends.iter().for_each(|(name, left)| text.value(&[("name", name)], left));
         self.write_process(&mut text);
-        text.finish()
+        Ok(text.finish())
     }
 
     fn write_services(&self, text: &mut Text) {

@@ -1,8 +1,11 @@
 //! The control plane: starts everything, accepts connections, reloads, and stops in good order.
 
 mod commands;
+mod effects;
+mod live;
 mod metrics;
 mod sessions;
+mod settings;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,11 +20,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use live::Live;
+
 use crate::acceptor::{Acceptor, Entrance};
 use crate::admin::accounts::Accounts;
 use crate::admin::http::{App, Http};
 use crate::admin::socket::Socket;
-use crate::admin::{Asked, Asking, Command};
+use crate::admin::{Asked, Asking, Command, answer};
 use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
 use crate::backend::Looking;
@@ -33,7 +38,7 @@ use crate::overrides::Overrides;
 use crate::service::Shared;
 use crate::service::mail::{Memory, Rates};
 use crate::worker::Workers;
-use crate::world::{Lasting, World};
+use crate::world::{Door, Lasting, World};
 
 /// File descriptors that are not sessions': the log, directories, runtimes, name look-ups.
 const RESERVED_FILES: usize = 32;
@@ -45,6 +50,8 @@ const FILES_PER_SESSION: usize = 2;
 const DAY: Duration = Duration::from_hours(24);
 /// Commands that wait for the one before them.
 const COMMANDS_MAX: usize = 64;
+/// Commands that look at all sessions at a time.
+const LOOKS_MAX: usize = 2;
 /// How often sessions are told to end while Gatepost stops.
 const DRAIN_STEP: Duration = Duration::from_millis(500);
 
@@ -86,6 +93,9 @@ struct Server {
     lasting: Lasting,
     /// Back ends whose sessions are being ended, and who does that.
     emptying: Mutex<HashMap<String, AbortHandle>>,
+    live: Live,
+    /// Few look at all sessions at a time.
+    looks: Semaphore,
 }
 
 /// Runs Gatepost until it is told to stop.
@@ -170,9 +180,19 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let looking = Mutex::new(entrance.world.load().look(&log));
     let (asking, mut asked) = mpsc::channel(COMMANDS_MAX);
     let emptying = Mutex::default();
-    let server =
-        Arc::new(Server { started: Instant::now(), asking, looking, source, entrance, shared, lasting, emptying });
-    let mut doors = Doors { socket: server.open_socket(&config)?, http: server.open_http()? };
+    let server = Arc::new(Server {
+        started: Instant::now(),
+        asking,
+        looking,
+        source,
+        entrance,
+        shared,
+        lasting,
+        emptying,
+        live: Live::default(),
+        looks: Semaphore::new(LOOKS_MAX),
+    });
+    let mut doors = Doors { socket: server.open_socket(&config)?, http: server.open_http().await? };
     let mut acceptors = HashMap::new();
     server.add_acceptors(&mut acceptors, sockets);
     log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
@@ -268,24 +288,24 @@ impl Server {
     }
 
     /// Listens for browsers and scripts, where the configuration says so.
-    fn open_http(&self) -> Result<Http, Problems> {
-        let world = self.entrance.world.load();
+    async fn open_http(&self) -> Result<Http, Problems> {
+        let world = self.entrance.world.load_full();
         let accounts = Arc::new(Accounts::of(&world.config.state));
         let Shared { checker, log, stopping, .. } = &*self.shared;
         let (asking, door) = (self.asking.clone(), Arc::clone(world.door()));
         let app = App::new(asking, accounts, checker.clone(), log.clone(), stopping.clone(), door);
-        let mut http = Http::new(Arc::clone(&app));
-        http.listen(world.door()).map_err(|(address, error)| Problems::one(http_problem(address, &error)))?;
-        if let Some(address) = world.door().addresses.first() {
-            self.invite(&app, *address);
-        }
+        let mut http = Http::new(app);
+        http.listen(world.door()).await.map_err(|(address, error)| Problems::one(http_problem(address, &error)))?;
+        self.invite(http.app(), world.door());
         Ok(http)
     }
 
     /// Says where console and API are, and how the first administrator is made.
-    fn invite(&self, app: &App, address: SocketAddr) {
+    fn invite(&self, app: &App, door: &Door) {
+        let Some(address) = door.addresses.first() else { return };
         let log = &self.shared.log;
-        let scheme = if self.entrance.world.load().door().speaks_tls(&address) { "https" } else { "http" };
+        log.keep_recent();
+        let scheme = if door.speaks_tls(address) { "https" } else { "http" };
         let record = |message: &str| log.record(Level::Info, "admin", message.to_owned());
         match app.first_token() {
             Ok(None) => record("console and API are ready").with("url", format!("{scheme}://{address}/")).write(),
@@ -314,16 +334,24 @@ impl Server {
                 // Whoever asked may have gone.
                 Some(Asked { command, by, reply }) = asked.recv() => {
                     self.note(&command, &by);
-                    match command {
+                    match &command {
                     Command::Reload => {
                         let reloaded = self.reload(acceptors, doors).await;
                         let _ = reply.send(commands::reloaded(&reloaded));
+                    }
+                    Command::ApplySettings(changes) => {
+                        let applied = self.apply_settings(changes, acceptors, doors).await;
+                        let _ = reply.send(applied.and_then(|applied| answer(&command, [applied])));
+                    }
+                    Command::UndoSettings => {
+                        let undone = self.undo_settings(acceptors, doors).await;
+                        let _ = reply.send(undone.and_then(|undone| answer(&command, [undone])));
                     }
                     Command::Stop => {
                         let _ = reply.send(self.stopping());
                         return;
                     }
-                    command => {
+                    _ => {
                         let server = Arc::clone(self);
                         tokio::spawn(async move { reply.send(server.obey(command).await) });
                     }
@@ -335,7 +363,11 @@ impl Server {
                     let message = "SIGUSR2: handing over to a new binary is not in this version of Gatepost";
                     self.shared.log.record(Level::Warning, "server", message).write();
                 }
-                _ = seconds.tick() => self.entrance.workers.look(),
+                _ = seconds.tick() => {
+                    self.entrance.workers.look();
+                    self.sample();
+                    self.shared.log.unfollow_expired();
+                }
                 _ = days.tick() => self.warn_of_expiry(),
             }
         }
@@ -376,9 +408,18 @@ impl Server {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
         let (source, log, lasting) = (self.source.clone(), self.shared.log.clone(), self.lasting.clone());
         let checker = self.shared.checker.clone();
+        let state = self.entrance.world.load().config.state.clone();
         // Reading files takes time that accepting connections should not wait for.
         let build = move || {
-            let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
+            let Draft { mut config, mut warnings, mut problems, .. } = source.draft()?;
+            if config.state != state {
+                let what = "a change is used from the next start on";
+                warnings.push(Problem::of("state", format!("{}: {what}", config.state.display())));
+                if !config.admin.is_set {
+                    config.admin.socket = state.join(config::SOCKET_NAME);
+                }
+                config.state = state;
+            }
             let mut note = |found: Problems| problems.append(&mut found.into_vec());
             let prepared = Logger::prepare(&config.log).map_err(&mut note);
             let world = World::build(config, &log, &checker, &lasting, &mut warnings).map_err(&mut note);
@@ -395,11 +436,14 @@ impl Server {
         let moves = doors.socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
         let moved = if moves { self.open_socket(&world.config)? } else { None };
         self.move_listeners(acceptors, &world.config).await?;
-        if let Err((address, error)) = doors.http.listen(world.door()) {
+        if let Err((address, error)) = doors.http.listen(world.door()).await {
             // The rest is as it was before.
             let before = self.entrance.world.load_full();
             let _ = self.move_listeners_from(acceptors, &world.config, &before.config).await;
             return Err(Problems::one(http_problem(address, &error)));
+        }
+        if world.door().addresses != self.entrance.world.load().door().addresses {
+            self.invite(doors.http.app(), world.door());
         }
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;

@@ -3,6 +3,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use gatepost_wire::{Course, PROTOCOLS, Protocol};
+
 use super::commands::rfc3339;
 use super::{DRAIN_STEP, Server};
 use crate::admin::{Whose, answers};
@@ -11,26 +13,48 @@ use crate::directory::Who;
 use crate::map::{Evidence, Found, NoPlace};
 use crate::overrides::{Duty, Overrides};
 use crate::service::idle::Present;
+use crate::story::Story;
 
 /// How long a user who is moved has to end what is under way; then the sessions are cut.
 const MOVE_TIME: Duration = Duration::from_secs(5);
 /// How often it is looked whether they have gone.
-const MOVE_STEP: Duration = Duration::from_millis(100);
+const MOVE_STEP: Duration = Duration::from_millis(250);
 
 impl Server {
+    /// Has what administrators decided written down.
+    pub(super) async fn write_down<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Overrides) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let overrides = Arc::clone(&self.lasting.overrides);
+        tokio::task::spawn_blocking(move || work(&overrides)).await.map_err(|error| error.to_string())?
+    }
+
+    /// Looks at every session and keeps what `work` makes of them. There may be many: few do so at a time, and not
+    /// where log-ins are served or directories asked.
+    pub(super) async fn look_at_all<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Vec<Present>) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let _permit = self.looks.acquire().await;
+        let present = self.entrance.workers.present().await;
+        tokio::task::spawn_blocking(move || work(present)).await.map_err(|error| error.to_string())
+    }
+
     /// The sessions that are meant.
-    async fn present(&self, whose: &Whose) -> Vec<Present> {
-        let mut present = self.entrance.workers.present().await;
-        if !whose.is_everybody() {
-            // As it is given, and as the log has it.
-            let canonical = whose.user.as_ref().map(|user| self.entrance.world.load().config.map.names.canonical(user));
-            present.retain(|present| is_meant(present, whose, canonical.as_deref()));
-        }
-        present
+    async fn present(&self, whose: &Whose) -> Result<Vec<Present>, String> {
+        // As it is given, and as the log has it.
+        let canonical = whose.user.as_ref().map(|user| self.entrance.world.load().config.map.names.canonical(user));
+        let whose = whose.clone();
+        let keep = move |mut present: Vec<Present>| {
+            present.retain(|present| is_meant(present, &whose, canonical.as_deref()));
+            present
+        };
+        self.look_at_all(keep).await
     }
 
     pub(super) async fn sessions(&self, whose: &Whose) -> Result<Vec<answers::Session>, String> {
-        let present = self.present(whose).await;
+        let present = self.present(whose).await?;
         describe_all(present).await
     }
 
@@ -39,7 +63,7 @@ impl Server {
         if whose.is_everybody() {
             return Err("say whose sessions are to end: an id, a user, a back end or a service".into());
         }
-        let present = self.present(whose).await;
+        let present = self.present(whose).await?;
         if let (Some(id), true) = (&whose.id, present.is_empty()) {
             return Err(format!("there is no session {id:?}: `gatepost sessions` lists all"));
         }
@@ -49,9 +73,12 @@ impl Server {
 
     /// Ends the sessions of clients from a network; how many there were.
     pub(super) async fn end_those_from(&self, network: &Network) -> usize {
-        let present = self.entrance.workers.present().await;
-        let from_there = present.iter().filter(|present| network.contains(present.story().client.ip()));
-        from_there.map(Present::kick).count()
+        let network = *network;
+        let end = move |present: Vec<Present>| {
+            let from_there = present.iter().filter(|present| network.contains(present.story().client.ip()));
+            from_there.map(Present::kick).count()
+        };
+        self.look_at_all(end).await.unwrap_or(0)
     }
 
     /// Takes a back end out of service: no log-in comes to it any more, and those there go within this time.
@@ -62,23 +89,29 @@ impl Server {
         over: Duration,
     ) -> Result<answers::Service, String> {
         self.check_backend(backend)?;
-        self.lasting.overrides.set_duty(backend, Some(duty))?;
+        self.decide(backend, Some(duty)).await?;
         let whose = Whose { backend: Some(backend.to_owned()), ..Whose::default() };
-        let sessions = self.present(&whose).await.len();
-        let emptying = tokio::spawn(Arc::clone(self).empty(whose, over)).abort_handle();
+        let sessions = self.present(&whose).await?.len();
+        let emptying = tokio::spawn(Arc::clone(self).empty(backend.to_owned(), duty, over)).abort_handle();
         self.replace_emptying(backend, Some(emptying));
         Ok(answers::Service { name: backend.to_owned(), state: duty.name(), sessions, over_seconds: over.as_secs() })
     }
 
     /// Takes a back end into service again; sessions that were to go stay.
-    pub(super) fn make_ready(&self, backend: &str) -> Result<answers::Service, String> {
+    pub(super) async fn make_ready(&self, backend: &str) -> Result<answers::Service, String> {
         // One that the configuration has no more can be forgotten.
         if self.lasting.overrides.duty(backend).is_none() {
             self.check_backend(backend)?;
         }
+        self.decide(backend, None).await?;
         self.replace_emptying(backend, None);
-        self.lasting.overrides.set_duty(backend, None)?;
         Ok(answers::Service { name: backend.to_owned(), state: "up", sessions: 0, over_seconds: 0 })
+    }
+
+    /// Writes down what a back end is to do; a disk may take its time.
+    async fn decide(&self, backend: &str, duty: Option<Duty>) -> Result<(), String> {
+        let backend = backend.to_owned();
+        self.write_down(move |overrides| overrides.set_duty(&backend, duty)).await
     }
 
     /// Whoever ends a back end's sessions so far stops doing so.
@@ -92,10 +125,15 @@ impl Server {
     }
 
     /// Ends sessions spread over a time: quiet ones between two commands, and at its end the rest.
-    async fn empty(self: Arc<Self>, whose: Whose, over: Duration) {
+    async fn empty(self: Arc<Self>, backend: String, duty: Duty, over: Duration) {
+        let whose = Whose { backend: Some(backend.clone()), ..Whose::default() };
         let deadline = Instant::now() + over;
+        let mut turn = 0;
         loop {
-            let present = self.present(&whose).await;
+            let Ok(present) = self.present(&whose).await else { return };
+            if self.lasting.overrides.duty(&backend) != Some(duty) {
+                return;
+            }
             if present.is_empty() {
                 break;
             }
@@ -106,11 +144,14 @@ impl Server {
             }
             let steps = usize::try_from(left.as_millis() / DRAIN_STEP.as_millis()).unwrap_or(usize::MAX).max(1);
             let share = present.len().div_ceil(steps);
-            present.iter().filter(|present| present.is_quiet()).take(share).for_each(Present::ask_to_go);
+            let quiet: Vec<_> = present.iter().filter(|present| present.is_quiet()).collect();
+            // In turn, so that those who always decline don't stand in the way of the others.
+            let from = turn % quiet.len().max(1);
+            quiet.iter().cycle().skip(from).take(share.min(quiet.len())).for_each(|present| present.ask_to_go());
+            turn = from + share;
             tokio::time::sleep(DRAIN_STEP.min(left)).await;
         }
         let log = &self.shared.log;
-        let backend = whose.backend.unwrap_or_default();
         log.record(Level::Info, "admin", "a back end out of service has no sessions").with("backend", backend).write();
     }
 
@@ -143,7 +184,8 @@ impl Server {
             Found::Nobody | Found::Denied(_) => None,
         };
         // What the directory says now needs no override, and what it can't be told does.
-        self.lasting.overrides.set_place(&user, kept.is_none().then_some(backend))?;
+        let (moved, place) = (user.clone(), kept.is_none().then(|| backend.to_owned()));
+        self.write_down(move |overrides| overrides.set_place(&moved, place.as_deref())).await?;
         world.forget(Some(&user));
         let ended = self.see_off(&user, backend).await;
         Ok(answers::Moved {
@@ -161,8 +203,8 @@ impl Server {
         let deadline = Instant::now() + MOVE_TIME;
         let mut most = 0;
         loop {
-            let mut present = self.present(&whose).await;
-            // Those on their way to a log-in wait for it to be over.
+            let Ok(mut present) = self.present(&whose).await else { return most };
+            // Those on their way to a log-in are refused at its end.
             present.retain(|present| {
                 let story = present.story();
                 story.is_logged_in && story.backend.as_deref() != Some(backend)
@@ -189,14 +231,14 @@ struct Held<'a> {
 
 impl<'a> Held<'a> {
     fn new(overrides: &'a Overrides, user: &'a str) -> Self {
-        overrides.hold(user, true);
+        overrides.hold(user);
         Self { overrides, user }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.overrides.hold(self.user, false);
+        self.overrides.release(self.user);
     }
 }
 
@@ -206,8 +248,16 @@ fn is_meant(present: &Present, whose: &Whose, canonical: Option<&str>) -> bool {
     let user = story.user.as_deref();
     fits(&whose.id, Some(story.session.as_str()))
         && (fits(&whose.user, user) || canonical.is_some() && canonical == user)
-        && fits(&whose.backend, story.backend.as_deref())
+        && (whose.backend.is_none() || fits(&whose.backend, at_backend(&story)))
         && fits(&whose.service, Some(story.service))
+}
+
+/// The back end that a session is at: logged in, or handing over mail. What it tried for a log-in is none yet.
+pub(super) fn at_backend(story: &Story) -> Option<&str> {
+    let takes_mail =
+        |protocol: &&Protocol| protocol.name == story.service && matches!(protocol.course, Course::Mail(_));
+    let is_there = story.is_logged_in || PROTOCOLS.iter().any(|protocol| takes_mail(&protocol));
+    story.backend.as_deref().filter(|_| is_there)
 }
 
 /// There may be many; the control plane has other things to do.

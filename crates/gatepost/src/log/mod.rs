@@ -6,13 +6,15 @@
 mod format;
 mod sink;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::broadcast;
 
 use crate::config::{self, Level};
 use sink::Sink;
@@ -24,6 +26,8 @@ const TICK: Duration = Duration::from_secs(5);
 /// How long a stop waits for the last records.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The latest records that are kept for those who look on.
+const RECENT_MAX: usize = 1000;
 /// How often the same complaint is said, and how many are told apart.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 const COMPLAINTS_MAX: usize = 1000;
@@ -106,6 +110,8 @@ struct Shared {
     /// Users whose conversations are logged whatever the level, and until when.
     followed: Mutex<HashMap<String, Instant>>,
     is_following: AtomicBool,
+    /// The latest records, and who follows them, once somebody wants to see them.
+    recent: Mutex<Option<Recent>>,
     /// Places to be used from the next record on.
     next: Mutex<Option<Vec<Sink>>>,
 }
@@ -121,6 +127,7 @@ impl Logger {
             complaints: Mutex::default(),
             followed: Mutex::default(),
             is_following: AtomicBool::new(false),
+            recent: Mutex::default(),
             next: Mutex::default(),
         });
         let logger = Self { queue, shared: Arc::clone(&shared) };
@@ -171,6 +178,13 @@ impl Logger {
         self.shared.is_following.store(!followed.is_empty(), Ordering::Relaxed);
     }
 
+    /// Ends what is to be followed no more.
+    pub(crate) fn unfollow_expired(&self) {
+        let mut followed = self.followed();
+        followed.retain(|_, until| *until > Instant::now());
+        self.shared.is_following.store(!followed.is_empty(), Ordering::Relaxed);
+    }
+
     /// Whether anybody's conversations are logged whatever the level.
     pub(crate) fn is_following(&self) -> bool {
         self.shared.is_following.load(Ordering::Relaxed)
@@ -213,6 +227,18 @@ impl Logger {
         Some(std::mem::take(times))
     }
 
+    /// Keeps the latest records from now on, for those who look on.
+    pub(crate) fn keep_recent(&self) {
+        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.get_or_insert_with(|| Recent { lines: VecDeque::new(), followers: broadcast::Sender::new(RECENT_MAX) });
+    }
+
+    /// The latest records that were kept, and those that will come; whoever is too slow misses some.
+    pub(crate) fn recent(&self) -> Option<(Vec<Arc<Line>>, Followed)> {
+        let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.as_ref().map(|recent| (recent.lines.iter().map(Arc::clone).collect(), recent.followers.subscribe()))
+    }
+
     /// Waits until everything handed over so far is written, or for a second.
     pub(crate) fn flush(&self) {
         let (done, wait) = sync_channel(1);
@@ -227,6 +253,25 @@ impl Logger {
         }
         let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
+}
+
+/// The latest records.
+struct Recent {
+    lines: VecDeque<Arc<Line>>,
+    followers: broadcast::Sender<Arc<Line>>,
+}
+
+/// Records to come.
+pub(crate) type Followed = broadcast::Receiver<Arc<Line>>;
+
+/// A record, as those see it who look on.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) level: Level,
+    /// The service that it is about; `imap-login` is imap's.
+    pub(crate) service: &'static str,
+    /// As one line of text.
+    pub(crate) text: String,
 }
 
 /// Opened places, not yet in use.
@@ -269,6 +314,21 @@ fn lightest(sinks: &[Sink]) -> u8 {
     sinks.iter().map(|sink| sink.level() as u8).max().unwrap_or(0)
 }
 
+/// Keeps a record for those who look on, if anybody may.
+fn keep(record: &Record, shared: &Shared) {
+    let mut recent = shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(recent) = recent.as_mut() else { return };
+    let service = record.service.split('-').next().unwrap_or_default();
+    let text = format::text(record).trim_end().to_owned();
+    let line = Arc::new(Line { level: record.level, service, text });
+    if recent.lines.len() >= RECENT_MAX {
+        recent.lines.pop_front();
+    }
+    recent.lines.push_back(Arc::clone(&line));
+    // Nobody may be looking.
+    let _ = recent.followers.send(line);
+}
+
 /// The writer's whole life.
 fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared) {
     loop {
@@ -277,7 +337,10 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
             sinks = new;
         }
         match message {
-            Ok(Message::Record(record)) => sink::write_to(&mut sinks, &record),
+            Ok(Message::Record(record)) => {
+                sink::write_to(&mut sinks, &record);
+                keep(&record, shared);
+            }
             Ok(Message::Level(level)) => sinks.iter_mut().for_each(|sink| sink.set_level(level)),
             Ok(Message::Flush(done)) => {
                 let _ = done.try_send(());

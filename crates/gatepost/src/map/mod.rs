@@ -85,7 +85,7 @@ impl Map {
         if self.judges.is_empty() {
             return Some(Found::Nobody);
         }
-        let known = self.cache.get(&question(who), Instant::now(), |found| self.lifetime(found));
+        let known = self.remembered(who, |found| self.lifetime(found));
         match &self.places {
             Some(places) => places.note(known),
             None => known,
@@ -124,10 +124,10 @@ impl Map {
             return self.ask(who, evidence, None).await;
         }
         // Whoever asks has looked for a known answer, but not just now.
-        if let Some(found) = self.cache.get(&question(who), Instant::now(), |found| self.lifetime(found)) {
+        if let Some(found) = self.remembered(who, |found| self.lifetime(found)) {
             return Ok(found);
         }
-        let stale = self.cache.get(&question(who), Instant::now(), |found| self.kept_for(found));
+        let stale = self.remembered(who, |found| self.kept_for(found));
         if let Some(stale) = stale.clone().filter(|_| self.judges.iter().any(|judge| judge.directory.is_down())) {
             return Ok(stale);
         }
@@ -243,6 +243,11 @@ impl Map {
         self.judges.iter().any(|judge| &*judge.name == directory && judge.directory.is_exact())
     }
 
+    /// Whether an administrator has moved this user since `began`, or is doing so.
+    pub(crate) fn was_moved_since(&self, user: &str, began: Instant) -> bool {
+        self.backends.overrides().was_moved_since(user, began)
+    }
+
     /// Whether an administrator has this user's log-ins wait.
     pub(crate) fn is_held(&self, user: &str) -> bool {
         self.backends.overrides().is_held(user)
@@ -261,6 +266,12 @@ impl Map {
     /// The directories that are asked, in their order.
     pub(crate) fn judges(&self) -> &[Arc<Judge>] {
         &self.judges
+    }
+
+    /// What is remembered, but of users who were moved: that may be older.
+    fn remembered(&self, who: &Who, lifetime: impl FnOnce(&Found) -> Duration) -> Option<Found> {
+        let found = self.cache.get(&question(who), Instant::now(), lifetime)?;
+        (!self.backends.overrides().was_moved_lately(&who.user)).then_some(found)
     }
 
     fn lifetime(&self, found: &Found) -> Duration {

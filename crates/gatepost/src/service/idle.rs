@@ -63,6 +63,8 @@ struct Pulse {
     last: AtomicU32,
     /// 0: it is no relay, or not yet.
     timeout_seconds: AtomicU32,
+    /// The wheel's second at which it ends whatever it does; the last there is: never.
+    expires: AtomicU32,
     /// Where the wheel has it: which list, and which place there.
     list: AtomicU32,
     index: AtomicU32,
@@ -112,16 +114,10 @@ impl Heart {
         self.0.bytes()
     }
 
-    /// Tells the session to end when so much time has passed, whatever it does. Few sessions are told, so that
-    /// each has a timer of its own.
+    /// Tells the session to end when so much time has passed, whatever it does.
     pub(crate) fn end_after(&self, time: Duration) {
-        let pulse = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            if let Some(pulse) = pulse.upgrade().filter(|pulse| pulse.is_alive()) {
-                pulse.say(EXPIRED);
-            }
-        });
+        self.0.expires.store(Wheel::now().saturating_add(seconds(time)), Ordering::Relaxed);
+        Wheel::with(|wheel| wheel.replace(&self.0));
     }
 
     /// Sets another time-out, which counts from the last byte.
@@ -137,11 +133,10 @@ impl Heart {
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
         }
-        match self.0.state() {
-            SETTLED => {
-                self.0.state.store(OPEN, Ordering::Relaxed);
-                Some(Word::Settled)
-            }
+        // Somebody else may have said more at this very moment.
+        let settled = self.0.state.compare_exchange(SETTLED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
+        match settled.map_or_else(|state| state, |_| SETTLED) {
+            SETTLED => Some(Word::Settled),
             IDLE => Some(Word::End(Verdict::Idle)),
             DRAINED => Some(Word::End(Verdict::Drained)),
             STOPPED => Some(Word::End(Verdict::Stopped)),
@@ -160,9 +155,9 @@ impl Heart {
         .await;
     }
 
-    /// Not now: ask again later.
+    /// Not now: ask again later. What it was to be told before, it is told then.
     pub(crate) fn decline(&self) {
-        let _ = self.0.state.compare_exchange(DRAINED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.0.state.compare_exchange(DRAINED, SETTLED, Ordering::Relaxed, Ordering::Relaxed);
         Wheel::with(|wheel| wheel.replace(&self.0));
     }
 }
@@ -197,9 +192,7 @@ impl Present {
 
     /// Asks it to go as soon as nothing is under way.
     pub(crate) fn ask_to_go(&self) {
-        if self.pulse.is_alive() {
-            self.pulse.say(DRAINED);
-        }
+        self.pulse.say(DRAINED);
     }
 
     /// Ends it. A message that is being taken is taken first.
@@ -226,15 +219,22 @@ impl Pulse {
         self.state() <= OPEN
     }
 
+    /// Says something, unless something graver was said already, perhaps by another thread.
     fn say(&self, state: u8) {
-        self.state.store(state, Ordering::Relaxed);
-        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        self.state.fetch_max(state, Ordering::Relaxed);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
 
+    fn is_expired(&self, now: u32) -> bool {
+        self.expires.load(Ordering::Relaxed) <= now
+    }
+
     fn deadline(&self) -> u32 {
-        self.last.load(Ordering::Relaxed).saturating_add(self.timeout_seconds.load(Ordering::Relaxed))
+        let idle = self.last.load(Ordering::Relaxed).saturating_add(self.timeout_seconds.load(Ordering::Relaxed));
+        idle.min(self.expires.load(Ordering::Relaxed))
     }
 }
 
@@ -274,6 +274,7 @@ impl Wheel {
             let pulse = Arc::new(Pulse {
                 last: AtomicU32::new(wheel.now),
                 timeout_seconds: AtomicU32::new(0),
+                expires: AtomicU32::new(u32::MAX),
                 list: AtomicU32::new(APART),
                 index: AtomicU32::new(0),
                 state: AtomicU8::new(TALKING),
@@ -310,7 +311,9 @@ impl Wheel {
             let pulses = wheel.lists.iter().flatten();
             let ready = pulses.filter(|pulse| {
                 let quiet = now.saturating_sub(pulse.last.load(Ordering::Relaxed)) >= QUIET_SECONDS;
-                pulse.is_alive() && pulse.state() != TALKING && (quiet || all)
+                // One that was only asked so far may still decline.
+                let may_be_told = if all { pulse.state() < STOPPED } else { pulse.is_alive() };
+                may_be_told && pulse.state() != TALKING && (quiet || all)
             });
             let state = if all { STOPPED } else { DRAINED };
             ready.take(count).for_each(|pulse| pulse.say(state));
@@ -322,7 +325,7 @@ impl Wheel {
         let due = std::mem::take(&mut self.lists[(self.now % SLOTS) as usize]);
         for pulse in due {
             if pulse.is_alive() && pulse.deadline() <= self.now {
-                pulse.say(IDLE);
+                pulse.say(if pulse.is_expired(self.now) { EXPIRED } else { IDLE });
             }
             if pulse.state() == NEW {
                 pulse.say(SETTLED);
@@ -453,6 +456,33 @@ mod tests {
         assert!(is_over(&quiet) && !is_over(&busy));
         Wheel::drain(usize::MAX, true);
         assert!(is_over(&busy));
+    }
+
+    #[test]
+    fn what_a_session_was_let_in_by_ends_it_however_busy_it_is() {
+        let heart = relaying(Duration::from_mins(35));
+        heart.end_after(Duration::from_secs(700));
+        for second in 1..700 {
+            Wheel::tick();
+            heart.moved(1, 1);
+            assert!(!is_over(&heart), "second {second}");
+        }
+        // One that is asked to go and declines is not let off.
+        Wheel::present().iter().for_each(Present::ask_to_go);
+        Wheel::tick();
+        heart.decline();
+        Wheel::tick();
+        assert_eq!(heart.word(Waker::noop()), Some(Word::End(Verdict::Expired)));
+    }
+
+    #[test]
+    fn the_gravest_word_stands() {
+        let heart = relaying(Duration::from_mins(35));
+        let present = Wheel::present();
+        present.iter().for_each(Present::kick);
+        present.iter().for_each(Present::ask_to_go);
+        heart.decline();
+        assert_eq!(heart.word(Waker::noop()), Some(Word::End(Verdict::Kicked)));
     }
 
     #[test]

@@ -27,8 +27,8 @@ const CHECKED_HERE_TIME: Duration = Duration::from_secs(1);
 /// A refusal that takes its time still comes this long before the client's time is over.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 
-/// Lines of a conversation that are kept while it is not known whose it is.
-const UNHEARD_LINES_MAX: usize = 200;
+/// What of a conversation is kept while it is not known whose it is.
+const UNHEARD_BYTES_MAX: usize = 8 * 1024;
 
 /// How often a log-in that waits for others looks whether they have ended.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
@@ -178,7 +178,7 @@ impl Session {
         if story.user.as_ref().is_some_and(|user| log.follows(user)) {
             let kept = std::mem::take(&mut *unheard).into_iter();
             kept.chain([(with, line)]).for_each(|(with, line)| story.tell_line(log, true, with, line));
-        } else if unheard.len() < UNHEARD_LINES_MAX {
+        } else if unheard.iter().map(|(_, line)| line.len()).sum::<usize>() + line.len() <= UNHEARD_BYTES_MAX {
             unheard.push((with, line));
         }
     }
@@ -228,7 +228,10 @@ impl Session {
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
         let result = match timeout_at(self.deadline, self.resolve(claim)).await {
-            Ok(Ok(place)) => self.connect(place, claim.means.proof(), introduction, asked).await,
+            Ok(Ok(place)) => {
+                let connected = self.connect(place, claim.means.proof(), introduction, asked).await;
+                self.still_there(connected)
+            }
             Ok(Err(denied)) => {
                 if matches!(denied, Denied::Refused(Refusal::BadCredentials) | Denied::Unfit(_)) {
                     self.take_time(asked).await;
@@ -258,6 +261,15 @@ impl Session {
             self.tell(denied);
         }
         result
+    }
+
+    /// A user who was moved meanwhile is not where this log-in went.
+    fn still_there<T>(&self, connected: Result<T, Denied>) -> Result<T, Denied> {
+        let user = self.story().user.clone().unwrap_or_default();
+        if connected.is_ok() && self.snapshot.map.was_moved_since(&user, self.looked_up) {
+            return Err(Denied::Fault(Refusal::Unavailable, "the user was moved during this log-in".into()));
+        }
+        connected
     }
 
     /// A log-in begins, unless too many failed before it; some must wait.
@@ -398,14 +410,15 @@ impl Session {
         let result = match denied {
             Denied::Refused(Refusal::Guessing) => Some(LogIn::Guessing),
             Denied::Refused(_) | Denied::Passed(_) | Denied::Unfit(_) => Some(LogIn::Denied),
-            Denied::Left => None,
+            Denied::Left | Denied::Fault(Refusal::ShuttingDown, _) => None,
             Denied::Fault(Refusal::TooMany, _) => Some(LogIn::Limit),
             Denied::Misplaced(_) | Denied::Fault(..) => Some(LogIn::Unavailable),
         };
         result.into_iter().for_each(|result| self.note_log_in(result));
         match denied {
             Denied::Refused(_) | Denied::Passed(_) => self.story().tell_failure(log),
-            Denied::Left => {}
+            // Whose doing it is, is logged already.
+            Denied::Left | Denied::Fault(Refusal::ShuttingDown, _) => {}
             Denied::Unfit(text) => {
                 self.story().tell_failure(log);
                 self.story().tell_fault(log, Level::Error, text);

@@ -208,20 +208,29 @@ impl Session {
     }
 
     /// What the map's directories say; while they say that the user is being moved, not at once.
-    async fn locate(&self, who: &Who, means: &Means, checked: Option<&Checked>) -> Result<Found, Denied> {
+    async fn locate(&mut self, who: &Who, means: &Means, checked: Option<&Checked>) -> Result<Found, Denied> {
         // A certificate is good for as long as it lasts: whether its owner still is, only the directory knows.
         let is_now = matches!(means, Means::Certificate) && checked.is_none();
+        self.looked_up = std::time::Instant::now();
         let mut found = match self.snapshot.map.known(who) {
             // The way to the control plane and back costs more than the rest of a log-in.
             Some(found) if !is_now && checked.is_none_or(|checked| !checked.is_current) => found,
             _ => self.ask_map(who, means, checked, is_now).await?,
         };
         let patience = Instant::now() + self.snapshot.map.settings.hold_time;
-        while self.snapshot.map.is_held(&who.user) || found.entry().is_some_and(|entry| entry.held) {
+        loop {
+            let is_held = self.snapshot.map.is_held(&who.user);
+            if !is_held && !found.entry().is_some_and(|entry| entry.held) {
+                break;
+            }
             if Instant::now() + HOLD_LOOK_INTERVAL > patience {
                 return Err(Denied::Fault(Refusal::Unavailable, "the user's log-ins are held".into()));
             }
             tokio::time::sleep(HOLD_LOOK_INTERVAL).await;
+            if is_held && self.snapshot.map.is_held(&who.user) {
+                continue;
+            }
+            self.looked_up = std::time::Instant::now();
             found = self.ask_map(who, means, None, true).await?;
         }
         match found {

@@ -11,6 +11,7 @@ mod bed;
 mod capabilities;
 mod clients;
 mod command_line;
+mod console;
 mod control;
 mod dead_peers;
 mod defence;

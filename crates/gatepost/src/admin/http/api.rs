@@ -46,7 +46,7 @@ pub(super) fn router() -> Router<Arc<App>> {
     }
     let api = paths.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     let api = api
-        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], openapi::text()) }))
         .route("/me", get(|ApiAsker(asker): ApiAsker| async move { Json(describe(&asker)) }))
         .route("/login", post(log_in))
         .route("/logout", post(log_out))
@@ -128,6 +128,7 @@ fn is_such(value: &Value, kind: Kind) -> bool {
     match kind {
         Kind::Text => value.as_str().is_some_and(|text| !text.is_empty() && !text.contains(char::is_control)),
         Kind::Seconds => whole(value).is_some_and(|seconds| seconds <= super::openapi::SECONDS_MAX),
+        Kind::Changes => serde_json::from_value::<Vec<crate::config::Change>>(value.clone()).is_ok(),
         Kind::Level => serde_json::from_value::<crate::config::Level>(value.clone()).is_ok(),
     }
 }
@@ -136,6 +137,7 @@ fn expected(kind: Kind) -> &'static str {
     match kind {
         Kind::Text => "a text that is not empty and without control characters",
         Kind::Seconds => "a whole number of seconds",
+        Kind::Changes => "a list of changes, each with `table`, `key` and `value`",
         Kind::Level => "critical, error, warning, info or protocol",
     }
 }

@@ -5,7 +5,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use crate::admin::accounts::Role;
-use crate::admin::{Command, Whose, answers};
+use crate::admin::{Changes, Command, Whose, answers};
 
 /// One address and method.
 pub(super) struct Endpoint {
@@ -48,6 +48,8 @@ pub(super) enum Kind {
     /// A whole number from 0.
     Seconds,
     Level,
+    /// A list of [`Change`](crate::config::Change).
+    Changes,
 }
 
 /// What a request says, checked.
@@ -64,6 +66,12 @@ impl Inputs {
 
     fn seconds(&self, name: &str) -> Option<u64> {
         self.0.get(name).and_then(whole)
+    }
+
+    fn changes(&self) -> Result<Changes, String> {
+        let changes = self.0.get("changes").cloned().unwrap_or_default();
+        let changes = serde_json::from_value(changes).map_err(|error| format!("changes: {error}"))?;
+        Ok(Changes { changes, digest: self.some_text("digest") })
     }
 
     fn whose(&self) -> Whose {
@@ -96,6 +104,9 @@ const fn maybe(name: &'static str, at: At, help: &'static str) -> Input {
     input(name, at, Kind::Text, false, help)
 }
 
+const CHANGES: Input = input("changes", At::Body, Kind::Changes, true, "The changes, in their order.");
+const DIGEST: Input =
+    maybe("digest", At::Body, "The digest of the file that they are about, so that nobody else's are overwritten.");
 const BACKEND: Input = text("backend", At::Path, "The back end.");
 /// How long a drain takes where nothing else is said.
 const DRAIN_SECONDS: u64 = 300;
@@ -113,6 +124,26 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         command: |_| Ok(Command::Status),
         list: "status",
         item: SchemaGenerator::subschema_for::<answers::Status>,
+    },
+    Endpoint {
+        method: "GET",
+        path: "/live",
+        summary: "The last minutes in numbers.",
+        role: Role::Viewer,
+        inputs: &[],
+        command: |_| Ok(Command::Live),
+        list: "live",
+        item: SchemaGenerator::subschema_for::<answers::Live>,
+    },
+    Endpoint {
+        method: "GET",
+        path: "/explain/{user}",
+        summary: "Every step that a user's log-in would take.",
+        role: Role::Viewer,
+        inputs: &[text("user", At::Path, "The user's name, as a client would give it.")],
+        command: |inputs| Ok(Command::Explain { user: inputs.text("user") }),
+        list: "explain",
+        item: SchemaGenerator::subschema_for::<answers::Step>,
     },
     Endpoint {
         method: "GET",
@@ -294,6 +325,46 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Flushed>,
     },
     Endpoint {
+        method: "GET",
+        path: "/settings",
+        summary: "The configuration file, and every setting in force.",
+        role: Role::Viewer,
+        inputs: &[],
+        command: |_| Ok(Command::Settings),
+        list: "settings",
+        item: SchemaGenerator::subschema_for::<answers::Settings>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/settings/check",
+        summary: "What changes of the configuration file would do, without making them.",
+        role: Role::Admin,
+        inputs: &[CHANGES, DIGEST],
+        command: |inputs| Ok(Command::CheckSettings(inputs.changes()?)),
+        list: "check",
+        item: SchemaGenerator::subschema_for::<answers::Checked>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/settings/apply",
+        summary: "Make changes of the configuration file, with its comments and order kept, and take them into use.",
+        role: Role::Admin,
+        inputs: &[CHANGES, DIGEST],
+        command: |inputs| Ok(Command::ApplySettings(inputs.changes()?)),
+        list: "apply",
+        item: SchemaGenerator::subschema_for::<answers::Checked>,
+    },
+    Endpoint {
+        method: "POST",
+        path: "/settings/undo",
+        summary: "Take back the latest change that was made so; five can be.",
+        role: Role::Admin,
+        inputs: &[],
+        command: |_| Ok(Command::UndoSettings),
+        list: "undo",
+        item: SchemaGenerator::subschema_for::<answers::Checked>,
+    },
+    Endpoint {
         method: "POST",
         path: "/reload",
         summary: "Take a changed configuration file into use, or say what is wrong with it and change nothing.",
@@ -327,13 +398,15 @@ mod tests {
                 Kind::Text => json!("x"),
                 Kind::Seconds => json!(5),
                 Kind::Level => json!("info"),
+                Kind::Changes => json!([{ "table": ["imap"], "key": "id", "value": "true" }]),
             };
             let said = endpoint.inputs.iter().map(|input| (input.name.to_owned(), value(input))).collect();
             let command =
                 (endpoint.command)(&Inputs(said)).unwrap_or_else(|error| panic!("{}: {error}", endpoint.path));
             assert_eq!(command.name(), endpoint.list, "{}", endpoint.path);
             assert_eq!(command.needs(), endpoint.role, "{}", endpoint.path);
-            assert_eq!(command.changes(), endpoint.method != "GET", "{}", endpoint.path);
+            let changes = endpoint.method != "GET" && !endpoint.path.ends_with("/check");
+            assert_eq!(command.changes(), changes, "{}", endpoint.path);
             for input in endpoint.inputs {
                 let stands = endpoint.path.contains(&format!("{{{}}}", input.name));
                 assert_eq!(stands, input.at == At::Path, "{} of {}", input.name, endpoint.path);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -14,11 +15,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use gatepost_wire::Secret;
 use subtle::ConstantTimeEq as _;
+use tokio::time::timeout;
 
 use super::{App, Problem};
 use crate::admin::accounts::{Accounts, Person, Role, digest, random_text};
 use crate::config::{self, Level};
 use crate::defence::{Consequence, Defence};
+use crate::log::Field;
 
 /// A log-in ends after so long without a request …
 const IDLE_TIME: Duration = Duration::from_mins(30);
@@ -28,6 +31,12 @@ const LOGIN_TIME: Duration = Duration::from_hours(12);
 const LOGINS_MAX: usize = 1000;
 /// How long a wrong password takes at least.
 const WRONG_TIME: Duration = Duration::from_secs(1);
+
+/// Longer names are nobody's.
+const NAME_CHARS_MAX: usize = 64;
+/// How long a request's body may take to come, and what of it is read.
+const BODY_TIME: Duration = Duration::from_secs(10);
+const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The cookie's name. The prefix keeps other hosts and clear HTTP from setting it.
 const COOKIE_TLS: &str = "__Host-gatepost";
@@ -44,7 +53,8 @@ const HEADERS: [(&str, &str); 7] = [
     ),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
+    // Without one, browsers would call the origin of our own forms `null`.
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("permissions-policy", "camera=(), geolocation=(), microphone=(), payment=()"),
@@ -64,6 +74,8 @@ pub(super) struct Gate {
 #[derive(Debug, Clone)]
 struct Login {
     person: Person,
+    /// The digest of the password's hash: with another password, it is over.
+    stored: String,
     /// What forms must bring along.
     proof: String,
     began: Instant,
@@ -124,18 +136,21 @@ impl FromRequestParts<Arc<App>> for Asker {
         let Extension(Peer { address, is_tls }) =
             Extension::from_request_parts(parts, app).await.map_err(|error| broken(error.to_string()))?;
         if let Some(token) = bearer(&parts.headers) {
-            let person = app.accounts.by_token(token).map_err(broken)?;
+            let person = app.accounts.by_token(token).map_err(|error| app.broken(&error))?;
             let person = person.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "this token is not known"))?;
             return Ok(Self { person, address, proof: None });
         }
-        let login = cookie(&parts.headers, is_tls).and_then(|cookie| app.gate.login(cookie));
-        let Some(login) = login else {
+        let cookie = cookie(&parts.headers, is_tls);
+        let Some((cookie, login)) = cookie.and_then(|cookie| Some((cookie, app.gate.login(cookie)?))) else {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "log in, or send a token (Authorization: Bearer …)"));
         };
-        // What has been taken away meanwhile is gone.
-        match app.accounts.person(&login.person.name).map_err(broken)? {
-            Some((role, _)) if role == login.person.role => {}
-            _ => return Err(Problem::new(StatusCode::UNAUTHORIZED, "log in again")),
+        // What has been taken away or changed meanwhile is gone.
+        match app.accounts.person(&login.person.name).map_err(|error| app.broken(&error))? {
+            Some((role, stored)) if role == login.person.role && digest(&stored) == login.stored => {}
+            _ => {
+                app.gate.logins().remove(&digest(cookie));
+                return Err(Problem::new(StatusCode::UNAUTHORIZED, "log in again"));
+            }
         }
         Ok(Self { person: login.person, address, proof: Some(login.proof) })
     }
@@ -164,19 +179,45 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
+impl Asker {
+    /// Whether a form came from one of our own pages.
+    pub(super) fn proves(&self, shown: &str) -> Result<(), Problem> {
+        match &self.proof {
+            Some(proof) if bool::from(proof.as_bytes().ct_eq(shown.as_bytes())) => Ok(()),
+            _ => Err(Problem::new(StatusCode::FORBIDDEN, "this form is too old or not ours: load the page again")),
+        }
+    }
+}
+
 /// What every request passes: is it for us, and may this page of a browser ask it.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_probe = matches!(path, "/livez" | "/readyz" | "/metrics");
     let mut response = match check(&app, &request) {
         Err(problem) if !is_probe => problem.into_response(),
-        _ => next.run(request).await,
+        _ => match whole(request).await {
+            Ok(request) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        },
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// A request with its body: whoever is slow keeps nobody else out.
+async fn whole(request: Request) -> Result<Request, Problem> {
+    if is_safe(request.method()) {
+        return Ok(request);
+    }
+    let (head, body) = request.into_parts();
+    match timeout(BODY_TIME, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(head, Body::from(bytes))),
+        Ok(Err(_)) => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or did not come whole")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to come")),
+    }
 }
 
 fn check(app: &App, request: &Request) -> Result<(), Problem> {
@@ -200,9 +241,13 @@ fn check(app: &App, request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Something of ours is out of order.
-pub(super) fn broken(error: String) -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error)
+/// Something of ours is out of order; the text is for whoever asked.
+pub(super) fn broken(text: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+fn wrong() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "the name or the password is wrong")
 }
 
 /// The token that a request brings.
@@ -222,51 +267,69 @@ fn cookie(headers: &HeaderMap, is_tls: bool) -> Option<&str> {
 }
 
 impl App {
-    /// Logs somebody in with a password; what the browser keeps. Slowed, then refused, after failures.
+    /// Logs somebody in with a password; what the browser keeps. Slowed, then refused, after failures. Whoever hangs up
+    /// meanwhile has tried all the same.
     pub(super) async fn log_in(
+        self: &Arc<Self>,
+        name: &str,
+        password: Secret,
+        peer: Peer,
+    ) -> Result<HeaderValue, Problem> {
+        if name.chars().count() > NAME_CHARS_MAX || name.contains(char::is_control) {
+            tokio::time::sleep(WRONG_TIME).await;
+            return Err(wrong());
+        }
+        let (app, name) = (Arc::clone(self), name.to_owned());
+        let trying = tokio::spawn(async move { app.try_log_in(&name, password, peer).await });
+        trying.await.unwrap_or_else(|error| Err(self.broken(&error.to_string())))
+    }
+
+    async fn try_log_in(
         &self,
         name: &str,
         password: Secret,
         Peer { address, is_tls }: Peer,
     ) -> Result<HeaderValue, Problem> {
         let gate = &self.gate;
-        let refused = |text| Problem::new(StatusCode::UNAUTHORIZED, text);
         let begun = gate.defence.begin(Some(&gate.limits), address, Some(name), Instant::now());
         let Ok(attempt) = begun else {
-            return Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many failed log-ins: try again in ten minutes",
-            ));
+            let text = "too many failed log-ins: try again in ten minutes";
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text));
         };
         tokio::time::sleep(attempt.delay).await;
         let began = Instant::now();
-        let kept = self.accounts.person(name).map_err(broken)?;
+        let kept = self.accounts.person(name).map_err(|error| self.broken(&error))?;
         let tag = gate.defence.tag(password.expose());
         let stored = kept.as_ref().map(|(_, stored)| stored.clone());
-        let is_right = self.checker.check(stored, password).await.map_err(|error| broken(error.to_string()))?;
-        let (Some((role, _)), true) = (kept, is_right) else {
+        let is_right = self.checker.check(stored, password).await.map_err(|error| self.broken(&error.to_string()))?;
+        let (Some((role, stored)), true) = (kept, is_right) else {
             let consequence = attempt.failed(tag, Instant::now());
             let record = self.log.record(Level::Warning, "admin", "a log-in of an administrator failed");
-            let record = record.with("user", crate::log::Field::Name(name.to_owned())).with("rip", address);
+            let record = record.with("user", Field::Name(name.to_owned())).with("rip", address);
             record.with("banned", if consequence == Consequence::Ban { "yes" } else { "no" }).write();
             tokio::time::sleep_until((began + WRONG_TIME).into()).await;
-            return Err(refused("the name or the password is wrong"));
+            return Err(wrong());
         };
         attempt.succeeded(name, Instant::now());
         let person = Person { name: name.to_owned(), role };
         let record = self.log.record(Level::Info, "admin", "an administrator logged in");
-        record
-            .with("user", crate::log::Field::Name(name.to_owned()))
-            .with("role", role.name())
-            .with("rip", address)
-            .write();
-        let cookie = gate.keep(person).map_err(broken)?;
+        record.with("user", Field::Name(name.to_owned())).with("role", role.name()).with("rip", address).write();
+        let cookie = gate.keep(person, digest(&stored)).map_err(|error| self.broken(&error))?;
         cookie_header(is_tls, &cookie, LOGIN_TIME)
+    }
+
+    /// Something of ours is out of order: the log says what, and strangers are told nothing of it.
+    pub(super) fn broken(&self, what: &str) -> Problem {
+        if let Some(times) = self.log.seldom(what) {
+            let record = self.log.record(Level::Error, "admin", "a request could not be answered");
+            record.with("problem", what).with("times", times).write();
+        }
+        broken("something is out of order here: the log says what")
     }
 
     /// Makes the first administrator, for whoever has the token that the log showed.
     pub(super) async fn set_up(&self, token: &str, name: &str, password: Secret) -> Result<(), Problem> {
-        let expected = self.first_token().map_err(broken)?;
+        let expected = self.first_token().map_err(|error| self.broken(&error))?;
         if !expected.is_some_and(|expected| expected.as_bytes().ct_eq(token.as_bytes()).into()) {
             tokio::time::sleep(WRONG_TIME).await;
             let text = "this token is not the one that the log shows, or there is an administrator already";
@@ -275,12 +338,12 @@ impl App {
         let (accounts, first) = (Arc::clone(&self.accounts), name.to_owned());
         // Hashing takes a while.
         let work = tokio::task::spawn_blocking(move || accounts.set_first(&first, &password));
-        let is_first = work.await.map_err(|error| broken(error.to_string()))?;
+        let is_first = work.await.map_err(|error| self.broken(&error.to_string()))?;
         if !is_first.map_err(|error| Problem::new(StatusCode::CONFLICT, error))? {
             return Err(Problem::new(StatusCode::CONFLICT, "there is an administrator already"));
         }
         let record = self.log.record(Level::Warning, "admin", "the first administrator was made");
-        record.with("user", crate::log::Field::Name(name.to_owned())).write();
+        record.with("user", Field::Name(name.to_owned())).write();
         Ok(())
     }
 
@@ -311,7 +374,7 @@ impl Gate {
     }
 
     /// A log-in of its own for a person, never one that the browser brought along; its cookie.
-    fn keep(&self, person: Person) -> Result<String, String> {
+    fn keep(&self, person: Person, stored: String) -> Result<String, String> {
         let (cookie, proof, now) = (random_text()?, random_text()?, Instant::now());
         let mut logins = self.logins();
         if logins.len() >= LOGINS_MAX
@@ -319,7 +382,7 @@ impl Gate {
         {
             logins.remove(&quietest);
         }
-        logins.insert(digest(&cookie), Login { person, proof, began: now, seen: now });
+        logins.insert(digest(&cookie), Login { person, stored, proof, began: now, seen: now });
         Ok(cookie)
     }
 

@@ -4,6 +4,7 @@
 //! for is the control plane's business, as for every other way in.
 
 mod api;
+mod console;
 mod endpoints;
 mod gate;
 mod openapi;
@@ -66,7 +67,7 @@ impl App {
 
 /// All that can be asked for.
 fn router(app: &Arc<App>) -> Router {
-    let router = Router::new().merge(probes::router()).merge(api::router());
+    let router = Router::new().merge(probes::router()).merge(api::router()).merge(console::router());
     router
         // Strangers are not told what there is.
         .fallback(|_: Asker| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address") })

@@ -9,7 +9,7 @@ use super::endpoints::{At, ENDPOINTS, Endpoint, Input, Kind};
 pub(super) const SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
 
 /// The whole document.
-pub(crate) fn document() -> Value {
+fn document() -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into())
         .into_generator();
@@ -74,6 +74,12 @@ pub(crate) fn document() -> Value {
     })
 }
 
+/// The same as text, made once.
+pub(super) fn text() -> &'static str {
+    static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    TEXT.get_or_init(|| document().to_string())
+}
+
 fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> Value {
     let item = (endpoint.item)(generator).to_value();
     let has_body = endpoint.inputs.iter().any(|input| input.at == At::Body);
@@ -82,7 +88,7 @@ fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> V
         let at = if input.at == At::Path { "path" } else { "query" };
         json!({
             "name": input.name, "in": at, "required": input.is_required, "description": input.help,
-            "schema": schema(input),
+            "schema": schema(input, generator),
         })
     });
     let mut described = json!({
@@ -94,7 +100,7 @@ fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> V
     if has_body {
         let inputs: Vec<_> = endpoint.inputs.iter().filter(|input| input.at == At::Body).collect();
         let properties: serde_json::Map<_, _> =
-            inputs.iter().map(|input| (input.name.to_owned(), documented(input))).collect();
+            inputs.iter().map(|input| (input.name.to_owned(), documented(input, generator))).collect();
         let required: Vec<_> = inputs.iter().filter(|input| input.is_required).map(|input| input.name).collect();
         let is_required = !required.is_empty();
         let schema = json!({
@@ -106,16 +112,19 @@ fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> V
     described
 }
 
-fn schema(input: &Input) -> Value {
+fn schema(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
     match input.kind {
         Kind::Text => json!({ "type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" }),
         Kind::Seconds => json!({ "type": "integer", "minimum": 0, "maximum": SECONDS_MAX }),
+        Kind::Changes => {
+            json!({ "type": "array", "items": generator.subschema_for::<crate::config::Change>().to_value() })
+        }
         Kind::Level => json!({ "enum": ["critical", "error", "warning", "info", "protocol"] }),
     }
 }
 
-fn documented(input: &Input) -> Value {
-    let mut schema = schema(input);
+fn documented(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
+    let mut schema = schema(input, generator);
     schema["description"] = input.help.into();
     schema
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,11 +19,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::gate::Peer;
 use super::{App, router};
+use crate::ledger::bucket;
 use crate::net::socket;
 use crate::world::Door;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 256;
+/// From one address.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
 /// How long TLS, or a request's head, may take to come.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// What of a request's head is read.
@@ -42,6 +45,7 @@ pub(crate) struct Http {
     serving: HashMap<SocketAddr, JoinHandle<()>>,
     /// True once answers under way are the last.
     ending: watch::Sender<bool>,
+    crowd: Crowd,
 }
 
 impl Drop for Http {
@@ -54,31 +58,53 @@ impl Http {
     pub(crate) fn new(app: Arc<App>) -> Self {
         let router = router(&app);
         let (ending, _) = watch::channel(false);
-        Self { app, router, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), serving: HashMap::new(), ending }
+        let (permits, serving) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), HashMap::new());
+        Self { app, router, permits, serving, ending, crowd: Crowd::default() }
+    }
+
+    /// What answers there.
+    pub(crate) fn app(&self) -> &App {
+        &self.app
     }
 
     /// Listens on exactly the addresses of `door`; where one of them can't be had, on those before.
-    pub(crate) fn listen(&mut self, door: &Arc<Door>) -> Result<(), (SocketAddr, io::Error)> {
-        let fresh = door.addresses.iter().filter(|address| !self.serving.contains_key(address));
-        let sockets: Vec<(SocketAddr, StdListener)> = fresh
-            .map(|address| socket::listen(*address).map(|socket| (*address, socket)).map_err(|error| (*address, error)))
-            .collect::<Result<_, _>>()?;
-        let mut listeners = Vec::new();
-        for (address, socket) in sockets {
-            listeners.push((address, TcpListener::from_std(socket).map_err(|error| (address, error))?));
+    pub(crate) async fn listen(&mut self, door: &Arc<Door>) -> Result<(), (SocketAddr, io::Error)> {
+        let before: Vec<_> = self.serving.keys().copied().collect();
+        // An old address can stand in a new one's way, as 127.0.0.1:9000 does in that of 0.0.0.0:9000.
+        for address in before.iter().filter(|address| !door.addresses.contains(address)) {
+            self.leave(address).await;
+        }
+        if let Err(failed) = self.enter(&door.addresses) {
+            for address in door.addresses.iter().filter(|address| !before.contains(address)) {
+                self.leave(address).await;
+            }
+            // Nobody else has had the time to take them.
+            let _ = self.enter(&before);
+            return Err(failed);
         }
         self.app.door.store(Arc::clone(door));
-        self.serving.retain(|address, serving| {
-            let stays = door.addresses.contains(address);
-            if !stays {
-                serving.abort();
+        Ok(())
+    }
+
+    async fn leave(&mut self, address: &SocketAddr) {
+        if let Some(serving) = self.serving.remove(address) {
+            serving.abort();
+            // Its socket is closed when it has ended.
+            let _ = serving.await;
+        }
+    }
+
+    fn enter(&mut self, addresses: &[SocketAddr]) -> Result<(), (SocketAddr, io::Error)> {
+        for address in addresses {
+            if self.serving.contains_key(address) {
+                continue;
             }
-            stays
-        });
-        for (address, listener) in listeners {
+            let listener = socket::listen(*address).and_then(|socket: StdListener| TcpListener::from_std(socket));
+            let listener = listener.map_err(|error| (*address, error))?;
             let (app, permits) = (Arc::clone(&self.app), Arc::clone(&self.permits));
-            let answering = Answering { router: self.router.clone(), ending: self.ending.subscribe() };
-            self.serving.insert(address, tokio::spawn(accept(listener, app, answering, permits)));
+            let (router, crowd) = (self.router.clone(), self.crowd.clone());
+            let answering = Answering { router, crowd, ending: self.ending.subscribe() };
+            self.serving.insert(*address, tokio::spawn(accept(listener, app, answering, permits)));
         }
         Ok(())
     }
@@ -95,7 +121,40 @@ impl Http {
 #[derive(Clone)]
 struct Answering {
     router: Router,
+    crowd: Crowd,
     ending: watch::Receiver<bool>,
+}
+
+/// Connections by the address that they come from; what a proxy on this machine passes on is not counted.
+#[derive(Clone, Default)]
+struct Crowd(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A place among them, until this is dropped.
+struct Place(Crowd, IpAddr);
+
+impl Crowd {
+    fn enter(&self, address: IpAddr) -> Option<Place> {
+        let address = bucket(address);
+        let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = crowd.entry(address).or_default();
+        if *count >= CONNECTIONS_PER_ADDRESS_MAX && !address.is_loopback() {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut crowd = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = crowd.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                crowd.remove(&self.1);
+            }
+        }
+    }
 }
 
 async fn accept(listener: TcpListener, app: Arc<App>, answering: Answering, permits: Arc<Semaphore>) {
@@ -108,13 +167,14 @@ async fn accept(listener: TcpListener, app: Arc<App>, answering: Answering, perm
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let Some(place) = answering.crowd.enter(peer.ip()) else { continue };
         let door = app.door.load();
         let tls = address.filter(|address| door.speaks_tls(address)).and(door.tls.clone());
         let answering = answering.clone();
         tokio::spawn(async move {
             // Whoever hangs up or is too slow misses the answer, which is all.
             let _ = timeout(CONNECTION_TIME, serve(tcp, peer, tls, answering)).await;
-            drop(permit);
+            drop((permit, place));
         });
     }
 }
@@ -133,7 +193,7 @@ async fn serve(tcp: TcpStream, peer: SocketAddr, tls: Option<Arc<rustls::ServerC
 }
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, peer: Peer, answering: Answering) {
-    let Answering { router, mut ending } = answering;
+    let Answering { router, mut ending, .. } = answering;
     let router = router.layer(axum::Extension(peer));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES_MAX);

@@ -101,6 +101,7 @@ pub(crate) fn place(
     match found.entry() {
         Some(entry) if entry.barred == Some(Bar::Disabled) => return Err(Unwelcome::Disabled),
         Some(entry) if entry.held => return Err(Unwelcome::Held),
+        _ if map.is_held(&address.name) => return Err(Unwelcome::Held),
         _ => {}
     }
     map.choose(&address.name, found).map_err(|no_place| match no_place {

@@ -192,6 +192,7 @@ impl<'s> Mail<'s> {
     fn set_deadline(&mut self) {
         let idle = self.session.snapshot.listener.settings.idle_timeout;
         let time = if self.delivery.sender().is_some() { idle.min(SILENCE_TIME) } else { idle };
+        self.session.heart.moved(0, 0);
         self.session.deadline = Instant::now() + time;
         self.own_time = Duration::ZERO;
     }
@@ -300,6 +301,10 @@ impl<'s> Mail<'s> {
             Ok(placed) => placed,
             Err(reply) => return reply,
         };
+        if backend.duty().is_some() {
+            self.delivery.drop_unused_leg(&backend);
+            return Reply::ours(451, "4.3.2 The mail server of this user is out of service, try again later.");
+        }
         let deadline = Instant::now() + COMMAND_TIME;
         let mut is_fresh = false;
         loop {
@@ -397,6 +402,7 @@ impl<'s> Mail<'s> {
         self.tally.messages += u64::from(taken > 0);
         self.tally.bytes += size;
         self.session.snapshot.listener.service.metrics.bytes_up.add(size);
+        self.session.heart.moved(size, 0);
         self.note_message(&replies, taken, size);
         let is_final = replies.iter().all(|reply| !reply.is_transient());
         let step = self.tell(Event::Outcome(replies));

@@ -1,46 +1,21 @@
-//! `gatepost explain`: a log-in's way, step by step, without logging in.
-
-use std::path::Path;
-use std::sync::Arc;
+//! A log-in's way, step by step, without logging in.
 
 use gatepost_wire::smtp::Mailbox;
 use gatepost_wire::{Course, Inband, Mechanism, Protocol, sasl};
-use serde_json::json;
 
-use super::Failure;
 use crate::auth::{Judge, hash};
-use crate::config::{self, Announce, Authenticate, Link, Listener, Loaded, Names, Plaintext, Service, TlsMode};
+use crate::config::{Announce, Authenticate, Link, Listener, Names, Plaintext, Service, TlsMode};
 use crate::directory::{Bar, Entry, Fault, Who};
-use crate::log::Logger;
 use crate::map::{Evidence, Found, NoPlace, Reason};
-use crate::overrides::Overrides;
 use crate::service::mail::address::{Address, Unwelcome, place};
-use crate::world::{Lasting, World};
+use crate::world::World;
 
-/// Prints the steps; an error where the user could not log in.
-pub(super) fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure> {
-    let mut steps = Steps::default();
-    let Verdict { possible, only_mail } = super::block_on(walk(path, user, &mut steps))?;
-    let result = match (possible, only_mail) {
-        (true, true) => "mail for this user is taken",
-        (true, false) => "with the right password, this user can log in",
-        (false, true) => "mail for this user is not taken",
-        (false, false) => "this user can't log in, or gets no mail",
-    };
-    steps.say("result", result);
-    if json {
-        let list: Vec<_> = steps.0.iter().map(|(step, text)| json!({ "step": step, "text": text })).collect();
-        say_line!("{}", json!({ "explain": list, "user": user, "possible": possible }));
-    } else {
-        steps.0.iter().for_each(|(step, text)| say_line!("{step:<10} {text}"));
-    }
-    if possible { Ok(()) } else { Err(Failure::Silent) }
-}
-
-/// Whether all would go well, and whether mail is all that there is to it.
-struct Verdict {
-    possible: bool,
-    only_mail: bool,
+/// What becomes of a user, and why.
+pub(crate) struct Explained {
+    /// Each step's name, and what happens there.
+    pub(crate) steps: Vec<(&'static str, String)>,
+    /// Whether all would go well.
+    pub(crate) is_possible: bool,
 }
 
 #[derive(Default)]
@@ -54,21 +29,31 @@ impl Steps {
     }
 }
 
-async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<Verdict, Failure> {
-    let Loaded { config, mut warnings, .. } = config::load(path)?;
-    let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
-    let (overrides, kept) = Overrides::load(&config.state);
-    let lasting = Lasting { overrides: Arc::new(overrides), ..Lasting::default() };
-    let world = World::build(config, &log, &super::here(), &lasting, &mut warnings)?;
-    if let Err(what) = kept {
-        steps.say("overrides", what);
-    }
+/// Goes the way of a user's log-ins, or of mail for them, through all services. `user` is as a client would write it.
+pub(crate) async fn explain(world: &World, user: &str) -> Explained {
+    let mut steps = Steps::default();
+    let is_possible = walk(world, user, &mut steps).await;
+    let is_mail = world.config.services.iter().all(takes_mail);
+    let result = match (is_possible, is_mail) {
+        (true, true) => "mail for this user is taken",
+        (true, false) => "with the right password, this user can log in",
+        (false, true) => "mail for this user is not taken",
+        (false, false) => "this user can't log in, or gets no mail",
+    };
+    steps.say("result", result);
+    Explained { steps: steps.0, is_possible }
+}
+
+fn takes_mail(service: &Service) -> bool {
+    matches!(service.protocol.course, Course::Mail(_))
+}
+
+async fn walk(world: &World, user: &str, steps: &mut Steps) -> bool {
     let Some(user) = sasl::user_name(user.as_bytes()) else {
         steps.say("name", "refused: a name is not empty, at most 512 bytes long and without control characters");
-        return Ok(Verdict { possible: false, only_mail: false });
+        return false;
     };
     let mut possible = true;
-    let is_mail = |service: &Service| matches!(service.protocol.course, Course::Mail(_));
     for service in &world.config.services {
         for (name, listeners) in names(service, &user) {
             let everywhere = listeners.len() == service.listeners.len();
@@ -76,12 +61,12 @@ async fn walk(path: &Path, user: &str, steps: &mut Steps) -> Result<Verdict, Fai
             let mut of_listeners = service.listeners.iter().map(|listener| &listener.names);
             let of_name = of_listeners.find(|names| names.canonical(&user) == name);
             let of_name = of_name.unwrap_or(&world.config.map.names);
-            let what = if is_mail(service) { "looked up" } else { "looked up, logged and logged in" };
+            let what = if takes_mail(service) { "looked up" } else { "looked up, logged and logged in" };
             steps.say("name", format!("{user:?} is {what} as {name:?}{at}"));
-            possible &= explain_service(&world, service, (&user, &name), of_name, steps).await;
+            possible &= explain_service(world, service, (&user, &name), of_name, steps).await;
         }
     }
-    Ok(Verdict { possible, only_mail: world.config.services.iter().all(is_mail) })
+    possible
 }
 
 /// What a service's listeners make of a name, each with those that make the same of it.

@@ -1,0 +1,140 @@
+//! The overview's numbers and drawings.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+/// A drawing's width and height.
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 120.0;
+/// Samples across its width.
+const SAMPLES: u32 = 300;
+
+/// A number with its name.
+pub(super) struct Tile {
+    pub(super) id: &'static str,
+    pub(super) name: &'static str,
+    pub(super) value: String,
+}
+
+/// A drawing of the last minutes.
+pub(super) struct Chart {
+    pub(super) id: &'static str,
+    pub(super) name: &'static str,
+    /// What its upper edge stands for.
+    pub(super) top: String,
+    pub(super) line: String,
+    pub(super) area: String,
+    pub(super) second: String,
+    pub(super) has_second: bool,
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
+/// A rate, for people.
+fn rate(value: f64) -> String {
+    if value >= 100.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+/// So many bytes, for people.
+pub(super) fn bytes(count: f64) -> String {
+    let mut scaled = count;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if scaled < 1024.0 {
+            let places = usize::from(scaled < 10.0 && unit != "B");
+            return format!("{scaled:.places$} {unit}");
+        }
+        scaled /= 1024.0;
+    }
+    format!("{scaled:.1} TiB")
+}
+
+pub(super) fn tiles(live: &Value) -> Vec<Tile> {
+    let tile = |id, name, value| Tile { id, name, value };
+    vec![
+        tile("sessions", "Sessions", live["sessions"].to_string()),
+        tile("logins", "Log-ins a second", rate(number(&live["logins_per_second"]))),
+        tile("failures", "Failed a second", rate(number(&live["failures_per_second"]))),
+        tile("up", "Up a second", bytes(number(&live["bytes_up_per_second"]))),
+        tile("down", "Down a second", bytes(number(&live["bytes_down_per_second"]))),
+        tile("busy", "Threads at work", format!("{:.0} % of {}", number(&live["busy"]) * 100.0, live["workers"])),
+    ]
+}
+
+pub(super) fn charts(live: &Value) -> Vec<Chart> {
+    let empty = Vec::new();
+    let history = live["history"].as_array().unwrap_or(&empty);
+    let series = |key: &str| history.iter().map(|sample| number(&sample[key])).collect::<Vec<_>>();
+    let chart = |id, name, first: Vec<f64>, second: Option<Vec<f64>>, show: fn(f64) -> String| {
+        let all = first.iter().chain(second.iter().flatten());
+        let top = all.fold(1.0_f64, |top, value| top.max(*value));
+        let line = path(&first, top);
+        let area = if line.is_empty() { String::new() } else { format!("{line}V{HEIGHT}H{:.1}Z", left(first.len())) };
+        let has_second = second.is_some();
+        let second = second.map(|second| path(&second, top)).unwrap_or_default();
+        Chart { id, name, top: show(top), line, area, second, has_second }
+    };
+    vec![
+        chart("sessions-chart", "Sessions", series("sessions"), None, rate),
+        chart("logins-chart", "Log-ins, and failed ones", series("logins"), Some(series("failures")), rate),
+        chart("down-chart", "Bytes down, and up", series("bytes_down"), Some(series("bytes_up")), bytes),
+    ]
+}
+
+/// Where so many samples begin, when the last is at the right edge.
+fn left(samples: usize) -> f64 {
+    let samples = u32::try_from(samples).unwrap_or(SAMPLES).clamp(1, SAMPLES);
+    WIDTH - f64::from(samples - 1) * WIDTH / f64::from(SAMPLES - 1)
+}
+
+/// A line through values, the latest at the right edge.
+fn path(values: &[f64], top: f64) -> String {
+    let (mut x, step) = (left(values.len()), WIDTH / f64::from(SAMPLES - 1));
+    let mut path = String::new();
+    for value in values {
+        let y = HEIGHT - 2.0 - value / top * (HEIGHT - 8.0);
+        let verb = if path.is_empty() { 'M' } else { 'L' };
+        // Writing to a text can't fail.
+        let _ = write!(path, "{verb}{x:.1} {y:.1}");
+        x += step;
+    }
+    path
+}
+
+/// What a page needs to be up to date.
+pub(super) fn update(live: &Value) -> Value {
+    let mut values: Map<String, Value> =
+        tiles(live).into_iter().map(|tile| (tile.id.to_owned(), tile.value.into())).collect();
+    let mut paths = Map::new();
+    for chart in charts(live) {
+        values.insert(format!("{}-top", chart.id), chart.top.into());
+        paths.insert(chart.id.to_owned(), chart.line.into());
+        paths.insert(format!("{}-area", chart.id), chart.area.into());
+        paths.insert(format!("{}-second", chart.id), chart.second.into());
+    }
+    json!({ "values": values, "paths": paths })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawings_stay_in_their_frame() {
+        let history: Vec<_> = (0..300)
+            .map(|n| json!({ "sessions": n, "logins": n % 7, "failures": 1, "bytes_down": 5e9, "bytes_up": 0 }))
+            .collect();
+        let live = json!({ "sessions": 299, "workers": 2, "busy": 0.5, "history": history });
+        for chart in charts(&live) {
+            for point in chart.line.split(['M', 'L']).filter(|point| !point.is_empty()) {
+                let (x, y) = point.split_once(' ').expect("a point");
+                let (x, y): (f64, f64) = (x.parse().expect("a number"), y.parse().expect("a number"));
+                assert!((-0.1..=WIDTH + 0.1).contains(&x) && (0.0..=HEIGHT).contains(&y), "{point}");
+            }
+        }
+        assert_eq!((bytes(5e9).as_str(), bytes(12.0).as_str(), rate(0.25).as_str()), ("4.7 GiB", "12 B", "0.2"));
+        assert!(charts(&json!({}))[0].line.is_empty());
+    }
+}

@@ -1,0 +1,468 @@
+//! Changing a configuration file as a person would: settings are set, taken away and added where they belong, and every
+//! comment, order and blank line stays. What comes out is read again like any other file before anybody uses it.
+
+use gatepost_wire::PROTOCOLS;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
+
+use super::reader::{Shape, Value as _};
+use super::settings::{self as at, Section};
+use super::values::DirectoryType;
+use super::{build, directory};
+
+/// The way to a table from the file's top; in a list of tables, a number (from 0) says which. `imap/listener/0`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(crate) struct TablePath(pub(crate) Vec<String>);
+
+impl TablePath {
+    pub(crate) fn parse(text: &str) -> Self {
+        Self(text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// The table of this name, or number, in this one.
+    pub(crate) fn child(&self, name: &str) -> Self {
+        Self(self.0.iter().cloned().chain([name.to_owned()]).collect())
+    }
+}
+
+impl std::fmt::Display for TablePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("/"))
+    }
+}
+
+/// One change of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Change {
+    /// The table, from the top: `["imap", "listener", "0"]`. What isn't there yet is made; the number behind the last of
+    /// a list adds one.
+    pub(crate) table: TablePath,
+    /// The setting; none: the whole table.
+    pub(crate) key: Option<String>,
+    /// As it would be written in the file; none: it is taken away.
+    pub(crate) value: Option<String>,
+}
+
+/// A setting, as a form shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) key: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) expected: &'static str,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) shape: Shape,
+    /// What stands in the file, without the quotes that its shape makes needless; empty: nothing.
+    pub(crate) shown: String,
+}
+
+/// A table, as a form shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) path: TablePath,
+    pub(crate) help: &'static str,
+    pub(crate) fields: Vec<Field>,
+    /// It stands in the file.
+    pub(crate) is_written: bool,
+}
+
+/// Tables of tables: which there are in the file.
+#[derive(Debug)]
+pub(crate) struct Lists(DocumentMut);
+
+impl Lists {
+    pub(crate) fn of(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error: toml_edit::TomlError| error.to_string())
+    }
+
+    /// The tables in a list (numbers), or under a name that the administrator chose.
+    pub(crate) fn children(&self, path: &TablePath) -> Vec<String> {
+        match find(self.0.as_item(), &path.0) {
+            Some(Node::Table(table)) => {
+                table.iter().filter(|(_, item)| item.is_table_like()).map(|(name, _)| name.to_owned()).collect()
+            }
+            Some(Node::List(count)) => (0..count).map(|n| n.to_string()).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The form of a table; `None`: nothing of this name may stand in the file.
+    pub(crate) fn form(&self, path: &TablePath) -> Option<Form> {
+        let node = find(self.0.as_item(), &path.0);
+        let table = match &node {
+            Some(Node::Table(table)) => Some(*table),
+            _ => None,
+        };
+        let section = section_of(path, table)?;
+        let field = |described: &'static at::Described| {
+            let written = table.and_then(|table| table.get(described.name));
+            // A list of tables, which a form shows as it is written.
+            let value = written.and_then(Item::as_value);
+            let (shape, shown) = match value {
+                Some(value) => plain(described.shape, value),
+                None => (described.shape, String::new()),
+            };
+            let at::Described { name, help, expected, default, .. } = *described;
+            Field { key: name, help, expected, default, shape, shown }
+        };
+        Some(Form {
+            path: path.clone(),
+            help: section.help,
+            fields: section.settings().map(field).collect(),
+            is_written: table.is_some(),
+        })
+    }
+}
+
+/// The settings of a text in which each stands on a line, as they would be written.
+pub(crate) fn settings_of(text: &str) -> Result<Vec<(String, String)>, String> {
+    let document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
+    let setting = |(key, item): (&str, &Item)| match item {
+        Item::Value(value) => Ok((key.to_owned(), value.to_string().trim().to_owned())),
+        _ => Err(format!("{key}: a table is written on one line here, such as {key} = {{ … }}")),
+    };
+    document.iter().map(setting).collect()
+}
+
+enum Node<'a> {
+    Table(&'a dyn TableLike),
+    /// A list of so many tables.
+    List(usize),
+}
+
+fn find<'a>(item: &'a Item, path: &[String]) -> Option<Node<'a>> {
+    let Some((name, rest)) = path.split_first() else {
+        return match item {
+            Item::ArrayOfTables(tables) => Some(Node::List(tables.len())),
+            Item::Value(Value::Array(values)) => Some(Node::List(values.len())),
+            item => item.as_table_like().map(Node::Table),
+        };
+    };
+    match item {
+        Item::ArrayOfTables(tables) => {
+            let table = tables.get(name.parse().ok()?)?;
+            match rest.split_first() {
+                None => Some(Node::Table(table)),
+                Some((name, rest)) => find(table.get(name)?, rest),
+            }
+        }
+        Item::Value(Value::Array(values)) => {
+            let table: &dyn TableLike = values.get(name.parse().ok()?)?.as_inline_table()?;
+            match rest.split_first() {
+                None => Some(Node::Table(table)),
+                Some((name, rest)) => find(table.get(name)?, rest),
+            }
+        }
+        item => find(item.as_table_like()?.get(name)?, rest),
+    }
+}
+
+/// A value without needless quotes, and the shape in which that can be read back.
+fn plain(shape: Shape, value: &Value) -> (Shape, String) {
+    let raw = || (Shape::Raw, value.to_string().trim().to_owned());
+    let is_plain = |text: &str| !text.contains([',', '"', '\n']) && text.trim() == text;
+    match (shape, value) {
+        (Shape::Text | Shape::Words(_), Value::String(text)) => (shape, text.value().clone()),
+        (Shape::List(_), Value::String(text)) if is_plain(text.value()) => (shape, text.value().clone()),
+        (Shape::List(Shape::Text | Shape::Words(_)), Value::Array(values)) => {
+            let texts: Option<Vec<_>> =
+                values.iter().map(|value| value.as_str().filter(|text| is_plain(text))).collect();
+            texts.map_or_else(raw, |texts| (shape, texts.join(", ")))
+        }
+        (Shape::Number | Shape::Truth, Value::Integer(_) | Value::Boolean(_)) => {
+            (shape, value.to_string().trim().to_owned())
+        }
+        _ => raw(),
+    }
+}
+
+impl Shape {
+    /// What somebody typed, as it would be written in the file.
+    pub(crate) fn written(&self, typed: &str) -> String {
+        let typed = typed.trim();
+        let quoted = |text: &str| Value::from(text).to_string();
+        match self {
+            Self::Text | Self::Words(_) => quoted(typed),
+            Self::Number | Self::Truth | Self::Raw => typed.to_owned(),
+            Self::List(item) => {
+                let items: Vec<_> = typed.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+                match (&items[..], item) {
+                    // As most people write it.
+                    ([one], Self::Text | Self::Words(_)) => quoted(one),
+                    _ => format!("[{}]", items.iter().map(|one| item.written(one)).collect::<Vec<_>>().join(", ")),
+                }
+            }
+        }
+    }
+}
+
+/// Makes the changes, one after another. An error says which can't be made.
+pub(crate) fn apply(text: &str, changes: &[Change]) -> Result<String, String> {
+    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
+    // From the back, so that the numbers of those before stay what they were.
+    let is_removal = |change: &&Change| change.key.is_none() && change.value.is_none();
+    for change in changes.iter().filter(|change| !is_removal(change)) {
+        make(&mut document, change)?;
+    }
+    let mut removals: Vec<_> = changes.iter().filter(is_removal).collect();
+    let number = |part: &String| (part.parse::<u32>().unwrap_or(0), part.clone());
+    removals.sort_by_cached_key(|change| std::cmp::Reverse(change.table.0.iter().map(number).collect::<Vec<_>>()));
+    for change in removals {
+        remove(document.as_item_mut(), &change.table.0)
+            .ok_or_else(|| format!("{}: there is no such table", change.table))?;
+    }
+    Ok(document.to_string())
+}
+
+fn make(document: &mut DocumentMut, change: &Change) -> Result<(), String> {
+    let Change { table: path, key, value } = change;
+    let Some(key) = key else { return Err(format!("{path}: a whole table can only be taken away")) };
+    let shown = format!("{path}/{key}");
+    let value = value.as_ref().map(|value| {
+        let parsed: Result<Value, _> = value.parse();
+        parsed.map_err(|error| format!("{shown}: {value:?} is no value of TOML: {}", error.to_string().trim()))
+    });
+    let value = value.transpose()?;
+    if value.is_none() && find(document.as_item(), &path.0).is_none() {
+        return Ok(());
+    }
+    if section_of(path, None).is_none() {
+        return Err(format!("{path}: there is no such table"));
+    }
+    let table = open(document.as_item_mut(), &path.0).ok_or_else(|| format!("{path}: is no table"))?;
+    match value {
+        None => drop(table.remove(key)),
+        Some(mut value) => match table.get_mut(key).and_then(Item::as_value_mut) {
+            Some(old) => {
+                // What stands around it, a comment behind it most of all.
+                *value.decor_mut() = old.decor().clone();
+                *old = value;
+            }
+            None => drop(table.insert(key, Item::Value(value))),
+        },
+    }
+    Ok(())
+}
+
+/// The table at a path, made where it isn't there.
+fn open<'a>(item: &'a mut Item, path: &[String]) -> Option<&'a mut dyn TableLike> {
+    let Some((name, rest)) = path.split_first() else { return item.as_table_like_mut() };
+    match item {
+        Item::ArrayOfTables(tables) => {
+            let n: usize = name.parse().ok()?;
+            if n == tables.len() {
+                tables.push(Table::new());
+            }
+            open_in(tables.get_mut(n)?, rest, false)
+        }
+        Item::Value(Value::Array(values)) => {
+            let n: usize = name.parse().ok()?;
+            if n == values.len() {
+                values.push(InlineTable::new());
+            }
+            open_in(values.get_mut(n)?.as_inline_table_mut()?, rest, true)
+        }
+        item => {
+            let is_inline = item.is_inline_table();
+            open_in(item.as_table_like_mut()?, path, is_inline)
+        }
+    }
+}
+
+/// As [`open`], from a table; one of a single line has all that it holds on that line.
+fn open_in<'a>(table: &'a mut dyn TableLike, path: &[String], is_inline: bool) -> Option<&'a mut dyn TableLike> {
+    let Some((name, rest)) = path.split_first() else { return Some(table) };
+    if !table.contains_key(name) {
+        let is_list = rest.first().is_some_and(|next| next.bytes().all(|byte| byte.is_ascii_digit()));
+        // Names of back ends and directories may be numbers too.
+        let is_list = is_list && !matches!(name.as_str(), "backend" | "directory");
+        let fresh = match (is_list, is_inline) {
+            (true, true) => Item::Value(Value::Array(Array::new())),
+            (true, false) => Item::ArrayOfTables(toml_edit::ArrayOfTables::new()),
+            (false, true) => Item::Value(Value::InlineTable(InlineTable::new())),
+            (false, false) => {
+                let mut fresh = Table::new();
+                // [backend.store-a] needs no [backend] before it.
+                fresh.set_implicit(!rest.is_empty());
+                Item::Table(fresh)
+            }
+        };
+        table.insert(name, fresh);
+    }
+    open(table.get_mut(name)?, rest)
+}
+
+fn remove(item: &mut Item, path: &[String]) -> Option<()> {
+    let (last, parents) = path.split_last()?;
+    let mut at = item;
+    for (n, name) in parents.iter().enumerate() {
+        at = match at {
+            Item::ArrayOfTables(tables) => {
+                let table = tables.get_mut(name.parse().ok()?)?;
+                return remove_in(table, &path[n + 1..]);
+            }
+            item => item.as_table_like_mut()?.get_mut(name)?,
+        };
+    }
+    match at {
+        Item::ArrayOfTables(tables) => {
+            let n: usize = last.parse().ok().filter(|n| *n < tables.len())?;
+            tables.remove(n);
+            Some(())
+        }
+        Item::Value(Value::Array(values)) => {
+            let n: usize = last.parse().ok().filter(|n| *n < values.len())?;
+            values.remove(n);
+            Some(())
+        }
+        item => item.as_table_like_mut()?.remove(last).map(drop),
+    }
+}
+
+fn remove_in(table: &mut Table, path: &[String]) -> Option<()> {
+    let (name, rest) = path.split_first()?;
+    if rest.is_empty() {
+        return table.remove(name).map(drop);
+    }
+    remove(table.get_mut(name)?, rest)
+}
+
+/// What may stand in the table at a path.
+fn section_of(path: &TablePath, table: Option<&dyn TableLike>) -> Option<&'static Section> {
+    let parts: Vec<&str> = path.0.iter().map(String::as_str).collect();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let protocol = |name: &str| PROTOCOLS.iter().find(|protocol| protocol.name == name);
+    Some(match parts[..] {
+        [] => &at::root::SECTION,
+        ["threads"] => &at::threads::SECTION,
+        ["log"] => &at::log::SECTION,
+        ["log", "rule", n] if is_number(n) => &at::log_rule::SECTION,
+        ["log", "rule", n, "rotate"] if is_number(n) => &at::rotate::SECTION,
+        ["tls"] => &at::tls::SECTION,
+        ["tls", "certificate", n] if is_number(n) => &at::certificate::SECTION,
+        ["access", n] if is_number(n) => &at::access::SECTION,
+        ["access", n, "limits"] if is_number(n) => &at::limits::SECTION,
+        ["map"] => &at::map::SECTION,
+        ["map", "cache"] => &at::cache::SECTION,
+        ["map", "rule", n] if is_number(n) => &at::map_rule::SECTION,
+        ["backend", _] => &at::backend::SECTION,
+        ["backend", _, "login"] => &at::login::SECTION,
+        ["backend", _, service] => protocol(service).map(|_| &at::backend_service::SECTION)?,
+        ["directory", _] => {
+            let kind = table.and_then(|table| table.get("type")).and_then(Item::as_str);
+            directory::section_of(kind.and_then(|kind| DirectoryType::read(&toml::de::DeValue::String(kind.into()))))
+        }
+        ["directory", _, "bind"] => &at::ldap_bind::SECTION,
+        ["directory", _, "fields"] => &at::ldap_fields::SECTION,
+        ["directory", _, "secret_header"] => &at::http_secret_header::SECTION,
+        ["directory", _, "client"] => &at::oauth2_client::SECTION,
+        ["dns"] => &at::dns::SECTION,
+        ["defence"] => &at::defence::SECTION,
+        ["admin"] => &at::admin::SECTION,
+        ["admin", "certificate"] => &at::certificate::SECTION,
+        [service] => build::section_of(protocol(service)?),
+        [service, ref rest @ ..] => {
+            protocol(service)?;
+            match *rest {
+                ["limits"] | ["listener" | "access", _, "limits"] => &at::limits::SECTION,
+                ["access", n] | ["listener", _, "access", n] if is_number(n) => &at::access::SECTION,
+                ["listener", _, "access", n, "limits"] if is_number(n) => &at::limits::SECTION,
+                ["client_certificate"] | ["listener", _, "client_certificate"] => &at::client_certificate::SECTION,
+                ["rates"] => &at::rates::SECTION,
+                ["backend"] => &at::link::SECTION,
+                ["listener", n] if is_number(n) => &at::listener::SECTION,
+                ["listener", _, "proxy_protocol"] => &at::proxy_protocol::SECTION,
+                ["listener", _, "certificate"] => &at::certificate::SECTION,
+                _ => return None,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# A site.\nname = \"mail\"   # ours\n\n[imap]\ngreeting = \"hello\"  # be nice\n\n\
+                        [[imap.listener]]\naddress = \"127.0.0.1:143\"   # clear\n[[imap.listener]]\naddress = \"127.0.0.1:993\"\n\
+                        limits = { connections = 5 }\n\n[map]\ndefault = \"a\"\n\n# the only one\n[backend.a]\nhost = \"10.0.0.1\"\n";
+
+    fn change(table: &str, key: &str, value: Option<&str>) -> Change {
+        let key = Some(key.to_owned()).filter(|key| !key.is_empty());
+        Change { table: TablePath::parse(table), key, value: value.map(str::to_owned) }
+    }
+
+    fn changed(changes: &[Change]) -> String {
+        apply(FILE, changes).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_change_touches_nothing_else() {
+        let text = changed(&[change("imap", "greeting", Some("\"welcome\""))]);
+        assert_eq!(text, FILE.replace("\"hello\"", "\"welcome\""));
+        let text = changed(&[change("imap/listener/0", "address", Some("\"[::1]:143\""))]);
+        assert_eq!(text, FILE.replace("127.0.0.1:143", "[::1]:143"));
+        assert_eq!(changed(&[change("imap", "nothing", None), change("threads", "max", None)]), FILE);
+        let text = changed(&[change("imap", "greeting", None)]);
+        assert_eq!(text, FILE.replace("greeting = \"hello\"  # be nice\n", ""));
+    }
+
+    #[test]
+    fn tables_come_and_go() {
+        let text = changed(&[
+            change("imap/limits", "connections", Some("20")),
+            change("imap/listener/2", "address", Some("\"127.0.0.1:144\"")),
+            change("imap/listener/1/limits", "interval", Some("\"5m\"")),
+            change("access/0", "deny", Some("\"192.0.2.0/24\"")),
+            change("backend/b.c", "host", Some("\"10.0.0.2\"")),
+            change("backend/b.c/imap", "port", Some("1143")),
+        ]);
+        for part in [
+            "[imap.limits]\nconnections = 20",
+            "limits = { connections = 5 , interval = \"5m\" }",
+            "[[access]]\ndeny = \"192.0.2.0/24\"",
+            "[backend.\"b.c\"]\nhost = \"10.0.0.2\"",
+            "[backend.\"b.c\".imap]\nport = 1143",
+        ] {
+            let is_there = text.contains(part) || text.contains(&part.replace(" ,", ","));
+            assert!(is_there, "{part}: {text}");
+        }
+        assert_eq!(text.matches("[[imap.listener]]").count(), 3, "{text}");
+        let again: DocumentMut = text.parse().expect("TOML");
+        assert_eq!(Lists(again).children(&TablePath::parse("backend")), ["a", "b.c"]);
+        let text = apply(&text, &[change("imap/listener/2", "", None), change("imap/listener/0", "", None)]);
+        let text = text.expect("a file");
+        assert!(text.matches("[[imap.listener]]").count() == 1 && text.contains(":993"), "{text}");
+        let text = apply(&text, &[change("backend/a", "", None)]).expect("a file");
+        assert!(!text.contains("[backend.a]"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_value_or_no_table_is_refused() {
+        for bad in ["5\n[evil]\nx = 1", "\"", "a b", "[1"] {
+            assert!(apply(FILE, &[change("imap", "max_errors", Some(bad))]).is_err(), "{bad}");
+        }
+        for table in ["evil", "imap/evil", "imap/listener/x", "imap/listener/9"] {
+            assert!(apply(FILE, &[change(table, "x", Some("1"))]).is_err(), "{table}");
+        }
+        assert!(apply(FILE, &[change("imap/listener/7", "", None)]).is_err());
+    }
+
+    #[test]
+    fn forms_show_what_stands_there_and_read_it_back() {
+        let lists =
+            Lists::of("[imap]\nmechanisms = [\"PLAIN\", \"LOGIN\"]\nid = false\nmax_errors = 5\nplaintext = \"tls\"\n")
+                .expect("a file");
+        let form = lists.form(&TablePath::parse("imap")).expect("a form");
+        let field = |key: &str| form.fields.iter().find(|field| field.key == key).expect("a field").clone();
+        assert_eq!(field("mechanisms").shown, "PLAIN, LOGIN");
+        assert_eq!(field("mechanisms").shape.written("PLAIN,XOAUTH2"), "[\"PLAIN\", \"XOAUTH2\"]");
+        assert_eq!((field("id").shown.as_str(), field("max_errors").shown.as_str()), ("false", "5"));
+        assert_eq!(field("plaintext").shape, Shape::Words(&["tls", "loopback", "always"]));
+        assert_eq!(field("greeting").shown, "");
+        assert_eq!(field("greeting").shape.written("say \"hi\""), "'say \"hi\"'");
+        assert!(lists.form(&TablePath::parse("imap/evil")).is_none());
+        assert!(!lists.form(&TablePath::parse("imap/limits")).expect("a form").is_written);
+    }
+}

@@ -1,0 +1,315 @@
+//! The configuration file, seen and changed while Gatepost runs.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::effects::{Census, effects};
+use super::sessions::at_backend;
+use super::{Acceptors, Doors, Server, Source};
+use crate::admin::accounts::digest;
+use crate::admin::{Changes, answers};
+use crate::config::{self, Draft, Problem, Problems};
+use crate::service::idle::Present;
+
+/// Where earlier files are kept, in the state folder.
+const HISTORY_FOLDER: &str = "history";
+/// How many.
+const HISTORY_MAX: usize = 5;
+/// Lines around a change that are shown.
+const CONTEXT_LINES: usize = 2;
+
+impl Server {
+    fn file(&self) -> Result<&Path, String> {
+        match &self.source {
+            Source::File(path) => Ok(path),
+            Source::Text(_) => Err("there is no configuration file: Gatepost was started with --to".into()),
+        }
+    }
+
+    fn read_file(&self) -> Result<String, String> {
+        let path = self.file()?;
+        std::fs::read_to_string(path).map_err(|error| format!("{}: can't be read: {error}", path.display()))
+    }
+
+    /// The file and what is in force.
+    pub(super) fn settings(&self) -> Result<answers::Settings, String> {
+        let text = self.read_file()?;
+        let path = self.file()?;
+        let loaded = config::parse(path, &text).and_then(Draft::sound);
+        let effective = loaded.map(|loaded| {
+            let all = loaded.effective.settings();
+            all.map(|(table, key, value, default)| answers::Effective {
+                table: table.to_owned(),
+                key: key.to_owned(),
+                value: value.map(str::to_owned),
+                default,
+            })
+            .collect()
+        });
+        Ok(answers::Settings {
+            path: path.display().to_string(),
+            digest: digest(&text),
+            undo: self.history().len(),
+            // A file with mistakes can be shown and mended all the same.
+            effective: effective.unwrap_or_default(),
+            text,
+        })
+    }
+
+    /// What changes would do, without making them.
+    pub(super) async fn check_settings(&self, changes: &Changes) -> Result<answers::Checked, String> {
+        let before = self.read_file()?;
+        same_file(&before, changes)?;
+        let after = config::apply(&before, &changes.changes)?;
+        let mut checked = answers::Checked {
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            effects: Vec::new(),
+            diff: diff(&before, &after),
+            digest: digest(&before),
+        };
+        let texts = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+        match config::parse(self.file()?, &after) {
+            Ok(Draft { config, warnings, problems, .. }) => {
+                (checked.problems, checked.warnings) = (texts(&problems), texts(&warnings));
+                if problems.is_empty() {
+                    let census = self.census().await;
+                    checked.effects = effects(&self.entrance.world.load().config, &config, &census);
+                }
+            }
+            Err(problems) => checked.problems = problems.iter().map(ToString::to_string).collect(),
+        }
+        Ok(checked)
+    }
+
+    /// Makes changes and takes them into use; what can't be taken into use is not kept either.
+    pub(super) async fn apply_settings(
+        &self,
+        changes: &Changes,
+        acceptors: &mut Acceptors,
+        doors: &mut Doors,
+    ) -> Result<answers::Checked, String> {
+        let mut checked = self.check_settings(changes).await?;
+        if !checked.problems.is_empty() {
+            return Err(checked.problems.join("\n"));
+        }
+        let before = self.read_file()?;
+        let after = config::apply(&before, &changes.changes)?;
+        let kept = self.keep(&before)?;
+        let warnings = self.put_in_force(&before, &after, acceptors, doors).await.inspect_err(|_| {
+            // It is in force as it was; nothing to go back to.
+            let _ = std::fs::remove_file(&kept);
+        })?;
+        checked.warnings = warnings.iter().map(ToString::to_string).collect();
+        checked.digest = digest(&after);
+        Ok(checked)
+    }
+
+    /// Takes back the latest change.
+    pub(super) async fn undo_settings(
+        &self,
+        acceptors: &mut Acceptors,
+        doors: &mut Doors,
+    ) -> Result<answers::Checked, String> {
+        let latest = self.history().pop().ok_or("there is no change that could be taken back")?;
+        let failed = |error: io::Error| format!("{}: {error}", latest.display());
+        let after = std::fs::read_to_string(&latest).map_err(failed)?;
+        let before = self.read_file()?;
+        let (config, census) = (self.entrance.world.load_full(), self.census().await);
+        let warnings = self.put_in_force(&before, &after, acceptors, doors).await?;
+        std::fs::remove_file(&latest).map_err(failed)?;
+        let now = self.entrance.world.load();
+        Ok(answers::Checked {
+            problems: Vec::new(),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+            effects: effects(&config.config, &now.config, &census),
+            diff: diff(&before, &after),
+            digest: digest(&after),
+        })
+    }
+
+    /// Writes the file and reloads; a file that can't be used is replaced by the one before.
+    async fn put_in_force(
+        &self,
+        before: &str,
+        after: &str,
+        acceptors: &mut Acceptors,
+        doors: &mut Doors,
+    ) -> Result<Vec<Problem>, String> {
+        let path = self.file()?;
+        let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
+        write(path, after).map_err(failed)?;
+        match self.reload(acceptors, doors).await {
+            Ok(warnings) => Ok(warnings),
+            Err(problems) => {
+                write(path, before).map_err(failed)?;
+                Err(Problems::to_string(&problems))
+            }
+        }
+    }
+
+    /// Who is there, by what a change may be about.
+    async fn census(&self) -> Census {
+        let count = |all: Vec<Present>| {
+            let mut census = Census::default();
+            for present in all {
+                let story = present.story();
+                census.total += 1;
+                *census.scopes.entry(story.service.to_owned()).or_default() += 1;
+                *census.scopes.entry(story.listener.to_string()).or_default() += 1;
+                if let Some(backend) = at_backend(&story) {
+                    *census.backends.entry(backend.to_owned()).or_default() += 1;
+                }
+            }
+            census
+        };
+        self.look_at_all(count).await.unwrap_or_default()
+    }
+
+    /// Keeps a file that is about to be changed, and no more of them than can be gone back to.
+    fn keep(&self, text: &str) -> Result<PathBuf, String> {
+        let folder = self.entrance.world.load().config.state.join(HISTORY_FOLDER);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let path = folder.join(format!("{:020}.toml", now.as_nanos()));
+        let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        let history = self.history();
+        for old in history.iter().rev().skip(HISTORY_MAX) {
+            let _ = std::fs::remove_file(old);
+        }
+        Ok(path)
+    }
+
+    /// Files that can be gone back to, the latest last.
+    fn history(&self) -> Vec<PathBuf> {
+        let folder = self.entrance.world.load().config.state.join(HISTORY_FOLDER);
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+        files
+    }
+}
+
+/// Somebody else may have changed the file since it was shown.
+fn same_file(text: &str, changes: &Changes) -> Result<(), String> {
+    match &changes.digest {
+        Some(known) if *known != digest(text) => {
+            Err("the file has been changed meanwhile: load the page again, and look at what is there now".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file in the place of the one that is there, whole or not at all, readable by the same people.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    // Where the name leads is what should change, not the name.
+    let path = std::fs::canonicalize(path)?;
+    let metadata = std::fs::metadata(&path)?;
+    let fresh = path.with_extension("toml.new");
+    let write_fresh = || {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(std::fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+        file.sync_all()?;
+        // Only root can give it away; whoever else wrote it before owns it.
+        let _ = std::os::unix::fs::chown(&fresh, Some(metadata.uid()), Some(metadata.gid()));
+        std::fs::rename(&fresh, &path)
+    };
+    match write_fresh() {
+        // In a folder of somebody else's, a file of our own can be written all the same.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => std::fs::write(&path, text),
+        result => result,
+    }
+}
+
+/// The lines in which two texts differ, with a few around them.
+fn diff(before: &str, after: &str) -> Vec<String> {
+    let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    // What is the same at both ends need not be compared line by line.
+    let head = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
+    let tail = before[head..].iter().rev().zip(after[head..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let mut lines: Vec<_> = before[..head].iter().map(|line| (' ', *line)).collect();
+    let (before, rest) = before[head..].split_at(before.len() - head - tail);
+    let after = &after[head..after.len() - tail];
+    let table = common(before, after);
+    let (mut i, mut j) = (0, 0);
+    while i < before.len() || j < after.len() {
+        if i < before.len() && j < after.len() && before[i] == after[j] {
+            lines.push((' ', before[i]));
+            (i, j) = (i + 1, j + 1);
+        } else if j == after.len() || (i < before.len() && table[i + 1][j] >= table[i][j + 1]) {
+            lines.push(('-', before[i]));
+            i += 1;
+        } else {
+            lines.push(('+', after[j]));
+            j += 1;
+        }
+    }
+    lines.extend(rest.iter().map(|line| (' ', *line)));
+    let is_near = |n: usize| {
+        let (first, last) = (n.saturating_sub(CONTEXT_LINES), (n + CONTEXT_LINES).min(lines.len() - 1));
+        lines[first..=last].iter().any(|(mark, _)| *mark != ' ')
+    };
+    let mut shown = Vec::new();
+    let mut skipped = false;
+    for (n, (mark, line)) in lines.iter().enumerate() {
+        if is_near(n) {
+            if skipped && !shown.is_empty() {
+                shown.push(" …".to_owned());
+            }
+            skipped = false;
+            shown.push(format!("{mark}{line}"));
+        } else {
+            skipped = true;
+        }
+    }
+    shown
+}
+
+/// How many lines two texts have in common from each pair of lines on.
+fn common(before: &[&str], after: &[&str]) -> Vec<Vec<u32>> {
+    let mut table = vec![vec![0; after.len() + 1]; before.len() + 1];
+    for i in (0..before.len()).rev() {
+        for j in (0..after.len()).rev() {
+            table[i][j] =
+                if before[i] == after[j] { table[i + 1][j + 1] + 1 } else { table[i + 1][j].max(table[i][j + 1]) };
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_shown_with_what_is_around_it() {
+        let before = "a\nb\nc\nd\ne\nf\ng\nh\n";
+        let after = "a\nb\nc\nD\ne\nf\ng\nh\ni\n";
+        assert_eq!(diff(before, after), [" b", " c", "-d", "+D", " e", " f", " g", " h", "+i"]);
+        assert!(diff(before, before).is_empty());
+        let long: String = (0..40).map(|n| format!("{n}\n")).collect();
+        let shown = diff(&long, &long.replace("\n5\n", "\nfive\n").replace("\n30\n", "\n"));
+        assert_eq!(shown.iter().filter(|line| *line == " …").count(), 1, "{shown:?}");
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_a_link_stays_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("real.toml"), folder.path().join("link.toml"));
+        std::fs::write(&file, "a").expect("a file");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).expect("a mode");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        write(&link, "b").expect("written");
+        assert_eq!(std::fs::read_to_string(&file).expect("a file"), "b");
+        assert_eq!(std::fs::metadata(&file).expect("a file").mode() & 0o777, 0o640);
+        assert!(std::fs::symlink_metadata(&link).expect("a link").is_symlink());
+    }
+}
