@@ -109,7 +109,6 @@ impl Ledger {
     }
 
     /// Connections held in a scope now.
-    #[cfg(test)]
     pub(crate) fn held(&self, scope: &str) -> u32 {
         self.lock().get(scope).map_or(0, |account| account.total.held)
     }

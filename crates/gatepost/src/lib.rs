@@ -21,6 +21,7 @@ mod metrics;
 mod net;
 mod overrides;
 mod rendezvous;
+mod reports;
 mod secret_file;
 mod service;
 mod sliding;

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 15] = [
     &["map"],
     &["backend", "auth"],
     &["defence"],
-    &["ledger", "directory", "secret_file", "cache", "overrides", "rendezvous", "sliding"],
+    &["ledger", "directory", "secret_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
     &["net"],
     &["log", "metrics"],
     &["config"],

@@ -247,3 +247,29 @@ pub(crate) struct Sample {
     pub(crate) bytes_up: f64,
     pub(crate) bytes_down: f64,
 }
+
+/// What a service did in an hour or a day.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Report {
+    /// When it began (RFC 3339, UTC).
+    pub(crate) from: String,
+    pub(crate) service: String,
+    pub(crate) connections: u64,
+    pub(crate) logins: u64,
+    /// Log-ins that failed.
+    pub(crate) failures: u64,
+    /// Most sessions at once.
+    pub(crate) peak_sessions: u64,
+    /// From clients to back ends.
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+    /// Connections that were turned away, the most frequent reason first.
+    pub(crate) rejected: Vec<Rejected>,
+}
+
+/// Connections that were turned away.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Rejected {
+    pub(crate) reason: String,
+    pub(crate) count: u64,
+}

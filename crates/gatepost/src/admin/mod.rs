@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Status,
     /// The last minutes in numbers, for charts.
     Live,
+    /// What happened in the last days, by the hour or by the day.
+    Report { days: u64, by_day: bool },
     /// Every step that a user's log-in would take.
     Explain { user: String },
     /// Its numbers, as Prometheus reads them, or as `OpenMetrics`.
@@ -117,6 +119,7 @@ impl Command {
         match self {
             Self::Status => "status",
             Self::Live => "live",
+            Self::Report { .. } => "report",
             Self::Explain { .. } => "explain",
             Self::Metrics { .. } => "metrics",
             Self::Sessions(_) => "sessions",
@@ -146,6 +149,7 @@ impl Command {
             self,
             Self::Status
                 | Self::Live
+                | Self::Report { .. }
                 | Self::Explain { .. }
                 | Self::Metrics { .. }
                 | Self::Sessions(_)
@@ -162,6 +166,7 @@ impl Command {
         match self {
             Self::Status
             | Self::Live
+            | Self::Report { .. }
             | Self::Explain { .. }
             | Self::Metrics { .. }
             | Self::Sessions(_)
@@ -210,6 +215,27 @@ impl Whose {
 pub(crate) fn answer(command: &Command, list: impl Serialize) -> Answer {
     let list = serde_json::to_value(list).map_err(|error| format!("the answer can't be written: {error}"))?;
     Ok(json!({ command.name(): list }))
+}
+
+/// The columns of a report as CSV (RFC 4180).
+const CSV_COLUMNS: [&str; 8] =
+    ["from", "service", "connections", "logins", "failures", "peak_sessions", "bytes_up", "bytes_down"];
+
+/// The rows of a report as CSV, with what was turned away in a column of its own.
+pub(crate) fn csv(rows: &Value) -> String {
+    let mut text = format!("{},rejected\r\n", CSV_COLUMNS.join(","));
+    for row in rows.as_array().into_iter().flatten() {
+        let cell = |key: &str| match &row[key] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let rejected = row["rejected"].as_array().into_iter().flatten();
+        let rejected: Vec<_> =
+            rejected.map(|one| format!("{} {}", one["reason"].as_str().unwrap_or_default(), one["count"])).collect();
+        // Nothing in it but our own words and numbers: no cell needs quotes.
+        text.extend([&CSV_COLUMNS.map(cell).join(","), ",", &rejected.join("; "), "\r\n"]);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -125,6 +125,20 @@ pub(super) enum RunningCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// What services did: log-ins, failures, peaks, traffic, for ninety days
+    Report {
+        /// By the hour instead of by the day
+        #[arg(long)]
+        hourly: bool,
+        /// How many days back
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=90))]
+        days: u64,
+        /// Answer in CSV
+        #[arg(long, conflicts_with = "json")]
+        csv: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Have the running server forget what it remembers
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -212,7 +226,7 @@ pub(super) struct Server<'a> {
 
 /// Asks the running server, and prints what it answers.
 pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Failure> {
-    let mut wait = None;
+    let (mut wait, mut as_csv) = (None, false);
     let (command, output) = match command {
         RunningCommand::Status { output } => (Command::Status, output),
         RunningCommand::Metrics { output } => (Command::Metrics { is_open: false }, output),
@@ -239,6 +253,10 @@ pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Fa
         }
         RunningCommand::Certificates { output } => (Command::Certificates, output),
         RunningCommand::LogLevel { level, output } => (Command::LogLevel { level }, output),
+        RunningCommand::Report { hourly, days, csv, output } => {
+            as_csv = csv;
+            (Command::Report { days, by_day: !hourly }, output)
+        }
         RunningCommand::Cache(CacheCommand::Flush { user, output }) => (Command::FlushCaches { user }, output),
         RunningCommand::Reload { output } => (Command::Reload, output),
         RunningCommand::Stop { output } => (Command::Stop, output),
@@ -249,6 +267,10 @@ pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Fa
     }
     if output.json {
         say_line!("{answer}");
+        return Ok(());
+    }
+    if as_csv {
+        super::say(crate::admin::csv(&answer["report"]));
         return Ok(());
     }
     let empty = Vec::new();
@@ -324,6 +346,25 @@ fn print(command: &Command, list: &[Value]) {
                 let value = if key == "up_seconds" { time(number(value)) } else { text(value) };
                 say_line!("{:<12} {value}", key.trim_end_matches("_seconds"));
             }
+        }
+        Command::Report { .. } => {
+            let columns =
+                ["FROM", "SERVICE", "CONNECTIONS", "LOG-INS", "FAILED", "PEAK", "UP", "DOWN", "TURNED AWAY, MOSTLY"];
+            let mut table = Table::new(&columns);
+            for row in list {
+                let [from, service, connections, logins, failures, peak] =
+                    ["from", "service", "connections", "logins", "failures", "peak_sessions"]
+                        .map(|key| text(&row[key]));
+                let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(number(&row[key])));
+                let rejected = &row["rejected"][0];
+                let why = if rejected.is_null() {
+                    String::new()
+                } else {
+                    format!("{} {}", rejected["count"], text(&rejected["reason"]))
+                };
+                table.row([from, service, connections, logins, failures, peak, up, down, why]);
+            }
+            table.print("nothing has happened in that time");
         }
         Command::Metrics { .. } => super::say(first.as_str().unwrap_or_default()),
         Command::Sessions(_) => print_sessions(list, "there are no such sessions"),

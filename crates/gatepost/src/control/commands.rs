@@ -24,6 +24,7 @@ impl Server {
     pub(super) async fn obey(self: &Arc<Self>, command: Command) -> Answer {
         match &command {
             Command::Status => answer(&command, [self.status()]),
+            Command::Report { days, by_day } => answer(&command, self.reported(*days, *by_day).await?),
             Command::Live => answer(&command, [self.live()]),
             Command::Explain { user } => {
                 let world = self.entrance.world.load_full();

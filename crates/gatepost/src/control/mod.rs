@@ -4,6 +4,7 @@ mod commands;
 mod effects;
 mod live;
 mod metrics;
+mod reporting;
 mod sessions;
 mod settings;
 
@@ -21,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use live::Live;
+use reporting::Reporting;
 
 use crate::acceptor::{Acceptor, Entrance};
 use crate::admin::accounts::Accounts;
@@ -94,6 +96,7 @@ struct Server {
     /// Back ends whose sessions are being ended, and who does that.
     emptying: Mutex<HashMap<String, AbortHandle>>,
     live: Live,
+    reporting: Reporting,
     /// Few look at all sessions at a time.
     looks: Semaphore,
 }
@@ -190,6 +193,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         lasting,
         emptying,
         live: Live::default(),
+        reporting: Reporting::default(),
         looks: Semaphore::new(LOOKS_MAX),
     });
     let mut doors = Doors { socket: server.open_socket(&config)?, http: server.open_http().await? };
@@ -209,6 +213,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         acceptor.end().await;
     }
     server.drain(&mut signals).await;
+    server.report().await;
     http.finish().await;
     log.record(Level::Info, "server", "Gatepost has stopped").write();
     log.flush();
@@ -366,6 +371,7 @@ impl Server {
                 _ = seconds.tick() => {
                     self.entrance.workers.look();
                     self.sample();
+                    self.report_now_and_then();
                     self.shared.log.unfollow_expired();
                 }
                 _ = days.tick() => self.warn_of_expiry(),

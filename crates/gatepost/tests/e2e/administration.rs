@@ -285,6 +285,27 @@ fn the_log_level_changes_until_the_next_reload() {
 }
 
 #[test]
+fn what_happened_is_reported_and_outlives_a_restart() {
+    let site = Site::new(FILE);
+    drop(site.bed.logged_in(KIM));
+    assert!(site.bed.secure().verdict("LOGIN kim wrong").contains("AUTHENTICATIONFAILED"));
+    list(&site.bed, &["bans", "add", "127.0.0.3"]);
+    drop(crate::talk::Talk::clear_from([127, 0, 0, 3].into(), site.bed.imap).rest());
+    // A second has passed, in which somebody looked how many there were.
+    let _kim = site.bed.logged_in(KIM);
+    let row = |bed: &Bed, arguments: &[&str]| list(bed, arguments).pop().expect("a row");
+    gatepost_lab::wait_for(|| row(&site.bed, &["report"])["peak_sessions"].as_u64() >= Some(1)).expect("a peak");
+    let report = row(&site.bed, &["report", "--hourly", "--days", "1"]);
+    assert_eq!((&report["service"], &report["logins"], &report["failures"]), (&"imap".into(), &2.into(), &1.into()));
+    assert_eq!((&report["rejected"][0]["reason"], &report["rejected"][0]["count"]), (&"ban".into(), &1.into()));
+    let site = site.restart();
+    assert_eq!(row(&site.bed, &["report"])["logins"], 2);
+    let csv = said(&site.bed, &["report", "--csv"]);
+    assert!(csv.starts_with("from,service,connections,") && csv.lines().count() == 2 && csv.contains("ban 1"), "{csv}");
+    assert!(said(&site.bed, &["report"]).contains("TURNED AWAY"));
+}
+
+#[test]
 fn certificates_are_listed_with_their_end() {
     let site = Site::new(FILE);
     let certificates = list(&site.bed, &["certificates"]);

@@ -73,7 +73,7 @@ impl Site {
 }
 
 /// Every page that a person can come to.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "/",
     "/sessions",
     "/log",
@@ -82,6 +82,7 @@ const PAGES: [&str; 16] = [
     "/map?user=kim",
     "/system",
     "/administrators",
+    "/reports",
     "/services/imap/listeners",
     "/services/imap/access",
     "/services/imap/flow",

@@ -129,6 +129,8 @@ fn is_such(value: &Value, kind: Kind) -> bool {
         Kind::Text => value.as_str().is_some_and(|text| !text.is_empty() && !text.contains(char::is_control)),
         Kind::Seconds => whole(value).is_some_and(|seconds| seconds <= super::openapi::SECONDS_MAX),
         Kind::Changes => serde_json::from_value::<Vec<crate::config::Change>>(value.clone()).is_ok(),
+        Kind::Period => value == "hour" || value == "day",
+        Kind::Days => value.as_str().and_then(|days| days.parse().ok()).is_some_and(|days| (1..=90).contains(&days)),
         Kind::Level => serde_json::from_value::<crate::config::Level>(value.clone()).is_ok(),
     }
 }
@@ -138,6 +140,8 @@ fn expected(kind: Kind) -> &'static str {
         Kind::Text => "a text that is not empty and without control characters",
         Kind::Seconds => "a whole number of seconds",
         Kind::Changes => "a list of changes, each with `table`, `key` and `value`",
+        Kind::Period => "hour or day",
+        Kind::Days => "a whole number from 1 to 90",
         Kind::Level => "critical, error, warning, info or protocol",
     }
 }

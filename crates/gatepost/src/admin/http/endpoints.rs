@@ -48,6 +48,10 @@ pub(super) enum Kind {
     /// A whole number from 0.
     Seconds,
     Level,
+    /// hour or day.
+    Period,
+    /// From 1 to 90, as a text.
+    Days,
     /// A list of [`Change`](crate::config::Change).
     Changes,
 }
@@ -110,6 +114,8 @@ const DIGEST: Input =
 const BACKEND: Input = text("backend", At::Path, "The back end.");
 /// How long a drain takes where nothing else is said.
 const DRAIN_SECONDS: u64 = 300;
+/// How far a report goes back where nothing else is said.
+const REPORT_DAYS: u64 = 30;
 /// How long a trace lasts where nothing else is said.
 const TRACE_SECONDS: u64 = 600;
 
@@ -134,6 +140,23 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         command: |_| Ok(Command::Live),
         list: "live",
         item: SchemaGenerator::subschema_for::<answers::Live>,
+    },
+    Endpoint {
+        method: "GET",
+        path: "/reports",
+        summary: "What services did in the last days, by the hour or by the day.",
+        role: Role::Viewer,
+        inputs: &[
+            input("by", At::Query, Kind::Period, false, "hour or day. Default: day."),
+            input("days", At::Query, Kind::Days, false, "How many days back; at most 90. Default: 30."),
+        ],
+        command: |inputs| {
+            let by_day = inputs.some_text("by").is_none_or(|by| by == "day");
+            let days = inputs.some_text("days").and_then(|days| days.parse().ok()).unwrap_or(REPORT_DAYS);
+            Ok(Command::Report { days, by_day })
+        },
+        list: "report",
+        item: SchemaGenerator::subschema_for::<answers::Report>,
     },
     Endpoint {
         method: "GET",
@@ -398,6 +421,8 @@ mod tests {
                 Kind::Text => json!("x"),
                 Kind::Seconds => json!(5),
                 Kind::Level => json!("info"),
+                Kind::Period => json!("hour"),
+                Kind::Days => json!("5"),
                 Kind::Changes => json!([{ "table": ["imap"], "key": "id", "value": "true" }]),
             };
             let said = endpoint.inputs.iter().map(|input| (input.name.to_owned(), value(input))).collect();

@@ -119,6 +119,8 @@ fn schema(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
         Kind::Changes => {
             json!({ "type": "array", "items": generator.subschema_for::<crate::config::Change>().to_value() })
         }
+        Kind::Period => json!({ "enum": ["hour", "day"] }),
+        Kind::Days => json!({ "type": "integer", "minimum": 1, "maximum": 90 }),
         Kind::Level => json!({ "enum": ["critical", "error", "warning", "info", "protocol"] }),
     }
 }

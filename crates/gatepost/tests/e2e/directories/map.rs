@@ -110,7 +110,7 @@ fn log_ins_of_a_user_who_is_being_moved_wait() {
     while bed.secure().try_log_in(KIM).starts_with("OK ") {
         assert!(started.elapsed() < Duration::from_secs(4));
     }
-    gatepost.wait_for_log("holds the user's log-ins").expect("the reason");
+    gatepost.wait_for_log("the user's log-ins are held").expect("the reason");
     let explained = gatepost.command(&["explain", "kim"]).expect("an answer");
     assert!(!explained.status.success() && String::from_utf8_lossy(&explained.stdout).contains("held"));
 }

@@ -34,7 +34,7 @@ fn number(value: &Value) -> f64 {
 }
 
 /// A rate, for people.
-fn rate(value: f64) -> String {
+pub(super) fn rate(value: f64) -> String {
     if value >= 100.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
@@ -81,6 +81,34 @@ pub(super) fn charts(live: &Value) -> Vec<Chart> {
         chart("logins-chart", "Log-ins, and failed ones", series("logins"), Some(series("failures")), rate),
         chart("down-chart", "Bytes down, and up", series("bytes_down"), Some(series("bytes_up")), bytes),
     ]
+}
+
+/// Bars of values, and in front of them those of others, one for each moment.
+pub(super) fn bars(id: &'static str, name: &'static str, values: &[(f64, f64)], show: fn(f64) -> String) -> Chart {
+    let top = values.iter().fold(1.0_f64, |top, (value, _)| top.max(*value));
+    let count = f64::from(u32::try_from(values.len()).unwrap_or(u32::MAX).max(1));
+    let width = WIDTH / count;
+    let draw = |of: fn(&(f64, f64)) -> f64| {
+        let mut path = String::new();
+        let mut x = 0.0;
+        for value in values {
+            let height = of(value) / top * (HEIGHT - 4.0);
+            // Writing to a text can't fail.
+            let _ = write!(path, "M{x:.1} {HEIGHT}v-{height:.1}h{:.1}v{height:.1}z", (width * 0.86).max(0.5));
+            x += width;
+        }
+        path
+    };
+    let (line, second) = (draw(|value| value.0), draw(|value| value.1));
+    Chart {
+        id,
+        name,
+        top: show(top),
+        line,
+        area: String::new(),
+        second,
+        has_second: values.iter().any(|value| value.1 > 0.0),
+    }
 }
 
 /// Where so many samples begin, when the last is at the right edge.

@@ -51,6 +51,8 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/log/follow", get(follow))
         .route("/administrators", get(pages::administrators).post(pages::change_administrators))
         .route("/system", get(pages::system).post(pages::change_system))
+        .route("/reports", get(pages::reports))
+        .route("/reports.csv", get(pages::reports_csv))
         .route("/events", get(events))
         .route("/login", get(log_in_page).post(log_in))
         .route("/logout", post(log_out))
@@ -129,6 +131,7 @@ impl Frame {
                     link("/sessions", "Sessions"),
                     link("/log", "Log"),
                     link("/bans", "Bans"),
+                    link("/reports", "Reports"),
                 ],
             },
             Group { title: "Services", links: services },
