@@ -5,7 +5,7 @@ use gatepost_lab::{Result, SCHEMATHESIS, ensure_browser_tools, ensure_packages, 
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 35] = [
+const PACKAGES: [&str; 37] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
@@ -41,6 +41,8 @@ const PACKAGES: [&str; 35] = [
     "prometheus",
     "chromium",
     "chromium-driver",
+    "rsyslog",
+    "rsyslog-openssl",
 ];
 
 #[derive(Debug, clap::Args)]

@@ -20,8 +20,8 @@ const LAYERS: [&[&str]; 15] = [
     &["backend", "auth"],
     &["defence"],
     &["ledger", "directory", "secret_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
-    &["net"],
-    &["log", "metrics"],
+    &["log"],
+    &["net", "metrics"],
     &["config"],
 ];
 

@@ -11,7 +11,8 @@ use super::service::{check_addresses, read_access, read_service};
 use super::settings::{self as at, Section};
 use super::values::LogTo;
 use super::{
-    Admin, CertificateFiles, Config, Defence, Dns, Draft, Log, LogRule, LogTarget, Rotate, Threads, Tls, directory, map,
+    Admin, CertificateFiles, Config, Defence, Dns, Draft, Log, LogRule, LogTarget, Rotate, Threads, Tls, Trust,
+    directory, map,
 };
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Draft, Problems> {
@@ -211,8 +212,18 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
                 rule.problem("needs `path`, where the records go");
                 return None;
             }
+            (LogTo::Syslog | LogTo::Journald, Some(_)) => {
+                rule.problem_with(&at::log_rule::PATH, "goes with to = \"file\"");
+                return None;
+            }
+            (LogTo::Syslog, None) => LogTarget::Syslog {
+                server: rule.get(&at::log_rule::SERVER)?,
+                facility: rule.get(&at::log_rule::FACILITY)?.0,
+                trust: Trust { verify: true, ca: rule.file(&at::log_rule::CA), pins: Vec::new() },
+            },
+            (LogTo::Journald, None) => LogTarget::Journald,
             (LogTo::Later, _) => {
-                rule.problem_with(&at::log_rule::TO, "syslog, journald and remote are not in this version of Gatepost");
+                rule.problem_with(&at::log_rule::TO, "remote is not in this version of Gatepost");
                 return None;
             }
         };
@@ -223,7 +234,7 @@ fn read_log(table: &Table<'_>) -> Option<Log> {
         .iter()
         .filter_map(|rule| match &rule.target {
             LogTarget::File { path, .. } => Some(&**path),
-            LogTarget::Stderr => None,
+            LogTarget::Stderr | LogTarget::Syslog { .. } | LogTarget::Journald => None,
         })
         .collect();
     paths.sort();

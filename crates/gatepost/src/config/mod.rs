@@ -159,7 +159,39 @@ pub(crate) struct LogRule {
 #[derive(Debug, Clone)]
 pub(crate) enum LogTarget {
     Stderr,
-    File { path: NamedFile, rotate: Rotate },
+    File {
+        path: NamedFile,
+        rotate: Rotate,
+    },
+    /// The facility is a number of RFC 5424's; the trust is for TLS.
+    Syslog {
+        server: SyslogServer,
+        facility: u8,
+        trust: Trust,
+    },
+    Journald,
+}
+
+/// Where a syslog server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SyslogServer {
+    /// A socket of this machine.
+    Local(PathBuf),
+    Udp(String, u16),
+    Tcp(String, u16),
+    Tls(String, u16),
+}
+
+impl std::fmt::Display for SyslogServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scheme, host, port) = match self {
+            Self::Local(path) => return write!(f, "unix:{}", path.display()),
+            Self::Udp(host, port) => ("udp", host, port),
+            Self::Tcp(host, port) => ("tcp", host, port),
+            Self::Tls(host, port) => ("tls", host, port),
+        };
+        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,11 +12,12 @@ use super::networks::{HostPattern, Network};
 use super::reader::{Key, Shape, Value};
 use super::template::Template;
 use super::values::{
-    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, HeloCheck, HttpUrl, LdapTls, LogTo, LoginBy, MailProtocol,
-    Pairs, Pattern, Pin, Port, Several, Size, SqlTls, Weights,
+    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, Facility, HeloCheck, HttpUrl, LdapTls, LogTo, LoginBy,
+    MailProtocol, Pairs, Pattern, Pin, Port, Several, Size, SqlTls, Weights,
 };
 use super::{
-    CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, TlsMode, TlsVersion,
+    CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, SyslogServer, TlsMode,
+    TlsVersion,
 };
 
 /// A table of the file.
@@ -147,8 +148,11 @@ section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule
     tables &["rotate"], later &[], includes None;
     SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, smtp, lmtp, directory, admin, server, or * for all.";
     LEVEL: Level = "level", "The lightest records that go there. Default: log.level.";
-    TO: LogTo = "to" or "\"stderr\"", "Where: stderr or file.";
+    TO: LogTo = "to" or "\"stderr\"", "Where: stderr, file, syslog or journald.";
     PATH: PathBuf = "path", "The file, where `to` is file.";
+    SERVER: SyslogServer = "server" or "\"unix:/dev/log\"", "The syslog server, where `to` is syslog (RFC 5424; over TCP and TLS each message with its length).";
+    FACILITY: Facility = "facility" or "\"mail\"", "What syslog takes the records for.";
+    CA: PathBuf = "ca", "Authorities for a syslog server's certificate, PEM. Default: the system's.";
     FORMAT: LogFormat = "format" or "\"text\"", "One line of text, or one JSON object, for each record.";
 }
 

@@ -44,6 +44,11 @@ pub(super) fn text(record: &Record) -> String {
     line
 }
 
+/// A field in the journal's form; names there are capitals.
+pub(super) fn journal_field(key: &str, value: &str) -> String {
+    format!("GATEPOST_{}={value}\n", key.to_ascii_uppercase())
+}
+
 pub(super) fn json(record: &Record) -> String {
     let mut object = Map::new();
     object.insert("time".into(), humantime::format_rfc3339_millis(record.time).to_string().into());

@@ -4,6 +4,7 @@
 //! is bounded; what doesn't fit is counted and said, never waited for.
 
 mod format;
+mod outlet;
 mod sink;
 
 use std::collections::{HashMap, VecDeque};

@@ -1,12 +1,16 @@
-//! The places where records end up: standard error and files with rotation.
+//! The places where records end up: standard error, files with rotation, and what is outside.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::outlet::{Outlet, Way};
 use super::{Record, format};
-use crate::config::{self, Level, LogFormat, LogRule, LogTarget, Period, Problems, Rotate};
+use crate::config::{
+    self, Level, LogFormat, LogRule, LogTarget, Period, Problem, Problems, Rotate, SyslogServer, TlsVersion, Trust,
+};
+use crate::net::tls;
 
 /// A place and what goes there.
 pub(super) struct Sink {
@@ -21,6 +25,7 @@ enum Target {
     /// Standard error, for what no other place took; comes last.
     Leftovers,
     File(RotatingFile),
+    Outside(Outlet),
 }
 
 /// Opens all places; every failure is a problem of its own.
@@ -33,6 +38,20 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
     for rule in rules {
         let target = match &rule.target {
             LogTarget::Stderr => Target::Stderr,
+            LogTarget::Journald => match Outlet::open(Way::Journald) {
+                Ok(outlet) => Target::Outside(outlet),
+                Err(error) => {
+                    problems.push(Problem::of("log.rule", error.to_string()));
+                    continue;
+                }
+            },
+            LogTarget::Syslog { server, facility, trust } => match open_syslog(server, *facility, trust) {
+                Ok(outlet) => Target::Outside(outlet),
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            },
             LogTarget::File { path, rotate } => match RotatingFile::open(path, *rotate) {
                 Ok(file) => Target::File(file),
                 Err(error) => {
@@ -47,6 +66,13 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
         sinks.push(Sink { service: None, level: Level::Warning, format: LogFormat::Text, target: Target::Leftovers });
     }
     Problems::check(problems, sinks)
+}
+
+fn open_syslog(server: &SyslogServer, facility: u8, trust: &Trust) -> Result<Outlet, Problem> {
+    let needs_tls = matches!(server, SyslogServer::Tls(..));
+    let tls = needs_tls.then(|| tls::client_config(trust, TlsVersion::Tls12)).transpose()?;
+    let way = Way::Syslog { server: server.clone(), facility, tls };
+    Outlet::open(way).map_err(|error| Problem::of("log.rule", error.to_string()))
 }
 
 /// Gives a record to every place that wants it. What says that something is wrong and is wanted by
@@ -105,6 +131,7 @@ impl Sink {
                 let _ = std::io::stderr().lock().write_all(line.as_bytes());
             }
             Target::File(file) => file.write(line.as_bytes(), SystemTime::now()),
+            Target::Outside(outlet) => outlet.write(record, &line),
         }
         true
     }

@@ -20,6 +20,7 @@ mod every_protocol;
 mod faults;
 mod health;
 mod http_api;
+mod logging;
 mod mail;
 mod mechanisms;
 mod names;

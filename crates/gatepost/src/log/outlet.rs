@@ -1,0 +1,282 @@
+//! Places for records outside: syslog servers (RFC 5424, over UDP, TCP, TLS or a local socket) and the journal of systemd.
+//!
+//! Each has a thread and a bounded queue of its own, so that a server that is slow or gone holds up nothing else. What
+//! it doesn't take is lost, and that is said on standard error.
+
+use std::io::{self, Write};
+use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::{Field, Record, format};
+use crate::config::{Level, SyslogServer};
+use crate::net::tls;
+
+/// Records that may wait for one place.
+const QUEUE_RECORDS_MAX: usize = 4096;
+/// How long connecting, or one record, may take.
+const SEND_TIME: Duration = Duration::from_secs(5);
+/// A place that failed is left alone for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is said that records are lost.
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
+/// Longest message of one datagram: what any receiver must take is less, what all take is more.
+const DATAGRAM_BYTES_MAX: usize = 8 * 1024;
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+
+/// A place, as it is reached.
+pub(super) enum Way {
+    /// With the facility's number.
+    Syslog {
+        server: SyslogServer,
+        facility: u8,
+        tls: Option<Arc<ClientConfig>>,
+    },
+    Journald,
+}
+
+/// Takes records for a place.
+pub(super) struct Outlet {
+    queue: SyncSender<Vec<u8>>,
+    lost: Arc<AtomicU64>,
+    is_journal: bool,
+    facility: u8,
+    node: String,
+}
+
+impl Outlet {
+    /// Starts the place's thread. It connects when there is something to say.
+    pub(super) fn open(way: Way) -> io::Result<Self> {
+        let (queue, records) = sync_channel(QUEUE_RECORDS_MAX);
+        let lost = Arc::new(AtomicU64::new(0));
+        let (is_journal, facility) = match &way {
+            Way::Syslog { facility, .. } => (false, *facility),
+            Way::Journald => (true, 0),
+        };
+        let counted = Arc::clone(&lost);
+        std::thread::Builder::new().name("log-outlet".into()).spawn(move || send_all(&way, &records, &counted))?;
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Ok(Self { queue, lost, is_journal, facility, node })
+    }
+
+    /// Hands a record over; `line` is the record as its format has it.
+    pub(super) fn write(&self, record: &Record, line: &str) {
+        // When it was, and by which program, is said in the place's own way.
+        let line = line.split_once(" gatepost ").filter(|_| !line.starts_with('{')).map_or(line, |(_, rest)| rest);
+        let bytes = if self.is_journal { journal(record, line) } else { self.syslog(record, line) };
+        if self.queue.try_send(bytes).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A message of RFC 5424.
+    fn syslog(&self, record: &Record, line: &str) -> Vec<u8> {
+        let priority = u32::from(self.facility) * 8 + severity(record.level);
+        let time = humantime::format_rfc3339_millis(record.time);
+        let (node, process, service) = (&self.node, std::process::id(), record.service);
+        format!("<{priority}>1 {time} {node} gatepost {process} {service} - {}", line.trim_end()).into_bytes()
+    }
+}
+
+/// A record in the journal's own words: each field can be asked for.
+fn journal(record: &Record, line: &str) -> Vec<u8> {
+    let mut text = format!(
+        "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER=gatepost\nGATEPOST_SERVICE={}\n",
+        one_line(line.trim_end()),
+        severity(record.level),
+        record.service
+    );
+    for (key, field) in &record.fields {
+        let value = match field {
+            Field::Text(text) | Field::Name(text) => one_line(text),
+            Field::Number(number) => number.to_string(),
+            Field::Address(address) => address.to_string(),
+        };
+        text.push_str(&format::journal_field(key, &value));
+    }
+    text.into_bytes()
+}
+
+/// A field's value ends with its line.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Syslog's numbers.
+const fn severity(level: Level) -> u32 {
+    match level {
+        Level::Critical => 2,
+        Level::Error => 3,
+        Level::Warning => 4,
+        Level::Info => 6,
+        Level::Protocol => 7,
+    }
+}
+
+/// A connection to a place.
+enum Line {
+    Udp(UdpSocket),
+    Unix(UnixDatagram, PathBuf),
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Line {
+    fn open(way: &Way) -> io::Result<Self> {
+        let Way::Syslog { server, tls, .. } = way else { return Self::unix(Path::new(JOURNAL_SOCKET)) };
+        match server {
+            SyslogServer::Local(path) => Self::unix(path),
+            SyslogServer::Udp(host, port) => {
+                let target = address(host, *port)?;
+                let own = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(own)?;
+                socket.connect(target)?;
+                Ok(Self::Udp(socket))
+            }
+            SyslogServer::Tcp(host, port) => Ok(Self::Tcp(connect(host, *port)?)),
+            SyslogServer::Tls(host, port) => {
+                let name = tls::server_name(host).ok_or_else(|| io::Error::other("no name for TLS"))?;
+                let config = tls.clone().ok_or_else(|| io::Error::other("TLS is not set up"))?;
+                let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+                Ok(Self::Tls(Box::new(StreamOwned::new(connection, connect(host, *port)?))))
+            }
+        }
+    }
+
+    fn unix(path: &Path) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(SEND_TIME))?;
+        Ok(Self::Unix(socket, path.to_owned()))
+    }
+
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        let short = &message[..message.len().min(DATAGRAM_BYTES_MAX)];
+        match self {
+            Self::Udp(socket) => socket.send(short).map(drop),
+            Self::Unix(socket, path) => socket.send_to(message, path).map(drop),
+            Self::Tcp(stream) => send_counted(stream, message),
+            Self::Tls(stream) => send_counted(stream, message),
+        }
+    }
+}
+
+/// A message behind its length (RFC 6587, section 3.4.1; RFC 5425), in one piece.
+fn send_counted(stream: &mut impl Write, message: &[u8]) -> io::Result<()> {
+    let mut framed = format!("{} ", message.len()).into_bytes();
+    framed.extend_from_slice(message);
+    stream.write_all(&framed)?;
+    stream.flush()
+}
+
+fn address(host: &str, port: u16) -> io::Result<std::net::SocketAddr> {
+    (host, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the name has no address"))
+}
+
+fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address(host, port)?, SEND_TIME)?;
+    stream.set_write_timeout(Some(SEND_TIME))?;
+    stream.set_read_timeout(Some(SEND_TIME))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Syslog { server, .. } => write!(f, "{server}"),
+            Self::Journald => f.write_str("the journal"),
+        }
+    }
+}
+
+/// The thread's whole life: until nobody hands anything over any more.
+fn send_all(way: &Way, records: &Receiver<Vec<u8>>, lost: &AtomicU64) {
+    let mut line: Option<Line> = None;
+    let mut failed: Option<Instant> = None;
+    let mut complained: Option<Instant> = None;
+    let mut error = None;
+    for message in records {
+        let rests = failed.is_some_and(|at| at.elapsed() < PAUSE);
+        let sent = if rests { Err(()) } else { send(way, &mut line, &message).map_err(|new| error = Some(new)) };
+        match sent {
+            Ok(()) => failed = None,
+            Err(()) => {
+                if !rests {
+                    failed = Some(Instant::now());
+                }
+                line = None;
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let is_time = complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL);
+        if is_time && lost.load(Ordering::Relaxed) > 0 {
+            complained = Some(Instant::now());
+            let count = lost.swap(0, Ordering::Relaxed);
+            let why = error.as_ref().map_or_else(|| "it is too slow".to_owned(), ToString::to_string);
+            eprintln!("gatepost: log: {way} takes no records: {why}; {count} are lost");
+        }
+    }
+}
+
+/// Sends over the line that is there, or over a new one: the other side may have hung up long ago.
+fn send(way: &Way, line: &mut Option<Line>, message: &[u8]) -> io::Result<()> {
+    if let Some(known) = line
+        && known.send(message).is_ok()
+    {
+        return Ok(());
+    }
+    let mut fresh = Line::open(way)?;
+    fresh.send(message)?;
+    *line = Some(fresh);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    fn record() -> Record {
+        let mut record = Record::new(Level::Warning, "imap", "it\nhappened");
+        record.fields.push(("user", Field::Name("kim\nPRIORITY=0".into())));
+        record
+    }
+
+    #[test]
+    fn a_stream_counts_its_messages_and_is_found_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let server = SyslogServer::Tcp("127.0.0.1".into(), port);
+        let outlet = Outlet::open(Way::Syslog { server, facility: 2, tls: None }).expect("an outlet");
+        for _ in 0..2 {
+            outlet.write(&record(), "imap: Warning: it happened\n");
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut bytes = [0; 512];
+            let count = stream.read(&mut bytes).expect("a message");
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            let (length, message) = text.split_once(' ').expect("a length");
+            assert_eq!(length.parse(), Ok(message.len()));
+            assert!(
+                message.starts_with("<20>1 ") && message.ends_with(" imap - imap: Warning: it happened"),
+                "{message}"
+            );
+            drop(stream);
+            // The first record after a hang-up may still be taken by the kernel.
+            outlet.write(&record(), "lost, perhaps");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[test]
+    fn nobody_adds_a_field_to_the_journal() {
+        let text = String::from_utf8(journal(&record(), "it happened\n")).expect("a text");
+        assert_eq!(text.lines().filter(|line| line.starts_with("PRIORITY=")).count(), 1, "{text}");
+        assert!(text.contains("GATEPOST_USER=kim?PRIORITY=0\n") && text.starts_with("MESSAGE=it happened\n"), "{text}");
+    }
+}
