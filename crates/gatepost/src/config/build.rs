@@ -1,19 +1,15 @@
 //! From the file as written to the settings as meant.
 
-use std::num::NonZeroU32;
 use std::path::Path;
 
 use gatepost_wire::{Course, PROTOCOLS, Protocol};
 
 use super::backend::{read_backend, read_link};
+use super::log::read_log;
 use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::service::{check_addresses, read_access, read_service};
 use super::settings::{self as at, Section};
-use super::values::LogTo;
-use super::{
-    Admin, CertificateFiles, Config, Defence, Dns, Draft, Log, LogRule, LogTarget, Rotate, Threads, Tls, Trust,
-    directory, map,
-};
+use super::{Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, directory, map};
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Draft, Problems> {
     let context = Context::new(path, text);
@@ -177,79 +173,6 @@ fn read_threads(table: &Table<'_>) -> Option<Threads> {
         table.problem_with(&at::threads::MAX, "more than 1024 threads serve nobody");
     }
     Some(Threads { min, max })
-}
-
-fn read_log(table: &Table<'_>) -> Option<Log> {
-    let level = table.get(&at::log::LEVEL)?;
-    let rules = table.tables("rule", &at::log_rule::SECTION);
-    let rules = rules.iter().filter_map(|rule| {
-        rule.head("[[", "]]");
-        let service = rule.get(&at::log_rule::SERVICE)?;
-        let known = |name: &str| ["server", "directory", "admin"].contains(&name) || PROTOCOLS.iter().any(|p| p.name == name);
-        if service == "webmail" {
-            rule.problem_with(&at::log_rule::SERVICE, format_args!("{service:?}: not in this version of Gatepost"));
-        } else if service != "*" && !known(&service) {
-            rule.problem_with(
-                &at::log_rule::SERVICE,
-                format_args!(
-                    "expected imap, pop3, sieve, submission, smtp, lmtp, directory, admin, server or *, found {service:?}"
-                ),
-            );
-        }
-        let level = rule.get_or(&at::log_rule::LEVEL, level);
-        let format = rule.get(&at::log_rule::FORMAT)?;
-        let path = rule.file(&at::log_rule::PATH);
-        let target = match (rule.get(&at::log_rule::TO)?, path) {
-            (LogTo::Stderr, None) => LogTarget::Stderr,
-            (LogTo::Stderr, Some(_)) => {
-                rule.problem_with(&at::log_rule::PATH, "goes with to = \"file\"");
-                return None;
-            }
-            (LogTo::File, Some(path)) => {
-                LogTarget::File { path, rotate: read_rotate(&rule.table("rotate", &at::rotate::SECTION))? }
-            }
-            (LogTo::File, None) => {
-                rule.problem("needs `path`, where the records go");
-                return None;
-            }
-            (LogTo::Syslog | LogTo::Journald, Some(_)) => {
-                rule.problem_with(&at::log_rule::PATH, "goes with to = \"file\"");
-                return None;
-            }
-            (LogTo::Syslog, None) => LogTarget::Syslog {
-                server: rule.get(&at::log_rule::SERVER)?,
-                facility: rule.get(&at::log_rule::FACILITY)?.0,
-                trust: Trust { verify: true, ca: rule.file(&at::log_rule::CA), pins: Vec::new() },
-            },
-            (LogTo::Journald, None) => LogTarget::Journald,
-            (LogTo::Later, _) => {
-                rule.problem_with(&at::log_rule::TO, "remote is not in this version of Gatepost");
-                return None;
-            }
-        };
-        Some(LogRule { service: (service != "*").then_some(service), level, target, format })
-    });
-    let rules: Vec<LogRule> = rules.collect();
-    let mut paths: Vec<_> = rules
-        .iter()
-        .filter_map(|rule| match &rule.target {
-            LogTarget::File { path, .. } => Some(&**path),
-            LogTarget::Stderr | LogTarget::Syslog { .. } | LogTarget::Journald => None,
-        })
-        .collect();
-    paths.sort();
-    if let Some(twice) = paths.windows(2).find(|pair| pair[0] == pair[1]) {
-        table.problem(format!("two rules write to {}: each needs a file of its own", twice[0].display()));
-    }
-    Some(Log { level, rules })
-}
-
-fn read_rotate(table: &Table<'_>) -> Option<Rotate> {
-    Some(Rotate {
-        size: table.get(&at::rotate::SIZE).map(|size| size.0),
-        every: table.get(&at::rotate::EVERY),
-        keep: NonZeroU32::new(table.get(&at::rotate::KEEP)?),
-    })
 }
 
 fn read_tls(table: &Table<'_>) -> Option<Tls> {

@@ -8,6 +8,7 @@ mod backend;
 mod build;
 mod directory;
 pub(crate) mod edit;
+mod log;
 mod map;
 mod networks;
 mod query;
@@ -29,6 +30,7 @@ pub(crate) use directory::{
     Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, OAuth2, Sql,
 };
 pub(crate) use edit::{Change, Field, Form, Lists, TablePath, apply, settings_of};
+pub(crate) use log::SyslogServer;
 pub(crate) use map::{Cache, Map, MapRule, Names};
 pub(crate) use networks::Network;
 pub(crate) use query::{Dialect, Parameter, Query};
@@ -170,28 +172,6 @@ pub(crate) enum LogTarget {
         trust: Trust,
     },
     Journald,
-}
-
-/// Where a syslog server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SyslogServer {
-    /// A socket of this machine.
-    Local(PathBuf),
-    Udp(String, u16),
-    Tcp(String, u16),
-    Tls(String, u16),
-}
-
-impl std::fmt::Display for SyslogServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (scheme, host, port) = match self {
-            Self::Local(path) => return write!(f, "unix:{}", path.display()),
-            Self::Udp(host, port) => ("udp", host, port),
-            Self::Tcp(host, port) => ("tcp", host, port),
-            Self::Tls(host, port) => ("tls", host, port),
-        };
-        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,7 @@ use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
 use super::is_host;
 use super::reader::{Shape, Value};
 use super::{
-    CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, SyslogServer, TlsMode,
-    TlsVersion,
+    CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, TlsMode, TlsVersion,
 };
 
 impl Value for bool {
@@ -375,35 +374,6 @@ words!(Facility, "mail, daemon, auth, authpriv or local0 to local7", "mail" => F
     "auth" => Facility(4), "authpriv" => Facility(10), "local0" => Facility(16), "local1" => Facility(17),
     "local2" => Facility(18), "local3" => Facility(19), "local4" => Facility(20), "local5" => Facility(21),
     "local6" => Facility(22), "local7" => Facility(23));
-
-impl Value for SyslogServer {
-    const EXPECTED: &'static str =
-        "\"unix:/dev/log\", \"udp://host\", \"tcp://host:601\" or \"tls://host\", perhaps with a port";
-
-    fn read(value: &DeValue<'_>) -> Option<Self> {
-        let text = text(value)?;
-        if let Some(path) = text.strip_prefix("unix:") {
-            return path.starts_with('/').then(|| Self::Local(path.into()));
-        }
-        let (scheme, rest) = text.split_once("://")?;
-        let (make, usual): (fn(String, u16) -> Self, _) = match scheme {
-            "udp" => (Self::Udp, 514),
-            "tcp" => (Self::Tcp, 601),
-            "tls" => (Self::Tls, 6514),
-            _ => return None,
-        };
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
-            _ => (rest, usual),
-        };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        (is_host(host) && port != 0).then(|| make(host.to_owned(), port))
-    }
-
-    fn show(&self) -> String {
-        quoted(&self.to_string())
-    }
-}
 
 /// How the client's address is announced, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,11 @@
 //! A page asks the control plane as every other way in does; a form that changes something is checked for whose it is,
 //! carried out, and answered with another page.
 
+mod administrators;
 mod charts;
 mod forms;
 mod pages;
+mod reports;
 mod settings;
 
 use std::convert::Infallible;
@@ -49,10 +51,10 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/bans", get(pages::bans).post(pages::change_bans))
         .route("/log", get(pages::log).post(pages::change_log))
         .route("/log/follow", get(follow))
-        .route("/administrators", get(pages::administrators).post(pages::change_administrators))
+        .route("/administrators", get(administrators::administrators).post(administrators::change_administrators))
         .route("/system", get(pages::system).post(pages::change_system))
-        .route("/reports", get(pages::reports))
-        .route("/reports.csv", get(pages::reports_csv))
+        .route("/reports", get(reports::reports))
+        .route("/reports.csv", get(reports::reports_csv))
         .route("/events", get(events))
         .route("/login", get(log_in_page).post(log_in))
         .route("/logout", post(log_out))

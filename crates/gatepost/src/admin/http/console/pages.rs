@@ -1,25 +1,19 @@
 //! Pages about what is there now, and the forms on them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use askama::Template;
 use axum::Form;
 use axum::extract::{Query, State};
-use axum::http::header;
-use axum::response::IntoResponse as _;
-use gatepost_wire::Secret;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::charts::{Chart, Tile, bars, bytes, charts, rate, tiles};
+use super::charts::{Chart, Tile, bytes, charts, tiles};
 use super::settings::{Shown, shown};
 use super::{
-    App, Frame, Page, Posted, Problem, Said, Visitor, ask, carry_out, explain_problem, go, render, service_names,
-    service_title,
+    App, Frame, Page, Posted, Said, Visitor, ask, carry_out, explain_problem, go, render, service_names, service_title,
 };
-use crate::admin::accounts::Listed;
 use crate::admin::{Command, Whose};
 use crate::config::Level;
 use crate::log::Line;
@@ -60,7 +54,7 @@ fn said(text: Option<&String>) -> Option<String> {
     text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -69,7 +63,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn list<'v>(answer: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
+pub(super) fn list<'v>(answer: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
     answer[name].as_array().into_iter().flatten()
 }
 
@@ -410,167 +404,6 @@ pub(super) async fn change_map(State(app): State<Arc<App>>, Visitor(asker): Visi
         _ => (Command::FlushCaches { user: Some(user) }, "forgotten"),
     };
     carry_out(&app, &asker, command, "/map", done).await
-}
-
-#[derive(Template)]
-#[template(path = "reports.html")]
-struct Reports {
-    frame: Frame,
-    by_hour: bool,
-    days: u64,
-    spans: [(u64, &'static str); 4],
-    charts: Vec<Chart>,
-    rows: Vec<ReportRow>,
-}
-
-struct ReportRow {
-    from: String,
-    service: String,
-    connections: String,
-    logins: String,
-    failures: String,
-    peak: String,
-    up: String,
-    down: String,
-    rejected: String,
-}
-
-impl Filter {
-    fn report(&self) -> (u64, bool) {
-        (self.days.unwrap_or(30).clamp(1, 90), self.by.as_deref() == Some("hour"))
-    }
-}
-
-pub(super) async fn reports(
-    State(app): State<Arc<App>>,
-    Visitor(asker): Visitor,
-    Query(filter): Query<Filter>,
-) -> Page {
-    let frame = Frame::new(&app, &asker, "Reports", "/reports").await?;
-    let (days, by_hour) = filter.report();
-    let answer = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
-    let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or(0.0);
-    // All services of a moment together, moments in their order.
-    let mut moments: BTreeMap<String, [f64; 5]> = BTreeMap::new();
-    for row in list(&answer, "report") {
-        let sums = moments.entry(text(&row["from"])).or_default();
-        let keys = ["logins", "failures", "peak_sessions", "bytes_down", "bytes_up"];
-        sums.iter_mut().zip(keys).for_each(|(sum, key)| *sum += number(row, key));
-    }
-    let values = |first: usize, second: Option<usize>| {
-        let value = |sums: &[f64; 5]| (sums[first], second.map_or(0.0, |second| sums[second]));
-        moments.values().map(value).collect::<Vec<_>>()
-    };
-    let charts = vec![
-        bars("logins", "Log-ins, and failed ones", &values(0, Some(1)), rate),
-        bars("peaks", "Most sessions at once", &values(2, None), rate),
-        bars("traffic", "Bytes down, and up", &values(3, Some(4)), bytes),
-    ];
-    let row = |row: &Value| ReportRow {
-        from: text(&row["from"]).replace('T', " ").replace(":00Z", ""),
-        service: text(&row["service"]),
-        connections: text(&row["connections"]),
-        logins: text(&row["logins"]),
-        failures: text(&row["failures"]),
-        peak: text(&row["peak_sessions"]),
-        up: bytes(number(row, "bytes_up")),
-        down: bytes(number(row, "bytes_down")),
-        rejected: list(row, "rejected")
-            .map(|one| format!("{} {}", text(&one["count"]), text(&one["reason"])))
-            .collect::<Vec<_>>()
-            .join(", "),
-    };
-    let mut rows: Vec<_> = list(&answer, "report").map(row).collect();
-    rows.reverse();
-    let spans = [(1, "day"), (7, "7 days"), (30, "30 days"), (90, "90 days")];
-    render(&Reports { frame, by_hour, days, spans, charts, rows })
-}
-
-/// The same for spreadsheets.
-pub(super) async fn reports_csv(
-    State(app): State<Arc<App>>,
-    Visitor(asker): Visitor,
-    Query(filter): Query<Filter>,
-) -> Page {
-    let (days, by_hour) = filter.report();
-    let answer = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
-    let kind = [
-        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
-        (header::CONTENT_DISPOSITION, "attachment; filename=\"gatepost-report.csv\""),
-    ];
-    Ok((kind, crate::admin::csv(&answer["report"])).into_response())
-}
-
-#[derive(Template)]
-#[template(path = "administrators.html")]
-struct Administrators {
-    frame: Frame,
-    rows: Vec<AdministratorRow>,
-    token: String,
-}
-
-struct AdministratorRow {
-    name: String,
-    role: &'static str,
-    by: &'static str,
-    made: String,
-}
-
-pub(super) async fn administrators(
-    State(app): State<Arc<App>>,
-    Visitor(asker): Visitor,
-    Query(filter): Query<Filter>,
-) -> Page {
-    show_administrators(&app, &asker, filter.done.as_ref(), String::new()).await
-}
-
-async fn show_administrators(app: &App, asker: &super::Asker, done: Option<&String>, token: String) -> Page {
-    asker.may(crate::admin::accounts::Role::Admin)?;
-    let frame = Frame::new(app, asker, "Administrators", "/administrators").await?.noting(done);
-    let row = |listed: Listed| AdministratorRow {
-        name: listed.name,
-        role: listed.role.name(),
-        by: listed.by,
-        made: listed.made.unwrap_or_default(),
-    };
-    let rows = app.accounts.list().map_err(|error| app.broken(&error))?.into_iter().map(row).collect();
-    render(&Administrators { frame, rows, token })
-}
-
-pub(super) async fn change_administrators(
-    State(app): State<Arc<App>>,
-    Visitor(asker): Visitor,
-    Form(posted): Posted,
-) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
-    asker.may(crate::admin::accounts::Role::Admin)?;
-    let name = said.get("name").trim().to_owned();
-    let role = said.get("role").parse().unwrap_or(crate::admin::accounts::Role::Viewer);
-    let what = said.get("do").to_owned();
-    let password = Secret::new(said.get("password").as_bytes().to_vec());
-    let (accounts, changed) = (Arc::clone(&app.accounts), name.clone());
-    // Hashing takes a while.
-    let work = tokio::task::spawn_blocking(move || match what.as_str() {
-        "person" => accounts.set(&changed, role, &password).map(|()| (String::new(), "added")),
-        "token" => accounts.add_token(&changed, role).map(|token| (token, "")),
-        _ => accounts.remove(&changed).map(|_| (String::new(), "removed")),
-    });
-    let result = work.await.map_err(|error| app.broken(&error.to_string()))?;
-    let record = app.log.record(Level::Info, "admin", "administrators were changed");
-    let record = record.with("name", crate::log::Field::Name(name)).with("what", said.get("do"));
-    record
-        .with("by", crate::log::Field::Name(asker.by()))
-        .with("done", if result.is_ok() { "yes" } else { "no" })
-        .write();
-    match result {
-        Ok((token, "")) => show_administrators(&app, &asker, None, token).await,
-        Ok((_, done)) => Ok(go("/administrators", done)),
-        Err(error) => {
-            let problem = Problem::new(axum::http::StatusCode::CONFLICT, error);
-            explain_problem(&app, &asker, &problem, "/administrators").await
-        }
-    }
 }
 
 #[derive(Template)]

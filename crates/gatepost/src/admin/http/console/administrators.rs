@@ -1,0 +1,85 @@
+//! The page of administrators: who may log in here, and tokens for programs.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use gatepost_wire::Secret;
+
+use super::super::gate::Asker;
+use super::pages::Filter;
+use super::{App, Frame, Page, Posted, Problem, Said, Visitor, explain_problem, go, render};
+use crate::admin::accounts::{Listed, Role};
+use crate::config::Level;
+use crate::log::Field;
+
+#[derive(Template)]
+#[template(path = "administrators.html")]
+struct Administrators {
+    frame: Frame,
+    rows: Vec<AdministratorRow>,
+    token: String,
+}
+
+struct AdministratorRow {
+    name: String,
+    role: &'static str,
+    by: &'static str,
+    made: String,
+}
+
+pub(super) async fn administrators(
+    State(app): State<Arc<App>>,
+    Visitor(asker): Visitor,
+    Query(filter): Query<Filter>,
+) -> Page {
+    show_administrators(&app, &asker, filter.done.as_ref(), String::new()).await
+}
+
+async fn show_administrators(app: &App, asker: &Asker, done: Option<&String>, token: String) -> Page {
+    asker.may(Role::Admin)?;
+    let frame = Frame::new(app, asker, "Administrators", "/administrators").await?.noting(done);
+    let row = |listed: Listed| AdministratorRow {
+        name: listed.name,
+        role: listed.role.name(),
+        by: listed.by,
+        made: listed.made.unwrap_or_default(),
+    };
+    let rows = app.accounts.list().map_err(|error| app.broken(&error))?.into_iter().map(row).collect();
+    render(&Administrators { frame, rows, token })
+}
+
+pub(super) async fn change_administrators(
+    State(app): State<Arc<App>>,
+    Visitor(asker): Visitor,
+    Form(posted): Posted,
+) -> Page {
+    let said = Said(posted);
+    asker.proves(said.get("proof"))?;
+    asker.may(Role::Admin)?;
+    let name = said.get("name").trim().to_owned();
+    let role = said.get("role").parse().unwrap_or(Role::Viewer);
+    let what = said.get("do").to_owned();
+    let password = Secret::new(said.get("password").as_bytes().to_vec());
+    let (accounts, changed) = (Arc::clone(&app.accounts), name.clone());
+    // Hashing takes a while.
+    let work = tokio::task::spawn_blocking(move || match what.as_str() {
+        "person" => accounts.set(&changed, role, &password).map(|()| (String::new(), "added")),
+        "token" => accounts.add_token(&changed, role).map(|token| (token, "")),
+        _ => accounts.remove(&changed).map(|_| (String::new(), "removed")),
+    });
+    let result = work.await.map_err(|error| app.broken(&error.to_string()))?;
+    let record = app.log.record(Level::Info, "admin", "administrators were changed");
+    let record = record.with("name", Field::Name(name)).with("what", said.get("do"));
+    record.with("by", Field::Name(asker.by())).with("done", if result.is_ok() { "yes" } else { "no" }).write();
+    match result {
+        Ok((token, "")) => show_administrators(&app, &asker, None, token).await,
+        Ok((_, done)) => Ok(go("/administrators", done)),
+        Err(error) => {
+            let problem = Problem::new(StatusCode::CONFLICT, error);
+            explain_problem(&app, &asker, &problem, "/administrators").await
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The page of reports: what services did, drawn and in numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::IntoResponse as _;
+use serde_json::Value;
+
+use super::charts::{Chart, bars, bytes, rate};
+use super::pages::{Filter, list, text};
+use super::{App, Frame, Page, Visitor, ask, render};
+use crate::admin::Command;
+
+#[derive(Template)]
+#[template(path = "reports.html")]
+struct Reports {
+    frame: Frame,
+    by_hour: bool,
+    days: u64,
+    spans: [(u64, &'static str); 4],
+    charts: Vec<Chart>,
+    rows: Vec<ReportRow>,
+}
+
+struct ReportRow {
+    from: String,
+    service: String,
+    connections: String,
+    logins: String,
+    failures: String,
+    peak: String,
+    up: String,
+    down: String,
+    rejected: String,
+}
+
+impl Filter {
+    fn report(&self) -> (u64, bool) {
+        (self.days.unwrap_or(30).clamp(1, 90), self.by.as_deref() == Some("hour"))
+    }
+}
+
+pub(super) async fn reports(
+    State(app): State<Arc<App>>,
+    Visitor(asker): Visitor,
+    Query(filter): Query<Filter>,
+) -> Page {
+    let frame = Frame::new(&app, &asker, "Reports", "/reports").await?;
+    let (days, by_hour) = filter.report();
+    let answer = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or(0.0);
+    // All services of a moment together, moments in their order.
+    let mut moments: BTreeMap<String, [f64; 5]> = BTreeMap::new();
+    for row in list(&answer, "report") {
+        let sums = moments.entry(text(&row["from"])).or_default();
+        let keys = ["logins", "failures", "peak_sessions", "bytes_down", "bytes_up"];
+        sums.iter_mut().zip(keys).for_each(|(sum, key)| *sum += number(row, key));
+    }
+    let values = |first: usize, second: Option<usize>| {
+        let value = |sums: &[f64; 5]| (sums[first], second.map_or(0.0, |second| sums[second]));
+        moments.values().map(value).collect::<Vec<_>>()
+    };
+    let charts = vec![
+        bars("logins", "Log-ins, and failed ones", &values(0, Some(1)), rate),
+        bars("peaks", "Most sessions at once", &values(2, None), rate),
+        bars("traffic", "Bytes down, and up", &values(3, Some(4)), bytes),
+    ];
+    let row = |row: &Value| ReportRow {
+        from: text(&row["from"]).replace('T', " ").replace(":00Z", ""),
+        service: text(&row["service"]),
+        connections: text(&row["connections"]),
+        logins: text(&row["logins"]),
+        failures: text(&row["failures"]),
+        peak: text(&row["peak_sessions"]),
+        up: bytes(number(row, "bytes_up")),
+        down: bytes(number(row, "bytes_down")),
+        rejected: list(row, "rejected")
+            .map(|one| format!("{} {}", text(&one["count"]), text(&one["reason"])))
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let mut rows: Vec<_> = list(&answer, "report").map(row).collect();
+    rows.reverse();
+    let spans = [(1, "day"), (7, "7 days"), (30, "30 days"), (90, "90 days")];
+    render(&Reports { frame, by_hour, days, spans, charts, rows })
+}
+
+/// The same for spreadsheets.
+pub(super) async fn reports_csv(
+    State(app): State<Arc<App>>,
+    Visitor(asker): Visitor,
+    Query(filter): Query<Filter>,
+) -> Page {
+    let (days, by_hour) = filter.report();
+    let answer = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
+    let kind = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"gatepost-report.csv\""),
+    ];
+    Ok((kind, crate::admin::csv(&answer["report"])).into_response())
+}
