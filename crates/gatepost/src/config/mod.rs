@@ -478,6 +478,12 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// One of a configuration that is sound already.
+    pub(crate) fn of(config: Config) -> Self {
+        let effective = Effective::default();
+        Self { config, warnings: Vec::new(), problems: Vec::new(), effective }
+    }
+
     /// The configuration, if nothing is wrong with the file.
     pub(crate) fn sound(self) -> Result<Loaded, Problems> {
         let Self { config, warnings, problems, effective } = self;

@@ -178,7 +178,7 @@ pub(super) struct Context<'a> {
 }
 
 /// The settings in force, table by table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Effective(Vec<Block>);
 
 /// One table of the effective configuration.

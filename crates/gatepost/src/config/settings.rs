@@ -508,3 +508,45 @@ pub(crate) fn reference() -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reference as a page of the documents.
+    fn page() -> String {
+        let mut text = String::from(
+            "# Every setting of gatepost.toml\n\nMade from the definitions that the parser follows; `gatepost config reference` prints the same.\n",
+        );
+        let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;");
+        for section in SECTIONS {
+            let head = if section.head.is_empty() { "At the top of the file" } else { section.head };
+            let _ = write!(text, "\n## `{head}`\n\n{}\n", cell(section.help));
+            if let Some(included) = section.includes {
+                let _ = write!(text, "\nAll settings of `{}` too.\n", included.head);
+            }
+            if !section.keys.is_empty() {
+                text.push_str("\n| setting | takes | default | meaning |\n| --- | --- | --- | --- |\n");
+            }
+            for key in section.keys {
+                let default = key.default.map_or_else(String::new, |default| format!("`{default}`"));
+                let _ = writeln!(text, "| `{}` | {} | {default} | {} |", key.name, cell(key.expected), cell(key.help));
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_reference_that_is_kept_is_todays() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference.md");
+        let today = page();
+        if std::env::var_os("GATEPOST_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &today).expect("a file");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            kept == today,
+            "docs/reference.md is not today's: GATEPOST_WRITE_DOCS=1 cargo test reference writes it"
+        );
+    }
+}

@@ -4,6 +4,7 @@ mod commands;
 mod effects;
 mod live;
 mod metrics;
+mod reload;
 mod reporting;
 mod sessions;
 mod settings;
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -97,6 +98,8 @@ struct Server {
     emptying: Mutex<HashMap<String, AbortHandle>>,
     live: Live,
     reporting: Reporting,
+    /// Certificates' files as they were when they were last read, or could not be.
+    watched: Mutex<Vec<Option<reload::Stamp>>>,
     /// Few look at all sessions at a time.
     looks: Semaphore,
 }
@@ -194,6 +197,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         emptying,
         live: Live::default(),
         reporting: Reporting::default(),
+        watched: Mutex::default(),
         looks: Semaphore::new(LOOKS_MAX),
     });
     let mut doors = Doors { socket: server.open_socket(&config)?, http: server.open_http().await? };
@@ -373,6 +377,9 @@ impl Server {
                     self.sample();
                     self.report_now_and_then();
                     self.shared.log.unfollow_expired();
+                    if self.have_certificates_changed() {
+                        self.renew(acceptors, doors).await;
+                    }
                 }
                 _ = days.tick() => self.warn_of_expiry(),
             }
@@ -384,118 +391,6 @@ impl Server {
         for warning in self.entrance.world.load().expiry_warnings() {
             self.shared.log.record(Level::Warning, "server", warning.to_string()).write();
         }
-    }
-
-    /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
-    async fn reload(&self, acceptors: &mut Acceptors, doors: &mut Doors) -> Result<Vec<Problem>, Problems> {
-        let log = &self.shared.log;
-        let result = self.try_reload(acceptors, doors).await;
-        match &result {
-            Ok(warnings) => {
-                self.lasting.metrics.reloads.one();
-                for warning in warnings {
-                    log.record(Level::Warning, "server", warning.to_string()).write();
-                }
-                log.record(Level::Info, "server", "the configuration was reloaded").write();
-            }
-            Err(problems) => {
-                self.lasting.metrics.failed_reloads.one();
-                for problem in problems.iter() {
-                    log.record(Level::Error, "server", "the reload failed, nothing was changed")
-                        .with("problem", problem.to_string())
-                        .write();
-                }
-            }
-        }
-        result
-    }
-
-    async fn try_reload(&self, acceptors: &mut Acceptors, doors: &mut Doors) -> Result<Vec<Problem>, Problems> {
-        let failed = |error: String| Problems::one(Problem::of("reload", error));
-        let (source, log, lasting) = (self.source.clone(), self.shared.log.clone(), self.lasting.clone());
-        let checker = self.shared.checker.clone();
-        let state = self.entrance.world.load().config.state.clone();
-        // Reading files takes time that accepting connections should not wait for.
-        let build = move || {
-            let Draft { mut config, mut warnings, mut problems, .. } = source.draft()?;
-            if config.state != state {
-                let what = "a change is used from the next start on";
-                warnings.push(Problem::of("state", format!("{}: {what}", config.state.display())));
-                if !config.admin.is_set {
-                    config.admin.socket = state.join(config::SOCKET_NAME);
-                }
-                config.state = state;
-            }
-            let mut note = |found: Problems| problems.append(&mut found.into_vec());
-            let prepared = Logger::prepare(&config.log).map_err(&mut note);
-            let world = World::build(config, &log, &checker, &lasting, &mut warnings).map_err(&mut note);
-            Problems::check(problems, ())?;
-            match (world, prepared) {
-                (Ok(world), Ok(prepared)) => Ok((world, prepared, warnings)),
-                _ => Err(Problems::one(Problem::of("reload", "failed"))),
-            }
-        };
-        let (world, prepared, warnings) =
-            tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
-
-        let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
-        let moves = doors.socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
-        let moved = if moves { self.open_socket(&world.config)? } else { None };
-        self.move_listeners(acceptors, &world.config).await?;
-        if let Err((address, error)) = doors.http.listen(world.door()).await {
-            // The rest is as it was before.
-            let before = self.entrance.world.load_full();
-            let _ = self.move_listeners_from(acceptors, &world.config, &before.config).await;
-            return Err(Problems::one(http_problem(address, &error)));
-        }
-        if world.door().addresses != self.entrance.world.load().door().addresses {
-            self.invite(doors.http.app(), world.door());
-        }
-        // From here on nothing can fail but for want of memory or threads.
-        self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
-        self.shared.log.switch(prepared);
-        if moved.is_some() {
-            doors.socket = moved;
-        }
-        *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = world.look(&self.shared.log);
-        self.entrance.world.store(Arc::new(world));
-        Ok(warnings)
-    }
-
-    /// Listens on exactly the addresses that `config` names, or on those before.
-    async fn move_listeners(&self, acceptors: &mut Acceptors, config: &Config) -> Result<(), Problems> {
-        let before = self.entrance.world.load_full();
-        self.move_listeners_from(acceptors, &before.config, config).await
-    }
-
-    /// As [`Server::move_listeners`], where those before are another configuration's.
-    async fn move_listeners_from(
-        &self,
-        acceptors: &mut Acceptors,
-        before: &Config,
-        config: &Config,
-    ) -> Result<(), Problems> {
-        let is_over = |old: &&Listener| !config.listeners().any(|new| new.address == old.address);
-        let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.address)).collect();
-        let old: Vec<_> = before.listeners().filter(is_over).collect();
-        // An old address can stand in a new one's way, as 127.0.0.1:143 does in that of 0.0.0.0:143.
-        let stands_in_the_way = |old: &&&Listener| new.iter().any(|new| new.address.port() == old.address.port());
-        let in_the_way: Vec<_> = old.iter().filter(stands_in_the_way).copied().collect();
-        for listener in &in_the_way {
-            end(acceptors, listener.address).await;
-        }
-        let mut problems = Vec::new();
-        let mut sockets = bind(&new, &mut problems);
-        if !problems.is_empty() {
-            sockets.clear();
-            self.add_acceptors(acceptors, bind(&in_the_way, &mut problems));
-        }
-        Problems::check(problems, ())?;
-        for listener in old {
-            end(acceptors, listener.address).await;
-        }
-        self.add_acceptors(acceptors, sockets);
-        Ok(())
     }
 
     fn add_acceptors(&self, acceptors: &mut Acceptors, sockets: Vec<(SocketAddr, TcpListener)>) {

@@ -331,3 +331,45 @@ fn the_api_is_as_its_description_says() {
     run(&mut command);
     assert!(!site.gatepost.log().contains("panicked"), "{}", site.gatepost.log());
 }
+
+/// The names of metrics in a text, without what a histogram adds to them.
+fn metric_names(text: &str) -> std::collections::BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = words.filter(|word| word.starts_with("gatepost_") || word.starts_with("process_"));
+    ours.map(|word| ["_bucket", "_count", "_sum"].iter().fold(word, |word, end| word.trim_end_matches(end)).to_owned())
+        .collect()
+}
+
+#[test]
+fn alerts_and_the_dashboard_are_sound_and_ask_for_what_there_is() {
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let rules = deploy.join("prometheus/gatepost.rules.yml");
+    run(Command::new("promtool").args(["check", "rules"]).arg(&rules));
+    let dashboard = std::fs::read_to_string(deploy.join("grafana/gatepost.json")).expect("a dashboard");
+    let parsed: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let there = metric_names(&Site::new("").curl("/metrics", &[]).body);
+    let asked = |text: &str| {
+        // Names of the job and of files are no metrics.
+        metric_names(text)
+            .into_iter()
+            .filter(|name| !matches!(name.as_str(), "gatepost_" | "gatepost"))
+            .collect::<Vec<_>>()
+    };
+    for name in asked(&std::fs::read_to_string(rules).expect("rules")).iter().chain(&asked(&dashboard)) {
+        assert!(there.contains(name), "{name} is asked for, and there is no such metric");
+    }
+    // Every expression of the dashboard is one to Prometheus.
+    let expressions =
+        parsed["panels"].as_array().expect("panels").iter().filter_map(|panel| panel["targets"].as_array());
+    let rules: String = expressions
+        .flatten()
+        .enumerate()
+        .map(|(n, target)| {
+            let expression = target["expr"].as_str().unwrap_or_default().replace("$instance", ".*");
+            format!("  - record: x{n}\n    expr: {}\n", Value::from(expression))
+        })
+        .collect();
+    let bed = Bed::new();
+    let file = bed.write("dashboard.yml", &format!("groups:\n- name: dashboard\n  rules:\n{rules}"));
+    run(Command::new("promtool").args(["check", "rules"]).arg(file));
+}

@@ -263,6 +263,25 @@ fn certificates_are_replaced_under_living_sessions() {
 }
 
 #[test]
+fn renewed_certificates_are_taken_into_use_by_themselves_once_they_are_whole() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let gatepost = bed.gatepost(&bed.one_backend("", store.imap));
+    let mut before = bed.logged_in(KIM);
+    let serves_for = |name: &str| Talk::secure_with(bed.imaps, name, client_config(&bed.authority.certificate)).is_ok();
+    // The configuration is being edited at the same time: that is nobody's business yet.
+    bed.write("gatepost.toml", "[imap\n");
+    let new = bed.authority.issue("new", &["new.example.org", "localhost"]).expect("a certificate");
+    std::fs::rename(&new.chain, &bed.front.chain).expect("a rename");
+    gatepost.wait_for_log("changed certificates can't be used, those before stay").expect("a word");
+    assert!(serves_for("localhost") && !serves_for("new.example.org"));
+    std::fs::rename(&new.key, &bed.front.key).expect("a rename");
+    gatepost.wait_for_log("renewed certificates are in use").expect("a word");
+    assert!(serves_for("new.example.org"));
+    assert!(before.verdict("NOOP").starts_with("OK"), "a session from before goes on");
+}
+
+#[test]
 fn a_certificate_near_its_end_is_warned_of() {
     let mut bed = Bed::new();
     let soon = SystemTime::now() + Duration::from_hours(73);

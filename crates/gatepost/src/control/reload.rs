@@ -1,0 +1,173 @@
+//! A changed configuration, or changed files that it names, taken into use: all of it or nothing.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{Acceptors, Doors, Server, bind, end, http_problem, room};
+use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems};
+use crate::log::Logger;
+use crate::world::World;
+
+/// Where the configuration of a new world comes from.
+enum Origin {
+    File,
+    /// As it is in force: only what it names has changed.
+    Same(Box<Config>),
+}
+
+/// By what a changed file is known.
+pub(super) type Stamp = (u64, u64, std::time::SystemTime);
+
+impl Server {
+    /// Whether a certificate's files are others than when they were looked at last. Called once a second.
+    pub(super) fn have_certificates_changed(&self) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let world = self.entrance.world.load();
+        let files = world.certificates().iter().flat_map(|(files, _)| [&files.chain, &files.key]);
+        let stamp = |path: &config::NamedFile| {
+            let file = std::fs::metadata(path).ok()?;
+            Some((file.ino(), file.len(), file.modified().ok()?))
+        };
+        let stamps: Vec<_> = files.map(stamp).collect();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        // Other files after a reload are no change of theirs.
+        let has_changed = watched.len() == stamps.len() && *watched != stamps;
+        *watched = stamps;
+        has_changed
+    }
+
+    /// Takes renewed certificates into use, with the configuration as it is. A pair that isn't whole yet stays out.
+    pub(super) async fn renew(&self, acceptors: &mut Acceptors, doors: &mut Doors) {
+        let config = Box::new(self.entrance.world.load().config.clone());
+        let log = &self.shared.log;
+        match self.try_reload(Origin::Same(config), acceptors, doors).await {
+            Ok(_) => log.record(Level::Info, "server", "renewed certificates are in use").write(),
+            Err(problems) => {
+                for problem in problems.iter() {
+                    let what = "changed certificates can't be used, those before stay";
+                    log.record(Level::Error, "server", what).with("problem", problem.to_string()).write();
+                }
+            }
+        }
+    }
+
+    /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
+    pub(super) async fn reload(&self, acceptors: &mut Acceptors, doors: &mut Doors) -> Result<Vec<Problem>, Problems> {
+        let log = &self.shared.log;
+        let result = self.try_reload(Origin::File, acceptors, doors).await;
+        match &result {
+            Ok(warnings) => {
+                self.lasting.metrics.reloads.one();
+                for warning in warnings {
+                    log.record(Level::Warning, "server", warning.to_string()).write();
+                }
+                log.record(Level::Info, "server", "the configuration was reloaded").write();
+            }
+            Err(problems) => {
+                self.lasting.metrics.failed_reloads.one();
+                for problem in problems.iter() {
+                    log.record(Level::Error, "server", "the reload failed, nothing was changed")
+                        .with("problem", problem.to_string())
+                        .write();
+                }
+            }
+        }
+        result
+    }
+
+    async fn try_reload(
+        &self,
+        origin: Origin,
+        acceptors: &mut Acceptors,
+        doors: &mut Doors,
+    ) -> Result<Vec<Problem>, Problems> {
+        let failed = |error: String| Problems::one(Problem::of("reload", error));
+        let (source, log, lasting) = (self.source.clone(), self.shared.log.clone(), self.lasting.clone());
+        let checker = self.shared.checker.clone();
+        let state = self.entrance.world.load().config.state.clone();
+        // Reading files takes time that accepting connections should not wait for.
+        let build = move || {
+            let Draft { mut config, mut warnings, mut problems, .. } = match origin {
+                Origin::File => source.draft()?,
+                Origin::Same(config) => Draft::of(*config),
+            };
+            if config.state != state {
+                let what = "a change is used from the next start on";
+                warnings.push(Problem::of("state", format!("{}: {what}", config.state.display())));
+                if !config.admin.is_set {
+                    config.admin.socket = state.join(config::SOCKET_NAME);
+                }
+                config.state = state;
+            }
+            let mut note = |found: Problems| problems.append(&mut found.into_vec());
+            let prepared = Logger::prepare(&config.log).map_err(&mut note);
+            let world = World::build(config, &log, &checker, &lasting, &mut warnings).map_err(&mut note);
+            Problems::check(problems, ())?;
+            match (world, prepared) {
+                (Ok(world), Ok(prepared)) => Ok((world, prepared, warnings)),
+                _ => Err(Problems::one(Problem::of("reload", "failed"))),
+            }
+        };
+        let (world, prepared, warnings) =
+            tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
+
+        let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
+        let moves = doors.socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
+        let moved = if moves { self.open_socket(&world.config)? } else { None };
+        self.move_listeners(acceptors, &world.config).await?;
+        if let Err((address, error)) = doors.http.listen(world.door()).await {
+            // The rest is as it was before.
+            let before = self.entrance.world.load_full();
+            let _ = self.move_listeners_from(acceptors, &world.config, &before.config).await;
+            return Err(Problems::one(http_problem(address, &error)));
+        }
+        if world.door().addresses != self.entrance.world.load().door().addresses {
+            self.invite(doors.http.app(), world.door());
+        }
+        // From here on nothing can fail but for want of memory or threads.
+        self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
+        self.shared.log.switch(prepared);
+        if moved.is_some() {
+            doors.socket = moved;
+        }
+        *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = world.look(&self.shared.log);
+        self.entrance.world.store(Arc::new(world));
+        Ok(warnings)
+    }
+
+    /// Listens on exactly the addresses that `config` names, or on those before.
+    async fn move_listeners(&self, acceptors: &mut Acceptors, config: &Config) -> Result<(), Problems> {
+        let before = self.entrance.world.load_full();
+        self.move_listeners_from(acceptors, &before.config, config).await
+    }
+
+    /// As [`Server::move_listeners`], where those before are another configuration's.
+    async fn move_listeners_from(
+        &self,
+        acceptors: &mut Acceptors,
+        before: &Config,
+        config: &Config,
+    ) -> Result<(), Problems> {
+        let is_over = |old: &&Listener| !config.listeners().any(|new| new.address == old.address);
+        let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.address)).collect();
+        let old: Vec<_> = before.listeners().filter(is_over).collect();
+        // An old address can stand in a new one's way, as 127.0.0.1:143 does in that of 0.0.0.0:143.
+        let stands_in_the_way = |old: &&&Listener| new.iter().any(|new| new.address.port() == old.address.port());
+        let in_the_way: Vec<_> = old.iter().filter(stands_in_the_way).copied().collect();
+        for listener in &in_the_way {
+            end(acceptors, listener.address).await;
+        }
+        let mut problems = Vec::new();
+        let mut sockets = bind(&new, &mut problems);
+        if !problems.is_empty() {
+            sockets.clear();
+            self.add_acceptors(acceptors, bind(&in_the_way, &mut problems));
+        }
+        Problems::check(problems, ())?;
+        for listener in old {
+            end(acceptors, listener.address).await;
+        }
+        self.add_acceptors(acceptors, sockets);
+        Ok(())
+    }
+}
