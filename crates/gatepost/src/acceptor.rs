@@ -39,6 +39,8 @@ pub(crate) struct Entrance {
 pub(crate) struct Acceptor {
     stop: oneshot::Sender<()>,
     stopped: oneshot::Receiver<()>,
+    /// Its socket, to be handed over.
+    socket: io::Result<TcpListener>,
 }
 
 impl Acceptor {
@@ -47,6 +49,7 @@ impl Acceptor {
         let (stop, mut stopping) = oneshot::channel();
         let (done, stopped) = oneshot::channel();
         entrance.permits.add_permits(1);
+        let own = socket.try_clone();
         let here = Arc::clone(entrance);
         entrance.workers.run_on_first(Box::pin(async move {
             tokio::select! {
@@ -58,7 +61,15 @@ impl Acceptor {
             }
             let _ = done.send(());
         }));
-        Self { stop, stopped }
+        Self { stop, stopped, socket: own }
+    }
+
+    /// Its socket once more, for another process.
+    pub(crate) fn socket(&self) -> io::Result<TcpListener> {
+        match &self.socket {
+            Ok(socket) => socket.try_clone(),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 
     /// Ends it; its socket is closed when this returns.

@@ -48,6 +48,8 @@ pub(crate) struct Session {
     pub(crate) mechanism: Option<&'static str>,
     pub(crate) tls: Option<String>,
     pub(crate) backend_tls: Option<String>,
+    /// The number of the process that serves it: an upgrade begins another.
+    pub(crate) generation: u32,
     /// Since the last byte.
     pub(crate) idle_seconds: u32,
     /// From the client to the back end, since the log-in.
@@ -272,4 +274,11 @@ pub(crate) struct Report {
 pub(crate) struct Rejected {
     pub(crate) reason: String,
     pub(crate) count: u64,
+}
+
+/// A process that has taken over.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Upgraded {
+    pub(crate) pid: u32,
+    pub(crate) generation: u32,
 }

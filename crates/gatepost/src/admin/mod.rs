@@ -68,6 +68,8 @@ pub(crate) enum Command {
     UndoSettings,
     /// To take a changed configuration into use.
     Reload,
+    /// To have a new binary take over, and stay for the sessions that are there.
+    Upgrade,
     /// To stop in good order.
     Stop,
 }
@@ -139,6 +141,7 @@ impl Command {
             Self::ApplySettings(_) => "apply",
             Self::UndoSettings => "undo",
             Self::Reload => "reload",
+            Self::Upgrade => "upgrade",
             Self::Stop => "stop",
         }
     }
@@ -185,7 +188,9 @@ impl Command {
             | Self::LogLevel { .. }
             | Self::FlushCaches { .. }
             | Self::Reload => Role::Operator,
-            Self::CheckSettings(_) | Self::ApplySettings(_) | Self::UndoSettings | Self::Stop => Role::Admin,
+            Self::CheckSettings(_) | Self::ApplySettings(_) | Self::UndoSettings | Self::Upgrade | Self::Stop => {
+                Role::Admin
+            }
         }
     }
 

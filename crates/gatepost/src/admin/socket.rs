@@ -73,6 +73,13 @@ impl Socket {
         Ok(Self { path: path.to_owned(), file, serving })
     }
 
+    /// Stands at another path from now on.
+    pub(crate) fn move_to(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        path.clone_into(&mut self.path);
+        Ok(())
+    }
+
     /// Whether it is what stands at `path`, whatever its name is there.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         identity(path) == Some(self.file)

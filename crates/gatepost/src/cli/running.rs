@@ -147,6 +147,11 @@ pub(super) enum RunningCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Have the running server hand over to a new binary, which stands where this one did; open sessions stay
+    Upgrade {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Have the running server stop in good order
     Stop {
         #[command(flatten)]
@@ -259,6 +264,7 @@ pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Fa
         }
         RunningCommand::Cache(CacheCommand::Flush { user, output }) => (Command::FlushCaches { user }, output),
         RunningCommand::Reload { output } => (Command::Reload, output),
+        RunningCommand::Upgrade { output } => (Command::Upgrade, output),
         RunningCommand::Stop { output } => (Command::Stop, output),
     };
     let answer = ask(server, &command)?;
@@ -429,6 +435,9 @@ fn print(command: &Command, list: &[Value]) {
             let warnings = first["warnings"].as_array();
             warnings.into_iter().flatten().for_each(|warning| eprintln!("gatepost: warning: {}", text(warning)));
             say_line!("the configuration was reloaded");
+        }
+        Command::Upgrade => {
+            say_line!("process {} serves, as generation {}; open sessions stay", first["pid"], first["generation"]);
         }
         Command::Stop => say_line!("stopping: sessions have {} seconds to end", first["drain_seconds"]),
     }

@@ -33,8 +33,14 @@ impl Server {
                 answer(&command, steps.collect::<Vec<_>>())
             }
             Command::Metrics { is_open } => answer(&command, [self.metrics(*is_open).await?]),
-            Command::Sessions(whose) => answer(&command, self.sessions(whose).await?),
-            Command::Kick(whose) => answer(&command, self.kick(whose).await?),
+            Command::Sessions(whose) => {
+                let own = self.sessions(whose).await.and_then(|sessions| answer(&command, sessions));
+                self.with_elders(&command, own).await
+            }
+            Command::Kick(whose) => {
+                let own = self.kick(whose).await.and_then(|kicked| answer(&command, kicked));
+                self.with_elders(&command, own).await
+            }
             Command::Backends => answer(&command, self.backends()),
             Command::Drain { backend, over_seconds } => {
                 let over = Duration::from_secs((*over_seconds).min(DRAIN_SECONDS_MAX));
@@ -59,7 +65,7 @@ impl Server {
             Command::Settings => answer(&command, [self.settings()?]),
             Command::CheckSettings(changes) => answer(&command, [self.check_settings(changes).await?]),
             // The control loop sees to these.
-            Command::ApplySettings(_) | Command::UndoSettings | Command::Reload | Command::Stop => {
+            Command::ApplySettings(_) | Command::UndoSettings | Command::Reload | Command::Upgrade | Command::Stop => {
                 Err("not to be done here".into())
             }
         }

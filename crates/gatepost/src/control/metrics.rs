@@ -6,13 +6,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Server;
 use super::sessions::at_backend;
+use crate::admin::Command;
 use crate::metrics::text::{Format, Text};
 use crate::metrics::{Counter, Rejection, Stage};
 use crate::net::health::Standing;
 use crate::service::idle::Present;
-
-/// Processes begin with this generation; a new binary that takes over has the next one.
-const GENERATION: &str = "1";
 
 impl Server {
     /// Everything, in the words of Prometheus.
@@ -40,7 +38,10 @@ impl Server {
             text.value(&[("service", service), ("backend", &backend)], count);
         }
         text.gauge("gatepost_generation_sessions", "Sessions by the generation of the program that serves them.");
-        text.value(&[("generation", GENERATION)], self.entrance.workers.sessions());
+        text.value(&[("generation", &self.generation.to_string())], self.entrance.workers.sessions());
+        for (generation, status) in self.ask_elders(&Command::Status).await {
+            text.value(&[("generation", &generation.to_string())], &status["status"][0]["sessions"]);
+        }
         self.write_services(&mut text);
         text.gauge("gatepost_backend_up", "Whether a back end takes log-ins: 1 or 0.");
         for report in &reports {

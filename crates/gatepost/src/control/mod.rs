@@ -8,6 +8,7 @@ mod reload;
 mod reporting;
 mod sessions;
 mod settings;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,6 +25,7 @@ use tokio::task::AbortHandle;
 
 use live::Live;
 use reporting::Reporting;
+use upgrade::{Inheritance, Over};
 
 use crate::acceptor::{Acceptor, Entrance};
 use crate::admin::accounts::Accounts;
@@ -36,6 +38,7 @@ use crate::backend::Looking;
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
+use crate::net::handover::{Elder, Legacy};
 use crate::net::socket;
 use crate::overrides::Overrides;
 use crate::service::Shared;
@@ -102,6 +105,10 @@ struct Server {
     watched: Mutex<Vec<Option<reload::Stamp>>>,
     /// Few look at all sessions at a time.
     looks: Semaphore,
+    /// The number of this process, those before it that still have sessions, and where its program is.
+    generation: u32,
+    elders: Mutex<Vec<Elder>>,
+    binary: Option<PathBuf>,
 }
 
 /// Runs Gatepost until it is told to stop.
@@ -140,6 +147,11 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let cannot_start = |error: io::Error| Problems::one(Problem::of("gatepost", format!("can't start: {error}")));
     // First of all: one that came before it was watched for would end the program.
     let mut signals = Signals::watch().map_err(cannot_start)?;
+    // Before a new program stands in its place.
+    let binary = std::env::current_exe().ok();
+    let inheritance = Inheritance::take().map_err(|error| Problems::one(Problem::of("gatepost", error)))?;
+    let first = Legacy { generation: 1, ..Legacy::default() };
+    let legacy = inheritance.as_ref().map_or(first, |inheritance| inheritance.legacy.clone());
     let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
     let log = Logger::start(&config.log).or_else(|found| {
         problems.append(&mut found.into_vec());
@@ -199,6 +211,9 @@ async fn serve(source: Source) -> Result<(), Problems> {
         reporting: Reporting::default(),
         watched: Mutex::default(),
         looks: Semaphore::new(LOOKS_MAX),
+        generation: legacy.generation,
+        elders: Mutex::new(legacy.elders.clone()),
+        binary,
     });
     let mut doors = Doors { socket: server.open_socket(&config)?, http: server.open_http().await? };
     let mut acceptors = HashMap::new();
@@ -208,14 +223,20 @@ async fn serve(source: Source) -> Result<(), Problems> {
         .with("listeners", acceptors.len() as u64)
         .with("sessions_max", room.sessions as u64)
         .write();
-    server.control(&mut acceptors, &mut signals, &mut asked, &mut doors).await;
+    inheritance.into_iter().for_each(Inheritance::begin);
+    let over = server.control(&mut acceptors, &mut signals, &mut asked, &mut doors).await;
+    if let Over::HandedOver = over {
+        server.retire(acceptors, doors, &mut asked, &mut signals).await;
+        server.report().await;
+        log.record(Level::Info, "server", "Gatepost has stopped").write();
+        log.flush();
+        return Ok(());
+    }
     let _ = stop.send(true);
     // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
     let Doors { socket, http } = doors;
     drop((socket, asked));
-    for acceptor in acceptors.into_values() {
-        acceptor.end().await;
-    }
+    end_all(acceptors).await;
     server.drain(&mut signals).await;
     server.report().await;
     http.finish().await;
@@ -262,7 +283,7 @@ fn room(threads: Threads, listeners: usize) -> Result<Room, Problem> {
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(1 << 20);
-    let spare = files.saturating_sub(RESERVED_FILES + listeners);
+    let spare = files.saturating_sub(RESERVED_FILES + 2 * listeners);
     // Threads beyond the first few are worth at most half of what there is.
     let most = (spare / 2 / FILES_PER_WORKER).max(threads.min);
     let threads = Threads { max: threads.max.min(most), ..threads };
@@ -332,7 +353,7 @@ impl Server {
         signals: &mut Signals,
         asked: &mut mpsc::Receiver<Asked>,
         doors: &mut Doors,
-    ) {
+    ) -> Over {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // The first look came with the configuration.
@@ -356,9 +377,20 @@ impl Server {
                         let undone = self.undo_settings(acceptors, doors).await;
                         let _ = reply.send(undone.and_then(|undone| answer(&command, [undone])));
                     }
+                    Command::Upgrade => {
+                        let result = self.hand_over(acceptors, doors).await;
+                        upgrade::note(self, &result);
+                        let is_over = result.is_ok();
+                        let _ = reply.send(upgrade::answer(result));
+                        if is_over {
+                            return Over::HandedOver;
+                        }
+                    }
                     Command::Stop => {
                         let _ = reply.send(self.stopping());
-                        return;
+                        // Those before it end with it.
+                        self.ask_elders(&Command::Stop).await;
+                        return Over::Stop;
                     }
                     _ => {
                         let server = Arc::clone(self);
@@ -366,11 +398,14 @@ impl Server {
                     }
                     }
                 }
-                _ = signals.terminate.recv() => return,
-                _ = signals.interrupt.recv() => return,
+                _ = signals.terminate.recv() => return Over::Stop,
+                _ = signals.interrupt.recv() => return Over::Stop,
                 _ = signals.upgrade.recv() => {
-                    let message = "SIGUSR2: handing over to a new binary is not in this version of Gatepost";
-                    self.shared.log.record(Level::Warning, "server", message).write();
+                    let result = self.hand_over(acceptors, doors).await;
+                    upgrade::note(self, &result);
+                    if result.is_ok() {
+                        return Over::HandedOver;
+                    }
                 }
                 _ = seconds.tick() => {
                     self.entrance.workers.look();
@@ -431,6 +466,13 @@ impl Server {
 /// An address for console and API that can't be had.
 fn http_problem(address: SocketAddr, error: &io::Error) -> Problem {
     Problem::of("admin.listen", format!("{address} can't be listened on: {error}"))
+}
+
+/// Ends all acceptors.
+async fn end_all(acceptors: Acceptors) {
+    for acceptor in acceptors.into_values() {
+        acceptor.end().await;
+    }
 }
 
 /// Ends the acceptor of an address, if there is one.

@@ -55,7 +55,7 @@ impl Server {
 
     pub(super) async fn sessions(&self, whose: &Whose) -> Result<Vec<answers::Session>, String> {
         let present = self.present(whose).await?;
-        describe_all(present).await
+        describe_all(present, self.generation).await
     }
 
     /// Ends the sessions that are meant.
@@ -68,7 +68,7 @@ impl Server {
             return Err(format!("there is no session {id:?}: `gatepost sessions` lists all"));
         }
         present.iter().for_each(Present::kick);
-        describe_all(present).await
+        describe_all(present, self.generation).await
     }
 
     /// Ends the sessions of clients from a network; how many there were.
@@ -261,16 +261,16 @@ pub(super) fn at_backend(story: &Story) -> Option<&str> {
 }
 
 /// There may be many; the control plane has other things to do.
-async fn describe_all(present: Vec<Present>) -> Result<Vec<answers::Session>, String> {
+async fn describe_all(present: Vec<Present>, generation: u32) -> Result<Vec<answers::Session>, String> {
     let work = move || {
-        let mut sessions: Vec<_> = present.iter().map(describe).collect();
+        let mut sessions: Vec<_> = present.iter().map(|present| describe(present, generation)).collect();
         sessions.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.id.cmp(&b.id)));
         sessions
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
 }
 
-fn describe(present: &Present) -> answers::Session {
+fn describe(present: &Present, generation: u32) -> answers::Session {
     let story = present.story();
     let (bytes_up, bytes_down) = present.bytes();
     let tls = |facts: Option<crate::net::stream::TlsFacts>| {
@@ -293,6 +293,7 @@ fn describe(present: &Present) -> answers::Session {
         mechanism: story.mechanism,
         tls: tls(story.tls),
         backend_tls: tls(story.backend_tls),
+        generation,
         idle_seconds: present.idle_seconds,
         bytes_up,
         bytes_down,

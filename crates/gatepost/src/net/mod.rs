@@ -2,6 +2,7 @@
 
 pub(crate) mod channel_binding;
 pub(crate) mod client_certificate;
+pub(crate) mod handover;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod records;

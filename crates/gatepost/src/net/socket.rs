@@ -21,6 +21,10 @@ const KEEPALIVE_PROBES: u32 = 5;
 
 /// Listens on `address`.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    // What the process before this one has handed over is ready.
+    if let Some(socket) = super::handover::take(address) {
+        return Ok(socket);
+    }
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {

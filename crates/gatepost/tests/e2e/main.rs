@@ -34,3 +34,4 @@ mod submission;
 mod talk;
 mod tls;
 mod tokens;
+mod upgrade;

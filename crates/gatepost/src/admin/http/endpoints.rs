@@ -399,6 +399,16 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: "POST",
+        path: "/upgrade",
+        summary: "Have a new binary take over; this process stays for the sessions that it has.",
+        role: Role::Admin,
+        inputs: &[],
+        command: |_| Ok(Command::Upgrade),
+        list: "upgrade",
+        item: SchemaGenerator::subschema_for::<answers::Upgraded>,
+    },
+    Endpoint {
+        method: "POST",
         path: "/stop",
         summary: "Stop in good order.",
         role: Role::Admin,

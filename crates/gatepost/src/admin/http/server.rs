@@ -37,12 +37,19 @@ const CONNECTION_TIME: Duration = Duration::from_hours(1);
 /// How long the last answers may take.
 const LAST_TIME: Duration = Duration::from_secs(1);
 
+/// An address that is listened on.
+struct Serving {
+    task: JoinHandle<()>,
+    /// Its socket, to be handed over.
+    socket: io::Result<StdListener>,
+}
+
 /// All addresses that are listened on, until this is dropped.
 pub(crate) struct Http {
     app: Arc<App>,
     router: Router,
     permits: Arc<Semaphore>,
-    serving: HashMap<SocketAddr, JoinHandle<()>>,
+    serving: HashMap<SocketAddr, Serving>,
     /// True once answers under way are the last.
     ending: watch::Sender<bool>,
     crowd: Crowd,
@@ -50,7 +57,7 @@ pub(crate) struct Http {
 
 impl Drop for Http {
     fn drop(&mut self) {
-        self.serving.values().for_each(JoinHandle::abort);
+        self.serving.values().for_each(|serving| serving.task.abort());
     }
 }
 
@@ -86,11 +93,29 @@ impl Http {
         Ok(())
     }
 
+    /// Listens nowhere any more.
+    pub(crate) async fn leave_all(&mut self) {
+        for address in self.serving.keys().copied().collect::<Vec<_>>() {
+            self.leave(&address).await;
+        }
+    }
+
+    /// Every socket once more, for another process.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (SocketAddr, io::Result<StdListener>)> {
+        self.serving.iter().map(|(address, serving)| {
+            let socket = match &serving.socket {
+                Ok(socket) => socket.try_clone(),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            (*address, socket)
+        })
+    }
+
     async fn leave(&mut self, address: &SocketAddr) {
         if let Some(serving) = self.serving.remove(address) {
-            serving.abort();
+            serving.task.abort();
             // Its socket is closed when it has ended.
-            let _ = serving.await;
+            let _ = serving.task.await;
         }
     }
 
@@ -99,19 +124,22 @@ impl Http {
             if self.serving.contains_key(address) {
                 continue;
             }
-            let listener = socket::listen(*address).and_then(|socket: StdListener| TcpListener::from_std(socket));
-            let listener = listener.map_err(|error| (*address, error))?;
+            let failed = |error| (*address, error);
+            let std_listener = socket::listen(*address).map_err(failed)?;
+            let socket = std_listener.try_clone();
+            let listener = TcpListener::from_std(std_listener).map_err(failed)?;
             let (app, permits) = (Arc::clone(&self.app), Arc::clone(&self.permits));
             let (router, crowd) = (self.router.clone(), self.crowd.clone());
             let answering = Answering { router, crowd, ending: self.ending.subscribe() };
-            self.serving.insert(*address, tokio::spawn(accept(listener, app, answering, permits)));
+            let task = tokio::spawn(accept(listener, app, answering, permits));
+            self.serving.insert(*address, Serving { task, socket });
         }
         Ok(())
     }
 
     /// Ends it once what is being answered is, or after a moment.
     pub(crate) async fn finish(self) {
-        self.serving.values().for_each(JoinHandle::abort);
+        self.serving.values().for_each(|serving| serving.task.abort());
         let _ = self.ending.send(true);
         let _ = timeout(LAST_TIME, self.permits.acquire_many(CONNECTIONS_MAX as u32)).await;
     }

@@ -1,0 +1,264 @@
+//! A new binary takes over while the old one serves the sessions that it has.
+//!
+//! The old process starts the new one, hands it the listening sockets, and when that one says that it serves, accepts no
+//! more. It stays until its last session has ended, and can be asked and told things through the new one meanwhile.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command as Program;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Acceptors, Doors, Server, Signals, Source, end_all};
+use crate::admin::{Asked, Command, answers, socket};
+use crate::config::Level;
+use crate::net::handover::{self, Elder, Legacy};
+
+/// Where a process that is to take over is told to ask.
+const VARIABLE: &str = "GATEPOST_TAKE_OVER";
+/// How long the new process may take to come forward, and then to serve.
+const START_TIME: Duration = Duration::from_secs(30);
+const READY_TIME: Duration = Duration::from_mins(2);
+
+/// What this process was given by the one before it.
+pub(super) struct Inheritance {
+    stream: UnixStream,
+    pub(super) legacy: Legacy,
+}
+
+impl Inheritance {
+    /// Takes over from the process that started this one; `None`: nobody did.
+    pub(super) fn take() -> Result<Option<Self>, String> {
+        let Some(path) = std::env::var_os(VARIABLE) else { return Ok(None) };
+        let failed =
+            |error: io::Error| format!("{}: nothing can be taken over: {error}", PathBuf::from(&path).display());
+        let stream = UnixStream::connect(&path).map_err(failed)?;
+        let legacy = handover::receive(&stream).map_err(failed)?;
+        Ok(Some(Self { stream, legacy }))
+    }
+
+    /// Tells the process before that this one serves.
+    pub(super) fn begin(self) {
+        // What was handed over and is listened on no more.
+        handover::close_rest();
+        // Without a word, that process goes on, and this one is told to stop by whoever sees two.
+        let _ = handover::say_ready(&self.stream);
+    }
+}
+
+impl Server {
+    /// Has a new process take over; its number and name, once it serves.
+    pub(super) async fn hand_over(
+        &self,
+        acceptors: &Acceptors,
+        doors: &mut Doors,
+    ) -> Result<answers::Upgraded, String> {
+        let Source::File(config) = &self.source else {
+            return Err("without a configuration file there is nothing to take over by".into());
+        };
+        let world = self.entrance.world.load_full();
+        let state = &world.config.state;
+        let failed = |what: &str, error: io::Error| format!("{what}: {error}");
+        let binary = self.binary.clone().ok_or("it is not known where this program is")?;
+        let mut sockets: Vec<TcpListener> = Vec::new();
+        let mut addresses = Vec::new();
+        for (address, socket) in acceptors.iter().map(|(address, acceptor)| (*address, acceptor.socket())) {
+            sockets.push(socket.map_err(|error| failed("a listener", error))?);
+            addresses.push(address);
+        }
+        for (address, socket) in doors.http.sockets() {
+            sockets.push(socket.map_err(|error| failed("the console's listener", error))?);
+            addresses.push(address);
+        }
+        // The one that takes over has our place; we are asked at another.
+        let own = state.join(format!("generation-{}.sock", self.generation));
+        if let Some(socket) = &mut doors.socket {
+            socket.move_to(&own).map_err(|error| failed("the command line's socket", error))?;
+        }
+        let mut elders = self.elders();
+        elders.push(Elder { generation: self.generation, pid: std::process::id(), socket: own });
+        let legacy = Legacy { addresses, generation: self.generation + 1, elders };
+        let meeting = state.join("upgrade.sock");
+        let result = meet(&binary, config, &meeting, legacy, sockets).await;
+        let _ = std::fs::remove_file(&meeting);
+        if result.is_err()
+            && let Some(socket) = &mut doors.socket
+        {
+            socket.move_to(&world.config.admin.socket).map_err(|error| failed("the command line's socket", error))?;
+        }
+        result
+    }
+
+    /// Serves what there is until it ends, and nothing new.
+    pub(super) async fn retire(
+        self: &Arc<Self>,
+        acceptors: Acceptors,
+        mut doors: Doors,
+        asked: &mut mpsc::Receiver<Asked>,
+        signals: &mut Signals,
+    ) {
+        end_all(acceptors).await;
+        *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = crate::backend::Looking::default();
+        let Doors { http, socket } = &mut doors;
+        http.leave_all().await;
+        let record = self.shared.log.record(
+            Level::Info,
+            "server",
+            "a new process has taken over: this one stays for its sessions",
+        );
+        record
+            .with("generation", u64::from(self.generation))
+            .with("sessions", self.entrance.workers.sessions() as u64)
+            .write();
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        while self.entrance.workers.sessions() > 0 {
+            tokio::select! {
+                Some(Asked { command, by, reply }) = asked.recv() => {
+                    self.note(&command, &by);
+                    match command {
+                        Command::Stop => {
+                            let _ = reply.send(self.stopping());
+                            return self.drain(signals).await;
+                        }
+                        Command::Reload | Command::ApplySettings(_) | Command::UndoSettings | Command::Upgrade => {
+                            let _ = reply.send(Err("a newer process has taken over: ask that one".into()));
+                        }
+                        command => {
+                            let server = Arc::clone(self);
+                            tokio::spawn(async move { reply.send(server.obey(command).await) });
+                        }
+                    }
+                }
+                _ = seconds.tick() => self.entrance.workers.look(),
+                _ = signals.terminate.recv() => return self.drain(signals).await,
+                _ = signals.interrupt.recv() => return self.drain(signals).await,
+                // What they ask for is the new process' business.
+                _ = signals.hangup.recv() => {}
+                _ = signals.upgrade.recv() => {}
+            }
+        }
+        drop(socket.take());
+    }
+
+    /// Processes before this one that still have sessions.
+    pub(super) fn elders(&self) -> Vec<Elder> {
+        let mut elders = self.elders.lock().unwrap_or_else(PoisonError::into_inner);
+        // The socket of one that has gone is gone too, or refuses.
+        elders.retain(|elder| UnixStream::connect(&elder.socket).is_ok());
+        elders.clone()
+    }
+
+    /// What the processes before this one answer to a command, each with its generation.
+    pub(super) async fn ask_elders(&self, command: &Command) -> Vec<(u32, Value)> {
+        let mut answers = Vec::new();
+        for Elder { generation, socket, .. } in self.elders() {
+            let command = command.clone();
+            let asking = tokio::task::spawn_blocking(move || socket::ask(&socket, &command));
+            // One that ends at this moment has nothing to say.
+            if let Ok(Ok(answer)) = asking.await {
+                answers.push((generation, answer));
+            }
+        }
+        answers
+    }
+
+    /// The list of a command with what the processes before this one have to add.
+    pub(super) async fn with_elders(&self, command: &Command, answer: crate::admin::Answer) -> crate::admin::Answer {
+        let name = command.name();
+        let of_elders = self.ask_elders(command).await;
+        let mut answer = match answer {
+            // One session is at one of them.
+            Err(_)
+                if of_elders.iter().any(|(_, answer)| answer[name].as_array().is_some_and(|list| !list.is_empty())) =>
+            {
+                serde_json::json!({ name: [] })
+            }
+            answer => answer?,
+        };
+        if let Some(list) = answer[name].as_array_mut() {
+            for (generation, elder) in of_elders {
+                for item in elder[name].as_array().into_iter().flatten() {
+                    let mut item = item.clone();
+                    item["generation"] = generation.into();
+                    list.push(item);
+                }
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Starts the new process and hands it everything; it serves when this returns.
+async fn meet(
+    binary: &std::path::Path,
+    config: &std::path::Path,
+    meeting: &std::path::Path,
+    legacy: Legacy,
+    sockets: Vec<TcpListener>,
+) -> Result<answers::Upgraded, String> {
+    let _ = std::fs::remove_file(meeting);
+    let listener = UnixListener::bind(meeting).map_err(|error| format!("{}: {error}", meeting.display()))?;
+    let mut program = Program::new(binary);
+    program.arg("serve").arg("--config").arg(config).env(VARIABLE, meeting);
+    let mut child = program.spawn().map_err(|error| format!("{}: can't be started: {error}", binary.display()))?;
+    let pid = child.id();
+    let generation = legacy.generation;
+    let exchange = async {
+        let accepted = timeout(START_TIME, listener.accept()).await;
+        let (stream, _) =
+            accepted.map_err(|_| "the new process never came forward".to_owned())?.map_err(|e| e.to_string())?;
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        if peer != i32::try_from(pid).ok() {
+            return Err("somebody else came forward".to_owned());
+        }
+        let stream = stream.into_std().map_err(|error| error.to_string())?;
+        let work = move || {
+            stream.set_nonblocking(false)?;
+            handover::send(&stream, &legacy, &sockets)?;
+            handover::wait_until_ready(&stream, READY_TIME)
+        };
+        let done = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+        done.map_err(|error| format!("the new process did not begin to serve ({error}): its log says why"))
+    };
+    if let Err(error) = exchange.await {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(error);
+    }
+    // Should it end before this one, somebody must hear of it.
+    std::thread::spawn(move || child.wait());
+    Ok(answers::Upgraded { pid, generation })
+}
+
+/// The answer to whoever has it hand over.
+pub(super) fn answer(result: Result<answers::Upgraded, String>) -> crate::admin::Answer {
+    result.and_then(|upgraded| crate::admin::answer(&Command::Upgrade, [upgraded]))
+}
+
+/// What becomes of a process whose control loop is over.
+pub(super) enum Over {
+    Stop,
+    HandedOver,
+}
+
+/// As the log has it.
+pub(super) fn note(server: &Server, result: &Result<answers::Upgraded, String>) {
+    let log = &server.shared.log;
+    match result {
+        Ok(answers::Upgraded { pid, generation }) => {
+            let record = log.record(Level::Info, "server", "a new process serves");
+            record.with("pid", u64::from(*pid)).with("generation", u64::from(*generation)).write();
+        }
+        Err(error) => log
+            .record(Level::Error, "server", "handing over failed, this process goes on")
+            .with("problem", error.as_str())
+            .write(),
+    }
+}

@@ -1,0 +1,133 @@
+//! A new binary that takes over from the one that runs.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use gatepost_lab::{Gatepost, wait_for};
+use serde_json::Value;
+
+use crate::bed::{Bed, back_end};
+use crate::talk::Talk;
+
+/// Sessions that are open while it happens.
+const SESSIONS: usize = 1000;
+
+/// A back end that takes everybody and says OK to everything.
+fn yes_man() -> u16 {
+    back_end(|mut stream: TcpStream| {
+        let _ = stream.set_read_timeout(None);
+        let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
+        let Ok(reader) = stream.try_clone() else { return };
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            let tag = line.split(' ').next().unwrap_or("*");
+            if stream.write_all(format!("{tag} OK done\r\n").as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn list(gatepost: &Gatepost, arguments: &[&str]) -> Vec<Value> {
+    let output = gatepost.command(&[arguments, &["--json"]].concat()).expect("gatepost");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    answer[arguments[0]].as_array().expect("a list").clone()
+}
+
+fn is_running(pid: u64) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // One that has ended and that nobody has asked about yet runs no more.
+    !state.is_empty() && !state.contains(") Z ")
+}
+
+/// Ends what the test's own process handle doesn't know of.
+struct Successor<'a>(&'a Gatepost);
+
+impl Drop for Successor<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.command(&["stop"]);
+    }
+}
+
+#[test]
+fn nobody_loses_a_session_or_waits_while_a_new_binary_takes_over() {
+    let bed = Bed::new();
+    let port = yes_man();
+    let gatepost = bed.gatepost(&bed.one_backend("plaintext = \"always\"\nmechanisms = [\"PLAIN\"]", port));
+    let log_in = || {
+        let mut talk = bed.clear();
+        assert!(talk.verdict("LOGIN kim secret").starts_with("OK"));
+        talk
+    };
+    let mut sessions: Vec<_> = (0..SESSIONS).map(|_| log_in()).collect();
+    let first = list(&gatepost, &["status"])[0]["pid"].as_u64().expect("a pid");
+    let is_over = AtomicBool::new(false);
+    let (longest, count) = std::thread::scope(|threads| {
+        let watching = threads.spawn(|| {
+            let (mut longest, mut count) = (Duration::ZERO, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                drop(log_in());
+                (longest, count) = (longest.max(began.elapsed()), count + 1);
+            }
+            (longest, count)
+        });
+        let upgraded = list(&gatepost, &["upgrade"]);
+        assert_eq!(upgraded[0]["generation"], 2);
+        std::thread::sleep(Duration::from_millis(500));
+        is_over.store(true, Ordering::Relaxed);
+        watching.join().expect("every log-in is served")
+    });
+    let successor = Successor(&gatepost);
+    println!("{count} log-ins meanwhile, the longest {longest:?}");
+    assert!(count > 10, "{count}");
+    let second = list(&gatepost, &["status"])[0]["pid"].as_u64().expect("a pid");
+    assert_ne!(first, second);
+    // Every session is there and goes on, and can be seen and ended by way of the new one.
+    sessions.iter_mut().for_each(|talk| assert!(talk.verdict("NOOP").starts_with("OK")));
+    let _newest = log_in();
+    wait_for(|| list(&gatepost, &["sessions"]).len() == SESSIONS + 1).expect("all are listed");
+    let all = list(&gatepost, &["sessions"]);
+    let of = |generation: u64| all.iter().filter(|session| session["generation"] == generation).count();
+    assert_eq!((of(1), of(2)), (SESSIONS, 1));
+    let old = all.iter().find(|session| session["generation"] == 1).expect("one").clone();
+    assert_eq!(list(&gatepost, &["kick", old["id"].as_str().expect("an id")]).len(), 1);
+    wait_for(|| list(&gatepost, &["sessions"]).len() == SESSIONS).expect("it is gone");
+    assert!(is_running(first));
+    drop(sessions);
+    wait_for(|| !is_running(first)).expect("the old process ends with its last session");
+    assert!(is_running(second));
+    drop(log_in());
+    drop(successor);
+    wait_for(|| !is_running(second)).expect("it stops when it is told");
+}
+
+#[test]
+fn a_new_process_that_cannot_start_changes_nothing() {
+    let bed = Bed::new();
+    let port = yes_man();
+    let gatepost = bed.gatepost(&bed.one_backend("plaintext = \"always\"\nmechanisms = [\"PLAIN\"]", port));
+    let mut kim = bed.clear();
+    assert!(kim.verdict("LOGIN kim secret").starts_with("OK"));
+    let good = std::fs::read_to_string(bed.path("gatepost.toml")).expect("a file");
+    bed.write("gatepost.toml", &good.replace("[map]\n", "[map]\nnonsense = 1\n"));
+    let output =
+        gatepost.command(&["--socket", &bed.path("gatepost-state/admin.sock").display().to_string(), "upgrade"]);
+    let output = output.expect("gatepost");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did not begin to serve"), "{output:?}");
+    gatepost.wait_for_log("nonsense: unknown setting").expect("the new one says why");
+    gatepost.wait_for_log("handing over failed, this process goes on").expect("and the old one too");
+    assert!(kim.verdict("NOOP").starts_with("OK"));
+    bed.write("gatepost.toml", &good);
+    assert_eq!(list(&gatepost, &["status"])[0]["pid"], gatepost.pid());
+    assert!(Talk::clear(bed.imap).greeted().verdict("LOGIN kim secret").starts_with("OK"));
+    // By signal, and this time well.
+    gatepost.signal(rustix::process::Signal::USR2).expect("a signal");
+    gatepost.wait_for_log("a new process serves").expect("a word");
+    let _successor = Successor(&gatepost);
+    wait_for(|| list(&gatepost, &["status"])[0]["pid"] != gatepost.pid()).expect("another process");
+    assert!(kim.verdict("NOOP").starts_with("OK"));
+}
