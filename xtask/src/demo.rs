@@ -33,6 +33,9 @@ impl Options {
     }
 }
 
+/// Who may log in at the console.
+const ADMINISTRATOR: (&str, &str) = ("admin", "admin's secret");
+
 /// Who has mail, and where.
 const USERS: [(&str, &str, &str); 4] = [
     ("anna", "anna's secret", "store-a"),
@@ -48,6 +51,7 @@ struct Ports {
     imaps: u16,
     pop3: u16,
     pop3s: u16,
+    console: u16,
 }
 
 struct Demo {
@@ -84,11 +88,11 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         Ok::<_, String>(path)
     };
     let certificates = make("certificates")?;
-    let ports: [u16; 22] = match options.port_base {
+    let ports: [u16; 23] = match options.port_base {
         None => free_ports()?,
         Some(base) => std::array::from_fn(|n| base + n as u16),
     };
-    let [imap, imaps, pop3, pop3s, stores @ ..] = ports;
+    let [imap, imaps, pop3, pop3s, stores @ .., console] = ports;
     let (a, b) = stores.split_at(stores.len() / 2);
     let of_store = |ports: &[u16]| <[u16; 9]>::try_from(ports).map_err(|_| "a Dovecot has other ports".to_owned());
     let authority = Authority::create(&certificates)?;
@@ -126,7 +130,8 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
          [backend.store-a]\nhost = \"127.0.0.1\"\nimap = {{ port = {a} }}\npop3 = {{ port = {a_pop3} }}\n\n\
          [backend.store-b]\nhost = \"127.0.0.1\"\nimap = {{ port = {b}, tls = \"implicit\" }}\n\
          pop3 = {{ port = {b_pop3}, tls = \"implicit\" }}\n\
-         login = {{ master = \"{MASTER}\", password_file = {secret:?} }}\n",
+         login = {{ master = \"{MASTER}\", password_file = {secret:?} }}\n\n\
+         [admin]\nlisten = \"127.0.0.1:{console}\"\n",
         chain = front.chain,
         key = front.key,
         ca = authority.certificate,
@@ -152,8 +157,18 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
         }
         let _ = std::fs::remove_file(&file);
     }
+    let (name, password) = ADMINISTRATOR;
+    let file = gate.join("password");
+    write_secret(&file, password)?;
+    let mut command = Command::new(binary);
+    command.arg("--config").arg(&path).args(["admin", "add", name, "--role", "admin", "--password-file"]).arg(&file);
+    let output = command.output().map_err(|error| format!("{}: {error}", binary.display()))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let _ = std::fs::remove_file(&file);
     let gatepost = Gatepost::start(binary, &gate, &configuration)?;
-    let ports = Ports { imap, imaps, pop3, pop3s };
+    let ports = Ports { imap, imaps, pop3, pop3s, console };
     Ok(Demo { folder, ports, authority, stores, gatepost })
 }
 
@@ -183,6 +198,8 @@ impl Demo {
             "imaps": format!("127.0.0.1:{}", self.ports.imaps),
             "pop3": format!("127.0.0.1:{}", self.ports.pop3),
             "pop3s": format!("127.0.0.1:{}", self.ports.pop3s),
+            "console": format!("http://127.0.0.1:{}/", self.ports.console),
+            "administrator": { "name": ADMINISTRATOR.0, "password": ADMINISTRATOR.1 },
             "ca": self.authority.certificate,
             "config": self.folder.join("gatepost/gatepost.toml"),
             "pid": self.gatepost.pid(),
@@ -198,11 +215,13 @@ impl Demo {
         println!("  IMAP with TLS         localhost:{}", self.ports.imaps);
         println!("  POP3 with STLS        localhost:{}", self.ports.pop3);
         println!("  POP3 with TLS         localhost:{}", self.ports.pop3s);
+        println!("  console and API       http://127.0.0.1:{}/", self.ports.console);
         println!("  certificate authority {ca}");
         println!("  configuration         {}\n", self.folder.join("gatepost/gatepost.toml").display());
         for (user, password, store) in USERS {
             println!("  {user:<8} password {password:?}, mail on {store}");
         }
+        println!("  {:<8} password {:?}, in the console", ADMINISTRATOR.0, ADMINISTRATOR.1);
         let (user, password, _) = USERS[0];
         println!(
             "\nTry:  curl --cacert {ca} -u \"{user}:{password}\" 'imaps://localhost:{}/INBOX;MAILINDEX=1'",
@@ -214,7 +233,7 @@ impl Demo {
     /// Reads every user's mail over all listeners, and looks that it is the right mail.
     fn check(&self) -> Result<()> {
         let mut failures = 0;
-        let Ports { imap, imaps, pop3, pop3s } = self.ports;
+        let Ports { imap, imaps, pop3, pop3s, .. } = self.ports;
         for (user, password, store) in USERS {
             for (how, url) in [
                 ("IMAP, STARTTLS", format!("imap://localhost:{imap}/INBOX;MAILINDEX=1")),
@@ -235,6 +254,14 @@ impl Demo {
                         println!("FAILED  {user} over {how}: {error}");
                     }
                 }
+            }
+        }
+        let url = format!("http://127.0.0.1:{}/readyz", self.ports.console);
+        match Command::new("curl").args(["-sS", "-m", "20", &url]).output() {
+            Ok(output) if output.stdout == b"ready\n" => println!("ok      the console's server is ready"),
+            answer => {
+                failures += 1;
+                println!("FAILED  {url}: {answer:?}");
             }
         }
         if failures > 0 {

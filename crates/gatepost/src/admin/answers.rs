@@ -282,3 +282,27 @@ pub(crate) struct Upgraded {
     pub(crate) pid: u32,
     pub(crate) generation: u32,
 }
+
+/// A user of the embedded directory.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct User {
+    pub(crate) directory: String,
+    pub(crate) name: String,
+    /// None: as the map says.
+    pub(crate) backend: Option<String>,
+    pub(crate) disabled: bool,
+    /// Log-ins wait.
+    pub(crate) held: bool,
+    /// The only services, divided by commas; none: all.
+    pub(crate) services: Option<String>,
+    /// Whether there is one.
+    pub(crate) password: bool,
+}
+
+/// A user who was changed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Changed {
+    pub(crate) name: String,
+    /// added, changed or removed.
+    pub(crate) result: &'static str,
+}

@@ -24,11 +24,18 @@ pub(crate) enum Command {
     /// The last minutes in numbers, for charts.
     Live,
     /// What happened in the last days, by the hour or by the day.
-    Report { days: u64, by_day: bool },
+    Report {
+        days: u64,
+        by_day: bool,
+    },
     /// Every step that a user's log-in would take.
-    Explain { user: String },
+    Explain {
+        user: String,
+    },
     /// Its numbers, as Prometheus reads them, or as `OpenMetrics`.
-    Metrics { is_open: bool },
+    Metrics {
+        is_open: bool,
+    },
     /// Who is there.
     Sessions(Whose),
     /// To end sessions.
@@ -36,28 +43,64 @@ pub(crate) enum Command {
     /// How each host of each back end is doing.
     Backends,
     /// To send new log-ins elsewhere and have those there go, within so many seconds.
-    Drain { backend: String, over_seconds: u64 },
+    Drain {
+        backend: String,
+        over_seconds: u64,
+    },
     /// To take a back end out of service.
-    Maint { backend: String },
+    Maint {
+        backend: String,
+    },
     /// To take it into service again.
-    Ready { backend: String },
+    Ready {
+        backend: String,
+    },
     /// To have a user come to another back end from now on.
-    Move { user: String, backend: String },
+    Move {
+        user: String,
+        backend: String,
+    },
+    /// Who is in the embedded directory: the only one, or the one of this name.
+    Users {
+        directory: Option<String>,
+    },
+    /// To add a user there, or change one.
+    SetUser {
+        name: String,
+        change: UserChange,
+        directory: Option<String>,
+    },
+    RemoveUser {
+        name: String,
+        directory: Option<String>,
+    },
     /// Who may not connect.
     Bans,
     /// To keep a network out, for so many seconds or until it is lifted.
-    Ban { network: String, for_seconds: Option<u64> },
+    Ban {
+        network: String,
+        for_seconds: Option<u64>,
+    },
     /// To let it in again.
-    Unban { network: String },
+    Unban {
+        network: String,
+    },
     /// To log a user's conversations for so many seconds, whatever the level; 0: no more.
-    Trace { user: String, for_seconds: u64 },
+    Trace {
+        user: String,
+        for_seconds: u64,
+    },
     /// Which certificates are in use, and until when they are good.
     Certificates,
     /// To log records of this level and heavier ones everywhere, until the next reload.
-    LogLevel { level: Level },
+    LogLevel {
+        level: Level,
+    },
     /// To forget what directories and name servers have said, of one user or of all.
     #[serde(rename = "cache")]
-    FlushCaches { user: Option<String> },
+    FlushCaches {
+        user: Option<String>,
+    },
     /// The configuration file, and every setting in force.
     Settings,
     /// What changes of the file would do, without making them.
@@ -72,6 +115,21 @@ pub(crate) enum Command {
     Upgrade,
     /// To stop in good order.
     Stop,
+}
+
+/// What is to be changed of a user; none: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct UserChange {
+    pub(crate) backend: Option<String>,
+    pub(crate) disabled: Option<bool>,
+    /// Log-ins wait.
+    pub(crate) held: Option<bool>,
+    /// The only services, divided by commas; empty: all.
+    pub(crate) services: Option<String>,
+    /// The hash of a new password. Not written down with the command.
+    #[serde(skip_serializing)]
+    pub(crate) password: Option<String>,
 }
 
 /// Changes of the configuration file.
@@ -131,6 +189,7 @@ impl Command {
             Self::Maint { .. } => "maint",
             Self::Ready { .. } => "ready",
             Self::Move { .. } => "move",
+            Self::Users { .. } | Self::SetUser { .. } | Self::RemoveUser { .. } => "users",
             Self::Bans | Self::Ban { .. } | Self::Unban { .. } => "bans",
             Self::Trace { .. } => "trace",
             Self::Certificates => "certificates",
@@ -158,6 +217,7 @@ impl Command {
                 | Self::Sessions(_)
                 | Self::Backends
                 | Self::Bans
+                | Self::Users { .. }
                 | Self::Certificates
                 | Self::Settings
                 | Self::CheckSettings(_)
@@ -175,6 +235,7 @@ impl Command {
             | Self::Sessions(_)
             | Self::Backends
             | Self::Bans
+            | Self::Users { .. }
             | Self::Certificates
             | Self::Settings => Role::Viewer,
             Self::Kick(_)
@@ -188,9 +249,13 @@ impl Command {
             | Self::LogLevel { .. }
             | Self::FlushCaches { .. }
             | Self::Reload => Role::Operator,
-            Self::CheckSettings(_) | Self::ApplySettings(_) | Self::UndoSettings | Self::Upgrade | Self::Stop => {
-                Role::Admin
-            }
+            Self::SetUser { .. }
+            | Self::RemoveUser { .. }
+            | Self::CheckSettings(_)
+            | Self::ApplySettings(_)
+            | Self::UndoSettings
+            | Self::Upgrade
+            | Self::Stop => Role::Admin,
         }
     }
 

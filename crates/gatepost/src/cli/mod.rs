@@ -11,6 +11,7 @@ mod administrators;
 mod app_password;
 mod running;
 mod table;
+mod top;
 mod user;
 
 use std::path::{Path, PathBuf};
@@ -78,6 +79,8 @@ enum Command {
     /// Keep those who may use console and API
     #[command(subcommand)]
     Admin(administrators::AdminCommand),
+    /// Watch the running server: rates, back ends and the busiest sessions, once a second
+    Top,
     #[command(flatten)]
     Running(running::RunningCommand),
     /// Print a shell's completion script
@@ -185,6 +188,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         }
         Command::User(command) => user::run(command, &path()),
         Command::Admin(command) => administrators::run(command, &path()),
+        Command::Top => top::run(&running::Server { socket: cli.socket.as_deref(), config: &path() }),
         Command::Running(command) => {
             running::run(command, &running::Server { socket: cli.socket.as_deref(), config: &path() })
         }

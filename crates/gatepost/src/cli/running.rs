@@ -285,7 +285,7 @@ pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Fa
 }
 
 /// Asks the server at the socket that is given, else where the configuration says that it is.
-fn ask(server: &Server<'_>, command: &Command) -> Result<Value, Failure> {
+pub(super) fn ask(server: &Server<'_>, command: &Command) -> Result<Value, Failure> {
     let answer = match server.socket {
         Some(path) => socket::ask(path, command),
         // A file that is being changed may be wrong: where the socket is can be read all the same.
@@ -423,7 +423,10 @@ fn print(command: &Command, list: &[Value]) {
         Command::LogLevel { .. } => say_line!("logging at level {} until the next reload", text(&first["level"])),
         Command::FlushCaches { .. } => say_line!("{} answers are forgotten", first["forgotten"]),
         // Only console and API ask for these.
-        Command::Live
+        Command::Users { .. }
+        | Command::SetUser { .. }
+        | Command::RemoveUser { .. }
+        | Command::Live
         | Command::Explain { .. }
         | Command::Settings
         | Command::CheckSettings(_)

@@ -25,6 +25,13 @@ impl Server {
         match &command {
             Command::Status => answer(&command, [self.status()]),
             Command::Report { days, by_day } => answer(&command, self.reported(*days, *by_day).await?),
+            Command::Users { directory } => answer(&command, self.users(directory.as_deref()).await?),
+            Command::SetUser { name, change, directory } => {
+                answer(&command, [self.set_user(name, change, directory.as_deref()).await?])
+            }
+            Command::RemoveUser { name, directory } => {
+                answer(&command, [self.remove_user(name, directory.as_deref()).await?])
+            }
             Command::Live => answer(&command, [self.live()]),
             Command::Explain { user } => {
                 let world = self.entrance.world.load_full();

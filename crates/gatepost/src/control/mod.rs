@@ -9,6 +9,7 @@ mod reporting;
 mod sessions;
 mod settings;
 mod upgrade;
+mod users;
 
 use std::collections::HashMap;
 use std::io;

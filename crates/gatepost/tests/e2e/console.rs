@@ -73,7 +73,7 @@ impl Site {
 }
 
 /// Every page that a person can come to.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 18] = [
     "/",
     "/sessions",
     "/log",
@@ -83,6 +83,7 @@ const PAGES: [&str; 17] = [
     "/system",
     "/administrators",
     "/reports",
+    "/users",
     "/services/imap/listeners",
     "/services/imap/access",
     "/services/imap/flow",
@@ -233,6 +234,50 @@ fn a_back_end_is_taken_out_of_service_and_a_user_is_moved() {
     site.go("/backends");
     site.click("button[value=ready]");
     site.sees("The back end is in service again.");
+}
+
+#[test]
+fn users_of_the_embedded_directory_are_added_changed_and_removed() {
+    let site = Site::new();
+    // Until now there is none: that is said, and no page breaks.
+    site.go("/users");
+    site.sees("the configuration has no embedded directory");
+    let file = site.file().replace(
+        "[directory.file]",
+        "[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n[directory.file]",
+    );
+    let file = file.replace("directories = [\"file\"]", "directories = [\"people\", \"file\"]");
+    site.bed.write("gatepost.toml", &file);
+    let output = site.gatepost.command(&["user", "add", "noa", "--backend", "a"]).expect("gatepost");
+    assert!(output.status.success());
+    site.gatepost.reload(&file).expect("a reload");
+    site.go("/users");
+    site.sees("1 users");
+    site.fill("#name", "max");
+    site.fill("#backend", "b");
+    site.fill("#password", "a secret of max");
+    site.fill("#services", "imap");
+    site.click("button[value=set]");
+    site.sees("2 users");
+    let listed =
+        || String::from_utf8_lossy(&site.gatepost.command(&["user", "list"]).expect("gatepost").stdout).into_owned();
+    let line = |user: &str| listed().lines().find(|line| line.starts_with(user)).map(str::to_owned);
+    assert!(
+        line("max")
+            .is_some_and(|line| line.contains('b') && line.contains("only imap") && !line.contains("no password"))
+    );
+    site.fill("#name", "max");
+    site.fill("#state", "disable");
+    site.click("button[value=set]");
+    site.sees("may not log in");
+    site.fill("input[name=user]", "noa");
+    site.click(".filter button");
+    site.sees("1 users");
+    site.click("button[value=remove]");
+    site.sees("Removed.");
+    assert!(line("noa").is_none() && line("max").is_some());
+    let log = site.gatepost.log();
+    assert!(!log.contains("a secret of max") && !log.contains("ARGON2") && log.contains("set-user"), "{log}");
 }
 
 #[test]

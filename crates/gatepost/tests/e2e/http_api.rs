@@ -373,3 +373,80 @@ fn alerts_and_the_dashboard_are_sound_and_ask_for_what_there_is() {
     let file = bed.write("dashboard.yml", &format!("groups:\n- name: dashboard\n  rules:\n{rules}"));
     run(Command::new("promtool").args(["check", "rules"]).arg(file));
 }
+
+#[test]
+fn users_of_the_embedded_directory_are_kept_over_the_api() {
+    let site = Site::new("");
+    let [viewer, admin] = ["viewer", "admin"].map(|role| site.token(role));
+    assert_eq!(site.get("/api/v1/users", &viewer).status, 409, "there is no such directory");
+    let file = std::fs::read_to_string(site.bed.path("gatepost.toml")).expect("a file");
+    let file = file + "[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n";
+    site.bed.write("gatepost.toml", &file);
+    site.command(&["user", "add", "noa"]);
+    site.command(&["user", "remove", "noa"]);
+    site.gatepost.reload(&file).expect("a reload");
+    let set = |body: &str| site.send("PUT", "/api/v1/users/kim", &admin, body);
+    assert_eq!(
+        set("{\"backend\":\"store\",\"password\":\"a secret\",\"services\":\"imap,pop3\"}").json()["users"][0]["result"],
+        "added"
+    );
+    assert_eq!(set("{\"disabled\":true,\"held\":true,\"services\":\"all\"}").json()["users"][0]["result"], "changed");
+    let kim = site.get("/api/v1/users", &viewer).json()["users"][0].clone();
+    assert_eq!((&kim["name"], &kim["backend"], &kim["services"]), (&"kim".into(), &"store".into(), &Value::Null));
+    assert_eq!((&kim["disabled"], &kim["held"], &kim["password"]), (&true.into(), &true.into(), &true.into()));
+    assert_eq!(set("{\"backend\":\"nowhere\"}").status, 409);
+    assert_eq!(set("{\"services\":\"fax\"}").status, 409);
+    assert_eq!(site.send("PUT", "/api/v1/users/kim", &viewer, "{}").status, 403);
+    assert_eq!(site.send("DELETE", "/api/v1/users/kim", &admin, "").status, 200);
+    assert_eq!(site.send("DELETE", "/api/v1/users/kim", &admin, "").status, 409);
+    let log = site.gatepost.log();
+    assert!(!log.contains("a secret") && !log.contains("ARGON2"), "{log}");
+}
+
+#[test]
+fn settings_are_read_checked_applied_and_taken_back() {
+    let site = Site::new("# kept as it is");
+    let token = site.token("admin");
+    let settings = || site.get("/api/v1/settings", &token).json()["settings"][0].clone();
+    let file = || std::fs::read_to_string(site.bed.path("gatepost.toml")).expect("a file");
+    let (before, digest) = (file(), settings()["digest"].as_str().expect("a digest").to_owned());
+    let effective = settings()["effective"].as_array().expect("a list").clone();
+    let is_default = |setting: &&Value| setting["table"] == "[imap]" && setting["key"] == "max_errors";
+    let found = effective.iter().find(is_default).expect("a setting");
+    assert_eq!((&found["value"], &found["default"]), (&"10".into(), &true.into()));
+    let change = |value: &str, digest: &str| {
+        format!(
+            "{{\"changes\":[{{\"table\":[\"imap\"],\"key\":\"max_errors\",\"value\":{}}}],\"digest\":\"{digest}\"}}",
+            Value::from(value)
+        )
+    };
+    let checked = site.send("POST", "/api/v1/settings/check", &token, &change("5", &digest)).json()["check"][0].clone();
+    let diff = checked["diff"].as_array().expect("lines");
+    assert!(checked["problems"] == Value::Array(Vec::new()) && diff.contains(&"+max_errors = 5".into()), "{checked}");
+    assert_eq!(file(), before, "a check changes nothing");
+    let wrong = site.send("POST", "/api/v1/settings/check", &token, &change("\"five\"", &digest)).json();
+    assert!(
+        wrong["check"][0]["problems"][0].as_str().is_some_and(|text| text.contains("expected a whole number")),
+        "{wrong}"
+    );
+    assert_eq!(site.send("POST", "/api/v1/settings/apply", &token, &change("\"five\"", &digest)).status, 409);
+    assert_eq!(site.send("POST", "/api/v1/settings/apply", &token, &change("5", "old")).status, 409, "another file");
+    assert_eq!(site.send("POST", "/api/v1/settings/apply", &token, &change("5", &digest)).status, 200);
+    assert!(file().contains("max_errors = 5") && file().contains("# kept as it is"));
+    // A port that somebody else has: neither in force nor in the file.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = taken.local_addr().expect("an address");
+    let listener = format!(
+        "{{\"changes\":[{{\"table\":[\"imap\",\"listener\",\"2\"],\"key\":\"address\",\"value\":\"\\\"{address}\\\"\"}}]}}"
+    );
+    let (in_force, refused) = (file(), site.send("POST", "/api/v1/settings/apply", &token, &listener));
+    assert!(refused.status == 409 && refused.body.contains("is in use by another program"), "{}", refused.body);
+    assert_eq!(file(), in_force);
+    site.bed.clear();
+    assert_eq!(settings()["undo"], 1);
+    assert_eq!(site.send("POST", "/api/v1/settings/undo", &token, "").status, 200);
+    assert_eq!(file(), before);
+    assert_eq!(site.send("POST", "/api/v1/settings/undo", &token, "").status, 409);
+    let operator = site.token("operator");
+    assert_eq!(site.send("POST", "/api/v1/settings/apply", &operator, &change("5", &digest)).status, 403);
+}

@@ -17,6 +17,8 @@ use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind, whole};
 use super::gate::{ApiAsker, Asker, Peer};
 use super::{App, Problem, openapi};
 
+/// Longest password of a user.
+pub(super) const PASSWORD_BYTES_MAX: usize = 1024;
 /// What of a request's body is read.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -73,7 +75,12 @@ async fn carry_out(
     let bad = |text: String| Problem::new(StatusCode::BAD_REQUEST, text);
     let body =
         if endpoint.inputs.iter().any(|input| input.at == At::Body) { read_body(headers, body)? } else { Map::new() };
-    let said = check(endpoint, path, query, body).map_err(bad)?;
+    let mut said = check(endpoint, path, query, body).map_err(bad)?;
+    for input in endpoint.inputs.iter().filter(|input| input.kind == Kind::Password) {
+        let Some(Value::String(password)) = said.remove(input.name) else { continue };
+        let hash = app.hash(Secret::new(password.into_bytes())).await?;
+        said.insert(input.name.to_owned(), hash.into());
+    }
     let command = (endpoint.command)(&Inputs(said)).map_err(bad)?;
     asker.may(command.needs())?;
     // What can't be done is about what is there now, not about how it was asked for.
@@ -126,6 +133,8 @@ fn check(
 
 fn is_such(value: &Value, kind: Kind) -> bool {
     match kind {
+        Kind::Truth => value.is_boolean(),
+        Kind::Password => value.as_str().is_some_and(|text| !text.is_empty() && text.len() <= PASSWORD_BYTES_MAX),
         Kind::Text => value.as_str().is_some_and(|text| !text.is_empty() && !text.contains(char::is_control)),
         Kind::Seconds => whole(value).is_some_and(|seconds| seconds <= super::openapi::SECONDS_MAX),
         Kind::Changes => serde_json::from_value::<Vec<crate::config::Change>>(value.clone()).is_ok(),
@@ -138,6 +147,8 @@ fn is_such(value: &Value, kind: Kind) -> bool {
 fn expected(kind: Kind) -> &'static str {
     match kind {
         Kind::Text => "a text that is not empty and without control characters",
+        Kind::Truth => "true or false",
+        Kind::Password => "a text of at most 1,024 bytes",
         Kind::Seconds => "a whole number of seconds",
         Kind::Changes => "a list of changes, each with `table`, `key` and `value`",
         Kind::Period => "hour or day",

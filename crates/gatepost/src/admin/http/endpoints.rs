@@ -5,7 +5,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use crate::admin::accounts::Role;
-use crate::admin::{Changes, Command, Whose, answers};
+use crate::admin::{Changes, Command, UserChange, Whose, answers};
 
 /// One address and method.
 pub(super) struct Endpoint {
@@ -48,6 +48,9 @@ pub(super) enum Kind {
     /// A whole number from 0.
     Seconds,
     Level,
+    Truth,
+    /// A text that becomes a hash before anybody sees it.
+    Password,
     /// hour or day.
     Period,
     /// From 1 to 90, as a text.
@@ -66,6 +69,10 @@ impl Inputs {
 
     fn some_text(&self, name: &str) -> Option<String> {
         self.0.get(name).and_then(Value::as_str).map(str::to_owned)
+    }
+
+    fn truth(&self, name: &str) -> Option<bool> {
+        self.0.get(name).and_then(Value::as_bool)
     }
 
     fn seconds(&self, name: &str) -> Option<u64> {
@@ -253,6 +260,61 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Service>,
     },
     Endpoint {
+        method: "GET",
+        path: "/users",
+        summary: "The users of the embedded directory.",
+        role: Role::Viewer,
+        inputs: &[maybe("directory", At::Query, "Its name, where there are several.")],
+        command: |inputs| Ok(Command::Users { directory: inputs.some_text("directory") }),
+        list: "users",
+        item: SchemaGenerator::subschema_for::<answers::User>,
+    },
+    Endpoint {
+        method: "PUT",
+        path: "/users/{user}",
+        summary: "Add a user to the embedded directory, or change what is said of one: what is left out stays.",
+        role: Role::Admin,
+        inputs: &[
+            text("user", At::Path, "The user's name."),
+            maybe("directory", At::Query, "The directory's name, where there are several."),
+            maybe("backend", At::Body, "The back end that holds the mail."),
+            maybe("services", At::Body, "The only services, divided by commas; all: all of them."),
+            input("disabled", At::Body, Kind::Truth, false, "May not log in."),
+            input("held", At::Body, Kind::Truth, false, "Log-ins wait."),
+            input("password", At::Body, Kind::Password, false, "A new password."),
+        ],
+        command: |inputs| {
+            let services = inputs.some_text("services");
+            let services = services.map(|list| if list == "all" { String::new() } else { list });
+            let change = UserChange {
+                backend: inputs.some_text("backend"),
+                disabled: inputs.truth("disabled"),
+                held: inputs.truth("held"),
+                services,
+                // The hash has taken its place.
+                password: inputs.some_text("password"),
+            };
+            Ok(Command::SetUser { name: inputs.text("user"), change, directory: inputs.some_text("directory") })
+        },
+        list: "users",
+        item: SchemaGenerator::subschema_for::<answers::Changed>,
+    },
+    Endpoint {
+        method: "DELETE",
+        path: "/users/{user}",
+        summary: "Remove a user from the embedded directory.",
+        role: Role::Admin,
+        inputs: &[
+            text("user", At::Path, "The user's name."),
+            maybe("directory", At::Query, "The directory's name, where there are several."),
+        ],
+        command: |inputs| {
+            Ok(Command::RemoveUser { name: inputs.text("user"), directory: inputs.some_text("directory") })
+        },
+        list: "users",
+        item: SchemaGenerator::subschema_for::<answers::Changed>,
+    },
+    Endpoint {
         method: "POST",
         path: "/users/{user}/move",
         summary: "Have a user come to another back end from now on; the mail is moved before.",
@@ -431,6 +493,8 @@ mod tests {
                 Kind::Text => json!("x"),
                 Kind::Seconds => json!(5),
                 Kind::Level => json!("info"),
+                Kind::Truth => json!(true),
+                Kind::Password => json!("x"),
                 Kind::Period => json!("hour"),
                 Kind::Days => json!("5"),
                 Kind::Changes => json!([{ "table": ["imap"], "key": "id", "value": "true" }]),

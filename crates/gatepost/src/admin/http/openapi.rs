@@ -119,6 +119,9 @@ fn schema(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
         Kind::Changes => {
             json!({ "type": "array", "items": generator.subschema_for::<crate::config::Change>().to_value() })
         }
+        Kind::Truth => json!({ "type": "boolean" }),
+        // Characters of any kind take four bytes at most.
+        Kind::Password => json!({ "type": "string", "minLength": 1, "maxLength": super::api::PASSWORD_BYTES_MAX / 4 }),
         Kind::Period => json!({ "enum": ["hour", "day"] }),
         Kind::Days => json!({ "type": "integer", "minimum": 1, "maximum": 90 }),
         Kind::Level => json!({ "enum": ["critical", "error", "warning", "info", "protocol"] }),

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 /// A drawing's width and height.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 120.0;
+/// Bars across its width, at least: fewer stand at its right.
+const BARS_MIN: f64 = 24.0;
 /// Samples across its width.
 const SAMPLES: u32 = 300;
 
@@ -86,11 +88,12 @@ pub(super) fn charts(live: &Value) -> Vec<Chart> {
 /// Bars of values, and in front of them those of others, one for each moment.
 pub(super) fn bars(id: &'static str, name: &'static str, values: &[(f64, f64)], show: fn(f64) -> String) -> Chart {
     let top = values.iter().fold(1.0_f64, |top, (value, _)| top.max(*value));
-    let count = f64::from(u32::try_from(values.len()).unwrap_or(u32::MAX).max(1));
-    let width = WIDTH / count;
+    let count = f64::from(u32::try_from(values.len()).unwrap_or(u32::MAX));
+    let width = WIDTH / count.max(BARS_MIN);
     let draw = |of: fn(&(f64, f64)) -> f64| {
         let mut path = String::new();
-        let mut x = 0.0;
+        // The latest at the right edge.
+        let mut x = WIDTH - count * width;
         for value in values {
             let height = of(value) / top * (HEIGHT - 4.0);
             // Writing to a text can't fail.

@@ -9,6 +9,7 @@ mod forms;
 mod pages;
 mod reports;
 mod settings;
+mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/log/follow", get(follow))
         .route("/administrators", get(administrators::administrators).post(administrators::change_administrators))
         .route("/system", get(pages::system).post(pages::change_system))
+        .route("/users", get(users::users).post(users::change_users))
         .route("/reports", get(reports::reports))
         .route("/reports.csv", get(reports::reports_csv))
         .route("/events", get(events))
@@ -139,7 +141,11 @@ impl Frame {
             Group { title: "Services", links: services },
             Group {
                 title: "Mail stores",
-                links: vec![link("/backends", "Back ends"), link("/map", "Map and directories")],
+                links: vec![
+                    link("/backends", "Back ends"),
+                    link("/map", "Map and directories"),
+                    link("/users", "Users"),
+                ],
             },
             Group { title: "Gatepost", links: system },
         ];

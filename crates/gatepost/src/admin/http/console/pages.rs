@@ -143,6 +143,11 @@ fn backend_rows(answer: &Value) -> Vec<BackendRow> {
     list(answer, "backends").map(row).collect()
 }
 
+/// The names of all back ends.
+pub(super) fn backend_names(answer: &Value) -> Vec<String> {
+    list(answer, "backends").map(|backend| text(&backend["name"])).collect()
+}
+
 pub(super) async fn overview(
     State(app): State<Arc<App>>,
     Visitor(asker): Visitor,
@@ -389,8 +394,7 @@ pub(super) async fn map(State(app): State<Arc<App>>, Visitor(asker): Visitor, Qu
         let answer = ask(&app, &asker, Command::Explain { user: user.clone() }).await?;
         list(&answer, "explain").map(|step| (text(&step["step"]), text(&step["text"]))).collect()
     };
-    let backends = backend_rows(&ask(&app, &asker, Command::Backends).await?);
-    let backends = backends.into_iter().map(|row| row.name).collect();
+    let backends = backend_names(&ask(&app, &asker, Command::Backends).await?);
     let settings = shown(&app, &asker, &frame, Shown::Map).await?;
     render(&Map { frame, user, steps, backends, settings })
 }

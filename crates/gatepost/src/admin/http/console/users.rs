@@ -1,0 +1,104 @@
+//! The page of the embedded directory's users.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use gatepost_wire::Secret;
+use serde_json::Value;
+
+use super::pages::{Filter, backend_names, list, text};
+use super::{App, Frame, Page, Posted, Problem, Said, Visitor, ask, carry_out, explain_problem, render};
+use crate::admin::{Command, UserChange};
+
+/// Users that a page shows.
+const USERS_SHOWN_MAX: usize = 500;
+
+#[derive(Template)]
+#[template(path = "users.html")]
+struct Users {
+    frame: Frame,
+    user: String,
+    rows: Vec<UserRow>,
+    total: usize,
+    backends: Vec<String>,
+    /// Why there are none.
+    problem: String,
+}
+
+struct UserRow {
+    name: String,
+    backend: String,
+    services: String,
+    state: String,
+}
+
+pub(super) async fn users(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
+    let frame = Frame::new(&app, &asker, "Users", "/users").await?.noting(filter.done.as_ref());
+    // Where users are kept elsewhere, that is said.
+    let (answer, problem) = match ask(&app, &asker, Command::Users { directory: None }).await {
+        Ok(answer) => (answer, String::new()),
+        Err(problem) => (Value::Null, problem.text),
+    };
+    let user = filter.user.unwrap_or_default().trim().to_owned();
+    let wanted = user.to_lowercase();
+    let is_wanted = |found: &&Value| text(&found["name"]).to_lowercase().contains(&wanted);
+    let row = |found: &Value| {
+        let state = [("disabled", "may not log in"), ("held", "log-ins wait")];
+        let state = state.iter().filter(|(key, _)| found[key] == true).map(|(_, words)| *words);
+        let without = (found["password"] == false).then_some("no password");
+        UserRow {
+            name: text(&found["name"]),
+            backend: text(&found["backend"]),
+            services: text(&found["services"]),
+            state: state.chain(without).collect::<Vec<_>>().join(", "),
+        }
+    };
+    let total = list(&answer, "users").filter(is_wanted).count();
+    let rows = list(&answer, "users").filter(is_wanted).take(USERS_SHOWN_MAX).map(row).collect();
+    let backends = backend_names(&ask(&app, &asker, Command::Backends).await?);
+    render(&Users { frame, user, rows, total, backends, problem })
+}
+
+pub(super) async fn change_users(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
+    let said = Said(posted);
+    asker.proves(said.get("proof"))?;
+    let name = said.get("name").trim().to_owned();
+    if said.get("do") == "remove" {
+        let command = Command::RemoveUser { name, directory: None };
+        return carry_out(&app, &asker, command, "/users", "removed").await;
+    }
+    let some = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let password = Secret::new(said.get("password").as_bytes().to_vec());
+    let password = match app.hash(password).await {
+        Ok(hash) => hash,
+        Err(problem) => return explain_problem(&app, &asker, &problem, "/users").await,
+    };
+    let (disabled, held) = match said.get("state") {
+        "enable" => (Some(false), None),
+        "disable" => (Some(true), None),
+        "hold" => (None, Some(true)),
+        "release" => (None, Some(false)),
+        _ => (None, None),
+    };
+    let services =
+        some(said.get("services")).map(|list| if list == "all" { String::new() } else { list.replace(' ', "") });
+    let change = UserChange { backend: some(said.get("backend")), disabled, held, services, password };
+    let command = Command::SetUser { name, change, directory: None };
+    carry_out(&app, &asker, command, "/users", "added").await
+}
+
+impl App {
+    /// What is kept of a password; of none, nothing.
+    pub(in crate::admin::http) async fn hash(&self, password: Secret) -> Result<Option<String>, Problem> {
+        if password.expose().is_empty() {
+            return Ok(None);
+        }
+        // It takes a while, and a core.
+        let work = tokio::task::spawn_blocking(move || crate::auth::hash::make(&password));
+        let hash = work.await.map_err(|error| self.broken(&error.to_string()))?;
+        hash.map(Some).map_err(|error| Problem::new(StatusCode::CONFLICT, error.to_string()))
+    }
+}

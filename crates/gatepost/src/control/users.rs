@@ -1,0 +1,106 @@
+//! Commands about the users of the embedded directory.
+
+use gatepost_wire::{PROTOCOLS, sasl};
+
+use super::Server;
+use crate::admin::{UserChange, answers};
+use crate::config::DirectoryKind;
+use crate::directory::Entry;
+use crate::directory::sqlite::{Account, Change, Sqlite};
+
+impl Server {
+    /// The only embedded directory, or the one of this name, opened.
+    async fn embedded(&self, wanted: Option<&str>) -> Result<(String, Sqlite), String> {
+        let found: Vec<_> = {
+            let world = self.entrance.world.load();
+            let embedded = world.config.directories.iter().filter_map(|directory| match &directory.kind {
+                DirectoryKind::Sqlite { path } => Some((directory.name.clone(), path.clone())),
+                _ => None,
+            });
+            embedded.filter(|(name, _)| wanted.is_none_or(|wanted| wanted == name)).collect()
+        };
+        match (&found[..], wanted) {
+            ([(name, path)], _) => {
+                let opened = Sqlite::create(path).await.map_err(|fault| fault.to_string())?;
+                Ok((name.clone(), opened))
+            }
+            ([], Some(name)) => Err(format!("there is no embedded directory {name:?} in the configuration")),
+            ([], None) => Err("the configuration has no embedded directory: its users are kept elsewhere".into()),
+            _ => {
+                let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+                Err(format!("there are several embedded directories, name one: {}", names.join(", ")))
+            }
+        }
+    }
+
+    /// Everybody in it.
+    pub(super) async fn users(&self, directory: Option<&str>) -> Result<Vec<answers::User>, String> {
+        let (directory, sqlite) = self.embedded(directory).await?;
+        let listed = sqlite.list().await.map_err(|fault| fault.to_string());
+        sqlite.close().await;
+        let describe = |account: Account| answers::User {
+            directory: directory.clone(),
+            name: account.name,
+            backend: account.place,
+            disabled: account.disabled,
+            held: account.held,
+            services: account.services,
+            password: account.has_password,
+        };
+        Ok(listed?.into_iter().map(describe).collect())
+    }
+
+    /// Adds a user, or changes what is said of one.
+    pub(super) async fn set_user(
+        &self,
+        name: &str,
+        change: &UserChange,
+        directory: Option<&str>,
+    ) -> Result<answers::Changed, String> {
+        let sound = sasl::user_name(name.as_bytes());
+        let sound = sound.ok_or("a user name is not empty, of at most 512 bytes and without control characters")?;
+        let name = self.entrance.world.load().config.map.names.canonical(&sound);
+        if let Some(backend) = change.backend.as_deref().filter(|backend| !backend.is_empty()) {
+            self.check_backend(backend)?;
+        }
+        let services = change.services.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty());
+        if let Some(unknown) = services.clone().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == *name)) {
+            let known: Vec<_> = PROTOCOLS.iter().map(|protocol| protocol.name).collect();
+            return Err(format!("{unknown:?} is no service: there are {}", known.join(", ")));
+        }
+        let UserChange { backend, disabled, held, services: list, password } = change.clone();
+        let (_, sqlite) = self.embedded(directory).await?;
+        let work = async {
+            let entry = Entry {
+                place: backend.clone().filter(|backend| !backend.is_empty()),
+                password: password.clone(),
+                held: held.unwrap_or(false),
+                services: list.as_ref().filter(|list| !list.is_empty()).map(|_| services.map(str::to_owned).collect()),
+                ..Entry::default()
+            };
+            let is_new = sqlite.add(&name, &entry).await?;
+            if !is_new || disabled.is_some() {
+                sqlite.set(&name, &Change { password, place: backend, disabled, held, services: list }).await?;
+            }
+            Ok::<_, crate::directory::Fault>(is_new)
+        };
+        let result = work.await.map_err(|fault| fault.to_string());
+        sqlite.close().await;
+        self.entrance.world.load().forget(Some(&name));
+        Ok(answers::Changed { result: if result? { "added" } else { "changed" }, name })
+    }
+
+    /// Removes a user.
+    pub(super) async fn remove_user(&self, name: &str, directory: Option<&str>) -> Result<answers::Changed, String> {
+        let name = self.entrance.world.load().config.map.names.canonical(name);
+        let (_, sqlite) = self.embedded(directory).await?;
+        let removed = sqlite.remove(&name).await.map_err(|fault| fault.to_string());
+        sqlite.close().await;
+        self.entrance.world.load().forget(Some(&name));
+        if removed? {
+            Ok(answers::Changed { name, result: "removed" })
+        } else {
+            Err(format!("there is no user {name:?}"))
+        }
+    }
+}
