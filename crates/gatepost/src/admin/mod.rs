@@ -265,6 +265,14 @@ impl Command {
         serde_json::to_value(self).unwrap_or_default()
     }
 
+    /// For the log: what was asked, without what was not said.
+    pub(crate) fn words(&self) -> String {
+        let Value::Object(mut fields) = self.to_json() else { return self.name().into() };
+        let name = fields.remove("command").and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
+        drop_nothing(&mut fields);
+        if fields.is_empty() { name } else { format!("{name} {}", Value::Object(fields)) }
+    }
+
     /// Reads what was sent.
     fn from_json(request: Value) -> Result<Self, String> {
         if !request["command"].is_string() {
@@ -272,6 +280,12 @@ impl Command {
         }
         serde_json::from_value(request).map_err(|error| format!("no command of this version of Gatepost: {error}"))
     }
+}
+
+/// Takes out what says nothing, here and deeper.
+fn drop_nothing(fields: &mut serde_json::Map<String, Value>) {
+    fields.retain(|_, value| !value.is_null());
+    fields.values_mut().filter_map(Value::as_object_mut).for_each(drop_nothing);
 }
 
 impl Whose {
@@ -332,6 +346,10 @@ mod tests {
         ] {
             assert_eq!(Command::from_json(command.to_json()), Ok(command));
         }
+        let change = UserChange { disabled: Some(true), password: Some("{ARGON2ID}x".into()), ..UserChange::default() };
+        let command = Command::SetUser { name: text(), change, directory: None };
+        assert_eq!(command.words(), r#"set-user {"change":{"disabled":true},"name":"kim@example.org"}"#);
+        assert_eq!(Command::Reload.words(), "reload");
         for bad in [
             json!({ "command": "dance" }),
             json!([]),

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Entrance, Server};
 use crate::admin::{Answer, Command, answer, answers};
 use crate::config::{Level, Network, Problem, Problems};
-use crate::log::Field;
 use crate::net::health::Standing;
 use crate::net::tls::EXPIRY_WARNING;
 use crate::overrides::{Ban, Duty};
@@ -82,10 +81,7 @@ impl Server {
     pub(super) fn note(&self, command: &Command, by: &str) {
         if command.changes() {
             let record = self.shared.log.record(Level::Info, "admin", "a command is carried out");
-            record
-                .with("command", Field::Name(command.to_json().to_string()))
-                .with("by", Field::Name(by.into()))
-                .write();
+            record.with("command", command.words()).with("by", by).write();
         }
     }
 

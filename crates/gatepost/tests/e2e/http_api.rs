@@ -100,7 +100,7 @@ fn each_role_may_what_it_may_and_every_change_is_logged() {
     assert_eq!(site.send("POST", "/api/v1/backends/store/maint", &operator, "").status, 200);
     assert_eq!(site.get("/api/v1/backends", &viewer).json()["backends"][0]["state"], "maint");
     let record = site.gatepost.wait_for_log("a command is carried out").expect("a record");
-    assert!(record.contains("operator") && record.contains("from\\u{20}127.0.0.1"), "{record}");
+    assert!(record.contains("operator") && record.contains("from 127.0.0.1"), "{record}");
     assert_eq!(site.send("POST", "/api/v1/backends/none/maint", &operator, "").status, 409);
     assert_eq!(
         site.send("POST", "/api/v1/bans", &operator, "{\"network\":\"192.0.2.0/24\",\"for_seconds\":60}").status,
@@ -387,7 +387,7 @@ fn users_of_the_embedded_directory_are_kept_over_the_api() {
     site.gatepost.reload(&file).expect("a reload");
     let set = |body: &str| site.send("PUT", "/api/v1/users/kim", &admin, body);
     assert_eq!(
-        set("{\"backend\":\"store\",\"password\":\"a secret\",\"services\":\"imap,pop3\"}").json()["users"][0]["result"],
+        set("{\"backend\":\"store\",\"password\":\"kim knows it\",\"services\":\"imap,pop3\"}").json()["users"][0]["result"],
         "added"
     );
     assert_eq!(set("{\"disabled\":true,\"held\":true,\"services\":\"all\"}").json()["users"][0]["result"], "changed");
@@ -400,7 +400,7 @@ fn users_of_the_embedded_directory_are_kept_over_the_api() {
     assert_eq!(site.send("DELETE", "/api/v1/users/kim", &admin, "").status, 200);
     assert_eq!(site.send("DELETE", "/api/v1/users/kim", &admin, "").status, 409);
     let log = site.gatepost.log();
-    assert!(!log.contains("a secret") && !log.contains("ARGON2"), "{log}");
+    assert!(!log.contains("kim knows it") && !log.contains("ARGON2"), "{log}");
 }
 
 #[test]
