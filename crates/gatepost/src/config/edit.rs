@@ -1,10 +1,10 @@
-//! Changing a configuration file as a person would: settings are set, taken away and added where they belong, and every
-//! comment, order and blank line stays. What comes out is read again like any other file before anybody uses it.
+//! Changing a configuration file as a person would: settings are set, taken away and added where they belong, and
+//! comments, order and blank lines stay; a table that is taken away takes along what stands right above it. What comes out is read again like any other file before anybody uses it.
 
 use gatepost_wire::PROTOCOLS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
 use super::reader::{Shape, Value as _};
 use super::settings::{self as at, Section};
@@ -115,11 +115,20 @@ impl Lists {
     }
 }
 
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let table = self.table.0.iter().map(String::as_str);
+        let place: Vec<_> = table.chain(self.key.as_deref()).collect();
+        let taken_away = if self.value.is_none() { " (taken away)" } else { "" };
+        write!(f, "{}{taken_away}", place.join("/"))
+    }
+}
+
 /// The settings of a text in which each stands on a line, as they would be written.
 pub(crate) fn settings_of(text: &str) -> Result<Vec<(String, String)>, String> {
     let document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
     let setting = |(key, item): (&str, &Item)| match item {
-        Item::Value(value) => Ok((key.to_owned(), value.to_string().trim().to_owned())),
+        Item::Value(value) => Ok((key.to_owned(), bare(value))),
         _ => Err(format!("{key}: a table is written on one line here, such as {key} = {{ … }}")),
     };
     document.iter().map(setting).collect()
@@ -158,9 +167,16 @@ fn find<'a>(item: &'a Item, path: &[String]) -> Option<Node<'a>> {
     }
 }
 
+/// A value as it is written, without the comment behind it.
+fn bare(value: &Value) -> String {
+    let mut value = value.clone();
+    value.decor_mut().clear();
+    value.to_string()
+}
+
 /// A value without needless quotes, and the shape in which that can be read back.
 fn plain(shape: Shape, value: &Value) -> (Shape, String) {
-    let raw = || (Shape::Raw, value.to_string().trim().to_owned());
+    let raw = || (Shape::Raw, bare(value));
     let is_plain = |text: &str| !text.contains([',', '"', '\n']) && text.trim() == text;
     match (shape, value) {
         (Shape::Text | Shape::Words(_), Value::String(text)) => (shape, text.value().clone()),
@@ -170,9 +186,7 @@ fn plain(shape: Shape, value: &Value) -> (Shape, String) {
                 values.iter().map(|value| value.as_str().filter(|text| is_plain(text))).collect();
             texts.map_or_else(raw, |texts| (shape, texts.join(", ")))
         }
-        (Shape::Number | Shape::Truth, Value::Integer(_) | Value::Boolean(_)) => {
-            (shape, value.to_string().trim().to_owned())
-        }
+        (Shape::Number | Shape::Truth, Value::Integer(_) | Value::Boolean(_)) => (shape, bare(value)),
         _ => raw(),
     }
 }
@@ -232,17 +246,40 @@ fn make(document: &mut DocumentMut, change: &Change) -> Result<(), String> {
     }
     let table = open(document.as_item_mut(), &path.0).ok_or_else(|| format!("{path}: is no table"))?;
     match value {
-        None => drop(table.remove(key)),
-        Some(mut value) => match table.get_mut(key).and_then(Item::as_value_mut) {
-            Some(old) => {
+        None => take_out(table, key),
+        Some(mut value) => match table.get_mut(key) {
+            None | Some(Item::None) => drop(table.insert(key, Item::Value(value))),
+            Some(Item::Value(old)) => {
                 // What stands around it, a comment behind it most of all.
                 *value.decor_mut() = old.decor().clone();
                 *old = value;
             }
-            None => drop(table.insert(key, Item::Value(value))),
+            Some(_) => return Err(format!("{shown}: is a table of its own in the file, and is changed there")),
         },
     }
     Ok(())
+}
+
+/// Takes a setting out of a table; comments above it stay, and come to stand above the next one or below the last.
+fn take_out(table: &mut dyn TableLike, key: &str) {
+    let keys: Vec<_> = table.iter().filter(|(_, item)| item.is_value()).map(|(key, _)| key.to_owned()).collect();
+    let Some(n) = keys.iter().position(|known| known == key) else {
+        // Tables of its own are not what a form shows.
+        return;
+    };
+    let before = table.key(key).and_then(|key| key.leaf_decor().prefix()).and_then(RawString::as_str);
+    let above = before.filter(|text| text.contains('#')).unwrap_or_default().to_owned();
+    table.remove(key);
+    if above.is_empty() {
+        return;
+    }
+    if let Some(mut next) = keys.get(n + 1).and_then(|next| table.key_mut(next)) {
+        let own = next.leaf_decor().prefix().and_then(RawString::as_str).unwrap_or_default().to_owned();
+        next.leaf_decor_mut().set_prefix(above + &own);
+    } else if let Some(last) = n.checked_sub(1).and_then(|n| table.get_mut(&keys[n])?.as_value_mut()) {
+        let own = last.decor().suffix().and_then(RawString::as_str).unwrap_or_default().to_owned();
+        last.decor_mut().set_suffix(format!("{own}\n{}", above.trim_end()));
+    }
 }
 
 /// The table at a path, made where it isn't there.
@@ -302,6 +339,10 @@ fn remove(item: &mut Item, path: &[String]) -> Option<()> {
                 let table = tables.get_mut(name.parse().ok()?)?;
                 return remove_in(table, &path[n + 1..]);
             }
+            Item::Value(Value::Array(values)) => {
+                let table = values.get_mut(name.parse().ok()?)?.as_inline_table_mut()?;
+                return remove_in(table, &path[n + 1..]);
+            }
             item => item.as_table_like_mut()?.get_mut(name)?,
         };
     }
@@ -320,7 +361,7 @@ fn remove(item: &mut Item, path: &[String]) -> Option<()> {
     }
 }
 
-fn remove_in(table: &mut Table, path: &[String]) -> Option<()> {
+fn remove_in(table: &mut dyn TableLike, path: &[String]) -> Option<()> {
     let (name, rest) = path.split_first()?;
     if rest.is_empty() {
         return table.remove(name).map(drop);
@@ -409,6 +450,25 @@ mod tests {
     }
 
     #[test]
+    fn comments_above_a_setting_outlive_it() {
+        let file = "# A site.\n\n# Ours.\nname = \"mail\"\n# Here.\nstate = \"x\" # now\n\n# The last.\ndrain = \"5s\"\n\n[imap]\n";
+        let without = |key: &str| apply(file, &[change("", key, None)]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(without("name"), file.replace("name = \"mail\"\n", ""));
+        assert_eq!(without("state"), file.replace("state = \"x\" # now\n", ""));
+        assert_eq!(without("drain"), file.replace("drain = \"5s\"\n", ""));
+    }
+
+    #[test]
+    fn what_stands_on_lines_of_its_own_is_left_alone() {
+        let file = "[map]\ndefault = \"a\"\n[map.aliases]\nkim = \"lee\"\n[imap]\nlistener = [{ address = \"127.0.0.1:143\", limits = { connections = 5 } }]\n";
+        let refusal = apply(file, &[change("map", "aliases", Some("{ jo = \"kim\" }"))]).expect_err("a refusal");
+        assert!(refusal.contains("table of its own"), "{refusal}");
+        assert_eq!(apply(file, &[change("map", "aliases", None)]).as_deref(), Ok(file));
+        let text = apply(file, &[change("imap/listener/0/limits", "", None)]).expect("a file");
+        assert!(text.contains("[{ address = \"127.0.0.1:143\"") && !text.contains("limits"), "{text}");
+    }
+
+    #[test]
     fn tables_come_and_go() {
         let text = changed(&[
             change("imap/limits", "connections", Some("20")),
@@ -452,12 +512,13 @@ mod tests {
     #[test]
     fn forms_show_what_stands_there_and_read_it_back() {
         let lists =
-            Lists::of("[imap]\nmechanisms = [\"PLAIN\", \"LOGIN\"]\nid = false\nmax_errors = 5\nplaintext = \"tls\"\n")
+            Lists::of("[imap]\nmechanisms = [\"PLAIN\", \"LOGIN\"] # both\nid = false # no\nmax_errors = 5\nplaintext = \"tls\"\n")
                 .expect("a file");
         let form = lists.form(&TablePath::parse("imap")).expect("a form");
         let field = |key: &str| form.fields.iter().find(|field| field.key == key).expect("a field").clone();
         assert_eq!(field("mechanisms").shown, "PLAIN, LOGIN");
         assert_eq!(field("mechanisms").shape.written("PLAIN,XOAUTH2"), "[\"PLAIN\", \"XOAUTH2\"]");
+        assert_eq!(settings_of("x = \"y\" # z"), Ok(vec![("x".to_owned(), "\"y\"".to_owned())]));
         assert_eq!((field("id").shown.as_str(), field("max_errors").shown.as_str()), ("false", "5"));
         assert_eq!(field("plaintext").shape, Shape::Words(&["tls", "loopback", "always"]));
         assert_eq!(field("greeting").shown, "");
