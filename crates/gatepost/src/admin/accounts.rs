@@ -79,6 +79,12 @@ struct Kept {
     tokens: Vec<KeptToken>,
 }
 
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.people.is_empty() && self.tokens.is_empty()
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct KeptPerson {
     role: Role,
@@ -129,9 +135,10 @@ impl Accounts {
         Self { path: state.join(FILE_NAME), read: Mutex::default() }
     }
 
-    /// Whether there is nobody yet who could log in.
+    /// Whether there is nobody yet: then whoever reads the log may become the first. With a token somebody may read it
+    /// who is to do no more than that.
     pub(crate) fn has_nobody(&self) -> Result<bool, String> {
-        Ok(self.current()?.kept.people.is_empty())
+        Ok(self.current()?.kept.is_empty())
     }
 
     pub(crate) fn list(&self) -> Result<Vec<Listed>, String> {
@@ -158,7 +165,11 @@ impl Accounts {
 
     /// Whose token this is. Takes as long whoever's it is.
     pub(crate) fn by_token(&self, token: &str) -> Result<Option<Person>, String> {
-        let shown = digest(token);
+        self.by_token_digest(&digest(token))
+    }
+
+    /// As [`Accounts::by_token`], where only the token's digest is remembered.
+    pub(crate) fn by_token_digest(&self, shown: &str) -> Result<Option<Person>, String> {
         let read = self.current()?;
         let mut found = None;
         for kept in &read.kept.tokens {
@@ -185,7 +196,7 @@ impl Accounts {
         let password = hash_of(password)?;
         let mut is_first = false;
         self.change(|kept| {
-            is_first = kept.people.is_empty();
+            is_first = kept.is_empty();
             if is_first {
                 kept.people.insert(name.to_owned(), KeptPerson { role: Role::Admin, password });
             }
@@ -349,6 +360,9 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file");
         assert!(!text.contains("a long password") && !text.contains(&token));
         assert_eq!(std::fs::metadata(folder.path().join(FILE_NAME)).expect("a file").mode() & 0o777, 0o600);
+        assert_eq!(accounts.remove("kim"), Ok(true));
+        assert_eq!(accounts.has_nobody(), Ok(false), "the token may be somebody's who reads the log");
+        assert_eq!(accounts.set_first("lee", &password), Ok(false));
         assert_eq!((accounts.remove("grafana"), accounts.remove("grafana")), (Ok(true), Ok(false)));
         assert_eq!(other.by_token(&token), Ok(None), "it is read again");
     }

@@ -267,6 +267,11 @@ impl Command {
 
     /// For the log: what was asked, without what was not said.
     pub(crate) fn words(&self) -> String {
+        if let Self::ApplySettings(Changes { changes, .. }) | Self::CheckSettings(Changes { changes, .. }) = self {
+            // Of which settings, but no values: one may be a password.
+            let places: Vec<_> = changes.iter().map(ToString::to_string).collect();
+            return format!("{} {}", self.name(), places.join(", "));
+        }
         let Value::Object(mut fields) = self.to_json() else { return self.name().into() };
         let name = fields.remove("command").and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
         drop_nothing(&mut fields);

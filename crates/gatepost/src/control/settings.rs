@@ -1,5 +1,6 @@
 //! The configuration file, seen and changed while Gatepost runs.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,15 @@ const HISTORY_FOLDER: &str = "history";
 const HISTORY_MAX: usize = 5;
 /// Lines around a change that are shown.
 const CONTEXT_LINES: usize = 2;
+
+/// What to say when somebody else has changed the file since it was shown.
+const CHANGED: &str = "the file has been changed meanwhile: load the page again, and look at what is there now";
+
+/// The file before and after a change.
+struct Edit {
+    before: String,
+    after: String,
+}
 
 impl Server {
     fn file(&self) -> Result<&Path, String> {
@@ -60,8 +70,15 @@ impl Server {
 
     /// What changes would do, without making them.
     pub(super) async fn check_settings(&self, changes: &Changes) -> Result<answers::Checked, String> {
+        self.look_at(changes).await.map(|(checked, _)| checked)
+    }
+
+    /// What changes would do, and the file before and after them.
+    async fn look_at(&self, changes: &Changes) -> Result<(answers::Checked, Edit), String> {
         let before = self.read_file()?;
-        same_file(&before, changes)?;
+        if changes.digest.as_ref().is_some_and(|known| *known != digest(&before)) {
+            return Err(CHANGED.into());
+        }
         let after = config::apply(&before, &changes.changes)?;
         let mut checked = answers::Checked {
             problems: Vec::new(),
@@ -81,7 +98,7 @@ impl Server {
             }
             Err(problems) => checked.problems = problems.iter().map(ToString::to_string).collect(),
         }
-        Ok(checked)
+        Ok((checked, Edit { before, after }))
     }
 
     /// Makes changes and takes them into use; what can't be taken into use is not kept either.
@@ -91,23 +108,23 @@ impl Server {
         acceptors: &mut Acceptors,
         doors: &mut Doors,
     ) -> Result<answers::Checked, String> {
-        let mut checked = self.check_settings(changes).await?;
+        let (mut checked, edit) = self.look_at(changes).await?;
         if !checked.problems.is_empty() {
             return Err(checked.problems.join("\n"));
         }
-        let before = self.read_file()?;
-        let after = config::apply(&before, &changes.changes)?;
-        let kept = self.keep(&before)?;
-        let warnings = self.put_in_force(&before, &after, acceptors, doors).await.inspect_err(|_| {
-            // It is in force as it was; nothing to go back to.
-            let _ = std::fs::remove_file(&kept);
+        let kept = self.keep(&edit)?;
+        let warnings = self.put_in_force(&edit, acceptors, doors).await.inspect_err(|_| {
+            // With the file as it was, there is nothing to go back to.
+            if self.read_file().is_ok_and(|now| now == edit.before) {
+                let _ = std::fs::remove_file(&kept);
+            }
         })?;
         checked.warnings = warnings.iter().map(ToString::to_string).collect();
-        checked.digest = digest(&after);
+        checked.digest = digest(&edit.after);
         Ok(checked)
     }
 
-    /// Takes back the latest change.
+    /// Takes back the latest change, unless the file has been changed since by other means.
     pub(super) async fn undo_settings(
         &self,
         acceptors: &mut Acceptors,
@@ -115,36 +132,45 @@ impl Server {
     ) -> Result<answers::Checked, String> {
         let latest = self.history().pop().ok_or("there is no change that could be taken back")?;
         let failed = |error: io::Error| format!("{}: {error}", latest.display());
-        let after = std::fs::read_to_string(&latest).map_err(failed)?;
-        let before = self.read_file()?;
+        let edit = Edit { before: self.read_file()?, after: std::fs::read_to_string(&latest).map_err(failed)? };
+        if made(&latest).is_none_or(|made| *made != *digest(&edit.before)) {
+            let what = "the file has been changed since by other means, and that would be lost: how it was is in";
+            return Err(format!("{what} {}", latest.display()));
+        }
         let (config, census) = (self.entrance.world.load_full(), self.census().await);
-        let warnings = self.put_in_force(&before, &after, acceptors, doors).await?;
+        let warnings = self.put_in_force(&edit, acceptors, doors).await?;
         std::fs::remove_file(&latest).map_err(failed)?;
         let now = self.entrance.world.load();
         Ok(answers::Checked {
             problems: Vec::new(),
             warnings: warnings.iter().map(ToString::to_string).collect(),
             effects: effects(&config.config, &now.config, &census),
-            diff: diff(&before, &after),
-            digest: digest(&after),
+            diff: diff(&edit.before, &edit.after),
+            digest: digest(&edit.after),
         })
     }
 
     /// Writes the file and reloads; a file that can't be used is replaced by the one before.
     async fn put_in_force(
         &self,
-        before: &str,
-        after: &str,
+        Edit { before, after }: &Edit,
         acceptors: &mut Acceptors,
         doors: &mut Doors,
     ) -> Result<Vec<Problem>, String> {
         let path = self.file()?;
         let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
-        write(path, after).map_err(failed)?;
+        // It took time to look at what would happen.
+        if self.read_file()? != *before {
+            return Err(CHANGED.into());
+        }
+        write(path, before, after).map_err(failed)?;
         match self.reload(acceptors, doors).await {
             Ok(warnings) => Ok(warnings),
             Err(problems) => {
-                write(path, before).map_err(failed)?;
+                // Unless somebody else has written it meanwhile.
+                if self.read_file()? == *after {
+                    write(path, after, before).map_err(failed)?;
+                }
                 Err(Problems::to_string(&problems))
             }
         }
@@ -169,15 +195,13 @@ impl Server {
     }
 
     /// Keeps a file that is about to be changed, and no more of them than can be gone back to.
-    fn keep(&self, text: &str) -> Result<PathBuf, String> {
+    fn keep(&self, Edit { before, after }: &Edit) -> Result<PathBuf, String> {
         let folder = self.entrance.world.load().config.state.join(HISTORY_FOLDER);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let path = folder.join(format!("{:020}.toml", now.as_nanos()));
+        let path = folder.join(format!("{:020}-{}.toml", now.as_nanos(), digest(after)));
         let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
         std::fs::create_dir_all(&folder).map_err(failed)?;
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        file.write_all(text.as_bytes()).map_err(failed)?;
+        write_fresh(&path, before, |_| Ok(())).map_err(failed)?;
         let history = self.history();
         for old in history.iter().rev().skip(HISTORY_MAX) {
             let _ = std::fs::remove_file(old);
@@ -196,37 +220,51 @@ impl Server {
     }
 }
 
-/// Somebody else may have changed the file since it was shown.
-fn same_file(text: &str, changes: &Changes) -> Result<(), String> {
-    match &changes.digest {
-        Some(known) if *known != digest(text) => {
-            Err("the file has been changed meanwhile: load the page again, and look at what is there now".into())
-        }
-        _ => Ok(()),
-    }
+/// The digest of the file that a change has made, by the name under which the one before it is kept.
+fn made(kept: &Path) -> Option<&str> {
+    kept.file_stem()?.to_str()?.split_once('-').map(|(_, digest)| digest)
 }
 
 /// Writes a file in the place of the one that is there, whole or not at all, readable by the same people.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, before: &str, after: &str) -> io::Result<()> {
     // Where the name leads is what should change, not the name.
     let path = std::fs::canonicalize(path)?;
     let metadata = std::fs::metadata(&path)?;
-    let fresh = path.with_extension("toml.new");
-    let write_fresh = || {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
+    let like_before = |file: &File| {
         file.set_permissions(std::fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-        file.sync_all()?;
         // Only root can give it away; whoever else wrote it before owns it.
-        let _ = std::os::unix::fs::chown(&fresh, Some(metadata.uid()), Some(metadata.gid()));
-        std::fs::rename(&fresh, &path)
+        let _ = std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()));
+        Ok(())
     };
-    match write_fresh() {
-        // In a folder of somebody else's, a file of our own can be written all the same.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => std::fs::write(&path, text),
+    match write_fresh(&path, after, like_before) {
+        // In a folder of somebody else's, or where the file alone is lent to a container, it can be written all the same.
+        Err(error) if stays_in_place(error.kind()) => std::fs::write(&path, after).inspect_err(|_| {
+            // A part of it is worse than what was there. If that fails too, whoever keeps a copy says where.
+            let _ = std::fs::write(&path, before);
+        }),
         result => result,
     }
+}
+
+fn stays_in_place(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Writes a new file beside `path`, has it made ready, and puts it in its place.
+fn write_fresh(path: &Path, text: &str, make_ready: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = path.with_file_name(format!(".{name}.{}.new", now.as_nanos()));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    let mut work = || {
+        file.write_all(text.as_bytes())?;
+        make_ready(&file)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    work().inspect_err(|_| {
+        let _ = std::fs::remove_file(&fresh);
+    })
 }
 
 /// The lines in which two texts differ, with a few around them.
@@ -307,7 +345,8 @@ mod tests {
         std::fs::write(&file, "a").expect("a file");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).expect("a mode");
         std::os::unix::fs::symlink(&file, &link).expect("a link");
-        write(&link, "b").expect("written");
+        write(&link, "a", "b").expect("written");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 2, "nothing is left lying there");
         assert_eq!(std::fs::read_to_string(&file).expect("a file"), "b");
         assert_eq!(std::fs::metadata(&file).expect("a file").mode() & 0o777, 0o640);
         assert!(std::fs::symlink_metadata(&link).expect("a link").is_symlink());

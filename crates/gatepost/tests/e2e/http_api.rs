@@ -404,6 +404,25 @@ fn users_of_the_embedded_directory_are_kept_over_the_api() {
 }
 
 #[test]
+fn a_token_is_enough_to_make_nobody_the_first_and_its_end_is_the_end_of_what_it_follows() {
+    let site = Site::new("");
+    let line = site.gatepost.wait_for_log("/setup?token=").expect("an invitation");
+    let token = line.split("token=").nth(1).expect("a token").trim_end_matches('"');
+    let viewer = site.token("viewer");
+    // Whoever may read the log must not become an administrator by it.
+    let form = format!("token={token}&name=eve&password=long enough");
+    let answer = site.curl("/setup", &["--data", &form]);
+    assert!(answer.status == 403 && answer.body.contains("this token is not the one"), "{}", answer.body);
+    std::thread::scope(|threads| {
+        // It fails when curl's time is over before the stream is.
+        let following = threads.spawn(|| site.get("/log/follow", &viewer));
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        site.command(&["admin", "remove", "viewer"]);
+        assert_eq!(following.join().expect("an end").status, 200);
+    });
+}
+
+#[test]
 fn settings_are_read_checked_applied_and_taken_back() {
     let site = Site::new("# kept as it is");
     let token = site.token("admin");
@@ -444,6 +463,13 @@ fn settings_are_read_checked_applied_and_taken_back() {
     assert_eq!(file(), in_force);
     site.bed.clear();
     assert_eq!(settings()["undo"], 1);
+    // What somebody wrote since by hand is not thrown away.
+    let by_hand = in_force.clone() + "# by hand\n";
+    site.bed.write("gatepost.toml", &by_hand);
+    let refused = site.send("POST", "/api/v1/settings/undo", &token, "");
+    assert!(refused.status == 409 && refused.body.contains("changed since by other means"), "{}", refused.body);
+    assert_eq!(file(), by_hand);
+    site.bed.write("gatepost.toml", &in_force);
     assert_eq!(site.send("POST", "/api/v1/settings/undo", &token, "").status, 200);
     assert_eq!(file(), before);
     assert_eq!(site.send("POST", "/api/v1/settings/undo", &token, "").status, 409);

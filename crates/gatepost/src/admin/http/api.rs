@@ -84,8 +84,9 @@ async fn carry_out(
     let command = (endpoint.command)(&Inputs(said)).map_err(bad)?;
     asker.may(command.needs())?;
     // What can't be done is about what is there now, not about how it was asked for.
-    let answer = app.ask(command, asker.by()).await;
-    Ok(Json(answer.map_err(|error| Problem::new(StatusCode::CONFLICT, error))?).into_response())
+    let name = command.name();
+    let answer = app.ask(command, asker.by()).await.map_err(|error| Problem::new(StatusCode::CONFLICT, error))?;
+    Ok(Json(asker.shown(name, answer)).into_response())
 }
 
 /// The JSON object that is a request's body; none at all is an empty one.

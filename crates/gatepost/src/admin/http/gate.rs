@@ -14,10 +14,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use gatepost_wire::Secret;
+use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
-use super::{App, Problem};
+use super::{App, Problem, redaction};
 use crate::admin::accounts::{Accounts, Person, Role, digest, random_text};
 use crate::config::{self, Level};
 use crate::defence::{Consequence, Defence};
@@ -110,9 +111,29 @@ pub(super) struct Asker {
     pub(super) address: IpAddr,
     /// Set where it is a browser: what its forms must bring along.
     pub(super) proof: Option<String>,
+    /// The digest of the token or cookie that they came with.
+    pass: String,
 }
 
 impl Asker {
+    /// Whether they could come in once more: their log-in or token may have been taken away meanwhile.
+    pub(super) fn is_still_known(&self, app: &App) -> bool {
+        if self.proof.is_none() {
+            return app.accounts.by_token_digest(&self.pass).is_ok_and(|person| person.as_ref() == Some(&self.person));
+        }
+        // To look on is no use of a log-in that would keep it alive.
+        let Some(login) = app.gate.peek(&self.pass) else { return false };
+        app.accounts.person(&login.person.name).is_ok_and(|found| login.holds(found.as_ref()))
+    }
+
+    /// An answer as they may see it: passwords are for administrators alone.
+    pub(super) fn shown(&self, command: &'static str, mut answer: Value) -> Value {
+        if self.person.role != Role::Admin && ["settings", "check"].contains(&command) {
+            redaction::strike_out(&mut answer);
+        }
+        answer
+    }
+
     /// For the log.
     pub(super) fn by(&self) -> String {
         format!("{} ({}) from {}", self.person.name, self.person.role.name(), self.address)
@@ -138,21 +159,20 @@ impl FromRequestParts<Arc<App>> for Asker {
         if let Some(token) = bearer(&parts.headers) {
             let person = app.accounts.by_token(token).map_err(|error| app.broken(&error))?;
             let person = person.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "this token is not known"))?;
-            return Ok(Self { person, address, proof: None });
+            return Ok(Self { person, address, proof: None, pass: digest(token) });
         }
         let cookie = cookie(&parts.headers, is_tls);
         let Some((cookie, login)) = cookie.and_then(|cookie| Some((cookie, app.gate.login(cookie)?))) else {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "log in, or send a token (Authorization: Bearer …)"));
         };
         // What has been taken away or changed meanwhile is gone.
-        match app.accounts.person(&login.person.name).map_err(|error| app.broken(&error))? {
-            Some((role, stored)) if role == login.person.role && digest(&stored) == login.stored => {}
-            _ => {
-                app.gate.logins().remove(&digest(cookie));
-                return Err(Problem::new(StatusCode::UNAUTHORIZED, "log in again"));
-            }
+        let found = app.accounts.person(&login.person.name).map_err(|error| app.broken(&error))?;
+        let pass = digest(cookie);
+        if !login.holds(found.as_ref()) {
+            app.gate.logins().remove(&pass);
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, "log in again"));
         }
-        Ok(Self { person: login.person, address, proof: Some(login.proof) })
+        Ok(Self { person: login.person, address, proof: Some(login.proof), pass })
     }
 }
 
@@ -332,7 +352,7 @@ impl App {
         let expected = self.first_token().map_err(|error| self.broken(&error))?;
         if !expected.is_some_and(|expected| expected.as_bytes().ct_eq(token.as_bytes()).into()) {
             tokio::time::sleep(WRONG_TIME).await;
-            let text = "this token is not the one that the log shows, or there is an administrator already";
+            let text = "this token is not the one that the log shows, or there is an administrator or a token already";
             return Err(Problem::new(StatusCode::FORBIDDEN, text));
         }
         let (accounts, first) = (Arc::clone(&self.accounts), name.to_owned());
@@ -362,15 +382,31 @@ fn cookie_header(is_tls: bool, cookie: &str, life: Duration) -> Result<HeaderVal
     HeaderValue::from_str(&text).map_err(|error| broken(error.to_string()))
 }
 
+impl Login {
+    fn lasts(&self, now: Instant) -> bool {
+        now - self.seen < IDLE_TIME && now - self.began < LOGIN_TIME
+    }
+
+    /// Whether the person is the same as at the log-in, with the same role and password.
+    fn holds(&self, found: Option<&(Role, String)>) -> bool {
+        found.is_some_and(|(role, stored)| *role == self.person.role && digest(stored) == self.stored)
+    }
+}
+
 impl Gate {
     /// Who is logged in with this cookie.
     fn login(&self, cookie: &str) -> Option<Login> {
         let mut logins = self.logins();
         let now = Instant::now();
-        logins.retain(|_, login| now - login.seen < IDLE_TIME && now - login.began < LOGIN_TIME);
+        logins.retain(|_, login| login.lasts(now));
         let login = logins.get_mut(&digest(cookie))?;
         login.seen = now;
         Some(login.clone())
+    }
+
+    /// The log-in of a cookie of which this is the digest; it grows no younger by that.
+    fn peek(&self, digest: &str) -> Option<Login> {
+        self.logins().get(digest).filter(|login| login.lasts(Instant::now())).cloned()
     }
 
     /// A log-in of its own for a person, never one that the browser brought along; its cookie.

@@ -9,6 +9,7 @@ mod endpoints;
 mod gate;
 mod openapi;
 mod probes;
+mod redaction;
 mod server;
 
 use std::sync::Arc;

@@ -234,7 +234,9 @@ fn render(template: &impl Template) -> Page {
 /// Asks the control plane; what can't be done is the asker's to know.
 async fn ask(app: &App, asker: &Asker, command: Command) -> Result<Value, Problem> {
     asker.may(command.needs())?;
-    app.ask(command, asker.by()).await.map_err(|error| Problem::new(StatusCode::CONFLICT, error))
+    let name = command.name();
+    let answer = app.ask(command, asker.by()).await.map_err(|error| Problem::new(StatusCode::CONFLICT, error))?;
+    Ok(asker.shown(name, answer))
 }
 
 /// A page that says why something was not done.
@@ -367,8 +369,7 @@ async fn events(
     let stream = futures_util::stream::unfold((app, asker), |(app, asker)| async move {
         tokio::time::sleep(LIVE_INTERVAL).await;
         // Whoever may not look any more, and whoever is here while Gatepost stops, is shown the end.
-        let is_still_let_in = app.accounts.person(&asker.person.name).is_ok_and(|person| person.is_some());
-        if !is_still_let_in {
+        if !asker.is_still_known(&app) {
             return None;
         }
         let live = ask(&app, &asker, Command::Live).await.ok()?;
@@ -381,25 +382,49 @@ async fn events(
 /// Sends the log's records for as long as somebody looks.
 async fn follow(
     State(app): State<Arc<App>>,
-    Visitor(_asker): Visitor,
+    Visitor(asker): Visitor,
     Query(filter): Query<Filter>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let records = app.log.recent().map(|(_, records)| records);
-    let stream = futures_util::stream::unfold((records, filter), |(records, filter)| async move {
-        let mut records = records?;
-        loop {
-            match records.recv().await {
-                Ok(line) if filter.wants(&line) => {
-                    let event = Event::default().event("record").data(record(&line).to_string());
-                    return Some((Ok(event), (Some(records), filter)));
-                }
-                // Whoever is too slow misses some.
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
+    let looks = tokio::time::interval(LIVE_INTERVAL);
+    let follower = records.map(|records| Follower { app, asker, filter, records, looks });
+    let stream = futures_util::stream::unfold(follower, |follower| async move {
+        let mut follower = follower?;
+        let line = follower.next().await?;
+        Some((Ok(Event::default().event("record").data(record(&line).to_string())), Some(follower)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+/// Somebody who follows the log.
+struct Follower {
+    app: Arc<App>,
+    asker: Asker,
+    filter: Filter,
+    records: broadcast::Receiver<Arc<Line>>,
+    /// When it is looked whether they still may.
+    looks: tokio::time::Interval,
+}
+
+impl Follower {
+    /// The next record that is wanted, for as long as they may see it.
+    async fn next(&mut self) -> Option<Arc<Line>> {
+        loop {
+            tokio::select! {
+                _ = self.looks.tick() => {
+                    if !self.asker.is_still_known(&self.app) {
+                        return None;
+                    }
+                }
+                received = self.records.recv() => match received {
+                    Ok(line) if self.filter.wants(&line) => return Some(line),
+                    // Whoever is too slow misses some.
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+            }
+        }
+    }
 }
 
 fn record(line: &Line) -> Value {
