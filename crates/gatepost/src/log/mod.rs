@@ -24,7 +24,7 @@ use sink::Sink;
 const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 /// How often the writer looks after its files when nothing comes.
 const TICK: Duration = Duration::from_secs(5);
-/// How long a stop waits for the last records.
+/// How long a stop waits for the last records to be sent elsewhere.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The latest records that are kept for those who look on.
@@ -240,10 +240,10 @@ impl Logger {
         recent.as_ref().map(|recent| (recent.lines.iter().map(Arc::clone).collect(), recent.followers.subscribe()))
     }
 
-    /// Waits until everything handed over so far is written, or for a second.
+    /// Waits until everything handed over so far is written, or for two seconds.
     pub(crate) fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        let deadline = Instant::now() + FLUSH_PATIENCE;
+        let deadline = Instant::now() + 2 * FLUSH_PATIENCE;
         let mut message = Message::Flush(done);
         while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
             if Instant::now() > deadline {
@@ -344,6 +344,8 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
             }
             Ok(Message::Level(level)) => sinks.iter_mut().for_each(|sink| sink.set_level(level)),
             Ok(Message::Flush(done)) => {
+                let until = Instant::now() + FLUSH_PATIENCE;
+                sinks.iter().for_each(|sink| sink.flush(until));
                 let _ = done.try_send(());
             }
             Err(RecvTimeoutError::Timeout) => sinks.iter_mut().for_each(Sink::tick),

@@ -24,6 +24,8 @@ const QUEUE_RECORDS_MAX: usize = 4096;
 const SEND_TIME: Duration = Duration::from_secs(5);
 /// A place that failed is left alone for so long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a stop looks whether all is sent.
+const FLUSH_STEP: Duration = Duration::from_millis(5);
 /// How often it is said that records are lost.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 /// Longest message of one datagram: what any receiver must take is less, what all take is more.
@@ -45,6 +47,8 @@ pub(super) enum Way {
 pub(super) struct Outlet {
     queue: SyncSender<Vec<u8>>,
     lost: Arc<AtomicU64>,
+    /// Records that were handed over and neither sent nor lost yet.
+    waiting: Arc<AtomicU64>,
     is_journal: bool,
     facility: u8,
     node: String,
@@ -59,10 +63,12 @@ impl Outlet {
             Way::Syslog { facility, .. } => (false, *facility),
             Way::Journald => (true, 0),
         };
-        let counted = Arc::clone(&lost);
-        std::thread::Builder::new().name("log-outlet".into()).spawn(move || send_all(&way, &records, &counted))?;
+        let waiting = Arc::new(AtomicU64::new(0));
+        let (lost_there, waits_there) = (Arc::clone(&lost), Arc::clone(&waiting));
+        let work = move || send_all(&way, &records, &lost_there, &waits_there);
+        std::thread::Builder::new().name("log-outlet".into()).spawn(work)?;
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { queue, lost, is_journal, facility, node })
+        Ok(Self { queue, lost, waiting, is_journal, facility, node })
     }
 
     /// Hands a record over; `line` is the record as its format has it.
@@ -70,8 +76,17 @@ impl Outlet {
         // When it was, and by which program, is said in the place's own way.
         let line = line.split_once(" gatepost ").filter(|_| !line.starts_with('{')).map_or(line, |(_, rest)| rest);
         let bytes = if self.is_journal { journal(record, line) } else { self.syslog(record, line) };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         if self.queue.try_send(bytes).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until all that was handed over is sent, or given up, but no longer than until then.
+    pub(super) fn flush(&self, until: Instant) {
+        while self.waiting.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            std::thread::sleep(FLUSH_STEP);
         }
     }
 
@@ -196,7 +211,7 @@ impl std::fmt::Display for Way {
 }
 
 /// The thread's whole life: until nobody hands anything over any more.
-fn send_all(way: &Way, records: &Receiver<Vec<u8>>, lost: &AtomicU64) {
+fn send_all(way: &Way, records: &Receiver<Vec<u8>>, lost: &AtomicU64, waiting: &AtomicU64) {
     let mut line: Option<Line> = None;
     let mut failed: Option<Instant> = None;
     let mut complained: Option<Instant> = None;
@@ -214,6 +229,7 @@ fn send_all(way: &Way, records: &Receiver<Vec<u8>>, lost: &AtomicU64) {
                 lost.fetch_add(1, Ordering::Relaxed);
             }
         }
+        waiting.fetch_sub(1, Ordering::Release);
         let is_time = complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL);
         if is_time && lost.load(Ordering::Relaxed) > 0 {
             complained = Some(Instant::now());

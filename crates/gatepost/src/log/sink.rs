@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::outlet::{Outlet, Way};
 use super::{Record, format};
@@ -112,6 +112,13 @@ impl Sink {
 
     pub(super) const fn set_level(&mut self, level: Level) {
         self.level = level;
+    }
+
+    /// Waits for what is on its way elsewhere, until then at most.
+    pub(super) fn flush(&self, until: Instant) {
+        if let Target::Outside(outlet) = &self.target {
+            outlet.flush(until);
+        }
     }
 
     /// Writes a record if it belongs here; whether it does.
