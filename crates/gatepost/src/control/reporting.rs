@@ -1,6 +1,6 @@
 //! What services do, written down once a minute for the reports.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gatepost_wire::PROTOCOLS;
@@ -25,7 +25,7 @@ pub(super) struct Reporting {
     writing: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     seconds: u32,
     /// By service, in the order of the protocols: what was written so far, and the most sessions since.
@@ -33,12 +33,38 @@ struct State {
     peaks: Vec<u64>,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        let services = PROTOCOLS.len();
+        Self { seconds: 0, written: vec![Counts::default(); services], peaks: vec![0; services] }
+    }
+}
+
+impl State {
+    /// All that has happened until now is written down.
+    fn wrote(&mut self, totals: Vec<Counts>) {
+        self.written = totals;
+    }
+
+    /// The most sessions are to be written later.
+    fn keep_peaks(&mut self, totals: &[Counts]) {
+        for (peak, total) in self.peaks.iter_mut().zip(totals) {
+            *peak = (*peak).max(total.peak);
+        }
+    }
+}
+
+impl Reporting {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Server {
     /// Looks at how many sessions there are, and writes down what has happened where it is time. Called once a second.
     pub(super) fn report_now_and_then(self: &Arc<Self>) {
         let is_time = {
-            let mut state = self.reporting.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.peaks.resize(PROTOCOLS.len(), 0);
+            let mut state = self.reporting.state();
             for (protocol, peak) in PROTOCOLS.iter().zip(&mut state.peaks) {
                 *peak = (*peak).max(self.shared.ledger.held(protocol.name).into());
             }
@@ -54,7 +80,7 @@ impl Server {
     /// Writes down what has happened since this was called last.
     pub(super) async fn report(&self) {
         let _one_at_a_time = self.reporting.writing.lock().await;
-        let services = self.since_last_report();
+        let (services, totals) = self.since_last_report();
         if services.is_empty() {
             return;
         }
@@ -62,9 +88,13 @@ impl Server {
             Ok(reports) => reports.add(this_hour(), &services).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = written
-            && let Some(times) = self.shared.log.seldom(&error)
-        {
+        let Err(error) = written else {
+            self.reporting.state().wrote(totals);
+            return;
+        };
+        // It counts next time.
+        self.reporting.state().keep_peaks(&totals);
+        if let Some(times) = self.shared.log.seldom(&error) {
             let record = self.shared.log.record(Level::Error, "admin", "the reports can't be written");
             record.with("problem", error).with("times", times).write();
         }
@@ -75,14 +105,13 @@ impl Server {
         self.reporting.reports.get_or_try_init(|| Reports::open(&state)).await
     }
 
-    /// What services did since this was asked last; of those that did nothing, nothing.
-    fn since_last_report(&self) -> Vec<(&'static str, Counts)> {
+    /// What services did since the latest writing, of those that did nothing, nothing; and what all did since the start,
+    /// each with the most sessions since that writing.
+    fn since_last_report(&self) -> (Vec<(&'static str, Counts)>, Vec<Counts>) {
         let connections = self.lasting.metrics.connections();
-        let mut state = self.reporting.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.reporting.state();
         let State { written, peaks, .. } = &mut *state;
-        written.resize(PROTOCOLS.len(), Counts::default());
-        peaks.resize(PROTOCOLS.len(), 0);
-        let mut services = Vec::new();
+        let (mut services, mut totals) = (Vec::new(), Vec::new());
         for (n, protocol) in PROTOCOLS.iter().enumerate() {
             let metrics = self.lasting.metrics.service(protocol.name);
             let own = connections.iter().filter(|(service, ..)| *service == protocol.name);
@@ -95,20 +124,19 @@ impl Server {
                 connections: own.map(|(.., count)| count).sum(),
                 logins,
                 failures,
-                peak: 0,
+                peak: std::mem::take(&mut peaks[n]),
                 bytes_up: metrics.bytes_up.get(),
                 bytes_down: metrics.bytes_down.get(),
                 rejected: rejected.into(),
             };
-            let peak = std::mem::take(&mut peaks[n]);
-            let fresh = Counts { peak, ..difference(&total, &written[n]) };
-            written[n] = total;
+            let fresh = difference(&total, &written[n]);
+            totals.push(total);
             let is_nothing = fresh.connections == 0 && fresh.bytes_up == 0 && fresh.bytes_down == 0 && fresh.peak == 0;
             if !is_nothing {
                 services.push((protocol.name, fresh));
             }
         }
-        services
+        (services, totals)
     }
 
     /// The reports of the last days.
@@ -145,7 +173,7 @@ fn difference(now: &Counts, before: &Counts) -> Counts {
         connections: now.connections.saturating_sub(before.connections),
         logins: now.logins.saturating_sub(before.logins),
         failures: now.failures.saturating_sub(before.failures),
-        peak: 0,
+        peak: now.peak,
         bytes_up: now.bytes_up.saturating_sub(before.bytes_up),
         bytes_down: now.bytes_down.saturating_sub(before.bytes_down),
         rejected: rejected.collect(),
