@@ -147,6 +147,11 @@ fn request(line: &[u8]) -> Result<Command, String> {
 
 /// Asks the Gatepost that listens at `path`.
 pub(crate) fn ask(path: &Path, command: &Command) -> Answer {
+    ask_within(ANSWER_PATIENCE, path, command)
+}
+
+/// As [`ask`], for somebody who has less time.
+pub(crate) fn ask_within(patience: Duration, path: &Path, command: &Command) -> Answer {
     let failed = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -159,7 +164,7 @@ pub(crate) fn ask(path: &Path, command: &Command) -> Answer {
     };
     let exchange = || {
         let mut stream = StdStream::connect(path)?;
-        stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.write_all(format!("{}\n", command.to_json()).as_bytes())?;
         let mut line = String::new();

@@ -304,9 +304,12 @@ fn wait_until_empty(server: &Server<'_>, backend: &str) -> Result<(), Failure> {
         let Some(found) = backends.iter().find(|found| found["name"] == backend) else {
             return Err(Problem::of("drain", format!("the configuration has no back end {backend:?} any more")).into());
         };
-        let left = found["connections"].as_u64().unwrap_or(0);
+        // Those of a process that has handed over count too.
+        let whose = Whose { backend: Some(backend.to_owned()), ..Whose::default() };
+        let sessions = ask(server, &Command::Sessions(whose))?;
+        let left = sessions["sessions"].as_array().map_or(0, Vec::len);
         if is_terminal {
-            eprint!("\r\x1b[K{backend}: {left} connections left");
+            eprint!("\r\x1b[K{backend}: {left} sessions left");
             let _ = std::io::stderr().flush();
         }
         if left == 0 || found["state"] != "draining" {

@@ -6,6 +6,7 @@ mod live;
 mod metrics;
 mod reload;
 mod reporting;
+mod service_manager;
 mod sessions;
 mod settings;
 mod upgrade;
@@ -26,6 +27,7 @@ use tokio::task::AbortHandle;
 
 use live::Live;
 use reporting::Reporting;
+use service_manager::News;
 use upgrade::{Inheritance, Over};
 
 use crate::acceptor::{Acceptor, Entrance};
@@ -104,6 +106,8 @@ struct Server {
     reporting: Reporting,
     /// Certificates' files as they were when they were last read, or could not be.
     watched: Mutex<Vec<Option<reload::Stamp>>>,
+    /// When those that could not be used are looked at again.
+    renew_at: Mutex<Option<Instant>>,
     /// Few look at all sessions at a time.
     looks: Semaphore,
     /// The number of this process, those before it that still have sessions, and where its program is.
@@ -211,6 +215,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         live: Live::default(),
         reporting: Reporting::default(),
         watched: Mutex::default(),
+        renew_at: Mutex::default(),
         looks: Semaphore::new(LOOKS_MAX),
         generation: legacy.generation,
         elders: Mutex::new(legacy.elders.clone()),
@@ -224,23 +229,33 @@ async fn serve(source: Source) -> Result<(), Problems> {
         .with("listeners", acceptors.len() as u64)
         .with("sessions_max", room.sessions as u64)
         .write();
-    inheritance.into_iter().for_each(Inheritance::begin);
-    let over = server.control(&mut acceptors, &mut signals, &mut asked, &mut doors).await;
-    if let Over::HandedOver = over {
-        server.retire(acceptors, doors, &mut asked, &mut signals).await;
-        server.report().await;
-        log.record(Level::Info, "server", "Gatepost has stopped").write();
-        log.flush();
-        return Ok(());
+    match inheritance {
+        // The one before says who Gatepost is now: of us, the manager knows nothing yet.
+        Some(inheritance) => inheritance.begin(),
+        None => server.tell_manager(News::Ready),
     }
-    let _ = stop.send(true);
-    // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
+    let over = server.control(&mut acceptors, &mut signals, &mut asked, &mut doors).await;
     let Doors { socket, http } = doors;
+    let (drains, http) = match over {
+        Over::HandedOver => (server.retire(acceptors, http, &mut asked, &mut signals).await, None),
+        Over::Stop => {
+            server.tell_manager(News::Stopping);
+            let _ = stop.send(true);
+            end_all(acceptors).await;
+            (true, Some(http))
+        }
+    };
+    // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
     drop((socket, asked));
-    end_all(acceptors).await;
-    server.drain(&mut signals).await;
+    if drains {
+        let _ = stop.send(true);
+        server.drain(&mut signals).await;
+    }
     server.report().await;
-    http.finish().await;
+    // Probes are answered until the end.
+    if let Some(http) = http {
+        http.finish().await;
+    }
     log.record(Level::Info, "server", "Gatepost has stopped").write();
     log.flush();
     Ok(())
@@ -410,6 +425,7 @@ impl Server {
                 }
                 _ = seconds.tick() => {
                     self.entrance.workers.look();
+                    self.tell_manager(News::Alive);
                     self.sample();
                     self.report_now_and_then();
                     self.shared.log.unfollow_expired();
@@ -419,6 +435,16 @@ impl Server {
                 }
                 _ = days.tick() => self.warn_of_expiry(),
             }
+        }
+    }
+
+    /// Tells whoever manages services; what can't be told is worth a warning.
+    fn tell_manager(&self, news: News) {
+        let Err(error) = service_manager::tell(news) else { return };
+        let what = "the service manager can't be told how things are";
+        if let Some(times) = self.shared.log.seldom(what) {
+            let record = self.shared.log.record(Level::Warning, "server", what);
+            record.with("problem", error.to_string()).with("times", times).write();
         }
     }
 

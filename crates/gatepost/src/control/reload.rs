@@ -1,11 +1,15 @@
 //! A changed configuration, or changed files that it names, taken into use: all of it or nothing.
 
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Acceptors, Doors, Server, bind, end, http_problem, room};
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems};
 use crate::log::Logger;
 use crate::world::World;
+
+/// When certificates that could not be used are looked at again.
+const RENEW_PAUSE: Duration = Duration::from_mins(1);
 
 /// Where the configuration of a new world comes from.
 enum Origin {
@@ -18,7 +22,8 @@ enum Origin {
 pub(super) type Stamp = (u64, u64, std::time::SystemTime);
 
 impl Server {
-    /// Whether a certificate's files are others than when they were looked at last. Called once a second.
+    /// Whether a certificate's files are others than when they were looked at last, or could not be used some time ago.
+    /// Called once a second.
     pub(super) fn have_certificates_changed(&self) -> bool {
         use std::os::unix::fs::MetadataExt as _;
 
@@ -33,7 +38,12 @@ impl Server {
         // Other files after a reload are no change of theirs.
         let has_changed = watched.len() == stamps.len() && *watched != stamps;
         *watched = stamps;
-        has_changed
+        let mut again = self.renew_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = again.is_some_and(|at| Instant::now() >= at);
+        if has_changed || is_due {
+            *again = None;
+        }
+        has_changed || is_due
     }
 
     /// Takes renewed certificates into use, with the configuration as it is. A pair that isn't whole yet stays out.
@@ -43,6 +53,8 @@ impl Server {
         match self.try_reload(Origin::Same(config), acceptors, doors).await {
             Ok(_) => log.record(Level::Info, "server", "renewed certificates are in use").write(),
             Err(problems) => {
+                // A key may come a moment after its chain, and what else is in the way may go.
+                *self.renew_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + RENEW_PAUSE);
                 for problem in problems.iter() {
                     let what = "changed certificates can't be used, those before stay";
                     log.record(Level::Error, "server", what).with("problem", problem.to_string()).write();
@@ -86,6 +98,7 @@ impl Server {
         let checker = self.shared.checker.clone();
         let state = self.entrance.world.load().config.state.clone();
         // Reading files takes time that accepting connections should not wait for.
+        let is_same = matches!(origin, Origin::Same(_));
         let build = move || {
             let Draft { mut config, mut warnings, mut problems, .. } = match origin {
                 Origin::File => source.draft()?,
@@ -126,7 +139,10 @@ impl Server {
         }
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
-        self.shared.log.switch(prepared);
+        // Renewed certificates don't undo what was said about the log meanwhile.
+        if !is_same {
+            self.shared.log.switch(prepared);
+        }
         if moved.is_some() {
             doors.socket = moved;
         }

@@ -7,7 +7,7 @@ use gatepost_wire::{Course, PROTOCOLS, Protocol};
 
 use super::commands::rfc3339;
 use super::{DRAIN_STEP, Server};
-use crate::admin::{Whose, answers};
+use crate::admin::{Command, Whose, answers};
 use crate::config::{Level, Network};
 use crate::directory::Who;
 use crate::map::{Evidence, Found, NoPlace};
@@ -134,12 +134,14 @@ impl Server {
             if self.lasting.overrides.duty(&backend) != Some(duty) {
                 return;
             }
-            if present.is_empty() {
+            if present.is_empty() && self.elders().await.is_empty() {
                 break;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 present.iter().for_each(Present::kick);
+                // Those of processes before this one could stay until now.
+                self.ask_elders(&Command::Kick(whose)).await;
                 break;
             }
             let steps = usize::try_from(left.as_millis() / DRAIN_STEP.as_millis()).unwrap_or(usize::MAX).max(1);
@@ -187,7 +189,12 @@ impl Server {
         let (moved, place) = (user.clone(), kept.is_none().then(|| backend.to_owned()));
         self.write_down(move |overrides| overrides.set_place(&moved, place.as_deref())).await?;
         world.forget(Some(&user));
-        let ended = self.see_off(&user, backend).await;
+        let mut ended = self.see_off(&user, backend).await;
+        // Processes before this one know of no move: whoever is there is where they were before.
+        let whose = Whose { user: Some(user.clone()), ..Whose::default() };
+        for (_, answer) in self.ask_elders(&Command::Kick(whose)).await {
+            ended += answer["kick"].as_array().map_or(0, Vec::len);
+        }
         Ok(answers::Moved {
             user: user.clone(),
             from,

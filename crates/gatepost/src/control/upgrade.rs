@@ -16,9 +16,12 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::service_manager::News;
 use super::{Acceptors, Doors, Server, Signals, Source, end_all};
+use crate::admin::http::Http;
 use crate::admin::{Asked, Command, answers, socket};
 use crate::config::Level;
+use crate::log::Logger;
 use crate::net::handover::{self, Elder, Legacy};
 
 /// Where a process that is to take over is told to ask.
@@ -26,6 +29,8 @@ const VARIABLE: &str = "GATEPOST_TAKE_OVER";
 /// How long the new process may take to come forward, and then to serve.
 const START_TIME: Duration = Duration::from_secs(30);
 const READY_TIME: Duration = Duration::from_mins(2);
+/// How long a process before this one may take to answer.
+const ELDER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What this process was given by the one before it.
 pub(super) struct Inheritance {
@@ -78,15 +83,22 @@ impl Server {
             addresses.push(address);
         }
         // The one that takes over has our place; we are asked at another.
-        let own = state.join(format!("generation-{}.sock", self.generation));
+        // On the same file system, or it can't be moved.
+        let own = world.config.admin.socket.with_file_name(format!("generation-{}.sock", self.generation));
         if let Some(socket) = &mut doors.socket {
-            socket.move_to(&own).map_err(|error| failed("the command line's socket", error))?;
+            match socket.move_to(&own) {
+                // Somebody has removed it: then nobody asks.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("the command line's socket", error));
+                }
+                _ => {}
+            }
         }
-        let mut elders = self.elders();
+        let mut elders = self.elders().await;
         elders.push(Elder { generation: self.generation, pid: std::process::id(), socket: own });
         let legacy = Legacy { addresses, generation: self.generation + 1, elders };
         let meeting = state.join("upgrade.sock");
-        let result = meet(&binary, config, &meeting, legacy, sockets).await;
+        let result = meet(&binary, config, &meeting, legacy, sockets, &self.shared.log).await;
         let _ = std::fs::remove_file(&meeting);
         if result.is_err()
             && let Some(socket) = &mut doors.socket
@@ -96,18 +108,21 @@ impl Server {
         result
     }
 
-    /// Serves what there is until it ends, and nothing new.
+    /// Serves what there is until it ends, and nothing new; true: it is told to stop before.
     pub(super) async fn retire(
         self: &Arc<Self>,
         acceptors: Acceptors,
-        mut doors: Doors,
+        http: Http,
         asked: &mut mpsc::Receiver<Asked>,
         signals: &mut Signals,
-    ) {
+    ) -> bool {
         end_all(acceptors).await;
         *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = crate::backend::Looking::default();
-        let Doors { http, socket } = &mut doors;
-        http.leave_all().await;
+        // The one that took over asks them itself.
+        self.elders.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Browsers come back by themselves, to the one that took over.
+        tokio::spawn(http.finish());
+        self.report().await;
         let record = self.shared.log.record(
             Level::Info,
             "server",
@@ -125,9 +140,10 @@ impl Server {
                     match command {
                         Command::Stop => {
                             let _ = reply.send(self.stopping());
-                            return self.drain(signals).await;
+                            return true;
                         }
-                        Command::Reload | Command::ApplySettings(_) | Command::UndoSettings | Command::Upgrade => {
+                        // What it decided would be known to it alone, and undo what the newer one decides.
+                        command if command.changes() && !matches!(command, Command::Kick(_)) => {
                             let _ = reply.send(Err("a newer process has taken over: ask that one".into()));
                         }
                         command => {
@@ -136,31 +152,38 @@ impl Server {
                         }
                     }
                 }
-                _ = seconds.tick() => self.entrance.workers.look(),
-                _ = signals.terminate.recv() => return self.drain(signals).await,
-                _ = signals.interrupt.recv() => return self.drain(signals).await,
+                _ = seconds.tick() => {
+                    self.entrance.workers.look();
+                    self.report_now_and_then();
+                }
+                _ = signals.terminate.recv() => return true,
+                _ = signals.interrupt.recv() => return true,
                 // What they ask for is the new process' business.
                 _ = signals.hangup.recv() => {}
                 _ = signals.upgrade.recv() => {}
             }
         }
-        drop(socket.take());
+        false
     }
 
     /// Processes before this one that still have sessions.
-    pub(super) fn elders(&self) -> Vec<Elder> {
-        let mut elders = self.elders.lock().unwrap_or_else(PoisonError::into_inner);
-        // The socket of one that has gone is gone too, or refuses.
-        elders.retain(|elder| UnixStream::connect(&elder.socket).is_ok());
+    pub(super) async fn elders(&self) -> Vec<Elder> {
+        let known = || self.elders.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = known().clone();
+        // Where many wait to be let in, connecting waits too.
+        let look = move || all.into_iter().filter(has_gone).map(|elder| elder.generation).collect::<Vec<_>>();
+        let gone = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let mut elders = known();
+        elders.retain(|elder| !gone.contains(&elder.generation));
         elders.clone()
     }
 
     /// What the processes before this one answer to a command, each with its generation.
     pub(super) async fn ask_elders(&self, command: &Command) -> Vec<(u32, Value)> {
         let mut answers = Vec::new();
-        for Elder { generation, socket, .. } in self.elders() {
+        for Elder { generation, socket, .. } in self.elders().await {
             let command = command.clone();
-            let asking = tokio::task::spawn_blocking(move || socket::ask(&socket, &command));
+            let asking = tokio::task::spawn_blocking(move || socket::ask_within(ELDER_PATIENCE, &socket, &command));
             // One that ends at this moment has nothing to say.
             if let Ok(Ok(answer)) = asking.await {
                 answers.push((generation, answer));
@@ -186,13 +209,22 @@ impl Server {
             for (generation, elder) in of_elders {
                 for item in elder[name].as_array().into_iter().flatten() {
                     let mut item = item.clone();
-                    item["generation"] = generation.into();
+                    // It says itself where it is.
+                    if item.get("generation").is_none() {
+                        item["generation"] = generation.into();
+                    }
                     list.push(item);
                 }
             }
         }
         Ok(answer)
     }
+}
+
+/// The socket of a process that has gone is gone too, or refuses.
+fn has_gone(elder: &Elder) -> bool {
+    let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+    UnixStream::connect(&elder.socket).is_err_and(|error| gone.contains(&error.kind()))
 }
 
 /// Starts the new process and hands it everything; it serves when this returns.
@@ -202,6 +234,7 @@ async fn meet(
     meeting: &std::path::Path,
     legacy: Legacy,
     sockets: Vec<TcpListener>,
+    log: &Logger,
 ) -> Result<answers::Upgraded, String> {
     let _ = std::fs::remove_file(meeting);
     let listener = UnixListener::bind(meeting).map_err(|error| format!("{}: {error}", meeting.display()))?;
@@ -233,7 +266,12 @@ async fn meet(
         return Err(error);
     }
     // Should it end before this one, somebody must hear of it.
-    std::thread::spawn(move || child.wait());
+    let log = log.clone();
+    std::thread::spawn(move || {
+        let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let record = log.record(Level::Warning, "server", "the process that has taken over has ended");
+        record.with("pid", u64::from(pid)).with("status", status).write();
+    });
     Ok(answers::Upgraded { pid, generation })
 }
 
@@ -255,6 +293,7 @@ pub(super) fn note(server: &Server, result: &Result<answers::Upgraded, String>) 
         Ok(answers::Upgraded { pid, generation }) => {
             let record = log.record(Level::Info, "server", "a new process serves");
             record.with("pid", u64::from(*pid)).with("generation", u64::from(*generation)).write();
+            server.tell_manager(News::HandedOver { pid: *pid });
         }
         Err(error) => log
             .record(Level::Error, "server", "handing over failed, this process goes on")

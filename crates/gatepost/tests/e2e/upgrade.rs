@@ -2,13 +2,15 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gatepost_lab::{Gatepost, wait_for};
 use serde_json::Value;
 
-use crate::bed::{Bed, back_end};
+use crate::bed::{Bed, back_end, binary, run};
 use crate::talk::Talk;
 
 /// Sessions that are open while it happens.
@@ -130,4 +132,45 @@ fn a_new_process_that_cannot_start_changes_nothing() {
     let _successor = Successor(&gatepost);
     wait_for(|| list(&gatepost, &["status"])[0]["pid"] != gatepost.pid()).expect("another process");
     assert!(kim.verdict("NOOP").starts_with("OK"));
+}
+
+/// A process of the test's own; dropped, it ends.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_what_becomes_of_it() {
+    let bed = Bed::new();
+    let manager = UnixDatagram::bind(bed.path("notify.sock")).expect("a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    let hear = || {
+        let mut bytes = [0; 256];
+        let length = manager.recv(&mut bytes).expect("a message");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let hear_news = || std::iter::repeat_with(hear).find(|text| text != "WATCHDOG=1").expect("one");
+    bed.write("gatepost.toml", &bed.one_backend("", yes_man()));
+    let config = bed.path("gatepost.toml");
+    let log = std::fs::File::create(bed.path("gatepost.log")).expect("a file");
+    let mut first = Command::new(binary());
+    first.args(["serve", "--config"]).arg(&config).stderr(log).stdout(Stdio::null());
+    first.env("NOTIFY_SOCKET", bed.path("notify.sock")).env("WATCHDOG_USEC", "30000000");
+    let mut first = Ends(first.spawn().expect("gatepost"));
+    assert_eq!(hear_news(), "READY=1");
+    assert_eq!(hear(), "WATCHDOG=1");
+    let told = |word: &str| run(Command::new(binary()).args([word, "--json", "--config"]).arg(&config));
+    let upgraded: Value = serde_json::from_str(&told("upgrade")).expect("JSON");
+    let second = upgraded["upgrade"][0]["pid"].as_u64().expect("a pid");
+    assert_eq!(hear_news(), format!("MAINPID={second}"));
+    assert!(first.0.wait().expect("an end").success(), "it has no sessions, and ends");
+    assert_eq!(hear(), "WATCHDOG=1", "of the one that has taken over");
+    told("stop");
+    assert_eq!(hear_news(), "STOPPING=1");
+    wait_for(|| !is_running(second)).expect("it stops when it is told");
 }

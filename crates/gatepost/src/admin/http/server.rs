@@ -34,7 +34,9 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// A connection lasts no longer than this, whatever is asked on it.
 const CONNECTION_TIME: Duration = Duration::from_hours(1);
 
-/// How long the last answers may take.
+/// How long what is being answered may take once nothing new is.
+const ENDING_TIME: Duration = Duration::from_secs(10);
+/// How long the end of the program waits for the last answers.
 const LAST_TIME: Duration = Duration::from_secs(1);
 
 /// An address that is listened on.
@@ -91,13 +93,6 @@ impl Http {
         }
         self.app.door.store(Arc::clone(door));
         Ok(())
-    }
-
-    /// Listens nowhere any more.
-    pub(crate) async fn leave_all(&mut self) {
-        for address in self.serving.keys().copied().collect::<Vec<_>>() {
-            self.leave(&address).await;
-        }
     }
 
     /// Every socket once more, for another process.
@@ -231,5 +226,6 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, p
         _ = connection.as_mut() => return,
         _ = ending.wait_for(|ending| *ending) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = connection.await;
+    // What is being answered may be finished; what never ends by itself, as a page's live numbers, is cut.
+    let _ = timeout(ENDING_TIME, connection).await;
 }
