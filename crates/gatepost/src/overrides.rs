@@ -167,7 +167,8 @@ impl Overrides {
 
     /// Whether a user was moved so lately that what is remembered may be older.
     pub(crate) fn was_moved_lately(&self, user: &str) -> bool {
-        self.has_moves.load(Ordering::Acquire) && self.moves().since.contains_key(user)
+        let is_recent = |since: &Instant| since.elapsed() < MOVE_MEMORY;
+        self.has_moves.load(Ordering::Acquire) && self.moves().since.get(user).is_some_and(is_recent)
     }
 
     /// Has a user's log-ins wait. Every hold is [released](Overrides::release).

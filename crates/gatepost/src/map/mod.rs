@@ -291,7 +291,8 @@ impl Map {
     }
 
     fn keep(&self, who: &Who, found: &Found, now: Instant) {
-        if self.kept_for(found) > Duration::ZERO {
+        // What was asked before a move is no answer for after it.
+        if self.kept_for(found) > Duration::ZERO && !self.was_moved_since(&who.user, now) {
             self.cache.keep(question(who), found.clone(), now);
         }
     }

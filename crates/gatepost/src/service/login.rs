@@ -32,6 +32,8 @@ const UNHEARD_BYTES_MAX: usize = 8 * 1024;
 
 /// How often a log-in that waits for others looks whether they have ended.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
+/// Why a log-in came to nothing, or to an early end.
+pub(super) const MOVED: &str = "the user was moved during this log-in";
 
 /// What is wanted of a back end, and for whom.
 pub(super) struct Wanted<'a> {
@@ -264,10 +266,10 @@ impl Session {
     }
 
     /// A user who was moved meanwhile is not where this log-in went.
-    fn still_there<T>(&self, connected: Result<T, Denied>) -> Result<T, Denied> {
+    pub(super) fn still_there<T>(&self, connected: Result<T, Denied>) -> Result<T, Denied> {
         let user = self.story().user.clone().unwrap_or_default();
         if connected.is_ok() && self.snapshot.map.was_moved_since(&user, self.looked_up) {
-            return Err(Denied::Fault(Refusal::Unavailable, "the user was moved during this log-in".into()));
+            return Err(Denied::Fault(Refusal::Unavailable, MOVED.into()));
         }
         connected
     }
@@ -455,7 +457,7 @@ impl Session {
         held: (Slots, OwnedSemaphorePermit),
     ) -> Option<Established> {
         self.note_log_in(LogIn::Ok);
-        let Self { mut client, heart, shared, snapshot, expires, witness, .. } = self;
+        let Self { mut client, heart, shared, snapshot, expires, witness, looked_up, .. } = self;
         witness.iter().for_each(|witness| witness.forget());
         let Connected { stream: mut server, lease, rest, .. } = connected;
         let moved = Scratch::with(|scratch| {
@@ -468,6 +470,9 @@ impl Session {
             Ok::<_, std::io::Error>(())
         });
         heart.story().logged_in();
+        // Whoever moves a user has those go who are logged in: one who became so a moment later must see to it here.
+        let is_elsewhere = snapshot.map.was_moved_since(heart.story().user.as_deref().unwrap_or_default(), looked_up);
+        let moved = if is_elsewhere { Err(std::io::Error::other(MOVED)) } else { moved };
         if let Err(error) = moved {
             heart.story().finish(&shared.log, &Ended::Gone(error.to_string()));
             return None;

@@ -17,7 +17,7 @@ use gatepost_wire::{Carry, Introduction, Outcome, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::Session;
-use super::login::{Farewell, Received, Wanted};
+use super::login::{Farewell, MOVED, Received, Wanted};
 use crate::backend::{Aim, Backend, Connected};
 use crate::config::{Level, Senders};
 use crate::metrics::LogIn;
@@ -82,6 +82,10 @@ impl Session {
     pub(super) async fn submit(&mut self, connected: Connected, farewell: Farewell) -> Ended {
         self.story().logged_in();
         self.note_log_in(LogIn::Ok);
+        // As where bytes only pass: whoever moves a user may have looked just before.
+        if self.still_there(Ok(())).is_err() {
+            return Ended::Gone(MOVED.into());
+        }
         let Farewell { client_rest, helo, .. } = farewell;
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
