@@ -18,8 +18,17 @@ pub(crate) struct Status {
     pub(crate) listeners: Vec<String>,
     /// The services that run.
     pub(crate) services: Vec<&'static str>,
+    /// Sessions of each service.
+    pub(crate) by_service: Vec<Held>,
     /// Each listener with its service.
     pub(crate) listening: Vec<Listening>,
+}
+
+/// How many sessions a service has.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Held {
+    pub(crate) service: &'static str,
+    pub(crate) sessions: u32,
 }
 
 /// An address that is listened on.

@@ -103,8 +103,13 @@ impl Server {
             workers: workers.count(),
             listeners: world.addresses().iter().map(ToString::to_string).collect(),
             services: world.config.services.iter().map(|service| service.protocol.name).collect(),
+            by_service: world.config.services.iter().map(|service| self.held(service.protocol.name)).collect(),
             listening: world.config.services.iter().flat_map(listening).collect(),
         }
+    }
+
+    fn held(&self, service: &'static str) -> answers::Held {
+        answers::Held { service, sessions: self.shared.ledger.held(service) }
     }
 
     fn backends(&self) -> Vec<answers::Backend> {

@@ -108,7 +108,7 @@ struct ServiceRow {
     name: String,
     title: String,
     listeners: String,
-    sessions: usize,
+    sessions: u64,
 }
 
 struct BackendRow {
@@ -156,16 +156,15 @@ pub(super) async fn overview(
     let frame = Frame::new(&app, &asker, "Overview", "/").await?.noting(filter.done.as_ref());
     let status = ask(&app, &asker, Command::Status).await?;
     let live = ask(&app, &asker, Command::Live).await?;
-    let sessions = ask(&app, &asker, Command::Sessions(Whose::default())).await?;
     let backends = backend_rows(&ask(&app, &asker, Command::Backends).await?);
     let service = |name: &Value| {
-        let of = |session: &&Value| session["service"] == *name;
+        let held = list(&status["status"][0], "by_service").find(|held| held["service"] == *name);
         let listeners = list(&status["status"][0], "listening").filter(|listener| listener["service"] == *name);
         ServiceRow {
             name: text(name),
             title: service_title(&text(name)),
             listeners: listeners.map(|listener| text(&listener["address"])).collect::<Vec<_>>().join(", "),
-            sessions: list(&sessions, "sessions").filter(of).count(),
+            sessions: held.and_then(|held| held["sessions"].as_u64()).unwrap_or(0),
         }
     };
     let services = list(&status["status"][0], "services").map(service).collect();
