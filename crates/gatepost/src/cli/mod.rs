@@ -14,6 +14,7 @@ mod table;
 mod top;
 mod user;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -151,7 +152,9 @@ pub(crate) fn run() -> ExitCode {
         Err(Failure::Silent) => ExitCode::FAILURE,
         Err(Failure::Problems(problems)) => {
             for problem in problems.into_vec() {
-                eprintln!("gatepost: {problem}");
+                // In one piece: another process may write to the same log.
+                let line = format!("gatepost: {problem}\n");
+                let _ = std::io::stderr().write_all(line.as_bytes());
             }
             ExitCode::FAILURE
         }

@@ -155,9 +155,16 @@ async fn serve(source: Source) -> Result<(), Problems> {
     // Before a new program stands in its place.
     let binary = std::env::current_exe().ok();
     let inheritance = Inheritance::take().map_err(|error| Problems::one(Problem::of("gatepost", error)))?;
-    let first = Legacy { generation: 1, ..Legacy::default() };
-    let legacy = inheritance.as_ref().map_or(first, |inheritance| inheritance.legacy.clone());
     let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
+    let legacy = inheritance.as_ref().map_or_else(
+        || {
+            // Without a file there is no place for them.
+            let has_place = matches!(source, Source::File(_));
+            let elders = if has_place { upgrade::survivors(&config) } else { Vec::new() };
+            Legacy { generation: elders.last().map_or(1, |elder| elder.generation + 1), elders, ..Legacy::default() }
+        },
+        |inheritance| inheritance.legacy.clone(),
+    );
     let log = Logger::start(&config.log).or_else(|found| {
         problems.append(&mut found.into_vec());
         Logger::start(&config::Log { level: Level::Critical, rules: Vec::new() })

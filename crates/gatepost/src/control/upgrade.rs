@@ -6,10 +6,10 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::net::UnixListener;
@@ -20,7 +20,7 @@ use super::service_manager::News;
 use super::{Acceptors, Doors, Server, Signals, Source, end_all};
 use crate::admin::http::Http;
 use crate::admin::{Asked, Command, answers, socket};
-use crate::config::Level;
+use crate::config::{Config, Level};
 use crate::log::Logger;
 use crate::net::handover::{self, Elder, Legacy};
 
@@ -29,6 +29,9 @@ const VARIABLE: &str = "GATEPOST_TAKE_OVER";
 /// How long the new process may take to come forward, and then to serve.
 const START_TIME: Duration = Duration::from_secs(30);
 const READY_TIME: Duration = Duration::from_mins(2);
+/// How long one that does not serve after all may take to say why, and how often it is looked whether it has ended.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
+const LAST_WORDS_STEP: Duration = Duration::from_millis(10);
 /// How long a process before this one may take to answer.
 const ELDER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -83,8 +86,7 @@ impl Server {
             addresses.push(address);
         }
         // The one that takes over has our place; we are asked at another.
-        // On the same file system, or it can't be moved.
-        let own = world.config.admin.socket.with_file_name(format!("generation-{}.sock", self.generation));
+        let own = place_of(&world.config.admin.socket, self.generation);
         if let Some(socket) = &mut doors.socket {
             match socket.move_to(&own) {
                 // Somebody has removed it: then nobody asks.
@@ -221,6 +223,38 @@ impl Server {
     }
 }
 
+/// Where a process of this generation is asked once another has taken over: beside its place before, for a socket can't
+/// be moved to another file system.
+fn place_of(socket: &Path, generation: u32) -> PathBuf {
+    let mut name = socket.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{generation}"));
+    socket.with_file_name(name)
+}
+
+/// Processes that are still there with their sessions though none took over from the latest: it may have been killed.
+/// What those have left that are gone is removed.
+pub(super) fn survivors(config: &Config) -> Vec<Elder> {
+    let place = &config.admin.socket;
+    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
+    let elder = |entry: std::fs::DirEntry| {
+        let socket = entry.path();
+        let generation = socket.extension()?.to_str()?.parse().ok()?;
+        if socket.file_name() != place_of(place, generation).file_name() {
+            return None;
+        }
+        let stream = UnixStream::connect(&socket);
+        if stream.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            let _ = std::fs::remove_file(&socket);
+        }
+        let peer = rustix::net::sockopt::socket_peercred(stream.ok()?).ok()?;
+        Some(Elder { generation, pid: peer.pid.as_raw_nonzero().get().unsigned_abs(), socket })
+    };
+    let mut survivors: Vec<_> = entries.filter_map(elder).collect();
+    survivors.sort_by_key(|elder| elder.generation);
+    survivors
+}
+
 /// The socket of a process that has gone is gone too, or refuses.
 fn has_gone(elder: &Elder) -> bool {
     let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
@@ -229,9 +263,9 @@ fn has_gone(elder: &Elder) -> bool {
 
 /// Starts the new process and hands it everything; it serves when this returns.
 async fn meet(
-    binary: &std::path::Path,
-    config: &std::path::Path,
-    meeting: &std::path::Path,
+    binary: &Path,
+    config: &Path,
+    meeting: &Path,
     legacy: Legacy,
     sockets: Vec<TcpListener>,
     log: &Logger,
@@ -261,8 +295,16 @@ async fn meet(
         done.map_err(|error| format!("the new process did not begin to serve ({error}): its log says why"))
     };
     if let Err(error) = exchange.await {
-        let _ = child.kill();
-        let _ = child.wait();
+        // It may be about to say why, and to end.
+        let end = move || {
+            let deadline = Instant::now() + LAST_WORDS_TIME;
+            while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+                std::thread::sleep(LAST_WORDS_STEP);
+            }
+            let _ = child.kill();
+            child.wait()
+        };
+        let _ = tokio::task::spawn_blocking(end).await;
         return Err(error);
     }
     // Should it end before this one, somebody must hear of it.

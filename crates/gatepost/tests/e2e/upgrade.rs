@@ -129,9 +129,18 @@ fn a_new_process_that_cannot_start_changes_nothing() {
     // By signal, and this time well.
     gatepost.signal(rustix::process::Signal::USR2).expect("a signal");
     gatepost.wait_for_log("a new process serves").expect("a word");
-    let _successor = Successor(&gatepost);
     wait_for(|| list(&gatepost, &["status"])[0]["pid"] != gatepost.pid()).expect("another process");
     assert!(kim.verdict("NOOP").starts_with("OK"));
+    // It is killed: the next one finds the first with its session all the same.
+    let second = list(&gatepost, &["status"])[0]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let second = second.and_then(rustix::process::Pid::from_raw).expect("a pid");
+    rustix::process::kill_process(second, rustix::process::Signal::KILL).expect("a signal");
+    gatepost.wait_for_log("the process that has taken over has ended").expect("the first says so");
+    let third = bed.gatepost(&good);
+    let sessions = list(&third, &["sessions"]);
+    assert!(sessions.len() == 1 && sessions[0]["generation"] == 1, "{sessions:?}");
+    assert_eq!(list(&third, &["kick", "--user", "kim"]).len(), 1);
+    wait_for(|| list(&third, &["sessions"]).is_empty()).expect("it is gone");
 }
 
 /// A process of the test's own; dropped, it ends.
