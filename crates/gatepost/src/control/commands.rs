@@ -40,7 +40,15 @@ impl Server {
             }
             Command::Metrics { is_open } => answer(&command, [self.metrics(*is_open).await?]),
             Command::Sessions(whose) => {
-                let own = self.sessions(whose).await.and_then(|sessions| answer(&command, sessions));
+                let own = match self.sessions(whose).await {
+                    // There may be hundreds of thousands.
+                    Ok(sessions) => {
+                        let command = command.clone();
+                        let work = tokio::task::spawn_blocking(move || answer(&command, sessions));
+                        work.await.unwrap_or_else(|error| Err(error.to_string()))
+                    }
+                    Err(error) => Err(error),
+                };
                 self.with_elders(&command, own).await
             }
             Command::Kick(whose) => {

@@ -1,5 +1,8 @@
 //! The console in a real Chromium: what an administrator does on each page, with the keyboard and eyes of a person.
 
+use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
+
 use gatepost_lab::{Browser, Dovecot, Gatepost, View, free_port, wait_for};
 
 use crate::bed::{Bed, KIM, LEE};
@@ -194,6 +197,51 @@ fn listeners_and_rules_come_and_go_without_a_session_lost() {
     site.sees("in force");
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
     kim.command("NOOP");
+}
+
+#[test]
+fn other_services_have_the_same_pages_and_can_be_begun_there() {
+    let site = Site::new();
+    for (service, has_mail) in [("pop3", false), ("sieve", false), ("submission", true), ("smtp", true), ("lmtp", true)]
+    {
+        let tabs = PAGES.iter().filter_map(|page| page.strip_prefix("/services/imap/"));
+        for tab in tabs.chain(has_mail.then_some("mail")) {
+            let page = format!("/services/{service}/{tab}");
+            for (size, is_dark) in [((1280, 900), false), ((390, 844), true)] {
+                site.browser.view(View { size, is_dark }).expect("a view");
+                site.go(&page);
+                let over = site.browser.evaluate("document.documentElement.scrollWidth - innerWidth");
+                assert!(
+                    over.expect("a number").as_i64().is_some_and(|over| over <= 0),
+                    "{page} is too wide at {size:?}"
+                );
+                let faults = site.browser.accessibility().expect("axe");
+                assert!(faults.is_empty(), "{page}, dark {is_dark}, {size:?}: {faults:#?}");
+            }
+        }
+    }
+    site.browser.view(View { size: (1280, 900), is_dark: false }).expect("a view");
+    let ports = [(); 2].map(|()| free_port().expect("a port"));
+    for (service, port, greeting) in [("pop3", ports[0], "+OK"), ("smtp", ports[1], "220 ")] {
+        site.go(&format!("/services/{service}/listeners"));
+        site.fill(&format!("[name='v|{service}/listener/0|address']"), &format!("127.0.0.1:{port}"));
+        site.click("button.main");
+        site.sees(&format!("The service {service} begins."));
+        site.click("button.main");
+        site.sees("in force");
+        let stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("a line");
+        assert!(line.starts_with(greeting), "{line}");
+    }
+    site.go("/services/smtp/mail");
+    site.fill("[name='v|smtp|domains']", "example.org, example.net");
+    site.click("button.main");
+    site.sees("+domains = [\"example.org\", \"example.net\"]");
+    site.click("button.main");
+    site.sees("in force");
+    assert!(site.file().contains("domains = [\"example.org\", \"example.net\"]"));
 }
 
 #[test]
