@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gatepost_wire::PROTOCOLS;
 use tokio::sync::OnceCell;
 
-use super::Server;
+use super::{Server, Source};
 use crate::admin::answers;
 use crate::config::Level;
 use crate::metrics::{LogIn, Rejection};
@@ -79,6 +79,10 @@ impl Server {
 
     /// Writes down what has happened since this was called last.
     pub(super) async fn report(&self) {
+        // Without a file there is no place for it.
+        if matches!(self.source, Source::Text(_)) {
+            return;
+        }
         let _one_at_a_time = self.reporting.writing.lock().await;
         let (services, totals) = self.since_last_report();
         if services.is_empty() {
