@@ -123,16 +123,8 @@ impl World {
             Map::new(&config.map, chosen.collect(), backends, checker.clone(), log.clone(), &lasting.metrics.places);
         let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
         let level = Arc::new(Level::new(&config.access));
-        let own = config.admin.certificate.as_ref().and_then(|files| match Certificate::load(files) {
-            Ok(certificate) => {
-                certificates.push((files.clone(), certificate.clone()));
-                Some(certificate)
-            }
-            Err(problem) => {
-                problems.push(problem);
-                None
-            }
-        });
+        let own = config.admin.certificate.as_ref();
+        let own = own.and_then(|files| load_certificate(files, &mut certificates, &mut problems));
         let door = Door::open(&config, &certificates, own.as_ref(), warnings).unwrap_or_else(|problem| {
             problems.push(problem);
             Door::default()
@@ -263,6 +255,17 @@ fn oauth_hints(config: &Config, checks: &Checks) -> OAuthHints {
     }
 }
 
+/// Reads a certificate and adds it to those that are in use; what is wrong with it is a problem.
+fn load_certificate(
+    files: &CertificateFiles,
+    certificates: &mut Vec<(CertificateFiles, Certificate)>,
+    problems: &mut Vec<Problem>,
+) -> Option<Certificate> {
+    let certificate = Certificate::load(files).map_err(|problem| problems.push(problem)).ok()?;
+    certificates.push((files.clone(), certificate.clone()));
+    Some(certificate)
+}
+
 fn build_listeners(
     config: &Config,
     directories: &[Arc<Judge>],
@@ -270,16 +273,8 @@ fn build_listeners(
     certificates: &mut Vec<(CertificateFiles, Certificate)>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Listener>> {
-    let mut load = |files: &CertificateFiles, problems: &mut Vec<Problem>| match Certificate::load(files) {
-        Ok(certificate) => {
-            certificates.push((files.clone(), certificate.clone()));
-            Some(certificate)
-        }
-        Err(problem) => {
-            problems.push(problem);
-            None
-        }
-    };
+    let mut load =
+        |files: &CertificateFiles, problems: &mut Vec<Problem>| load_certificate(files, certificates, problems);
     let shared: Vec<_> = config.tls.certificates.iter().filter_map(|files| load(files, problems)).collect();
     let mut listeners = Vec::new();
     for settings in &config.services {
