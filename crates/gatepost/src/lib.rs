@@ -26,6 +26,7 @@ mod secret_file;
 mod service;
 mod sliding;
 mod story;
+mod whole_file;
 mod worker;
 mod world;
 

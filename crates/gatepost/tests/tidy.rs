@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 15] = [
     &["map"],
     &["backend", "auth"],
     &["defence"],
-    &["ledger", "directory", "secret_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
+    &["ledger", "directory", "secret_file", "whole_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
     &["log"],
     &["net", "metrics"],
     &["config"],

@@ -2,7 +2,7 @@
 //! folder, which the command line changes and the running server reads again when it has changed.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -80,6 +80,13 @@ struct Kept {
 }
 
 impl Kept {
+    fn refuse_token_of(&self, name: &str) -> Result<(), String> {
+        if self.tokens.iter().any(|token| token.label == name) {
+            return Err(format!("there is a token {name:?} already"));
+        }
+        Ok(())
+    }
+
     fn is_empty(&self) -> bool {
         self.people.is_empty() && self.tokens.is_empty()
     }
@@ -185,6 +192,7 @@ impl Accounts {
         check_name(name)?;
         let password = hash_of(password)?;
         self.change(|kept| {
+            kept.refuse_token_of(name)?;
             kept.people.insert(name.to_owned(), KeptPerson { role, password });
             Ok(())
         })
@@ -223,8 +231,10 @@ impl Accounts {
         let token = format!("{TOKEN_PREFIX}{}", random_text()?);
         let made = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         self.change(|kept| {
-            if kept.tokens.iter().any(|token| token.label == label) {
-                return Err(format!("there is a token {label:?} already"));
+            kept.refuse_token_of(label)?;
+            // One name is one asker in the log, and is removed by it.
+            if kept.people.contains_key(label) {
+                return Err(format!("there is an administrator {label:?}: give the token another name"));
             }
             if kept.tokens.len() >= TOKENS_MAX {
                 return Err(format!("there are {TOKENS_MAX} tokens already"));
@@ -279,28 +289,25 @@ impl Accounts {
         }
         let path = self.path.with_extension("lock");
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        self.give(&path);
+        self.give(&file);
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
         Ok(file)
     }
 
     /// Writes the file anew, whole or not at all.
     fn write(&self, kept: &Kept) -> std::io::Result<()> {
-        let fresh = self.path.with_extension("json.new");
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(kept)?)?;
-        file.sync_all()?;
-        self.give(&fresh);
-        std::fs::rename(fresh, &self.path)
+        crate::whole_file::write(&self.path, &serde_json::to_vec_pretty(kept)?, |file| {
+            self.give(file);
+            Ok(())
+        })
     }
 
     /// What root makes here is the server's: the folder says whose that is.
-    fn give(&self, path: &Path) {
+    fn give(&self, file: &File) {
         if rustix::process::geteuid().is_root()
             && let Some(Ok(folder)) = self.path.parent().map(std::fs::metadata)
         {
-            let _ = std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()));
+            let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
         }
     }
 }
@@ -349,6 +356,8 @@ mod tests {
         assert_eq!(accounts.set_first("lee", &password), Ok(false));
         let token = accounts.add_token("grafana", Role::Viewer).expect("a token");
         assert!(accounts.add_token("grafana", Role::Admin).is_err());
+        assert!(accounts.add_token("kim", Role::Viewer).is_err(), "a name is one asker's");
+        assert!(accounts.set("grafana", Role::Viewer, &password).is_err());
         // Another process sees it.
         let other = Accounts::of(folder.path());
         let (role, stored) = other.person("kim").expect("a file").expect("kim");

@@ -1,8 +1,8 @@
 //! The configuration file, seen and changed while Gatepost runs.
 
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use crate::admin::accounts::digest;
 use crate::admin::{Changes, answers};
 use crate::config::{self, Draft, Problem, Problems};
 use crate::service::idle::Present;
+use crate::whole_file;
 
 /// Where earlier files are kept, in the state folder.
 const HISTORY_FOLDER: &str = "history";
@@ -201,7 +202,7 @@ impl Server {
         let path = folder.join(format!("{:020}-{}.toml", now.as_nanos(), digest(after)));
         let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
         std::fs::create_dir_all(&folder).map_err(failed)?;
-        write_fresh(&path, before, |_| Ok(())).map_err(failed)?;
+        whole_file::write(&path, before.as_bytes(), |_| Ok(())).map_err(failed)?;
         let history = self.history();
         for old in history.iter().rev().skip(HISTORY_MAX) {
             let _ = std::fs::remove_file(old);
@@ -236,7 +237,7 @@ fn write(path: &Path, before: &str, after: &str) -> io::Result<()> {
         let _ = std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()));
         Ok(())
     };
-    match write_fresh(&path, after, like_before) {
+    match whole_file::write(&path, after.as_bytes(), like_before) {
         // In a folder of somebody else's, or where the file alone is lent to a container, it can be written all the same.
         Err(error) if stays_in_place(error.kind()) => std::fs::write(&path, after).inspect_err(|_| {
             // A part of it is worse than what was there. If that fails too, whoever keeps a copy says where.
@@ -248,23 +249,6 @@ fn write(path: &Path, before: &str, after: &str) -> io::Result<()> {
 
 fn stays_in_place(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy | io::ErrorKind::ReadOnlyFilesystem)
-}
-
-/// Writes a new file beside `path`, has it made ready, and puts it in its place.
-fn write_fresh(path: &Path, text: &str, make_ready: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let fresh = path.with_file_name(format!(".{name}.{}.new", now.as_nanos()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    let mut work = || {
-        file.write_all(text.as_bytes())?;
-        make_ready(&file)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    work().inspect_err(|_| {
-        let _ = std::fs::remove_file(&fresh);
-    })
 }
 
 /// The lines in which two texts differ, with a few around them.
