@@ -35,6 +35,8 @@ struct Screen {
     /// Bytes of each session when it was asked last.
     before: HashMap<String, u64>,
     asked: Option<Instant>,
+    /// When that was: an answer may have failed since.
+    looked: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -110,17 +112,18 @@ fn whole(value: f64) -> u64 {
 
 impl Screen {
     fn refresh(&mut self, server: &Server<'_>) -> Result<(), Failure> {
-        let passed = self.asked.map_or(INTERVAL, |at| at.elapsed());
         self.asked = Some(Instant::now());
         self.status = ask(server, &Command::Status)?["status"][0].clone();
         self.live = ask(server, &Command::Live)?["live"][0].clone();
         self.backends = ask(server, &Command::Backends)?["backends"].clone();
         if number(&self.status["sessions"]) > SESSIONS_LOOKED_AT_MAX {
             self.sessions.clear();
+            self.before.clear();
             return Ok(());
         }
         let sessions = ask(server, &Command::Sessions(Whose::default()))?["sessions"].clone();
-        let seconds = passed.as_secs().max(1);
+        let passed = self.looked.map_or(INTERVAL, |at| at.elapsed());
+        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut now = HashMap::new();
         let busy = |session: &Value| {
             let id = text(&session["id"]);
@@ -134,13 +137,14 @@ impl Screen {
                 client: text(&session["client"]),
                 state: text(&session["state"]),
                 total,
-                per_second: fresh / seconds,
+                per_second: fresh.saturating_mul(1000) / millis,
             }
         };
         let mut sessions: Vec<_> = sessions.as_array().into_iter().flatten().map(busy).collect();
         sessions.sort_by_key(|session| std::cmp::Reverse((session.per_second, session.total)));
         self.sessions = sessions;
         self.before = now;
+        self.looked = Some(Instant::now());
         Ok(())
     }
 
