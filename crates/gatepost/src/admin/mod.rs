@@ -15,6 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::{Change, Level};
 use accounts::Role;
 
+/// Bans, traces and the like last no longer than this: ten years.
+pub(crate) const LASTING_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
+
 /// What can be asked of a running Gatepost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
@@ -149,6 +152,8 @@ pub(crate) struct Whose {
     pub(crate) user: Option<String>,
     pub(crate) backend: Option<String>,
     pub(crate) service: Option<String>,
+    /// That clients come from.
+    pub(crate) network: Option<String>,
 }
 
 /// The command's result: an object with one list, named as the command. An error is for the one who asked.
@@ -205,23 +210,10 @@ impl Command {
         }
     }
 
-    /// Whether it changes something, which is worth a record.
+    /// Whether it changes something, which is worth a record: what a viewer may ask for changes nothing, nor does a look
+    /// at what changes would do.
     pub(crate) const fn changes(&self) -> bool {
-        !matches!(
-            self,
-            Self::Status
-                | Self::Live
-                | Self::Report { .. }
-                | Self::Explain { .. }
-                | Self::Metrics { .. }
-                | Self::Sessions(_)
-                | Self::Backends
-                | Self::Bans
-                | Self::Users { .. }
-                | Self::Certificates
-                | Self::Settings
-                | Self::CheckSettings(_)
-        )
+        !matches!((self.needs(), self), (Role::Viewer, _) | (_, Self::CheckSettings(_)))
     }
 
     /// Who may ask for it.
@@ -267,7 +259,7 @@ impl Command {
 
     /// For the log: what was asked, without what was not said.
     pub(crate) fn words(&self) -> String {
-        if let Self::ApplySettings(Changes { changes, .. }) | Self::CheckSettings(Changes { changes, .. }) = self {
+        if let Self::ApplySettings(Changes { changes, .. }) = self {
             // Of which settings, but no values: one may be a password.
             let places: Vec<_> = changes.iter().map(ToString::to_string).collect();
             return format!("{} {}", self.name(), places.join(", "));

@@ -93,6 +93,7 @@ pub(super) enum RunningCommand {
         output: Output,
     },
     /// List, add and remove bans
+    #[command(args_conflicts_with_subcommands = true)]
     Bans {
         #[command(subcommand)]
         command: Option<BansCommand>,
@@ -120,7 +121,6 @@ pub(super) enum RunningCommand {
     /// Log records of this level and heavier ones in every place, until the next reload
     LogLevel {
         /// critical, error, warning, info or protocol
-        #[arg(value_parser = parse_level)]
         level: Level,
         #[command(flatten)]
         output: Output,
@@ -210,15 +210,10 @@ pub(super) enum BansCommand {
     },
 }
 
-fn parse_level(text: &str) -> Result<Level, String> {
-    let expected = "critical, error, warning, info or protocol";
-    serde_json::from_value(text.into()).map_err(|_| format!("expected {expected}"))
-}
-
 impl WhoseArgs {
     fn whose(self, id: Option<String>) -> Whose {
         let Self { user, backend, service } = self;
-        Whose { id, user, backend, service }
+        Whose { id, user, backend, service, network: None }
     }
 }
 
@@ -351,8 +346,13 @@ fn print(command: &Command, list: &[Value]) {
     let first = list.first().unwrap_or(&Value::Null);
     match command {
         Command::Status => {
+            let held = |held: &Value| format!("{} {}", text(&held["service"]), held["sessions"]);
             for (key, value) in first.as_object().into_iter().flatten().filter(|(key, _)| *key != "listening") {
-                let value = if key == "up_seconds" { time(number(value)) } else { text(value) };
+                let value = match (key.as_str(), value.as_array()) {
+                    ("up_seconds", _) => time(number(value)),
+                    ("by_service", Some(list)) => list.iter().map(held).collect::<Vec<_>>().join(", "),
+                    _ => text(value),
+                };
                 say_line!("{:<12} {value}", key.trim_end_matches("_seconds"));
             }
         }

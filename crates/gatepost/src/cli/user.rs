@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use gatepost_wire::{PROTOCOLS, Secret, sasl};
+use gatepost_wire::{Secret, sasl};
 use serde_json::json;
 
 use super::Failure;
 use super::app_password::{self, AppPasswordCommand};
 use crate::auth::hash;
 use crate::config::{self, Config, DirectoryKind, Loaded, Map, NamedFile, Problem};
-use crate::directory::sqlite::{Account, Change, Sqlite};
+use crate::directory::sqlite::{self, Account, Change, Sqlite};
 use crate::directory::{Entry, passwd_file};
 
 #[derive(Debug, Subcommand)]
@@ -211,13 +211,8 @@ fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
 
 /// A list of services as it is kept; a word that is none is refused.
 pub(super) fn check_services(list: Option<&str>) -> Result<Option<String>, Failure> {
-    let Some(list) = list else { return Ok(None) };
-    let names: Vec<_> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|n| !n.is_empty()).collect();
-    if let Some(name) = names.iter().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == **name)) {
-        let known = PROTOCOLS.iter().map(|protocol| protocol.name).collect::<Vec<_>>().join(", ");
-        return Err(Problem::of("--services", format!("{name:?} is no service; there is {known}")).into());
-    }
-    Ok(Some(names.join(",")))
+    let kept = list.map(sqlite::services_of).transpose();
+    kept.map_err(|what| Problem::of("--services", what).into())
 }
 
 impl Settings {

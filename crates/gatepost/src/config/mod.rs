@@ -136,6 +136,9 @@ pub(crate) enum Level {
 }
 
 impl Level {
+    /// Every level, the gravest first.
+    pub(crate) const ALL: [Self; 5] = [Self::Critical, Self::Error, Self::Warning, Self::Info, Self::Protocol];
+
     /// As it is written in the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -145,6 +148,15 @@ impl Level {
             Self::Info => "info",
             Self::Protocol => "protocol",
         }
+    }
+}
+
+impl std::str::FromStr for Level {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|level| level.name() == text);
+        known.ok_or("expected critical, error, warning, info or protocol")
     }
 }
 

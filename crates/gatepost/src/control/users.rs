@@ -1,12 +1,12 @@
 //! Commands about the users of the embedded directory.
 
-use gatepost_wire::{PROTOCOLS, sasl};
+use gatepost_wire::sasl;
 
 use super::Server;
 use crate::admin::{UserChange, answers};
 use crate::config::DirectoryKind;
 use crate::directory::Entry;
-use crate::directory::sqlite::{Account, Change, Sqlite};
+use crate::directory::sqlite::{self, Account, Change, Sqlite};
 
 impl Server {
     /// The only embedded directory, or the one of this name, opened.
@@ -60,27 +60,29 @@ impl Server {
         let sound = sasl::user_name(name.as_bytes());
         let sound = sound.ok_or("a user name is not empty, of at most 512 bytes and without control characters")?;
         let name = self.entrance.world.load().config.map.names.canonical(&sound);
-        if let Some(backend) = change.backend.as_deref().filter(|backend| !backend.is_empty()) {
+        if let Some(backend) = change.backend.as_deref() {
             self.check_backend(backend)?;
         }
-        let services = change.services.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty());
-        if let Some(unknown) = services.clone().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == *name)) {
-            let known: Vec<_> = PROTOCOLS.iter().map(|protocol| protocol.name).collect();
-            return Err(format!("{unknown:?} is no service: there are {}", known.join(", ")));
-        }
-        let UserChange { backend, disabled, held, services: list, password } = change.clone();
+        let UserChange { backend, disabled, held, services, password } = change.clone();
+        let services = match services.as_deref() {
+            Some("all") => Some(String::new()),
+            list => list.map(sqlite::services_of).transpose()?,
+        };
         let (_, sqlite) = self.embedded(directory).await?;
         let work = async {
             let entry = Entry {
-                place: backend.clone().filter(|backend| !backend.is_empty()),
+                place: backend.clone(),
                 password: password.clone(),
                 held: held.unwrap_or(false),
-                services: list.as_ref().filter(|list| !list.is_empty()).map(|_| services.map(str::to_owned).collect()),
+                services: services
+                    .as_ref()
+                    .filter(|list| !list.is_empty())
+                    .map(|list| list.split(',').map(str::to_owned).collect()),
                 ..Entry::default()
             };
             let is_new = sqlite.add(&name, &entry).await?;
             if !is_new || disabled.is_some() {
-                sqlite.set(&name, &Change { password, place: backend, disabled, held, services: list }).await?;
+                sqlite.set(&name, &Change { password, place: backend, disabled, held, services }).await?;
             }
             Ok::<_, crate::directory::Fault>(is_new)
         };

@@ -14,13 +14,12 @@ use gatepost_wire::Secret;
 use serde_json::{Map, Value, json};
 
 use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind, whole};
-use super::gate::{ApiAsker, Asker, Peer};
+use super::gate::{ApiAsker, Asker, PASSWORD_BYTES_MAX, Peer};
 use super::{App, Problem, openapi};
+use crate::admin::LASTING_SECONDS_MAX;
 
-/// Longest password of a user.
-pub(super) const PASSWORD_BYTES_MAX: usize = 1024;
 /// What of a request's body is read.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) fn router() -> Router<Arc<App>> {
     let mut paths: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
@@ -55,8 +54,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/setup", post(set_up))
         .method_not_allowed_fallback(|_: ApiAsker| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
-        })
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX));
+        });
     Router::new().nest("/api/v1", api)
 }
 
@@ -137,11 +135,11 @@ fn is_such(value: &Value, kind: Kind) -> bool {
         Kind::Truth => value.is_boolean(),
         Kind::Password => value.as_str().is_some_and(|text| !text.is_empty() && text.len() <= PASSWORD_BYTES_MAX),
         Kind::Text => value.as_str().is_some_and(|text| !text.is_empty() && !text.contains(char::is_control)),
-        Kind::Seconds => whole(value).is_some_and(|seconds| seconds <= super::openapi::SECONDS_MAX),
+        Kind::Seconds => whole(value).is_some_and(|seconds| seconds <= LASTING_SECONDS_MAX),
         Kind::Changes => serde_json::from_value::<Vec<crate::config::Change>>(value.clone()).is_ok(),
         Kind::Period => value == "hour" || value == "day",
         Kind::Days => value.as_str().and_then(|days| days.parse().ok()).is_some_and(|days| (1..=90).contains(&days)),
-        Kind::Level => serde_json::from_value::<crate::config::Level>(value.clone()).is_ok(),
+        Kind::Level => value.as_str().is_some_and(|text| text.parse::<crate::config::Level>().is_ok()),
     }
 }
 

@@ -91,6 +91,7 @@ impl Inputs {
             user: self.some_text("user"),
             backend: self.some_text("backend"),
             service: self.some_text("service"),
+            ..Whose::default()
         }
     }
 }
@@ -284,13 +285,11 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("password", At::Body, Kind::Password, false, "A new password."),
         ],
         command: |inputs| {
-            let services = inputs.some_text("services");
-            let services = services.map(|list| if list == "all" { String::new() } else { list });
             let change = UserChange {
                 backend: inputs.some_text("backend"),
                 disabled: inputs.truth("disabled"),
                 held: inputs.truth("held"),
-                services,
+                services: inputs.some_text("services"),
                 // The hash has taken its place.
                 password: inputs.some_text("password"),
             };

@@ -33,6 +33,8 @@ const LOGINS_MAX: usize = 1000;
 /// How long a wrong password takes at least.
 const WRONG_TIME: Duration = Duration::from_secs(1);
 
+/// Longest password of a user.
+pub(super) const PASSWORD_BYTES_MAX: usize = 1024;
 /// Longer names are nobody's.
 const NAME_CHARS_MAX: usize = 64;
 /// How long a request's body may take to come, and what of it is read.
@@ -128,7 +130,7 @@ impl Asker {
 
     /// An answer as they may see it: passwords are for administrators alone.
     pub(super) fn shown(&self, command: &'static str, mut answer: Value) -> Value {
-        if self.person.role != Role::Admin && ["settings", "check"].contains(&command) {
+        if self.person.role != Role::Admin && command == "settings" {
             redaction::strike_out(&mut answer);
         }
         answer
@@ -233,7 +235,8 @@ async fn whole(request: Request) -> Result<Request, Problem> {
         return Ok(request);
     }
     let (head, body) = request.into_parts();
-    match timeout(BODY_TIME, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
+    let most = if head.uri.path().starts_with("/api/") { super::api::BODY_BYTES_MAX } else { BODY_BYTES_MAX };
+    match timeout(BODY_TIME, axum::body::to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(Request::from_parts(head, Body::from(bytes))),
         Ok(Err(_)) => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or did not come whole")),
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to come")),
@@ -336,6 +339,21 @@ impl App {
         record.with("user", Field::Name(name.to_owned())).with("role", role.name()).with("rip", address).write();
         let cookie = gate.keep(person, digest(&stored)).map_err(|error| self.broken(&error))?;
         cookie_header(is_tls, &cookie, LOGIN_TIME)
+    }
+
+    /// What is kept of a user's password; of none, nothing.
+    pub(super) async fn hash(&self, password: Secret) -> Result<Option<String>, Problem> {
+        if password.expose().is_empty() {
+            return Ok(None);
+        }
+        if password.expose().len() > PASSWORD_BYTES_MAX {
+            let text = format!("a password has at most {PASSWORD_BYTES_MAX} bytes");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, text));
+        }
+        // It takes a while, and a core.
+        let work = tokio::task::spawn_blocking(move || crate::auth::hash::make(&password));
+        let hash = work.await.map_err(|error| self.broken(&error.to_string()))?;
+        hash.map(Some).map_err(|error| Problem::new(StatusCode::CONFLICT, error.to_string()))
     }
 
     /// Something of ours is out of order: the log says what, and strangers are told nothing of it.

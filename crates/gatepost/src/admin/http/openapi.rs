@@ -4,9 +4,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::endpoints::{At, ENDPOINTS, Endpoint, Input, Kind};
-
-/// Longest time that can be asked for: ten years.
-pub(super) const SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
+use crate::admin::LASTING_SECONDS_MAX;
 
 /// The whole document.
 fn document() -> Value {
@@ -62,13 +60,14 @@ fn document() -> Value {
             "license": { "name": "MIT OR Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
-        "security": [{ "token": [] }, { "cookie": [] }],
+        "security": [{ "token": [] }, { "cookie": [] }, { "cookie_of_https": [] }],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": {
                 "token": { "type": "http", "scheme": "bearer" },
                 "cookie": { "type": "apiKey", "in": "cookie", "name": "gatepost" },
+                "cookie_of_https": { "type": "apiKey", "in": "cookie", "name": "__Host-gatepost" },
             },
         },
     })
@@ -115,16 +114,16 @@ fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> V
 fn schema(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
     match input.kind {
         Kind::Text => json!({ "type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" }),
-        Kind::Seconds => json!({ "type": "integer", "minimum": 0, "maximum": SECONDS_MAX }),
+        Kind::Seconds => json!({ "type": "integer", "minimum": 0, "maximum": LASTING_SECONDS_MAX }),
         Kind::Changes => {
             json!({ "type": "array", "items": generator.subschema_for::<crate::config::Change>().to_value() })
         }
         Kind::Truth => json!({ "type": "boolean" }),
         // Characters of any kind take four bytes at most.
-        Kind::Password => json!({ "type": "string", "minLength": 1, "maxLength": super::api::PASSWORD_BYTES_MAX / 4 }),
+        Kind::Password => json!({ "type": "string", "minLength": 1, "maxLength": super::gate::PASSWORD_BYTES_MAX / 4 }),
         Kind::Period => json!({ "enum": ["hour", "day"] }),
         Kind::Days => json!({ "type": "integer", "minimum": 1, "maximum": 90 }),
-        Kind::Level => json!({ "enum": ["critical", "error", "warning", "info", "protocol"] }),
+        Kind::Level => json!({ "enum": crate::config::Level::ALL.map(crate::config::Level::name) }),
     }
 }
 

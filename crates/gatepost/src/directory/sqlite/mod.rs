@@ -5,7 +5,7 @@ pub(crate) mod app_password;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gatepost_wire::Secret;
+use gatepost_wire::{PROTOCOLS, Secret};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
 
@@ -80,6 +80,16 @@ pub(crate) struct Change {
     pub(crate) held: Option<bool>,
     /// The only services, divided by commas; empty: all.
     pub(crate) services: Option<String>,
+}
+
+/// A list of services, divided by commas, as it is kept; a word that is none is refused.
+pub(crate) fn services_of(list: &str) -> Result<String, String> {
+    let names: Vec<_> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|n| !n.is_empty()).collect();
+    if let Some(name) = names.iter().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == **name)) {
+        let known = PROTOCOLS.iter().map(|protocol| protocol.name).collect::<Vec<_>>().join(", ");
+        return Err(format!("{name:?} is no service; there is {known}"));
+    }
+    Ok(names.join(","))
 }
 
 impl Change {

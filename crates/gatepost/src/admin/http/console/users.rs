@@ -5,12 +5,11 @@ use std::sync::Arc;
 use askama::Template;
 use axum::Form;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use gatepost_wire::Secret;
 use serde_json::Value;
 
 use super::pages::{Filter, backend_names, list, text};
-use super::{App, Frame, Page, Posted, Problem, Said, Visitor, ask, carry_out, explain_problem, render};
+use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, explain_problem, render};
 use crate::admin::{Command, UserChange};
 
 /// Users that a page shows.
@@ -83,22 +82,8 @@ pub(super) async fn change_users(State(app): State<Arc<App>>, Visitor(asker): Vi
         "release" => (None, Some(false)),
         _ => (None, None),
     };
-    let services =
-        some(said.get("services")).map(|list| if list == "all" { String::new() } else { list.replace(' ', "") });
-    let change = UserChange { backend: some(said.get("backend")), disabled, held, services, password };
+    let (backend, services) = (some(said.get("backend")), some(said.get("services")));
+    let change = UserChange { backend, disabled, held, services, password };
     let command = Command::SetUser { name, change, directory: None };
     carry_out(&app, &asker, command, "/users", "added").await
-}
-
-impl App {
-    /// What is kept of a password; of none, nothing.
-    pub(in crate::admin::http) async fn hash(&self, password: Secret) -> Result<Option<String>, Problem> {
-        if password.expose().is_empty() {
-            return Ok(None);
-        }
-        // It takes a while, and a core.
-        let work = tokio::task::spawn_blocking(move || crate::auth::hash::make(&password));
-        let hash = work.await.map_err(|error| self.broken(&error.to_string()))?;
-        hash.map(Some).map_err(|error| Problem::new(StatusCode::CONFLICT, error.to_string()))
-    }
 }
