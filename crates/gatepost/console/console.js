@@ -16,7 +16,7 @@
     menu.setAttribute("aria-expanded", String(open));
   });
   document.addEventListener("submit", (event) => {
-    const question = event.target.dataset.confirm;
+    const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
     if (question && !confirm(question)) event.preventDefault();
   });
   const live = document.querySelector("[data-live]");

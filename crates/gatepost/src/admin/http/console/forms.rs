@@ -39,7 +39,6 @@ struct FormView {
     inner: Vec<String>,
     /// It is one of several.
     is_entry: bool,
-    is_open: bool,
     /// By what it is told from the others.
     summary: String,
     can_remove: bool,
@@ -163,7 +162,6 @@ fn show_table(
         fields: shown.iter().map(|field| FieldView::new(path, field)).collect(),
         inner,
         is_entry,
-        is_open: false,
         summary: if is_new {
             String::new()
         } else {

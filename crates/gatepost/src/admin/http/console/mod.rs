@@ -20,7 +20,7 @@ use axum::Form;
 use axum::Router;
 use axum::extract::{Extension, FromRequestParts, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -86,10 +86,12 @@ impl FromRequestParts<Arc<App>> for Visitor {
         match Asker::from_request_parts(parts, app).await {
             Ok(asker) => Ok(Self(asker)),
             Err(problem) if problem.status == StatusCode::UNAUTHORIZED => {
-                let to = parts.uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
+                // What was posted can't be asked for again.
+                let page = parts.uri.path_and_query().filter(|_| parts.method == Method::GET);
+                let to = page.map_or("/", axum::http::uri::PathAndQuery::as_str);
                 Err((StatusCode::UNAUTHORIZED, Door::log_in(to, "")).into_response())
             }
-            Err(problem) => Err(problem.into_response()),
+            Err(problem) => Err(Trouble(problem).into_response()),
         }
     }
 }
@@ -205,7 +207,7 @@ fn notice(done: &str) -> &'static str {
         "level" => "The log's level is changed until the next reload.",
         "traced" => "The user's conversations are in the log for ten minutes, from the next log-in on.",
         "removed" => "Removed.",
-        "added" => "Added.",
+        "added" => "Added, or changed.",
         _ => "",
     }
 }
@@ -225,7 +227,31 @@ fn service_title(name: &str) -> String {
 }
 
 /// A page, or why there is none.
-type Page = Result<Response, Problem>;
+type Page = Result<Response, Trouble>;
+
+/// Why there is no page, said on one.
+struct Trouble(Problem);
+
+impl From<Problem> for Trouble {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "trouble.html")]
+struct TroublePage<'a> {
+    text: &'a str,
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        match (TroublePage { text: &self.0.text }).render() {
+            Ok(page) => (self.0.status, Html(page)).into_response(),
+            Err(_) => self.0.into_response(),
+        }
+    }
+}
 
 fn render(template: &impl Template) -> Page {
     Ok(Html(template.render().map_err(|error| broken(error.to_string()))?).into_response())
@@ -307,7 +333,6 @@ struct Door {
 
 impl Door {
     fn log_in(to: &str, problem: &str) -> Response {
-        let to = if to.starts_with("/log") && !to.starts_with("/log?") && to != "/log" { "/" } else { to };
         let door =
             Self { title: "Log in", problem: problem.into(), is_setup: false, token: String::new(), to: to.into() };
         render(&door).unwrap_or_else(IntoResponse::into_response)

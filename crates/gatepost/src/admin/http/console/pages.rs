@@ -212,10 +212,10 @@ pub(super) async fn sessions(
     let here = here.split("done=").next().unwrap_or_default().trim_end_matches(['?', '&']);
     let frame = Frame::new(&app, &asker, "Sessions", here).await?.noting(filter.done.as_ref());
     let whose = Whose {
-        id: None,
         user: said(filter.user.as_ref()),
         backend: said(filter.backend.as_ref()),
         service: said(filter.service.as_ref()),
+        ..Whose::default()
     };
     let answer = ask(&app, &asker, Command::Sessions(whose.clone())).await?;
     let row = |session: &Value| {
@@ -233,6 +233,9 @@ pub(super) async fn sessions(
             state: text(&session["state"]),
         }
     };
+    // Those of processes that have handed over stand behind ours.
+    let mut sessions: Vec<_> = list(&answer, "sessions").collect();
+    sessions.sort_by_key(|session| session["since"].as_str());
     let backends = backend_rows(&ask(&app, &asker, Command::Backends).await?);
     render(&Sessions {
         frame,
@@ -241,8 +244,8 @@ pub(super) async fn sessions(
         service: whose.service.unwrap_or_default(),
         backends: backends.into_iter().map(|row| row.name).collect(),
         services: service_names(),
-        rows: list(&answer, "sessions").take(SESSIONS_SHOWN_MAX).map(row).collect(),
-        total: list(&answer, "sessions").count(),
+        total: sessions.len(),
+        rows: sessions.into_iter().take(SESSIONS_SHOWN_MAX).map(row).collect(),
     })
 }
 
@@ -336,15 +339,13 @@ pub(super) async fn change_bans(State(app): State<Arc<App>>, Visitor(asker): Vis
 #[template(path = "log.html")]
 struct Log {
     frame: Frame,
-    levels: [&'static str; 5],
+    levels: [&'static str; Level::ALL.len()],
     level: &'static str,
     services: Vec<&'static str>,
     service: String,
     text: String,
     lines: Vec<LogLine>,
 }
-
-const LEVELS: [&str; 5] = ["critical", "error", "warning", "info", "protocol"];
 
 pub(super) async fn log(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "Log", "/log").await?.noting(filter.done.as_ref());
@@ -354,7 +355,7 @@ pub(super) async fn log(State(app): State<Arc<App>>, Visitor(asker): Visitor, Qu
     services.extend(["directory", "server", "admin"]);
     render(&Log {
         frame,
-        levels: LEVELS,
+        levels: Level::ALL.map(Level::name),
         level: filter.level.unwrap_or(Level::Info).name(),
         services,
         service: said(filter.service.as_ref()).unwrap_or_default(),
@@ -370,7 +371,7 @@ pub(super) async fn change_log(State(app): State<Arc<App>>, Visitor(asker): Visi
         let command = Command::Trace { user: said.get("user").to_owned(), for_seconds: TRACE_SECONDS };
         return carry_out(&app, &asker, command, "/log?level=protocol", "traced").await;
     }
-    let level = serde_json::from_value(said.get("level").into()).unwrap_or(Level::Info);
+    let level = said.get("level").parse().unwrap_or(Level::Info);
     carry_out(&app, &asker, Command::LogLevel { level }, "/log", "level").await
 }
 
@@ -431,7 +432,8 @@ pub(super) async fn system(State(app): State<Arc<App>>, Visitor(asker): Visitor,
     let frame = Frame::new(&app, &asker, "System", "/system").await?.noting(filter.done.as_ref());
     let status = ask(&app, &asker, Command::Status).await?;
     let status = &status["status"][0];
-    let file = ask(&app, &asker, Command::Settings).await?;
+    // A file that can't be read is said below.
+    let file = ask(&app, &asker, Command::Settings).await.unwrap_or_default();
     let facts = vec![
         ("Name", text(&status["name"])),
         ("Version", text(&status["version"])),

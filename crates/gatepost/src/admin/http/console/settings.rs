@@ -216,16 +216,34 @@ struct GroupView {
 struct SettingsPage<'a> {
     frame: &'a Frame,
     tabs: Vec<(String, &'static str)>,
-    groups: Vec<GroupView>,
-    digest: String,
+    seen: Seen,
 }
 
 #[derive(Template)]
 #[template(path = "part.html")]
 struct Part<'a> {
     frame: &'a Frame,
+    seen: Seen,
+}
+
+/// What can be seen of the settings.
+struct Seen {
     groups: Vec<GroupView>,
     digest: String,
+    /// Why it is nothing: the rest of a page is there all the same.
+    problem: String,
+}
+
+impl Seen {
+    async fn of(app: &App, asker: &Asker, groups: &'static [Group], service: &str) -> Result<Self, Problem> {
+        match file(app, asker).await {
+            Ok((lists, digest)) => {
+                let groups = views(&lists, groups, service, asker.person.role < Role::Admin)?;
+                Ok(Self { groups, digest, problem: String::new() })
+            }
+            Err(problem) => Ok(Self { groups: Vec::new(), digest: String::new(), problem: problem.text }),
+        }
+    }
 }
 
 /// The file's text and digest.
@@ -261,23 +279,21 @@ pub(super) async fn service(
     let here = format!("/services/{service}/{}", tab.id);
     let title = service_title(&service);
     let frame = Frame::new(&app, &asker, title, here).await?.noting(filter.done.as_ref());
-    let (lists, digest) = file(&app, &asker).await?;
-    let groups = views(&lists, tab.groups, &service, asker.person.role < Role::Admin)?;
+    let seen = Seen::of(&app, &asker, tab.groups, &service).await?;
     let tabs = tabs.iter().map(|tab| (format!("/services/{service}/{}", tab.id), tab.title)).collect();
-    render(&SettingsPage { frame: &frame, tabs, groups, digest })
+    render(&SettingsPage { frame: &frame, tabs, seen })
 }
 
 /// The settings that stand below something else on a page.
 pub(super) async fn shown(app: &App, asker: &Asker, frame: &Frame, what: Shown) -> Result<String, Problem> {
-    let (lists, digest) = file(app, asker).await?;
     let groups = match what {
         Shown::Backends => BACKENDS,
         Shown::Map => MAP,
         Shown::Defence => DEFENCE,
         Shown::System => SYSTEM,
     };
-    let groups = views(&lists, groups, "", asker.person.role < Role::Admin)?;
-    Part { frame, groups, digest }.render().map_err(|error| super::broken(error.to_string()))
+    let seen = Seen::of(app, asker, groups, "").await?;
+    Part { frame, seen }.render().map_err(|error| super::broken(error.to_string()))
 }
 
 #[derive(Template)]
@@ -299,7 +315,10 @@ pub(super) async fn review(State(app): State<Arc<App>>, Visitor(asker): Visitor,
     let said = Said(posted);
     asker.proves(said.get("proof"))?;
     let back = local(said.get("back")).to_owned();
-    let (lists, _) = file(&app, &asker).await?;
+    let lists = match file(&app, &asker).await {
+        Ok((lists, _)) => lists,
+        Err(problem) => return explain_problem(&app, &asker, &problem, &back).await,
+    };
     let conflict = |error| Problem::new(StatusCode::CONFLICT, error);
     let changes = match forms::changes(&lists, &said.0) {
         Ok(changes) => changes,
