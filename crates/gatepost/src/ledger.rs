@@ -179,6 +179,14 @@ pub(crate) fn bucket(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Where the addresses end that are counted as this one.
+pub(crate) fn bucket_end(bucket: IpAddr) -> IpAddr {
+    match bucket {
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) | u128::from(u64::MAX)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,9 +3,8 @@
 //! Kept in the state folder, so that a restart forgets nothing; whom log-ins wait for is kept in memory alone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -66,6 +65,8 @@ pub(crate) struct Overrides {
     moves: Mutex<Moves>,
     /// Whether there is anybody in `moves`.
     has_moves: AtomicBool,
+    /// Nothing is changed while another process takes over.
+    is_closed: AtomicBool,
     /// Why nothing is changed: what is kept can't be read, and would be lost.
     broken: Option<String>,
 }
@@ -141,7 +142,7 @@ impl Overrides {
     pub(crate) fn set_place(&self, user: &str, backend: Option<&str>) -> Result<(), String> {
         self.change(|current| {
             match backend {
-                Some(_) if current.moved.len() >= MOVED_MAX => {
+                Some(_) if current.moved.len() >= MOVED_MAX && !current.moved.contains_key(user) => {
                     return Err(format!("{MOVED_MAX} users are moved already: change the directory"));
                 }
                 Some(backend) => drop(current.moved.insert(user.to_owned(), backend.to_owned())),
@@ -175,7 +176,6 @@ impl Overrides {
     pub(crate) fn hold(&self, user: &str) {
         let mut moves = self.moves();
         let now = Instant::now();
-        moves.since.retain(|_, since| now - *since < MOVE_MEMORY);
         *moves.held.entry(user.to_owned()).or_default() += 1;
         moves.since.insert(user.to_owned(), now);
         self.has_moves.store(true, Ordering::Release);
@@ -192,6 +192,22 @@ impl Overrides {
                 moves.held.remove(user);
             }
         }
+    }
+
+    /// Forgets those who were moved long ago, so that log-ins need not look. Called now and then.
+    pub(crate) fn forget_moves(&self) {
+        if self.has_moves.load(Ordering::Acquire) {
+            let mut moves = self.moves();
+            moves.since.retain(|_, since| since.elapsed() < MOVE_MEMORY);
+            self.has_moves.store(!(moves.held.is_empty() && moves.since.is_empty()), Ordering::Release);
+        }
+    }
+
+    /// From now on nothing is changed: another process is taking over, and would not know of it; or it is again.
+    pub(crate) fn close(&self, is_closed: bool) {
+        // After this, nobody is changing anything any more.
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_closed.store(is_closed, Ordering::Release);
     }
 
     /// The ban that keeps an address out, if there is one.
@@ -266,6 +282,9 @@ impl Overrides {
             return Err(format!("{broken}: mend it or remove it, and start again, so that nothing is lost"));
         }
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err("a newer process is taking over: ask that one".into());
+        }
         let mut next = Current::clone(&self.current.load());
         work(&mut next)?;
         if let Some(path) = &self.path {
@@ -313,16 +332,12 @@ fn parse(written: Written) -> Result<Current, String> {
     Ok(current)
 }
 
-/// Writes the whole file anew, so that a crash leaves the old one or the new one.
+/// Writes the whole file anew.
 fn write(path: &Path, written: &Written) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let fresh = path.with_extension("json.new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(&serde_json::to_vec_pretty(written)?)?;
-    file.sync_all()?;
-    std::fs::rename(fresh, path)
+    crate::whole_file::write(path, &serde_json::to_vec_pretty(written)?, |_| Ok(()))
 }
 
 fn is_on(until: Option<u64>, now: u64) -> bool {

@@ -25,6 +25,8 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the command line waits for an answer: a reload may have to read a lot.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(2);
+/// How long the end of the program waits for the last answers.
+const LAST_TIME: Duration = Duration::from_secs(1);
 /// Requests that are answered at once, and those that wait.
 const REQUESTS_MAX: usize = 4;
 const BACKLOG_CONNECTIONS: i32 = 64;
@@ -36,6 +38,8 @@ pub(crate) struct Socket {
     /// Which file it is, by device and number: another may have taken its place.
     file: (u64, u64),
     serving: JoinHandle<()>,
+    /// One for each request that is being answered.
+    permits: Arc<Semaphore>,
 }
 
 impl Drop for Socket {
@@ -69,8 +73,16 @@ impl Socket {
         socket.set_nonblocking(true)?;
         let file = identity(path).ok_or(io::ErrorKind::NotFound)?;
         let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
-        let serving = tokio::spawn(serve(listener, asking));
-        Ok(Self { path: path.to_owned(), file, serving })
+        let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+        let serving = tokio::spawn(serve(listener, asking, Arc::clone(&permits)));
+        Ok(Self { path: path.to_owned(), file, serving, permits })
+    }
+
+    /// Is listened on no more, and waits a moment until those are answered who have asked.
+    pub(crate) async fn finish(self) {
+        let permits = Arc::clone(&self.permits);
+        drop(self);
+        let _ = timeout(LAST_TIME, permits.acquire_many(REQUESTS_MAX as u32)).await;
     }
 
     /// Stands at another path from now on.
@@ -100,8 +112,7 @@ fn remove_dead(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn serve(listener: UnixListener, asking: Asking) {
-    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+async fn serve(listener: UnixListener, asking: Asking, permits: Arc<Semaphore>) {
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::metrics::seconds_left;
 use super::{Entrance, Server};
-use crate::admin::{Answer, Command, answer, answers};
+use crate::admin::{Answer, Command, LASTING_SECONDS_MAX, answer, answers};
 use crate::config::{Level, Network, Problem, Problems};
+use crate::ledger::bucket_end;
 use crate::net::health::Standing;
 use crate::net::tls::EXPIRY_WARNING;
 use crate::overrides::{Ban, Duty};
@@ -14,8 +16,6 @@ use crate::overrides::{Ban, Duty};
 const MAINT_TIME: Duration = Duration::from_secs(5);
 /// A drain takes no longer than this.
 const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
-/// Bans and traces last no longer than this.
-const LASTING_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
 const DAY_SECONDS: i64 = 24 * 3600;
 
 impl Server {
@@ -69,7 +69,9 @@ impl Server {
             Command::Trace { user, for_seconds } => answer(&command, [self.trace(user, *for_seconds)]),
             Command::Certificates => answer(&command, self.certificates()),
             Command::LogLevel { level } => {
-                self.shared.log.set_level(*level);
+                if !self.shared.log.set_level(*level) {
+                    return Err("the log can't be written fast enough to be told: try again".into());
+                }
                 answer(&command, [answers::LogLevel { level: level.name() }])
             }
             Command::FlushCaches { user } => {
@@ -153,7 +155,7 @@ impl Server {
 
     fn bans(&self) -> Vec<answers::Ban> {
         let guessing = self.shared.defence.banned(Instant::now()).into_iter().map(|(address, left)| answers::Ban {
-            network: Network { first: address, last: last_of_bucket(address) }.to_string(),
+            network: Network { first: address, last: bucket_end(address) }.to_string(),
             until: Some(rfc3339(SystemTime::now() + left)),
             by: "guessing",
             ended: None,
@@ -171,7 +173,7 @@ impl Server {
         let network = network_of(network)?;
         let until = seconds.map(|seconds| SystemTime::now() + Duration::from_secs(seconds.min(LASTING_SECONDS_MAX)));
         self.write_down(move |overrides| overrides.ban(network, until)).await?;
-        let ended = self.end_those_from(&network).await;
+        let ended = self.end_those_from(&network).await?;
         let (network, until) = (network.to_string(), until.map(rfc3339));
         Ok(answers::Ban { network, until, by: "administrator", ended: Some(ended) })
     }
@@ -195,20 +197,15 @@ impl Server {
 
     fn certificates(&self) -> Vec<answers::Certificate> {
         let world = self.entrance.world.load();
-        let now = SystemTime::now();
         let describe = |(files, certificate): &(crate::config::CertificateFiles, crate::net::tls::Certificate)| {
             let expires = certificate.expires();
-            let left = expires.duration_since(now);
-            let seconds = match &left {
-                Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                Err(ago) => -i64::try_from(ago.duration().as_secs()).unwrap_or(i64::MAX),
-            };
+            let left = expires.duration_since(SystemTime::now());
             answers::Certificate {
                 names: certificate.names().to_vec(),
                 chain: files.chain.display().to_string(),
                 key: files.key.display().to_string(),
                 until: rfc3339(expires),
-                days_left: seconds.div_euclid(DAY_SECONDS),
+                days_left: seconds_left(expires).div_euclid(DAY_SECONDS),
                 state: match left {
                     Err(_) => "expired",
                     Ok(left) if left < EXPIRY_WARNING => "expiring",
@@ -236,7 +233,7 @@ pub(super) fn reloaded(result: &Result<Vec<Problem>, Problems>) -> Answer {
     answer(&Command::Reload, [answers::Reloaded { warnings }])
 }
 
-fn network_of(text: &str) -> Result<Network, String> {
+pub(super) fn network_of(text: &str) -> Result<Network, String> {
     let expected = "a network such as 192.0.2.0/24, a range 192.0.2.5-192.0.2.9 or an address";
     let network = Network::parse(text).ok_or_else(|| format!("{text:?}: expected {expected}"))?;
     // Clients of IPv4 are known by that, however they come.
@@ -244,14 +241,6 @@ fn network_of(text: &str) -> Result<Network, String> {
         return Err(format!("{text:?}: write the IPv4 network that it stands for"));
     }
     Ok(network)
-}
-
-/// Where the addresses end that count as one with `address`.
-fn last_of_bucket(address: std::net::IpAddr) -> std::net::IpAddr {
-    match address {
-        std::net::IpAddr::V6(address) => std::net::Ipv6Addr::from(u128::from(address) | u128::from(u64::MAX)).into(),
-        v4 @ std::net::IpAddr::V4(_) => v4,
-    }
 }
 
 /// A moment as programs and people read it.

@@ -1,4 +1,4 @@
-//! Every metric of the contract, with what can only be looked up at the moment of asking.
+//! Every metric of docs/monitoring.md, with what can only be looked up at the moment of asking.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -162,7 +162,8 @@ impl Server {
     }
 }
 
-fn seconds_left(end: SystemTime) -> i64 {
+/// Until then, less than nothing if it has passed.
+pub(super) fn seconds_left(end: SystemTime) -> i64 {
     match end.duration_since(SystemTime::now()) {
         Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         Err(past) => -i64::try_from(past.duration().as_secs()).unwrap_or(i64::MAX),

@@ -73,6 +73,11 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// Whether something may be kept in the state folder: without a file, there is no place for one.
+    const fn has_place(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
     /// Reads it as far as that goes.
     fn draft(&self) -> Result<Draft, Problems> {
         match self {
@@ -105,7 +110,7 @@ struct Server {
     live: Live,
     reporting: Reporting,
     /// Certificates' files as they were when they were last read, or could not be.
-    watched: Mutex<Vec<Option<reload::Stamp>>>,
+    watched: Mutex<HashMap<PathBuf, Option<reload::Stamp>>>,
     /// When those that could not be used are looked at again.
     renew_at: Mutex<Option<Instant>>,
     /// Few look at all sessions at a time.
@@ -158,9 +163,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
     let legacy = inheritance.as_ref().map_or_else(
         || {
-            // Without a file there is no place for them.
-            let has_place = matches!(source, Source::File(_));
-            let elders = if has_place { upgrade::survivors(&config) } else { Vec::new() };
+            let elders = if source.has_place() { upgrade::survivors(&config) } else { Vec::new() };
             Legacy { generation: elders.last().map_or(1, |elder| elder.generation + 1), elders, ..Legacy::default() }
         },
         |inheritance| inheritance.legacy.clone(),
@@ -169,8 +172,8 @@ async fn serve(source: Source) -> Result<(), Problems> {
         problems.append(&mut found.into_vec());
         Logger::start(&config::Log { level: Level::Critical, rules: Vec::new() })
     })?;
-    let (overrides, kept) = Overrides::load(&config.state);
-    let overrides = if matches!(source, Source::Text(_)) { Overrides::default() } else { overrides };
+    let (overrides, kept) =
+        if source.has_place() { Overrides::load(&config.state) } else { (Overrides::default(), Ok(())) };
     let lasting = Lasting { overrides: Arc::new(overrides), ..Lasting::default() };
     let checker = Checker::new(tokio::runtime::Handle::current());
     let built = World::build(config.clone(), &log, &checker, &lasting, &mut warnings)
@@ -253,7 +256,10 @@ async fn serve(source: Source) -> Result<(), Problems> {
         }
     };
     // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
-    drop((socket, asked));
+    drop(asked);
+    if let Some(socket) = socket {
+        socket.finish().await;
+    }
     if drains {
         let _ = stop.send(true);
         server.drain(&mut signals).await;
@@ -322,8 +328,7 @@ fn room(threads: Threads, listeners: usize) -> Result<Room, Problem> {
 impl Server {
     /// Listens where the command line asks. A default that can't be had is worth a warning.
     fn open_socket(&self, config: &Config) -> Result<Option<Socket>, Problems> {
-        // Without a file there is no place for it.
-        if matches!(self.source, Source::Text(_)) {
+        if !self.source.has_place() {
             return Ok(None);
         }
         let config::Admin { socket, is_set, .. } = &config.admin;
@@ -383,25 +388,25 @@ impl Server {
         let mut days = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
         loop {
             tokio::select! {
-                _ = signals.hangup.recv() => drop(self.reload(acceptors, doors).await),
+                _ = signals.hangup.recv() => drop(self.alive_while(self.reload(acceptors, doors)).await),
                 // Whoever asked may have gone.
                 Some(Asked { command, by, reply }) = asked.recv() => {
                     self.note(&command, &by);
                     match &command {
                     Command::Reload => {
-                        let reloaded = self.reload(acceptors, doors).await;
+                        let reloaded = self.alive_while(self.reload(acceptors, doors)).await;
                         let _ = reply.send(commands::reloaded(&reloaded));
                     }
                     Command::ApplySettings(changes) => {
-                        let applied = self.apply_settings(changes, acceptors, doors).await;
+                        let applied = self.alive_while(self.apply_settings(changes, acceptors, doors)).await;
                         let _ = reply.send(applied.and_then(|applied| answer(&command, [applied])));
                     }
                     Command::UndoSettings => {
-                        let undone = self.undo_settings(acceptors, doors).await;
+                        let undone = self.alive_while(self.undo_settings(acceptors, doors)).await;
                         let _ = reply.send(undone.and_then(|undone| answer(&command, [undone])));
                     }
                     Command::Upgrade => {
-                        let result = self.hand_over(acceptors, doors).await;
+                        let result = self.alive_while(self.hand_over(acceptors, doors)).await;
                         upgrade::note(self, &result);
                         let is_over = result.is_ok();
                         let _ = reply.send(upgrade::answer(result));
@@ -424,7 +429,7 @@ impl Server {
                 _ = signals.terminate.recv() => return Over::Stop,
                 _ = signals.interrupt.recv() => return Over::Stop,
                 _ = signals.upgrade.recv() => {
-                    let result = self.hand_over(acceptors, doors).await;
+                    let result = self.alive_while(self.hand_over(acceptors, doors)).await;
                     upgrade::note(self, &result);
                     if result.is_ok() {
                         return Over::HandedOver;
@@ -436,11 +441,24 @@ impl Server {
                     self.sample();
                     self.report_now_and_then();
                     self.shared.log.unfollow_expired();
+                    self.lasting.overrides.forget_moves();
                     if self.have_certificates_changed() {
-                        self.renew(acceptors, doors).await;
+                        self.alive_while(self.renew(acceptors, doors)).await;
                     }
                 }
                 _ = days.tick() => self.warn_of_expiry(),
+            }
+        }
+    }
+
+    /// Does what takes time, and says meanwhile that the control loop is alive.
+    async fn alive_while<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = seconds.tick() => self.tell_manager(News::Alive),
             }
         }
     }

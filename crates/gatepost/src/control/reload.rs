@@ -1,5 +1,6 @@
 //! A changed configuration, or changed files that it names, taken into use: all of it or nothing.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,10 +34,10 @@ impl Server {
             let file = std::fs::metadata(path).ok()?;
             Some((file.ino(), file.len(), file.modified().ok()?))
         };
-        let stamps: Vec<_> = files.map(stamp).collect();
+        let stamps: HashMap<_, _> = files.map(|path| (path.to_path_buf(), stamp(path))).collect();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        // Other files after a reload are no change of theirs.
-        let has_changed = watched.len() == stamps.len() && *watched != stamps;
+        // Other files after a reload are no change of these.
+        let has_changed = stamps.iter().any(|(path, stamp)| watched.get(path).is_some_and(|before| before != stamp));
         *watched = stamps;
         let mut again = self.renew_at.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = again.is_some_and(|at| Instant::now() >= at);
@@ -113,7 +114,8 @@ impl Server {
                 config.state = state;
             }
             let mut note = |found: Problems| problems.append(&mut found.into_vec());
-            let prepared = Logger::prepare(&config.log).map_err(&mut note);
+            // Renewed certificates leave the log as it is, and what was said about it meanwhile.
+            let prepared = if is_same { Ok(None) } else { Logger::prepare(&config.log).map(Some).map_err(&mut note) };
             let world = World::build(config, &log, &checker, &lasting, &mut warnings).map_err(&mut note);
             Problems::check(problems, ())?;
             match (world, prepared) {
@@ -139,8 +141,7 @@ impl Server {
         }
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
-        // Renewed certificates don't undo what was said about the log meanwhile.
-        if !is_same {
+        if let Some(prepared) = prepared {
             self.shared.log.switch(prepared);
         }
         if moved.is_some() {

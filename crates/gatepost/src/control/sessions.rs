@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gatepost_wire::{Course, PROTOCOLS, Protocol};
 
-use super::commands::rfc3339;
+use super::commands::{network_of, rfc3339};
 use super::{DRAIN_STEP, Server};
 use crate::admin::{Command, Whose, answers};
 use crate::config::{Level, Network};
@@ -45,9 +45,12 @@ impl Server {
     async fn present(&self, whose: &Whose) -> Result<Vec<Present>, String> {
         // As it is given, and as the log has it.
         let canonical = whose.user.as_ref().map(|user| self.entrance.world.load().config.map.names.canonical(user));
+        let network = whose.network.as_deref().map(network_of).transpose()?;
         let whose = whose.clone();
         let keep = move |mut present: Vec<Present>| {
-            present.retain(|present| is_meant(present, &whose, canonical.as_deref()));
+            let is_from_there =
+                |present: &Present| network.is_none_or(|network| network.contains(present.story().client.ip()));
+            present.retain(|present| is_meant(present, &whose, canonical.as_deref()) && is_from_there(present));
             present
         };
         self.look_at_all(keep).await
@@ -71,14 +74,18 @@ impl Server {
         describe_all(present, self.generation).await
     }
 
-    /// Ends the sessions of clients from a network; how many there were.
-    pub(super) async fn end_those_from(&self, network: &Network) -> usize {
-        let network = *network;
-        let end = move |present: Vec<Present>| {
-            let from_there = present.iter().filter(|present| network.contains(present.story().client.ip()));
-            from_there.map(Present::kick).count()
-        };
-        self.look_at_all(end).await.unwrap_or(0)
+    /// Ends the sessions of clients from a network, those of processes before this one too; how many there were.
+    pub(super) async fn end_those_from(&self, network: &Network) -> Result<usize, String> {
+        let whose = Whose { network: Some(network.to_string()), ..Whose::default() };
+        let present = self.present(&whose).await?;
+        present.iter().for_each(Present::kick);
+        Ok(present.len() + self.kick_at_elders(whose).await)
+    }
+
+    /// Ends the sessions that processes before this one have; how many there were.
+    async fn kick_at_elders(&self, whose: Whose) -> usize {
+        let answers = self.ask_elders(&Command::Kick(whose)).await;
+        answers.iter().map(|(_, answer)| answer["kick"].as_array().map_or(0, Vec::len)).sum()
     }
 
     /// Takes a back end out of service: no log-in comes to it any more, and those there go within this time.
@@ -105,7 +112,9 @@ impl Server {
         }
         self.decide(backend, None).await?;
         self.replace_emptying(backend, None);
-        Ok(answers::Service { name: backend.to_owned(), state: "up", sessions: 0, over_seconds: 0 })
+        // Those before this one may be emptying it still.
+        self.ask_elders(&Command::Ready { backend: backend.to_owned() }).await;
+        Ok(in_service(backend))
     }
 
     /// Writes down what a back end is to do; a disk may take its time.
@@ -115,7 +124,7 @@ impl Server {
     }
 
     /// Whoever ends a back end's sessions so far stops doing so.
-    fn replace_emptying(&self, backend: &str, emptying: Option<tokio::task::AbortHandle>) {
+    pub(super) fn replace_emptying(&self, backend: &str, emptying: Option<tokio::task::AbortHandle>) {
         let mut all = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let before = match emptying {
             Some(emptying) => all.insert(backend.to_owned(), emptying),
@@ -141,7 +150,7 @@ impl Server {
             if left.is_zero() {
                 present.iter().for_each(Present::kick);
                 // Those of processes before this one could stay until now.
-                self.ask_elders(&Command::Kick(whose)).await;
+                self.kick_at_elders(whose).await;
                 break;
             }
             let steps = usize::try_from(left.as_millis() / DRAIN_STEP.as_millis()).unwrap_or(usize::MAX).max(1);
@@ -192,9 +201,7 @@ impl Server {
         let mut ended = self.see_off(&user, backend).await;
         // Processes before this one know of no move: whoever is there is where they were before.
         let whose = Whose { user: Some(user.clone()), ..Whose::default() };
-        for (_, answer) in self.ask_elders(&Command::Kick(whose)).await {
-            ended += answer["kick"].as_array().map_or(0, Vec::len);
-        }
+        ended += self.kick_at_elders(whose).await;
         Ok(answers::Moved {
             user: user.clone(),
             from,
@@ -228,6 +235,11 @@ impl Server {
             tokio::time::sleep(MOVE_STEP).await;
         }
     }
+}
+
+/// A back end that is in service again.
+pub(super) fn in_service(backend: &str) -> answers::Service {
+    answers::Service { name: backend.to_owned(), state: "up", sessions: 0, over_seconds: 0 }
 }
 
 /// A user whose log-ins wait until this is dropped.

@@ -7,16 +7,17 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command as Program;
+use std::process::{Child, Command as Program};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream as UnixSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::service_manager::News;
+use super::sessions::in_service;
 use super::{Acceptors, Doors, Server, Signals, Source, end_all};
 use crate::admin::http::Http;
 use crate::admin::{Asked, Command, answers, socket};
@@ -97,17 +98,22 @@ impl Server {
             }
         }
         let mut elders = self.elders().await;
-        elders.push(Elder { generation: self.generation, pid: std::process::id(), socket: own });
+        elders.push(Elder { generation: self.generation, socket: own });
         let legacy = Legacy { addresses, generation: self.generation + 1, elders };
         let meeting = state.join("upgrade.sock");
+        // What is decided from here on would not be known to the one that takes over.
+        self.lasting.overrides.close(true);
         let result = meet(&binary, config, &meeting, legacy, sockets, &self.shared.log).await;
         let _ = std::fs::remove_file(&meeting);
-        if result.is_err()
-            && let Some(socket) = &mut doors.socket
-        {
-            socket.move_to(&world.config.admin.socket).map_err(|error| failed("the command line's socket", error))?;
-        }
-        result
+        let Err(why) = result else { return result };
+        self.lasting.overrides.close(false);
+        let back = doors.socket.as_mut().map(|socket| socket.move_to(&world.config.admin.socket));
+        Err(match back {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                format!("{why}; {}", failed("the command line's socket", error))
+            }
+            _ => why,
+        })
     }
 
     /// Serves what there is until it ends, and nothing new; true: it is told to stop before.
@@ -143,6 +149,12 @@ impl Server {
                         Command::Stop => {
                             let _ = reply.send(self.stopping());
                             return true;
+                        }
+                        // Whoever empties a back end here is to stop; the newer one has written it down.
+                        Command::Ready { backend } => {
+                            self.replace_emptying(&backend, None);
+                            let ready = crate::admin::answer(&Command::Ready { backend: backend.clone() }, [in_service(&backend)]);
+                            let _ = reply.send(ready);
                         }
                         // What it decided would be known to it alone, and undo what the newer one decides.
                         command if command.changes() && !matches!(command, Command::Kick(_)) => {
@@ -197,25 +209,19 @@ impl Server {
     /// The list of a command with what the processes before this one have to add.
     pub(super) async fn with_elders(&self, command: &Command, answer: crate::admin::Answer) -> crate::admin::Answer {
         let name = command.name();
-        let of_elders = self.ask_elders(command).await;
+        let of_elders: Vec<_> = self.ask_elders(command).await.into_iter().map(|(_, answer)| answer).collect();
         let mut answer = match answer {
             // One session is at one of them.
-            Err(_)
-                if of_elders.iter().any(|(_, answer)| answer[name].as_array().is_some_and(|list| !list.is_empty())) =>
-            {
+            Err(_) if of_elders.iter().any(|answer| answer[name].as_array().is_some_and(|list| !list.is_empty())) => {
                 serde_json::json!({ name: [] })
             }
             answer => answer?,
         };
         if let Some(list) = answer[name].as_array_mut() {
-            for (generation, elder) in of_elders {
+            for elder in of_elders {
                 for item in elder[name].as_array().into_iter().flatten() {
-                    let mut item = item.clone();
-                    // It says itself where it is.
-                    if item.get("generation").is_none() {
-                        item["generation"] = generation.into();
-                    }
-                    list.push(item);
+                    // Each says itself where it is.
+                    list.push(item.clone());
                 }
             }
         }
@@ -247,8 +253,8 @@ pub(super) fn survivors(config: &Config) -> Vec<Elder> {
         if stream.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             let _ = std::fs::remove_file(&socket);
         }
-        let peer = rustix::net::sockopt::socket_peercred(stream.ok()?).ok()?;
-        Some(Elder { generation, pid: peer.pid.as_raw_nonzero().get().unsigned_abs(), socket })
+        stream.ok()?;
+        Some(Elder { generation, socket })
     };
     let mut survivors: Vec<_> = entries.filter_map(elder).collect();
     survivors.sort_by_key(|elder| elder.generation);
@@ -278,9 +284,9 @@ async fn meet(
     let pid = child.id();
     let generation = legacy.generation;
     let exchange = async {
-        let accepted = timeout(START_TIME, listener.accept()).await;
-        let (stream, _) =
-            accepted.map_err(|_| "the new process never came forward".to_owned())?.map_err(|e| e.to_string())?;
+        let coming = come_forward(&listener, &mut child);
+        let stream =
+            timeout(START_TIME, coming).await.unwrap_or_else(|_| Err("the new process never came forward".into()))?;
         let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
         if peer != i32::try_from(pid).ok() {
             return Err("somebody else came forward".to_owned());
@@ -315,6 +321,18 @@ async fn meet(
         record.with("pid", u64::from(pid)).with("status", status).write();
     });
     Ok(answers::Upgraded { pid, generation })
+}
+
+/// Waits until the new process asks for what there is; one that has ended never will.
+async fn come_forward(listener: &UnixListener, child: &mut Child) -> Result<UnixSocket, String> {
+    loop {
+        if let Ok(accepted) = timeout(LAST_WORDS_STEP, listener.accept()).await {
+            return accepted.map(|(stream, _)| stream).map_err(|error| error.to_string());
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(format!("the new process ended at once ({status}): its log says why"));
+        }
+    }
 }
 
 /// The answer to whoever has it hand over.

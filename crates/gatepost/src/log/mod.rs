@@ -160,11 +160,13 @@ impl Logger {
         level as u8 <= self.shared.level.load(Ordering::Relaxed)
     }
 
-    /// Has every place take records of this level, until the settings change.
-    pub(crate) fn set_level(&self, level: Level) {
-        if self.queue.try_send(Message::Level(level)).is_ok() {
+    /// Has every place take records of this level, until the settings change; false: too much is waiting to be written.
+    pub(crate) fn set_level(&self, level: Level) -> bool {
+        let is_taken = self.queue.try_send(Message::Level(level)).is_ok();
+        if is_taken {
             self.shared.level.store(level as u8, Ordering::Relaxed);
         }
+        is_taken
     }
 
     /// Logs a user's conversations for this long, whatever the level.
@@ -357,6 +359,7 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
             let fields = vec![("lost", Field::Number(lost))];
             let record = Record { fields, ..Record::new(Level::Error, "server", what) };
             sink::write_to(&mut sinks, &record);
+            keep(&record, shared);
         }
     }
 }

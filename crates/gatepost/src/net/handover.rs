@@ -39,7 +39,6 @@ pub(crate) struct Legacy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Elder {
     pub(crate) generation: u32,
-    pub(crate) pid: u32,
     /// Where it can be asked.
     pub(crate) socket: std::path::PathBuf,
 }
@@ -135,7 +134,7 @@ mod tests {
         // Somebody calls before the other process has it.
         let _caller = std::net::TcpStream::connect(address).expect("a connection");
         let (near, far) = UnixStream::pair().expect("a pair");
-        let elder = Elder { generation: 1, pid: 7, socket: "/x".into() };
+        let elder = Elder { generation: 1, socket: "/x".into() };
         let legacy = Legacy { addresses: vec![address], generation: 2, elders: vec![elder] };
         send(&near, &legacy, std::slice::from_ref(&listener)).expect("sent");
         drop(listener);
