@@ -50,6 +50,15 @@ pub(crate) struct Counts {
     pub(crate) rejected: Vec<(String, u64)>,
 }
 
+impl Counts {
+    /// Whether nothing happened.
+    pub(crate) fn is_nothing(&self) -> bool {
+        let Self { connections, logins, failures, peak, bytes_up, bytes_down, rejected } = self;
+        [connections, logins, failures, peak, bytes_up, bytes_down].into_iter().all(|count| *count == 0)
+            && rejected.iter().all(|(_, count)| *count == 0)
+    }
+}
+
 /// A service's hour or day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -127,9 +136,12 @@ impl Reports {
             for row in sqlx::query(rejected).bind(period).bind(since).fetch_all(&self.pool).await? {
                 let (hour, service): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
                 let (reason, count): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
-                let of = |row: &&mut Row| number(row.hour) == hour && row.service == service;
-                if let Some(row) = rows.iter_mut().find(of) {
-                    row.counts.rejected.push((reason, u64::try_from(count).unwrap_or(0)));
+                // They came in this order.
+                let place = rows.binary_search_by(|row: &Row| {
+                    (number(row.hour), row.service.as_str()).cmp(&(hour, service.as_str()))
+                });
+                if let Ok(n) = place {
+                    rows[n].counts.rejected.push((reason, u64::try_from(count).unwrap_or(0)));
                 }
             }
             Ok(rows)

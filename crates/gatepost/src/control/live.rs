@@ -8,7 +8,6 @@ use gatepost_wire::PROTOCOLS;
 
 use super::Server;
 use crate::admin::answers::{self, Sample};
-use crate::metrics::LogIn;
 
 /// How far samples lie apart, and how many are kept: ten minutes.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -77,13 +76,9 @@ impl Server {
         let mut totals = Totals::default();
         for protocol in PROTOCOLS {
             let service = self.lasting.metrics.service(protocol.name);
-            for (_, result, count) in service.log_ins() {
-                if result == LogIn::Ok.name() {
-                    totals.logins += count;
-                } else {
-                    totals.failures += count;
-                }
-            }
+            let (logins, failures) = service.log_in_totals();
+            totals.logins += logins;
+            totals.failures += failures;
             totals.bytes_up += service.bytes_up.get();
             totals.bytes_down += service.bytes_down.get();
         }

@@ -6,10 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gatepost_wire::PROTOCOLS;
 use tokio::sync::OnceCell;
 
-use super::{Server, Source};
+use super::Server;
 use crate::admin::answers;
 use crate::config::Level;
-use crate::metrics::{LogIn, Rejection};
+use crate::metrics::Rejection;
 use crate::reports::{Counts, KEPT_HOURS, Reports, Row};
 
 /// Seconds between two writings.
@@ -79,8 +79,7 @@ impl Server {
 
     /// Writes down what has happened since this was called last.
     pub(super) async fn report(&self) {
-        // Without a file there is no place for it.
-        if matches!(self.source, Source::Text(_)) {
+        if !self.source.has_place() {
             return;
         }
         let _one_at_a_time = self.reporting.writing.lock().await;
@@ -119,10 +118,7 @@ impl Server {
         for (n, protocol) in PROTOCOLS.iter().enumerate() {
             let metrics = self.lasting.metrics.service(protocol.name);
             let own = connections.iter().filter(|(service, ..)| *service == protocol.name);
-            let (mut logins, mut failures) = (0, 0);
-            for (_, result, count) in metrics.log_ins() {
-                if result == LogIn::Ok.name() { logins += count } else { failures += count }
-            }
+            let (logins, failures) = metrics.log_in_totals();
             let rejected = Rejection::ALL.map(|why| (why.name().to_owned(), metrics.rejected[why as usize].get()));
             let total = Counts {
                 connections: own.map(|(.., count)| count).sum(),
@@ -135,8 +131,7 @@ impl Server {
             };
             let fresh = difference(&total, &written[n]);
             totals.push(total);
-            let is_nothing = fresh.connections == 0 && fresh.bytes_up == 0 && fresh.bytes_down == 0 && fresh.peak == 0;
-            if !is_nothing {
+            if !fresh.is_nothing() {
                 services.push((protocol.name, fresh));
             }
         }

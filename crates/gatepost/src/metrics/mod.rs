@@ -1,4 +1,4 @@
-//! What is counted and measured, by the names of the contract, and how it is written for Prometheus.
+//! What is counted and measured, by the names of docs/monitoring.md, and how it is written for Prometheus.
 //!
 //! Here are the numbers that grow as things happen; what can be looked up at the moment of asking (sessions, back ends,
 //! certificates) is nobody's to count. No label names a user or a client.
@@ -161,6 +161,13 @@ impl ServiceMetrics {
 
     pub(crate) fn took(&self, stage: Stage, time: Duration) {
         self.stages[stage as usize].record(time);
+    }
+
+    /// Log-ins that succeeded, and those that did not.
+    pub(crate) fn log_in_totals(&self) -> (u64, u64) {
+        let count = |of: LogIn| self.log_ins.iter().map(|counts| counts[of as usize].get()).sum::<u64>();
+        let failures = LogIn::ALL.into_iter().filter(|result| *result != LogIn::Ok).map(count).sum();
+        (count(LogIn::Ok), failures)
     }
 
     /// Each count of log-ins with its mechanism and result.
