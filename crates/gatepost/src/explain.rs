@@ -139,6 +139,7 @@ async fn explain_service(
     steps.say("map", format!("back end {}, {}", backend.name, reason_words(&reason)));
     if let Some(duty) = backend.duty() {
         steps.say("back end", format!("{} is out of service ({}): UNAVAILABLE", backend.name, duty.name()));
+        is_possible = false;
     }
     let entry = found.entry();
     let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
@@ -199,7 +200,8 @@ async fn explain_mail(world: &World, service: &Service, written: &str, names: &N
                 let hosts = backend.hosts_of(&address.name).join(", then ");
                 explain_link(link.settings.protocol, &hosts, &link.settings, steps);
             }
-            return true;
+            let Some(duty) = backend.duty() else { return true };
+            format!("451: {} is out of service ({})", backend.name, duty.name())
         }
         Err(Unwelcome::Unknown) => {
             "550: no directory knows such a user, and the map places nobody else there".to_owned()
