@@ -55,8 +55,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure_packages(&PACKAGES, !options.no_install)?;
     let (package, version, program) = SCHEMATHESIS;
-    ensure_python_tool(package, version, program)?;
-    ensure_browser_tools()?;
+    ensure_python_tool(package, version, program, !options.no_install)?;
+    ensure_browser_tools(!options.no_install)?;
     step("format");
     cargo(&["fmt", "--all", "--check"])?;
     step("lints");

@@ -31,12 +31,12 @@ fn is_installed(package: &str) -> bool {
 }
 
 /// Sees to it that a program of a Python package is there, in a virtual environment under `target`; where it is.
-pub fn ensure_python_tool(package: &str, version: &str, program: &str) -> Result<PathBuf> {
-    Ok(python_environment(package, version)?.join("bin").join(program))
+pub fn ensure_python_tool(package: &str, version: &str, program: &str, may_install: bool) -> Result<PathBuf> {
+    Ok(python_environment(package, version, may_install)?.join("bin").join(program))
 }
 
 /// The virtual environment with a Python package; several tests may want it at the same moment.
-pub(crate) fn python_environment(package: &str, version: &str) -> Result<PathBuf> {
+pub(crate) fn python_environment(package: &str, version: &str, may_install: bool) -> Result<PathBuf> {
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python");
@@ -44,6 +44,9 @@ pub(crate) fn python_environment(package: &str, version: &str) -> Result<PathBuf
     let done = folder.join("installed");
     if done.exists() {
         return Ok(folder);
+    }
+    if !may_install {
+        return Err(format!("this package of Python's is missing: {package} {version}"));
     }
     println!("Installing from Python's packages: {package} {version}");
     let run = |command: &mut Command| {

@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use gatepost_lab::{Authority, Certificate, Dovecot, Gatepost, Mailbox, free_ports};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::talk::Talk;
@@ -81,6 +82,25 @@ impl Bed {
     /// Starts Gatepost.
     pub(crate) fn gatepost(&self, configuration: &str) -> Gatepost {
         Gatepost::start(binary(), self.folder.path(), configuration).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs a command of Gatepost's with the configuration of [`Bed::gatepost`].
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        command.arg("--config").arg(self.path("gatepost.toml")).args(arguments).output().expect("gatepost")
+    }
+
+    /// What a command that succeeds says.
+    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The list in the answer of a command that succeeds.
+    pub(crate) fn list(&self, arguments: &[&str]) -> Vec<Value> {
+        let answer: Value = serde_json::from_str(&self.said(&[arguments, &["--json"]].concat())).expect("JSON");
+        answer[arguments[0]].as_array().expect("a list named as the command").clone()
     }
 
     /// Why Gatepost refuses to start with this configuration.

@@ -9,10 +9,6 @@ use rustix::process::Signal;
 use crate::bed::{Bed, KIM, binary};
 use crate::talk::Talk;
 
-fn gatepost(bed: &Bed, arguments: &[&str]) -> Output {
-    Command::new(binary()).arg("--config").arg(bed.path("gatepost.toml")).args(arguments).output().expect("gatepost")
-}
-
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -57,7 +53,7 @@ fn two_listeners_at_one_address_are_refused_at_the_second() {
         "[imap]\n[[imap.listener]]\naddress = \"0.0.0.0:1143\"\ntls = \"none\"\n[[imap.listener]]\naddress = \"127.0.0.1:1143\"\n\
          tls = \"none\"\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n",
     );
-    let text = said(&gatepost(&bed, &["check"]));
+    let text = said(&bed.command(&["check"]));
     assert!(text.contains("toml:5:1: the listeners 0.0.0.0:1143 and 127.0.0.1:1143 want the same address"), "{text}");
 }
 
@@ -93,7 +89,7 @@ fn errors_name_file_line_and_column_all_at_once() {
         "nmae = \"x\"\n[imap]\nlogin_timeout = \"5 minutes\"\nidle_timeout = \"5m\"\nmechanisms = [\"PLAIN\", \"EXTERNAL\"]\n[[imap.listener]]\naddress = \"143\"\n\
          [webmail]\n[cluster]\n[map]\ndefault = \"nobody\"\n[backend.a]\nhost = \"a b\"\nwebmail = { port = 80 }\n[directory.d]\ntype = \"nis\"\n",
     );
-    let output = gatepost(&bed, &["check"]);
+    let output = bed.command(&["check"]);
     assert_eq!(output.status.code(), Some(1));
     let text = said(&output);
     for complaint in [
@@ -122,13 +118,13 @@ fn check_explain_and_config_need_no_server() {
          [backend.store-a]\nhost = \"127.0.0.1\"\n[backend.store-b]\nhost = [\"10.0.0.1\", \"10.0.0.2\"]\nimap = { port = 1143, tls = \"implicit\", verify = false }\n",
     );
     bed.write("gatepost.toml", &configuration);
-    let check = gatepost(&bed, &["check"]);
+    let check = bed.command(&["check"]);
     assert!(check.status.success(), "{}", said(&check));
     assert!(said(&check).contains("0: one connection may guess passwords without end"), "{}", said(&check));
-    let json: serde_json::Value = serde_json::from_slice(&gatepost(&bed, &["check", "--json"]).stdout).expect("JSON");
+    let json: serde_json::Value = serde_json::from_slice(&bed.command(&["check", "--json"]).stdout).expect("JSON");
     assert_eq!(json["check"]["ok"], true);
 
-    let explain = gatepost(&bed, &["explain", "KIM"]);
+    let explain = bed.command(&["explain", "KIM"]);
     let text = said(&explain);
     assert!(explain.status.success(), "{text}");
     for step in [
@@ -139,14 +135,13 @@ fn check_explain_and_config_need_no_server() {
         assert!(text.contains(step), "{step}: {text}");
     }
     for user in ["max", "lost", "nobody"] {
-        assert_eq!(gatepost(&bed, &["explain", user]).status.code(), Some(1), "{user}");
+        assert_eq!(bed.command(&["explain", user]).status.code(), Some(1), "{user}");
     }
-    let reference = said(&gatepost(&bed, &["config", "reference"]));
+    let reference = said(&bed.command(&["config", "reference"]));
     assert!(reference.contains("# [[imap.listener]]") && reference.contains("#max_auth_errors = 3"), "{reference}");
 
-    let json = |arguments: &[&str]| {
-        serde_json::from_slice::<serde_json::Value>(&gatepost(&bed, arguments).stdout).expect("JSON")
-    };
+    let json =
+        |arguments: &[&str]| serde_json::from_slice::<serde_json::Value>(&bed.command(arguments).stdout).expect("JSON");
     let settings = json(&["config", "reference", "--json"])["reference"].as_array().map_or(0, Vec::len);
     assert!(settings > 50, "{settings} settings");
     let effective = json(&["config", "effective", "--json"]);
@@ -155,16 +150,16 @@ fn check_explain_and_config_need_no_server() {
     assert_eq!(timeout.map(|one| (&one["value"], &one["default"])), Some((&"\"3s\"".into(), &false.into())));
 
     // What is in force is itself a configuration, and the same one.
-    let effective = said(&gatepost(&bed, &["config", "effective"]));
+    let effective = said(&bed.command(&["config", "effective"]));
     assert!(
         effective.contains("login_timeout = \"1m\"  # default") && effective.contains("connect_timeout = \"3s\"\n"),
         "{effective}"
     );
     bed.write("gatepost.toml", &effective);
-    let again = said(&gatepost(&bed, &["config", "effective"]));
+    let again = said(&bed.command(&["config", "effective"]));
     let plain = |text: &str| text.replace("  # default", "").replace(bed.path("").to_str().unwrap_or_default(), "");
     assert_eq!(plain(&again), plain(&effective));
-    assert_eq!(gatepost(&bed, &["frobnicate"]).status.code(), Some(2), "wrong usage");
+    assert_eq!(bed.command(&["frobnicate"]).status.code(), Some(2), "wrong usage");
 }
 
 #[test]
@@ -183,7 +178,7 @@ fn explain_promises_only_what_a_log_in_keeps() {
         ("nobody", false, "does not know the user"),
         ("", false, "a name is not empty"),
     ] {
-        let output = gatepost(&bed, &["explain", user]);
+        let output = bed.command(&["explain", user]);
         assert_eq!(output.status.success(), is_possible, "{user}: {}", said(&output));
         assert!(said(&output).contains(step), "{user}: {}", said(&output));
     }
@@ -193,8 +188,8 @@ fn explain_promises_only_what_a_log_in_keeps() {
         "[[imap.listener]]\naddress = \"127.0.0.1:1143\"\ntls = \"none\"\n[imap.backend]\ntls = \"none\"\n\
          [map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\n",
     );
-    assert!(said(&gatepost(&bed, &["check"])).contains("no listener has TLS, so that nobody can log in"));
-    let output = gatepost(&bed, &["explain", "kim"]);
+    assert!(said(&bed.command(&["check"])).contains("no listener has TLS, so that nobody can log in"));
+    let output = bed.command(&["explain", "kim"]);
     assert!(!output.status.success() && said(&output).contains("no listener takes passwords"), "{}", said(&output));
 }
 
@@ -204,7 +199,7 @@ fn a_directory_that_is_none_is_refused_before_anybody_asks_it() {
     bed.write("gatepost.toml", &bed.configuration("[map]\ndirectories = [\"people\"]\n[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n[backend.store]\nhost = \"127.0.0.1\"\n"));
     for content in ["", "garbage, and more of it than a head would take: garbage garbage garbage"] {
         bed.write("people.db", content);
-        let output = gatepost(&bed, &["check"]);
+        let output = bed.command(&["check"]);
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains("is no SQLite file"), "{}", said(&output));
     }
@@ -227,12 +222,10 @@ fn a_reader_that_goes_away_ends_a_command_quietly() {
 fn users_are_kept_without_a_server() {
     let bed = Bed::new();
     bed.write("gatepost.toml", &bed.configuration("[map]\ndirectories = [\"people\"]\ndomain = \"example.org\"\n[directory.people]\ntype = \"sql\"\nurl = \"sqlite://people.db\"\n[backend.store]\nhost = \"127.0.0.1\"\n"));
-    let missing = gatepost(&bed, &["check"]);
+    let missing = bed.command(&["check"]);
     assert!(said(&missing).contains("make it with `gatepost user add`"), "{}", said(&missing));
     let password = bed.write("password", "secret\n").display().to_string();
-    assert!(
-        gatepost(&bed, &["user", "add", "Kim", "--backend", "store", "--password-file", &password]).status.success()
-    );
+    assert!(bed.command(&["user", "add", "Kim", "--backend", "store", "--password-file", &password]).status.success());
     for (arguments, complaint) in [
         (&["user", "add", "kim"][..], "there is such a user already"),
         (&["user", "add", "lee", "--backend", "elsewhere"], "there is no [backend.elsewhere]"),
@@ -241,7 +234,7 @@ fn users_are_kept_without_a_server() {
         (&["user", "list", "--directory", "other"], "there is no [directory.other] of type sql"),
         (&["user", "add", "lee", "--password-file", "/nonexistent"], "/nonexistent: can't be read"),
     ] {
-        let output = gatepost(&bed, arguments);
+        let output = bed.command(arguments);
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains(complaint), "{}", said(&output));
     }
@@ -249,9 +242,9 @@ fn users_are_kept_without_a_server() {
         .write("old", "lee:{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=::::::host=store\nkim:{PLAIN}x\n")
         .display()
         .to_string();
-    let imported = said(&gatepost(&bed, &["user", "import", &old]));
+    let imported = said(&bed.command(&["user", "import", &old]));
     assert!(imported.contains("1 users added, 1 were there already"), "{imported}");
-    let list = said(&gatepost(&bed, &["user", "list"]));
+    let list = said(&bed.command(&["user", "list"]));
     assert_eq!(list, "kim@example.org  store\nlee@example.org  store\n");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(bed.path("people.db")).expect("a file").permissions(),

@@ -1,33 +1,18 @@
 //! Commands to the running server.
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use gatepost_lab::{Gatepost, free_port};
-use serde_json::Value;
 
 use crate::bed::{Bed, KIM};
-
-fn gatepost(bed: &Bed, arguments: &[&str]) -> Output {
-    let mut command = Command::new(crate::bed::binary());
-    command.arg("--config").arg(bed.path("gatepost.toml")).args(arguments).output().expect("gatepost")
-}
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The list in the answer of a command that succeeds.
-fn list(bed: &Bed, arguments: &[&str]) -> Vec<Value> {
-    let output = gatepost(bed, &[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    answer[arguments[0]].as_array().expect("a list named as the command").clone()
-}
-
 fn user_command(bed: &Bed, arguments: &[&str]) {
-    let output = gatepost(bed, &[&["user"], arguments].concat());
-    assert!(output.status.success(), "{}", said(&output));
+    bed.said(&[&["user"], arguments].concat());
 }
 
 /// Two back ends, one of them with a host that is down, and answers that are remembered for an hour.
@@ -54,11 +39,11 @@ fn what_is_remembered_is_forgotten_on_request() {
     user_command(&bed, &["set", "kim", "--backend", "b"]);
     bed.logged_in(KIM);
     assert!(!b.log().contains("user=<kim>"), "the old place is remembered");
-    assert_eq!(list(&bed, &["cache", "flush", "--user", "nobody"])[0]["forgotten"], 0);
-    assert_eq!(list(&bed, &["cache", "flush", "--user", "kim"])[0]["forgotten"], 1);
+    assert_eq!(bed.list(&["cache", "flush", "--user", "nobody"])[0]["forgotten"], 0);
+    assert_eq!(bed.list(&["cache", "flush", "--user", "kim"])[0]["forgotten"], 1);
     bed.logged_in(KIM);
     b.wait_for_log("user=<kim>").expect("a log-in");
-    assert_eq!(list(&bed, &["cache", "flush"])[0]["forgotten"], 1);
+    assert_eq!(bed.list(&["cache", "flush"])[0]["forgotten"], 1);
 }
 
 #[test]
@@ -66,19 +51,19 @@ fn it_says_how_it_and_its_back_ends_are() {
     let bed = Bed::new();
     let (_a, _b, gatepost_process) = two_stores(&bed);
     let _kim = bed.logged_in(KIM);
-    let status = &list(&bed, &["status"])[0];
+    let status = &bed.list(&["status"])[0];
     assert_eq!((&status["name"], &status["sessions"]), (&"mail.example.org".into(), &1.into()));
     assert_eq!(status["pid"], gatepost_process.pid());
     user_command(&bed, &["set", "kim", "--backend", "b"]);
-    list(&bed, &["cache", "flush"]);
+    bed.list(&["cache", "flush"]);
     let _second = bed.logged_in(KIM);
-    let backends = list(&bed, &["backends"]);
+    let backends = bed.list(&["backends"]);
     assert_eq!(backends.len(), 2);
     let b = &backends[1];
     assert_eq!((&b["name"], &b["state"], &b["connections"]), (&"b".into(), &"up".into(), &1.into()));
     let states: Vec<_> = b["hosts"].as_array().expect("hosts").iter().map(|host| host["state"].clone()).collect();
     assert_eq!(states, ["down", "up"]);
-    let text = said(&gatepost(&bed, &["backends"]));
+    let text = said(&bed.command(&["backends"]));
     assert!(text.contains("Connection refused") && text.contains("127.0.0.2"), "{text}");
 }
 
@@ -87,10 +72,10 @@ fn a_reload_is_answered_with_what_came_of_it() {
     let bed = Bed::new();
     let (_a, _b, _gatepost) = two_stores(&bed);
     let good = std::fs::read_to_string(bed.path("gatepost.toml")).expect("a file");
-    let output = gatepost(&bed, &["reload"]);
+    let output = bed.command(&["reload"]);
     assert!(output.status.success() && said(&output).contains("the configuration was reloaded"), "{}", said(&output));
     bed.write("gatepost.toml", &good.replace("[map]\n", "[map]\ndefault = \"nobody\"\n"));
-    let output = gatepost(&bed, &["reload"]);
+    let output = bed.command(&["reload"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("map.default: there is no [backend.nobody]"), "{}", said(&output));
     bed.logged_in(KIM);
@@ -102,9 +87,9 @@ fn a_reload_is_answered_with_what_came_of_it() {
         &moved.replace("[map]\n", &format!("[[imap.listener]]\naddress = \"127.0.0.1:{port}\"\n[map]\n")),
     );
     let old = bed.path("gatepost-state/admin.sock").display().to_string();
-    assert!(gatepost(&bed, &["--socket", &old, "reload"]).status.success());
+    assert!(bed.command(&["--socket", &old, "reload"]).status.success());
     assert!(!bed.path("gatepost-state/admin.sock").exists());
-    assert_eq!(list(&bed, &["status"])[0]["listeners"].as_array().map(Vec::len), Some(3));
+    assert_eq!(bed.list(&["status"])[0]["listeners"].as_array().map(Vec::len), Some(3));
 }
 
 #[test]
@@ -113,10 +98,10 @@ fn a_stop_is_answered_and_done() {
     let (_a, _b, mut process) = two_stores(&bed);
     let mut kim = bed.logged_in(KIM);
     kim.command("NOOP");
-    assert_eq!(list(&bed, &["stop"])[0]["drain_seconds"], 3);
+    assert_eq!(bed.list(&["stop"])[0]["drain_seconds"], 3);
     assert!(kim.rest().contains("* BYE"));
     assert!(process.wait(Duration::from_secs(20)).expect("an end").success());
-    let output = gatepost(&bed, &["status"]);
+    let output = bed.command(&["status"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("is Gatepost running with this configuration?"), "{}", said(&output));
     assert!(!bed.path("gatepost-state/admin.sock").exists());

@@ -3,14 +3,13 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{Gatepost, wait_for};
-use serde_json::Value;
+use gatepost_lab::{Gatepost, Process, wait_for};
 
-use crate::bed::{Bed, back_end, binary, run};
+use crate::bed::{Bed, back_end, binary};
 use crate::talk::Talk;
 
 /// Sessions that are open while it happens.
@@ -31,13 +30,6 @@ fn yes_man() -> u16 {
     })
 }
 
-fn list(gatepost: &Gatepost, arguments: &[&str]) -> Vec<Value> {
-    let output = gatepost.command(&[arguments, &["--json"]].concat()).expect("gatepost");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    answer[arguments[0]].as_array().expect("a list").clone()
-}
-
 fn is_running(pid: u64) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // One that has ended and that nobody has asked about yet runs no more.
@@ -54,7 +46,7 @@ impl Drop for Successor<'_> {
 }
 
 #[test]
-fn nobody_loses_a_session_or_waits_while_a_new_binary_takes_over() {
+fn nobody_loses_a_session_or_is_refused_while_a_new_binary_takes_over() {
     let bed = Bed::new();
     let port = yes_man();
     let gatepost = bed.gatepost(&bed.one_backend("plaintext = \"always\"\nmechanisms = [\"PLAIN\"]", port));
@@ -64,7 +56,7 @@ fn nobody_loses_a_session_or_waits_while_a_new_binary_takes_over() {
         talk
     };
     let mut sessions: Vec<_> = (0..SESSIONS).map(|_| log_in()).collect();
-    let first = list(&gatepost, &["status"])[0]["pid"].as_u64().expect("a pid");
+    let first = bed.list(&["status"])[0]["pid"].as_u64().expect("a pid");
     let is_over = AtomicBool::new(false);
     let (longest, count) = std::thread::scope(|threads| {
         let watching = threads.spawn(|| {
@@ -76,7 +68,7 @@ fn nobody_loses_a_session_or_waits_while_a_new_binary_takes_over() {
             }
             (longest, count)
         });
-        let upgraded = list(&gatepost, &["upgrade"]);
+        let upgraded = bed.list(&["upgrade"]);
         assert_eq!(upgraded[0]["generation"], 2);
         std::thread::sleep(Duration::from_millis(500));
         is_over.store(true, Ordering::Relaxed);
@@ -85,19 +77,22 @@ fn nobody_loses_a_session_or_waits_while_a_new_binary_takes_over() {
     let successor = Successor(&gatepost);
     println!("{count} log-ins meanwhile, the longest {longest:?}");
     assert!(count > 10, "{count}");
-    let second = list(&gatepost, &["status"])[0]["pid"].as_u64().expect("a pid");
+    let second = bed.list(&["status"])[0]["pid"].as_u64().expect("a pid");
     assert_ne!(first, second);
     // Every session is there and goes on, and can be seen and ended by way of the new one.
     sessions.iter_mut().for_each(|talk| assert!(talk.verdict("NOOP").starts_with("OK")));
     let _newest = log_in();
-    wait_for(|| list(&gatepost, &["sessions"]).len() == SESSIONS + 1).expect("all are listed");
-    let all = list(&gatepost, &["sessions"]);
+    wait_for(|| bed.list(&["sessions"]).len() == SESSIONS + 1).expect("all are listed");
+    let all = bed.list(&["sessions"]);
     let of = |generation: u64| all.iter().filter(|session| session["generation"] == generation).count();
     assert_eq!((of(1), of(2)), (SESSIONS, 1));
     let old = all.iter().find(|session| session["generation"] == 1).expect("one").clone();
-    assert_eq!(list(&gatepost, &["kick", old["id"].as_str().expect("an id")]).len(), 1);
-    wait_for(|| list(&gatepost, &["sessions"]).len() == SESSIONS).expect("it is gone");
+    assert_eq!(bed.list(&["kick", old["id"].as_str().expect("an id")]).len(), 1);
+    wait_for(|| bed.list(&["sessions"]).len() == SESSIONS).expect("it is gone");
     assert!(is_running(first));
+    // A ban ends what either of them has.
+    assert_eq!(bed.list(&["bans", "add", "127.0.0.1"])[0]["ended"], SESSIONS);
+    bed.list(&["bans", "remove", "127.0.0.1"]);
     drop(sessions);
     wait_for(|| !is_running(first)).expect("the old process ends with its last session");
     assert!(is_running(second));
@@ -124,33 +119,23 @@ fn a_new_process_that_cannot_start_changes_nothing() {
     gatepost.wait_for_log("handing over failed, this process goes on").expect("and the old one too");
     assert!(kim.verdict("NOOP").starts_with("OK"));
     bed.write("gatepost.toml", &good);
-    assert_eq!(list(&gatepost, &["status"])[0]["pid"], gatepost.pid());
+    assert_eq!(bed.list(&["status"])[0]["pid"], gatepost.pid());
     assert!(Talk::clear(bed.imap).greeted().verdict("LOGIN kim secret").starts_with("OK"));
     // By signal, and this time well.
     gatepost.signal(rustix::process::Signal::USR2).expect("a signal");
     gatepost.wait_for_log("a new process serves").expect("a word");
-    wait_for(|| list(&gatepost, &["status"])[0]["pid"] != gatepost.pid()).expect("another process");
+    wait_for(|| bed.list(&["status"])[0]["pid"] != gatepost.pid()).expect("another process");
     assert!(kim.verdict("NOOP").starts_with("OK"));
     // It is killed: the next one finds the first with its session all the same.
-    let second = list(&gatepost, &["status"])[0]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let second = bed.list(&["status"])[0]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
     let second = second.and_then(rustix::process::Pid::from_raw).expect("a pid");
     rustix::process::kill_process(second, rustix::process::Signal::KILL).expect("a signal");
     gatepost.wait_for_log("the process that has taken over has ended").expect("the first says so");
-    let third = bed.gatepost(&good);
-    let sessions = list(&third, &["sessions"]);
+    let _third = bed.gatepost(&good);
+    let sessions = bed.list(&["sessions"]);
     assert!(sessions.len() == 1 && sessions[0]["generation"] == 1, "{sessions:?}");
-    assert_eq!(list(&third, &["kick", "--user", "kim"]).len(), 1);
-    wait_for(|| list(&third, &["sessions"]).is_empty()).expect("it is gone");
-}
-
-/// A process of the test's own; dropped, it ends.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    assert_eq!(bed.list(&["kick", "--user", "kim"]).len(), 1);
+    wait_for(|| bed.list(&["sessions"]).is_empty()).expect("it is gone");
 }
 
 #[test]
@@ -166,20 +151,18 @@ fn a_service_manager_is_told_what_becomes_of_it() {
     let hear_news = || std::iter::repeat_with(hear).find(|text| text != "WATCHDOG=1").expect("one");
     bed.write("gatepost.toml", &bed.one_backend("", yes_man()));
     let config = bed.path("gatepost.toml");
-    let log = std::fs::File::create(bed.path("gatepost.log")).expect("a file");
-    let mut first = Command::new(binary());
-    first.args(["serve", "--config"]).arg(&config).stderr(log).stdout(Stdio::null());
-    first.env("NOTIFY_SOCKET", bed.path("notify.sock")).env("WATCHDOG_USEC", "30000000");
-    let mut first = Ends(first.spawn().expect("gatepost"));
+    let place = format!("NOTIFY_SOCKET={}", bed.path("notify.sock").display());
+    let [program, config] = [binary(), &config].map(|path| path.display().to_string());
+    let arguments = [&place, "WATCHDOG_USEC=30000000", &program, "serve", "--config", &config];
+    let first = Process::start(Path::new("env"), &arguments, &bed.path("gatepost.log"), false);
+    let mut first = first.expect("gatepost");
     assert_eq!(hear_news(), "READY=1");
     assert_eq!(hear(), "WATCHDOG=1");
-    let told = |word: &str| run(Command::new(binary()).args([word, "--json", "--config"]).arg(&config));
-    let upgraded: Value = serde_json::from_str(&told("upgrade")).expect("JSON");
-    let second = upgraded["upgrade"][0]["pid"].as_u64().expect("a pid");
+    let second = bed.list(&["upgrade"])[0]["pid"].as_u64().expect("a pid");
     assert_eq!(hear_news(), format!("MAINPID={second}"));
-    assert!(first.0.wait().expect("an end").success(), "it has no sessions, and ends");
+    assert!(first.wait(Duration::from_secs(20)).expect("an end").success(), "it has no sessions, and ends");
     assert_eq!(hear(), "WATCHDOG=1", "of the one that has taken over");
-    told("stop");
+    bed.list(&["stop"]);
     assert_eq!(hear_news(), "STOPPING=1");
     wait_for(|| !is_running(second)).expect("it stops when it is told");
 }
