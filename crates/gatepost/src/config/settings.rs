@@ -129,7 +129,7 @@ section! { root, "", "Settings of the whole program.",
     tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "submission", "smtp", "lmtp", "map", "backend", "directory", "defence", "dns", "admin"],
     later &["webmail", "cluster"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
-    STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: admin.sock, and unknown-users.key, which SCRAM needs and each node should have a copy of. Each Gatepost needs a folder of its own. A relative path, here and in every other setting, is relative to this file's folder.";
+    STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: admin.sock, administrators.json, overrides.json (what was decided on the command line or the console), reports.db, history, and unknown-users.key, which SCRAM needs and each node should have a copy of. Each Gatepost needs a folder of its own. A relative path, here and in every other setting, is relative to this file's folder.";
     DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
 }
 
