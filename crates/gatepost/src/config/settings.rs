@@ -215,7 +215,7 @@ section! { mail, "[smtp]", "What [smtp] and [lmtp] have beside the settings of [
     DOMAINS: Vec<String> = "domains" or "[]", "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Of other domains those are taken that a directory knows in full.";
     HELO: HeloCheck = "helo" or "\"any\"", "What a client must call itself: any name, or strict (a fully qualified name or an address literal, and not ours).";
     REVERSE_DNS: ReverseDns = "reverse_dns" or "\"off\"", "Look up the client's name in the DNS: off, note (for the log and the back end) or require (a name that leads back to its address).";
-    GREET_DELAY: Duration = "greet_delay" or "\"0s\"", "Wait so long before the greeting, but under implicit TLS; whoever talks before it is turned away.";
+    GREET_DELAY: Duration = "greet_delay" or "\"0s\"", "Wait so long before the greeting; whoever talks before it is turned away.";
 }
 
 section! { rates, "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450). `max_errors` also counts recipients who are refused for good, until a message is taken.",

@@ -12,7 +12,8 @@ fn with_proxy(bed: &Bed, port: u16, from: &str, required: bool) -> String {
     configuration.replace(&format!("address = \"127.0.0.1:{}\"", bed.imap), &proxy)
 }
 
-fn v2(bed: &Bed, client: [u8; 4]) -> Vec<u8> {
+/// A header of version 2.
+pub(crate) fn v2(bed: &Bed, client: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     header.extend(client);
     header.extend([127, 0, 0, 1]);

@@ -39,7 +39,7 @@ impl Session {
                 None => Err("names can't be looked up".into()),
             },
         };
-        if self.client.tls_facts().is_none() && !rules.greet_delay.is_zero() {
+        if !rules.greet_delay.is_zero() {
             let mut bytes = std::mem::take(&mut self.early);
             if bytes.is_empty()
                 && let Ok(read) = timeout_at(patience, self.client.read(&mut bytes)).await
