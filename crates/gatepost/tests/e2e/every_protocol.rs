@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gatepost_lab::free_port;
 
-use crate::bed::{Bed, back_end, say_and_listen};
+use crate::bed::{Bed, KIM, back_end, say_and_listen};
 use crate::talk::Talk;
 
 /// A protocol's words for the same things.
@@ -166,6 +166,26 @@ fn commands_behind_starttls_are_never_acted_on() {
         let answer = talk.line();
         assert!(answer.starts_with(protocol.bad), "{}: {answer}", protocol.name);
         assert_eq!(count.load(Ordering::Relaxed), 0, "{}: somebody was logged in", protocol.name);
+    }
+}
+
+#[test]
+fn what_stands_behind_a_log_in_is_delivered_once_and_in_order() {
+    for (n, commands, expected) in [
+        (0, "u CREATE once\r\nv CREATE once\r\nw LOGOUT\r\n", ["t OK", "u OK", "v NO", "* BYE", "w OK"].as_slice()),
+        (1, "NOOP\r\nWHAT\r\nQUIT\r\n", &["+OK", "+OK", "-ERR", "+OK"]),
+        (2, "HAVESPACE \"a\" 1\r\nDELETESCRIPT \"a\"\r\nLOGOUT\r\n", &["OK", "OK", "NO", "OK"]),
+    ] {
+        let (protocol, bed) = (&PROTOCOLS[n], Bed::new());
+        let store = bed.dovecot("store", &[KIM]);
+        let port = [store.imap, store.pop3, store.sieve][n];
+        let _gatepost = bed.gatepost(&protocol.configuration(&bed, "", "", port));
+        let mut talk = protocol.secure(&bed);
+        talk.send(protocol.log_in(KIM.user, KIM.password) + commands);
+        let said = talk.rest();
+        let answers: Vec<_> = said.lines().filter(|line| !line.starts_with("* CAPABILITY")).collect();
+        assert_eq!(answers.len(), expected.len(), "{}: {said}", protocol.name);
+        assert!(answers.iter().zip(expected).all(|(answer, start)| answer.starts_with(start)), "{said}");
     }
 }
 
