@@ -3,6 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    |input: (u8, Vec<Vec<u8>>)| gatepost_fuzz::back("lmtp", &["LHLO us\r\n", "STARTTLS\r\n"], input.0, &input.1)
-);
+fuzz_target!(|input: (u8, Vec<Vec<u8>>)| gatepost_fuzz::back(
+    "lmtp",
+    &["LHLO us\r\n", "STARTTLS\r\n"],
+    input.0,
+    &input.1
+));

@@ -4,8 +4,9 @@ use std::num::NonZeroU32;
 
 use gatepost_wire::smtp::{self, Receiver, Reply};
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Course, Event, FrontSetup,
-    Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Course, Event,
+    FrontSetup, Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step,
+    Welcome,
 };
 
 /// The protocol of this name.
@@ -141,6 +142,7 @@ pub fn receiver(flags: u8, pieces: &[Vec<u8>]) {
     receiver.step(smtp::Event::Start, &mut out);
     for piece in pieces {
         out.clear();
+        let mut rest;
         let mut step = receiver.step(smtp::Event::Input(piece), &mut out);
         while !matches!(step, smtp::Step::Read) {
             let event = match &step {
@@ -152,6 +154,18 @@ pub fn receiver(flags: u8, pieces: &[Vec<u8>]) {
                     step = receiver.step(smtp::Event::Reply(Reply::ours(354, "Go on.")), &mut out);
                     assert!(matches!(step, smtp::Step::Read));
                     smtp::Event::Outcome(vec![Reply::ours(250, "2.0.0 Ok.")])
+                }
+                smtp::Step::Chunk(chunk) => {
+                    rest = receiver.take_rest();
+                    let own = chunk.size.min(rest.len() as u64) as usize;
+                    let reply = Reply::ours(if flags & 32 == 0 { 250 } else { 451 }, "2.0.0 Ok.");
+                    let event = match chunk.is_last {
+                        true => smtp::Event::Outcome(vec![reply]),
+                        false => smtp::Event::Reply(reply),
+                    };
+                    step = receiver.step(event, &mut out);
+                    assert!(matches!(step, smtp::Step::Read));
+                    smtp::Event::Input(&rest[own..])
                 }
                 smtp::Step::Reset => smtp::Event::Done,
                 smtp::Step::Read | smtp::Step::StartTls | smtp::Step::Close(_) => return,

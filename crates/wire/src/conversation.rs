@@ -70,6 +70,16 @@ impl Talk {
         self.trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// As [`Framer::skip`].
+    pub(crate) fn skip(&mut self, count: u64) -> u64 {
+        self.framer.skip(count)
+    }
+
+    /// As [`Framer::take_rest`].
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
+        self.framer.take_rest()
+    }
+
     /// Throws away what came behind what was read last, and tells whether anything did: an attacker could have placed
     /// it there.
     pub(crate) fn discard_rest(&mut self) -> bool {

@@ -182,6 +182,14 @@ impl Framer {
         self.begin_line(0);
     }
 
+    /// Throws away the next bytes, which are no commands: up to so many of those there are. Gives how many that was.
+    pub fn skip(&mut self, count: u64) -> u64 {
+        let now = count.min(self.buffer.len() as u64);
+        self.buffer.discard(now as usize);
+        self.begin_line(0);
+        now
+    }
+
     /// All that was fed and not yet finished: what a client sent behind its log-in.
     pub fn take_rest(&mut self) -> Vec<u8> {
         self.begin_line(0);

@@ -2,7 +2,7 @@
 //!
 //! A transcript begins with `front` or `back` and settings as `key=value`. Then, a line each:
 //! `C:` and `S:` what client and server say (`C>` and `S>` without a line end; `\r \n \0 \xNN` are
-//! bytes), `=` the step that follows, `!` what the outside answers, `~` what is left for the relay.
+//! bytes), `=` the step that follows, `!` what the outside answers, `~` what is left for the relay, or of a chunk.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -113,6 +113,9 @@ impl Mail {
             smtp::Step::Sender(path) => format!("sender {:?} {}", name(path), path.argument()),
             smtp::Step::Recipient(path) => format!("recipient {:?} {}", name(path), path.argument()),
             smtp::Step::Content => "content".into(),
+            smtp::Step::Chunk(chunk) => {
+                format!("chunk {}{}", chunk.size, if chunk.is_last { " LAST" } else { "" })
+            }
             smtp::Step::Reset => "reset".into(),
             smtp::Step::Close(outcome) => format!("close {outcome:?}"),
         }
@@ -148,7 +151,7 @@ impl Machine for Mail {
     }
 
     fn rest(&mut self) -> Vec<u8> {
-        Vec::new()
+        self.machine.take_rest()
     }
 }
 
@@ -372,6 +375,10 @@ fn replay(protocol: &'static Protocol, script: &str, cut: Cut) -> usize {
             '~' => {
                 let mut left = machine.rest();
                 left.extend(unread.drain(..).flatten());
+                if let Some(chunk) = step.strip_prefix("chunk ") {
+                    let size: usize = chunk.split(' ').next().and_then(|size| size.parse().ok()).expect("a size");
+                    unread.push_back(left.split_off(size.min(left.len())));
+                }
                 assert_eq!(
                     String::from_utf8_lossy(&left),
                     String::from_utf8_lossy(&payload(rest)),

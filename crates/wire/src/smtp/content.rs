@@ -1,7 +1,33 @@
-//! The content of a message, as it follows DATA: found to be whole, and passed on as it came.
+//! The content of a message. As it follows DATA, it is found to be whole, and passed on as it came.
 //!
 //! Only `CRLF . CRLF` ends it (RFC 5321, section 4.1.1.4). A line feed or carriage return by itself is refused wherever it
 //! stands: who takes it for the end of a line could take what follows for commands (SMTP smuggling).
+
+/// A piece of a message that comes by BDAT (RFC 3030, section 2), where sizes take the place of an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// So many bytes follow the command.
+    pub size: u64,
+    /// With them the message is whole.
+    pub is_last: bool,
+}
+
+impl Chunk {
+    /// The command's argument; `None`: it makes no sense.
+    pub(super) fn parse(argument: &[u8]) -> Option<Self> {
+        let (size, rest) = argument.split_at(argument.iter().position(|&b| b == b' ').unwrap_or(argument.len()));
+        let rest = rest.trim_ascii();
+        let is_last = rest.eq_ignore_ascii_case(b"LAST");
+        (is_last || rest.is_empty()).then_some(())?;
+        Some(Self { size: number(size)?, is_last })
+    }
+}
+
+/// A number in digits alone.
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    text.parse().ok()
+}
 
 /// Follows the content of one message.
 #[derive(Debug, Default)]
@@ -118,6 +144,17 @@ mod tests {
             let (passed, is_sound, behind) = read(input, step);
             assert!(is_sound, "{input:?} in pieces of {step}");
             assert_eq!((passed.as_str(), behind.as_deref()), (expected, rest), "{input:?} in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn chunks_say_how_large_they_are() {
+        let parse = |text: &str| Chunk::parse(text.as_bytes()).map(|chunk| (chunk.size, chunk.is_last));
+        assert_eq!(parse("10"), Some((10, false)));
+        assert_eq!(parse("0 last"), Some((0, true)));
+        assert_eq!(parse("18446744073709551615  LAST"), Some((u64::MAX, true)));
+        for bad in ["", "LAST", "-1", "+1", "1x", "0x1", "1 LAS", "1 LAST x", "18446744073709551616", "1\tLAST"] {
+            assert_eq!(parse(bad), None, "{bad}");
         }
     }
 

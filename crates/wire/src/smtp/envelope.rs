@@ -93,6 +93,12 @@ impl Path {
         line
     }
 
+    /// Whether the message need not consist of lines.
+    pub fn is_binary(&self) -> bool {
+        let is_binary = |value: &String| value.eq_ignore_ascii_case("BINARYMIME");
+        self.parameters.iter().any(|it| it.name == "BODY" && it.value.as_ref().is_some_and(is_binary))
+    }
+
     /// Whether a parameter stands there.
     pub(super) fn has(&self, name: &str) -> bool {
         self.parameters.iter().any(|parameter| parameter.name == name)

@@ -10,7 +10,8 @@ mod reply;
 
 use std::time::Duration;
 
-pub use content::{Content, Scanned};
+use content::number;
+pub use content::{Chunk, Content, Scanned};
 pub use envelope::{Mailbox, Parameter, Path};
 pub use receiver::{Event, Receiver, Step};
 pub use reply::{Replies, Reply};

@@ -5,10 +5,10 @@
 //! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
 
 use super::envelope::{Path, is_domain};
-use super::{Dialect, Reply, SIZE, bye, hello_name, say, say_lines, starttls};
+use super::{Chunk, Dialect, Reply, SIZE, bye, hello_name, number, say, say_lines, starttls};
 use crate::conversation::{Client, Line};
 use crate::frame::{Framer, is_http};
-use crate::limits::{LINE_BYTES_MAX, RECIPIENTS_MAX};
+use crate::limits::{LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_CHUNK_BYTES_MAX};
 use crate::protocols::{Carry, ClientTls, FrontSetup, Offers, Outcome, Protocol, Refusal};
 
 /// See the module's documentation.
@@ -24,6 +24,8 @@ pub struct Receiver {
     helo: Option<String>,
     transaction: Option<Transaction>,
     pending: Pending,
+    /// Of a chunk that nobody wants, so many bytes are still to come, and then this is said.
+    skipped: Option<(u64, &'static str)>,
     /// Since mail was taken last, or a recipient named.
     idle_commands: u32,
 }
@@ -51,11 +53,21 @@ const IDLE_COMMANDS_MAX: u32 = 100;
 /// Mail under way, from MAIL on.
 #[derive(Debug, Default)]
 struct Transaction {
-    /// Addresses may have letters beyond ASCII (RFC 6531).
-    is_utf8: bool,
+    needs: Needs,
+    /// Its content comes by BDAT, and some of it has.
+    is_chunked: bool,
     /// Recipients that were named, and those of them that were accepted.
     named: usize,
     accepted: usize,
+}
+
+/// What was asked for with the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Needs {
+    /// Addresses may have letters beyond ASCII (RFC 6531).
+    utf8: bool,
+    /// The content need not be lines, and so has no end but its size (RFC 3030, section 3).
+    binary: bool,
 }
 
 /// What the outside has been asked.
@@ -63,11 +75,10 @@ struct Transaction {
 enum Pending {
     #[default]
     Nothing,
-    Sender {
-        is_utf8: bool,
-    },
+    Sender(Needs),
     Recipient,
     Content,
+    Chunk,
     /// What becomes of the content.
     Outcome,
 }
@@ -81,9 +92,10 @@ pub enum Event<'a> {
     Go,
     /// The client sent this.
     Input(&'a [u8]),
-    /// The answer to [`Step::Sender`], [`Step::Recipient`] or [`Step::Content`].
+    /// The answer to [`Step::Sender`], [`Step::Recipient`] or [`Step::Content`], or to a chunk that is not the last, or that
+    /// nobody took.
     Reply(Reply),
-    /// What became of the content: one reply, in LMTP one for each accepted recipient.
+    /// What became of the whole content: one reply, in LMTP one for each accepted recipient.
     Outcome(Vec<Reply>),
     /// [`Step::Reset`] is done.
     Done,
@@ -104,6 +116,8 @@ pub enum Step {
     Recipient(Path),
     /// May the content come? Once [`Event::Reply`] with 354 is given, it does.
     Content,
+    /// A chunk of the content comes, which begins with [`Receiver::take_rest`].
+    Chunk(Chunk),
     /// Whatever was begun is given up.
     Reset,
     /// The session is over.
@@ -122,6 +136,7 @@ impl Receiver {
             helo: None,
             transaction: None,
             pending: Pending::Nothing,
+            skipped: None,
             idle_commands: 0,
         }
     }
@@ -131,9 +146,11 @@ impl Receiver {
         Self { is_submission: true, helo, ..Self::new(protocol, Dialect::Smtp, false, setup) }
     }
 
-    /// What this can pass on of what back ends offer: it has no CHUNKING, and so no BINARYMIME.
-    pub fn carries(protocol: &Protocol, offers: Offers) -> Offers {
-        offers.without(protocol, &["CHUNKING", "BINARYMIME", "VRFY"])
+    /// What this can pass on of what back ends offer.
+    pub fn carries(protocol: &'static Protocol, offers: Offers) -> Offers {
+        // What need not be lines can only be sent in chunks.
+        let has_chunks = offers.names(protocol).any(|name| name == CHUNKING);
+        offers.without(protocol, if has_chunks { &["VRFY"] } else { &["VRFY", "BINARYMIME"] })
     }
 
     /// Takes one event, appends what is to be sent to `out` and says what to do next. What is in `out` goes to the client
@@ -183,9 +200,22 @@ impl Receiver {
         self.client.talk.take_trace()
     }
 
+    /// What came behind the command that was read last.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        self.client.talk.take_rest()
+    }
+
     /// Works off what was received until something must come from outside.
     fn run(&mut self, out: &mut Vec<u8>) -> Step {
         loop {
+            if let Some((size, text)) = self.skipped {
+                let left = size - self.client.talk.skip(size);
+                self.skipped = Some((left, text)).filter(|(left, _)| *left > 0);
+                if left > 0 {
+                    return Step::Read;
+                }
+                say(out, text);
+            }
             let step = match self.client.talk.next_line() {
                 None => return Step::Read,
                 Some(Line::Lost) => end(Refusal::Misbehaved, Some("Line too long."), out),
@@ -231,8 +261,7 @@ impl Receiver {
             b"MAIL" => self.mail(argument, out),
             b"RCPT" => self.recipient(argument, out),
             b"DATA" => self.data(argument, out),
-            // What follows it is a piece of a message, and must not be read as commands.
-            b"BDAT" => end(Refusal::Misbehaved, Some("CHUNKING is not offered."), out),
+            b"BDAT" => self.chunk(argument, out),
             b"RSET" => {
                 say(out, "250 2.0.0 Ok.");
                 self.reset()
@@ -275,7 +304,7 @@ impl Receiver {
             lines.push("PIPELINING".to_owned());
             let offers = self.client.setup.offers;
             lines.extend(super::extensions(self.protocol, offers.without(self.protocol, &["PIPELINING"])));
-            if self.dialect == Dialect::Lmtp && !offers.names(self.protocol).any(|name| name == STATUS_CODES) {
+            if self.dialect == Dialect::Lmtp && !self.offers(STATUS_CODES) {
                 // LMTP has them always (RFC 2033, section 5), and ours are there.
                 lines.push(STATUS_CODES.to_owned());
             }
@@ -307,31 +336,34 @@ impl Receiver {
         for parameter in path.parameters.iter_mut().filter(|parameter| parameter.name == "AUTH") {
             parameter.value = Some("<>".to_owned());
         }
-        let is_utf8 = path.has("SMTPUTF8");
-        if let Err(text) = self.check(&path, true, is_utf8) {
+        let needs = Needs { utf8: path.has("SMTPUTF8"), binary: path.is_binary() };
+        if let Err(text) = self.check(&path, true, needs.utf8) {
             return self.wrong(text, out);
         }
-        self.pending = Pending::Sender { is_utf8 };
+        self.pending = Pending::Sender(needs);
         Step::Sender(path)
     }
 
     fn recipient(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
-        let Some(Transaction { is_utf8, named, accepted }) = self.transaction else {
-            return self.wrong("503 5.5.1 MAIL comes first.", out);
+        let Some(&Transaction { needs, named, is_chunked, .. }) = self.transaction.as_ref() else {
+            return self.wrong(NO_MAIL, out);
         };
+        if is_chunked {
+            return self.wrong("503 5.5.1 The message has begun.", out);
+        }
         let path = match Path::parse(argument, "TO:") {
             Ok(Path { mailbox: None, .. }) => return self.wrong("501 5.1.3 There is no recipient.", out),
             Ok(path) => path,
             Err(text) => return self.wrong(text, out),
         };
-        if let Err(text) = self.check(&path, false, is_utf8) {
+        if let Err(text) = self.check(&path, false, needs.utf8) {
             return self.wrong(text, out);
         }
         if named == RECIPIENTS_MAX {
             say(out, "452 4.5.3 Too many recipients.");
             return Step::Read;
         }
-        self.transaction = Some(Transaction { is_utf8, named: named + 1, accepted });
+        self.transaction.iter_mut().for_each(|transaction| transaction.named += 1);
         self.pending = Pending::Recipient;
         Step::Recipient(path)
     }
@@ -339,12 +371,11 @@ impl Receiver {
     /// Whether the parameters of a command are those of extensions that are offered, and what they say can be kept.
     fn check(&self, path: &Path, is_sender: bool, is_utf8: bool) -> Result<(), &'static str> {
         let unknown = Err("555 5.5.4 A parameter is not supported.");
-        let is_offered = |extension| self.client.setup.offers.names(self.protocol).any(|name| name == extension);
         for parameter in &path.parameters {
             let value = parameter.value.as_deref();
             let extension = match (parameter.name.as_str(), value, is_sender) {
                 ("SIZE", Some(size), true) => {
-                    let size: u64 = size.parse().map_err(|_| "501 5.5.4 SIZE is not a number.")?;
+                    let size = number(size.as_bytes()).ok_or("501 5.5.4 SIZE is not a number.")?;
                     if self.client.setup.offers.number().is_some_and(|max| size > max.get()) {
                         return Err("552 5.3.4 The message is larger than what is taken here.");
                     }
@@ -355,12 +386,13 @@ impl Receiver {
                 {
                     "8BITMIME"
                 }
+                ("BODY", Some(_), true) if path.is_binary() => "BINARYMIME",
                 ("SMTPUTF8", None, true) => "SMTPUTF8",
                 ("RET" | "ENVID", Some(_), true) | ("NOTIFY" | "ORCPT", Some(_), false) => "DSN",
                 ("AUTH", Some(_), true) if self.is_submission => continue,
                 _ => return unknown,
             };
-            if !is_offered(extension) {
+            if !self.offers(extension) {
                 return unknown;
             }
         }
@@ -371,40 +403,98 @@ impl Receiver {
     }
 
     fn data(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
-        match self.transaction {
-            _ if !argument.is_empty() => self.wrong("501 5.5.4 This command takes no argument.", out),
-            None => self.wrong("503 5.5.1 MAIL comes first.", out),
-            Some(Transaction { named: 0, .. }) => self.wrong("503 5.5.1 RCPT comes first.", out),
-            Some(Transaction { accepted: 0, .. }) => {
-                // As RFC 2033, section 4.2 has it; the same is known in SMTP as "no valid recipients".
-                let code = if self.dialect == Dialect::Lmtp { "503" } else { "554" };
-                say(out, &format!("{code} 5.5.1 No valid recipients."));
+        if !argument.is_empty() {
+            return self.wrong("501 5.5.4 This command takes no argument.", out);
+        }
+        let nobody = self.nobody();
+        let transaction = match self.ready_for_content() {
+            Ok(transaction) => transaction,
+            // Each of them has been answered.
+            Err(text) if text == nobody => {
+                say(out, text);
+                return Step::Read;
+            }
+            Err(text) => return self.wrong(text, out),
+        };
+        if transaction.is_chunked || transaction.needs.binary {
+            return self.wrong("503 5.5.1 This message is sent by BDAT.", out);
+        }
+        if self.client.talk.discard_rest() {
+            // Should the content be refused, it would be read as commands.
+            return end(Refusal::Misbehaved, Some("You talk before it is your turn."), out);
+        }
+        self.pending = Pending::Content;
+        Step::Content
+    }
+
+    /// BDAT: so many bytes of the message follow, whatever is said to it (RFC 3030, section 2).
+    fn chunk(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        if !self.offers(CHUNKING) {
+            return end(Refusal::Misbehaved, Some("CHUNKING is not offered."), out);
+        }
+        let Some(chunk) = Chunk::parse(argument) else {
+            // Nobody knows where it ends, and it must not be read as commands.
+            return end(Refusal::Misbehaved, Some("BDAT takes a size, and LAST or nothing."), out);
+        };
+        match self.ready_for_content() {
+            Ok(transaction) => {
+                transaction.is_chunked = true;
+                self.pending = Pending::Chunk;
+                // Without bytes it leads to nothing.
+                if chunk.size > 0 {
+                    self.idle_commands = 0;
+                }
+                Step::Chunk(chunk)
+            }
+            Err(_) if chunk.size > SKIPPED_CHUNK_BYTES_MAX => {
+                end(Refusal::Misbehaved, Some("A chunk that nobody wants is too large."), out)
+            }
+            // A client may have sent all chunks before it hears what became of the first: that is no mistake.
+            Err(text) => {
+                self.skipped = Some((chunk.size, text));
                 Step::Read
             }
-            Some(_) if self.client.talk.discard_rest() => {
-                // Should the content be refused, it would be read as commands.
-                end(Refusal::Misbehaved, Some("You talk before it is your turn."), out)
-            }
-            Some(_) => {
-                self.pending = Pending::Content;
-                Step::Content
-            }
         }
+    }
+
+    /// The transaction, if its content may come; else what is said.
+    fn ready_for_content(&mut self) -> Result<&mut Transaction, &'static str> {
+        let nobody = self.nobody();
+        match &mut self.transaction {
+            None => Err(NO_MAIL),
+            Some(Transaction { named: 0, .. }) => Err("503 5.5.1 RCPT comes first."),
+            Some(Transaction { accepted: 0, .. }) => Err(nobody),
+            Some(transaction) => Ok(transaction),
+        }
+    }
+
+    /// Said where no recipient was accepted: as RFC 2033, section 4.2 has it; the same is known in SMTP as "no valid
+    /// recipients".
+    const fn nobody(&self) -> &'static str {
+        match self.dialect {
+            Dialect::Lmtp => "503 5.5.1 No valid recipients.",
+            Dialect::Smtp => "554 5.5.1 No valid recipients.",
+        }
+    }
+
+    fn offers(&self, extension: &str) -> bool {
+        self.client.setup.offers.names(self.protocol).any(|name| name == extension)
     }
 
     /// The outside has answered.
     fn answered(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
         say_lines(out, reply.code, &reply.lines);
         match (std::mem::take(&mut self.pending), &mut self.transaction) {
-            (Pending::Sender { is_utf8 }, _) if reply.is_good() => {
-                self.transaction = Some(Transaction { is_utf8, ..Transaction::default() });
+            (Pending::Sender(needs), _) if reply.is_good() => {
+                self.transaction = Some(Transaction { needs, ..Transaction::default() });
             }
             (Pending::Recipient, Some(transaction)) if reply.is_good() => {
                 transaction.accepted += 1;
                 self.idle_commands = 0;
             }
             (Pending::Content, _) if reply.code == 354 => self.pending = Pending::Outcome,
-            (Pending::Content, _) => self.transaction = None,
+            (Pending::Chunk, _) if reply.is_good() => {}
+            (Pending::Content | Pending::Chunk, _) => self.transaction = None,
             _ => {}
         }
         if reply.code == 421 {
@@ -434,5 +524,9 @@ fn end(refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) -> Step {
     Step::Close(Outcome::Refused(refusal))
 }
 
+/// Said where a sender must be named before.
+const NO_MAIL: &str = "503 5.5.1 MAIL comes first.";
+/// The extension that has BDAT (RFC 3030).
+const CHUNKING: &str = "CHUNKING";
 /// The extension by which replies carry enhanced status codes (RFC 2034).
 const STATUS_CODES: &str = "ENHANCEDSTATUSCODES";

@@ -226,20 +226,69 @@ impl Delivery {
                 Err(fault) => self.fail(n, &fault),
             }
         }
-        let is_one_for_all = self.dialect == Dialect::Smtp;
-        let takers = used.iter().filter(|&&n| self.legs[n].takes_content()).count();
-        if takers == 0 || (is_one_for_all && takers < used.len()) {
-            // Nobody has any of it yet: to begin anew costs nothing.
-            self.abort();
-            let replies = self.answers();
-            return Err(if is_one_for_all { self.conclude(memory) } else { in_one(&replies) });
+        self.expect_content(memory)?;
+        self.begin_fingerprint(memory);
+        Ok(())
+    }
+
+    /// A chunk of so many bytes comes, which back ends are told.
+    pub(super) async fn open_chunk(&mut self, size: u64, memory: &Memory) {
+        if self.is_given_up() {
+            self.begin_fingerprint(memory);
         }
+        let deadline = Instant::now() + COMMAND_TIME;
+        for n in self.used() {
+            if self.has_answered(n) {
+                continue;
+            }
+            if let Err(fault) = self.legs[n].open_chunk(size, deadline).await {
+                self.fail(n, &fault);
+            }
+        }
+        if self.is_hopeless() {
+            self.abort();
+        }
+    }
+
+    /// A chunk has been passed on. An error is what the client is told if no more need come.
+    pub(super) async fn close_chunk(&mut self, memory: &Memory) -> Result<(), Reply> {
+        let deadline = Instant::now() + COMMAND_TIME;
+        for n in self.used() {
+            match self.legs[n].has_chunk(deadline).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => self.answer(n, &reply),
+                Err(fault) => self.fail(n, &fault),
+            }
+        }
+        self.expect_content(memory)
+    }
+
+    /// Gives the message up if nobody will have it, or in SMTP if not all will; an error is what the client is told. None of
+    /// them has all of it: to begin anew costs nothing.
+    fn expect_content(&mut self, memory: &Memory) -> Result<(), Reply> {
+        if !self.is_hopeless() {
+            return Ok(());
+        }
+        self.abort();
+        Err(if self.dialect == Dialect::Smtp { self.conclude(memory) } else { in_one(&self.answers()) })
+    }
+
+    /// Whether no back end takes content, or in SMTP not all do.
+    fn is_hopeless(&self) -> bool {
+        let used = self.used();
+        let takers = used.iter().filter(|&&n| self.legs[n].takes_content()).count();
+        takers == 0 || (self.dialect == Dialect::Smtp && takers < used.len())
+    }
+
+    /// Takes note of the content where recipients may fare differently, or have done so before.
+    fn begin_fingerprint(&mut self, memory: &Memory) {
+        let used = self.used();
         let can_differ =
             used.len() > 1 || used.iter().any(|&n| self.legs[n].answers_each() && self.recipients_of(n) > 1);
+        let is_one_for_all = self.dialect == Dialect::Smtp;
         if let Some(message) = self.message.as_mut().filter(|_| is_one_for_all && (can_differ || !memory.is_empty())) {
             message.fingerprint = Some(Fingerprint::default());
         }
-        Ok(())
     }
 
     /// Passes on a piece of the content.
@@ -385,6 +434,12 @@ impl Delivery {
         for recipient in recipients.filter(|recipient| recipient.leg == n) {
             recipient.answer.get_or_insert_with(|| reply.clone());
         }
+    }
+
+    /// Whether all recipients of a leg have an answer already.
+    fn has_answered(&self, n: usize) -> bool {
+        let mut recipients = self.message.iter().flat_map(|message| &message.recipients);
+        recipients.all(|recipient| recipient.leg != n || recipient.answer.is_some())
     }
 
     fn fail(&mut self, n: usize, fault: &Fault) {

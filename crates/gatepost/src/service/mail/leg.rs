@@ -34,8 +34,10 @@ enum State {
     Stale,
     /// The sender is taken.
     Open,
-    /// The content is under way.
+    /// The content is under way, and up to its end nothing else can be said.
     Content,
+    /// The content is under way in chunks, and what was begun of them is whole.
+    Paused,
     /// The connection is of no use any more.
     Lost,
 }
@@ -82,7 +84,7 @@ impl Leg {
 
     /// Whether it waits for content.
     pub(super) fn takes_content(&self) -> bool {
-        self.state == State::Content
+        matches!(self.state, State::Content | State::Paused)
     }
 
     /// Whether it answers for each recipient.
@@ -138,16 +140,20 @@ impl Leg {
         }
         for parameter in &path.parameters {
             let extension = match parameter.name.as_str() {
+                "BODY" if path.is_binary() => "BINARYMIME",
                 "BODY" => "8BITMIME",
                 "SMTPUTF8" => "SMTPUTF8",
                 "RET" | "ENVID" | "NOTIFY" | "ORCPT" => "DSN",
                 _ => continue,
             };
-            if !self.has(extension) {
-                return Err(Fault::Unfit(format!("it has no {extension} any more, which clients were told of")));
-            }
+            self.need(extension)?;
         }
         Ok(path.argument())
+    }
+
+    fn need(&self, extension: &str) -> Result<(), Fault> {
+        let lacks = || Fault::Unfit(format!("it has no {extension} any more, which clients were told of"));
+        self.has(extension).then_some(()).ok_or_else(lacks)
     }
 
     /// Tells it to forget what it may still remember.
@@ -155,7 +161,7 @@ impl Leg {
         match self.state {
             State::Idle => self.look().await,
             State::Lost | State::Content => Err(Fault::Lost("the connection is lost".into())),
-            State::Open | State::Stale => {
+            State::Open | State::Stale | State::Paused => {
                 let reply = self.ask("RSET\r\n", deadline).await?;
                 if reply.is_good() {
                     self.state = State::Idle;
@@ -189,17 +195,44 @@ impl Leg {
 
     /// Whether the content may come: else what is said against it.
     pub(super) async fn may_send(&mut self, deadline: Instant) -> Result<Option<Reply>, Fault> {
-        let reply = self.reply(deadline).await?;
-        match reply.code {
-            354 => {
-                self.state = State::Content;
+        self.granted(|reply| reply.code == 354, State::Content, deadline).await
+    }
+
+    /// Says that a chunk of so many bytes comes. That it is the last is only said by [`Leg::end`].
+    pub(super) async fn open_chunk(&mut self, size: u64, deadline: Instant) -> Result<(), Fault> {
+        self.need("CHUNKING")?;
+        // An empty one needs no words.
+        let words = if size > 0 { format!("BDAT {size}\r\n") } else { String::new() };
+        self.say(words.as_bytes(), deadline).await?;
+        self.state = if size > 0 { State::Content } else { State::Paused };
+        Ok(())
+    }
+
+    /// Whether it has taken the chunk that has been passed on: else what is said against it.
+    pub(super) async fn has_chunk(&mut self, deadline: Instant) -> Result<Option<Reply>, Fault> {
+        match self.state {
+            State::Content => self.granted(Reply::is_good, State::Paused, deadline).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Goes on to this state if the next reply is a yes, else gives the reply.
+    async fn granted(
+        &mut self,
+        is_yes: impl Fn(&Reply) -> bool,
+        next: State,
+        deadline: Instant,
+    ) -> Result<Option<Reply>, Fault> {
+        match self.reply(deadline).await? {
+            reply if is_yes(&reply) => {
+                self.state = next;
                 Ok(None)
             }
-            400.. => {
+            reply if reply.code >= 400 => {
                 self.state = State::Stale;
                 Ok(Some(reply))
             }
-            _ => Err(self.lose(format!("it answers DATA with {}", reply.joined()))),
+            reply => Err(self.lose(format!("it answers out of turn: {}", reply.joined()))),
         }
     }
 
@@ -210,7 +243,10 @@ impl Leg {
 
     /// Ends the content.
     pub(super) async fn end(&mut self, deadline: Instant) -> Result<(), Fault> {
-        self.say(b".\r\n", deadline).await
+        let words: &[u8] = if self.state == State::Paused { b"BDAT 0 LAST\r\n" } else { b".\r\n" };
+        self.say(words, deadline).await?;
+        self.state = State::Content;
+        Ok(())
     }
 
     /// What becomes of the message: for each of so many recipients, as far as it says, and why no further.
@@ -244,7 +280,7 @@ impl Leg {
                 self.stream.close();
                 self.state = State::Lost;
             }
-            State::Open => self.state = State::Stale,
+            State::Open | State::Paused => self.state = State::Stale,
             State::Idle | State::Stale | State::Lost => {}
         }
     }

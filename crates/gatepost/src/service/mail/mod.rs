@@ -2,6 +2,7 @@
 //! looked at (submission). Each message goes straight to the back ends of its recipients, and none is ever kept here.
 
 pub(crate) mod address;
+mod content;
 mod delivery;
 mod leg;
 mod memory;
@@ -12,9 +13,9 @@ mod stranger;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::smtp::{Content, Dialect, Event, Mailbox, Path, Receiver, Reply, Step};
-use gatepost_wire::{Carry, Introduction, Outcome, Refusal};
-use tokio::time::{Instant, timeout_at};
+use gatepost_wire::smtp::{Dialect, Event, Mailbox, Path, Receiver, Reply, Step};
+use gatepost_wire::{Carry, Introduction, Outcome};
+use tokio::time::Instant;
 
 use super::Session;
 use super::login::{Farewell, MOVED, Received, Wanted};
@@ -22,6 +23,7 @@ use crate::backend::{Aim, Backend, Connected};
 use crate::config::{Level, Senders};
 use crate::metrics::LogIn;
 use crate::story::Ended;
+use content::Pace;
 use delivery::{COMMAND_TIME, Delivery};
 use leg::{Fault, Leg};
 pub(crate) use memory::Memory;
@@ -30,10 +32,6 @@ use stranger::Stranger;
 
 /// How long a client may be silent within a message (RFC 5321, section 4.5.3.2.7).
 const SILENCE_TIME: Duration = Duration::from_mins(5);
-/// Content that comes more slowly than this, over and above a silence, comes from nobody who wants to send mail.
-const CONTENT_BYTES_PER_SECOND_MIN: u64 = 500;
-/// What is read of a message that nobody will have, before the session ends.
-const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Connections to back ends are kept so long for a client's next message.
 const KEPT_TIME: Duration = Duration::from_secs(30);
 /// What we take ourselves for a client's commands is not counted as its time, up to this before it comes forward.
@@ -45,6 +43,8 @@ struct Mail<'s> {
     receiver: Receiver,
     delivery: Delivery,
     out: Vec<u8>,
+    /// Of a message that comes in chunks, from the first to the last.
+    pace: Option<Pace>,
     tally: Tally,
     client: Stranger,
     /// What was not counted as the client's time since it came forward last.
@@ -118,6 +118,7 @@ impl<'s> Mail<'s> {
             receiver,
             delivery,
             out: Vec::new(),
+            pace: None,
             tally: Tally::default(),
             client,
             own_time: Duration::ZERO,
@@ -177,6 +178,10 @@ impl<'s> Mail<'s> {
                     Ok(step) => step,
                     Err(ended) => return ended,
                 },
+                Step::Chunk(chunk) => match self.chunk(chunk).await {
+                    Ok(step) => step,
+                    Err(ended) => return ended,
+                },
                 Step::Reset => {
                     self.delivery.reset();
                     self.tell(Event::Done)
@@ -233,6 +238,7 @@ impl<'s> Mail<'s> {
     /// May this sender send?
     async fn sender(&mut self, path: Path) -> Reply {
         self.delivery.reset();
+        self.pace = None;
         if let Err(reply) = self.check_sender(&path).await {
             let what = if reply.is_transient() { "mail was put off" } else { "a sender was refused" };
             self.note(what, Some(&path), None, &reply);
@@ -372,104 +378,6 @@ impl<'s> Mail<'s> {
         for (backend, fault) in self.delivery.take_faults() {
             self.session.report(Level::Error, HANDING_OVER, &format!("{backend}: {fault}"));
         }
-    }
-
-    /// The content of a message: from the question whether it may come to what became of it.
-    async fn content(&mut self) -> Result<Step, Ended> {
-        let shared = Arc::clone(&self.session.shared);
-        let started = Instant::now();
-        let asked = self.delivery.ask_for_content(&shared.memory).await;
-        self.excuse(started);
-        if let Err(reply) = asked {
-            self.complain();
-            self.note("mail was refused", self.delivery.sender(), None, &reply);
-            let is_final = !reply.is_transient();
-            let step = self.tell(Event::Reply(reply));
-            // Whoever has not waited for that answer has sent content, which must not be read as commands.
-            if self.session.has_spoken().await {
-                return Ok(self.tell(Event::Close(Refusal::Misbehaved)));
-            }
-            if is_final {
-                self.delivery.heard(&shared.memory);
-            }
-            self.delivery.reset();
-            return Ok(step);
-        }
-        let step = self.tell(Event::Reply(Reply::ours(354, "End with a dot on a line by itself.")));
-        if step != Step::Read {
-            return Ok(step);
-        }
-        self.session.send(&mut self.out).await?;
-        let (rest, size) = self.pass_content().await?;
-        let (replies, taken) = self.delivery.settle(&shared.memory).await;
-        self.complain();
-        self.tally.messages += u64::from(taken > 0);
-        self.tally.bytes += size;
-        self.session.snapshot.listener.service.metrics.bytes_up.add(size);
-        self.session.heart.moved(size, 0);
-        self.note_message(&replies, taken, size);
-        let is_final = replies.iter().all(|reply| !reply.is_transient());
-        let step = self.tell(Event::Outcome(replies));
-        self.set_deadline();
-        self.session.send(&mut self.out).await?;
-        if is_final {
-            self.delivery.heard(&shared.memory);
-        }
-        self.delivery.reset();
-        self.set_deadline();
-        if step == Step::Read && !rest.is_empty() {
-            return Ok(self.tell(Event::Input(&rest)));
-        }
-        Ok(step)
-    }
-
-    /// Passes content on as it comes, never faster than the slowest back end takes it. Gives what came behind it, and its
-    /// size.
-    async fn pass_content(&mut self) -> Result<(Vec<u8>, u64), Ended> {
-        let (mut content, mut size, mut discarded) = (Content::default(), 0, 0);
-        let mut bytes = Vec::new();
-        // As slowly as that, but no more slowly, however it is spread; what back ends take is not the client's.
-        let mut since = Instant::now();
-        loop {
-            bytes.clear();
-            let latest = since + SILENCE_TIME + Duration::from_secs(size / CONTENT_BYTES_PER_SECOND_MIN);
-            let deadline = latest.min(Instant::now() + SILENCE_TIME);
-            match timeout_at(deadline, self.session.client.read_mail(&mut bytes)).await {
-                Ok(Ok(count)) if count > 0 => {}
-                // Without an end, no back end takes it for a message.
-                Ok(Ok(_)) => return Err(Ended::Gone("closed by the client within a message".into())),
-                Ok(Err(error)) => return Err(Ended::Gone(error.to_string())),
-                Err(_) => return Err(self.cut_off("The message comes too slowly.").await),
-            }
-            let passing = Instant::now();
-            let scanned = content.scan(&bytes);
-            size += scanned.part.len() as u64 + u64::from(scanned.dot);
-            if content.is_sound() {
-                if scanned.dot {
-                    self.delivery.pass(b".").await;
-                }
-                self.delivery.pass(scanned.part).await;
-            } else {
-                let text = "5.5.2 Lines must end in CRLF, and there only.";
-                self.delivery.refuse(&Reply::ours(550, text));
-            }
-            since += passing.elapsed();
-            if self.delivery.is_given_up() {
-                discarded += scanned.taken as u64;
-                if discarded > DISCARDED_BYTES_MAX {
-                    return Err(self.cut_off("The message is refused, and does not end.").await);
-                }
-            }
-            if scanned.is_end {
-                return Ok((bytes[scanned.taken..].to_vec(), size));
-            }
-        }
-    }
-
-    /// Ends the session in the middle of a message, which nobody will have.
-    async fn cut_off(&mut self, why: &str) -> Ended {
-        self.session.say_last(format!("421 4.4.2 {why}\r\n").as_bytes()).await;
-        Ended::Gone(why.to_owned())
     }
 }
 

@@ -1,0 +1,204 @@
+//! The content of a message on its way from the client: behind DATA up to its end, or behind BDAT in chunks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_wire::Refusal;
+use gatepost_wire::smtp::{Chunk, Content, Event, Reply, Step};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Mail, SILENCE_TIME};
+use crate::story::Ended;
+
+/// Content that comes more slowly than this, over and above a silence, comes from nobody who wants to send mail.
+const CONTENT_BYTES_PER_SECOND_MIN: u64 = 500;
+/// What is read of a message that nobody will have, before the session ends.
+const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How much of a message has come, and since when. It may come as slowly as is said above, but no more slowly, however it is
+/// spread; what back ends take is not the client's.
+pub(super) struct Pace {
+    since: Instant,
+    size: u64,
+    /// Of that, what nobody will have.
+    discarded: u64,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Self { since: Instant::now(), size: 0, discarded: 0 }
+    }
+
+    /// When more must have come.
+    fn deadline(&self) -> Instant {
+        let latest = self.since + SILENCE_TIME + Duration::from_secs(self.size / CONTENT_BYTES_PER_SECOND_MIN);
+        latest.min(Instant::now() + SILENCE_TIME)
+    }
+
+    /// Time that passed since `started` was not the client's.
+    fn excuse(&mut self, started: Instant) {
+        self.since += started.elapsed();
+    }
+}
+
+impl Mail<'_> {
+    /// From the question whether the content may come to what became of it.
+    pub(super) async fn content(&mut self) -> Result<Step, Ended> {
+        let shared = Arc::clone(&self.session.shared);
+        let started = Instant::now();
+        let asked = self.delivery.ask_for_content(&shared.memory).await;
+        self.excuse(started);
+        if let Err(reply) = asked {
+            let step = self.no_content(reply);
+            // Whoever has not waited for that answer has sent content, which must not be read as commands.
+            if self.session.has_spoken().await {
+                return Ok(self.tell(Event::Close(Refusal::Misbehaved)));
+            }
+            return Ok(step);
+        }
+        let step = self.tell(Event::Reply(Reply::ours(354, "End with a dot on a line by itself.")));
+        if step != Step::Read {
+            return Ok(step);
+        }
+        self.session.send(&mut self.out).await?;
+        let (rest, size) = self.pass_content().await?;
+        self.conclude(&rest, size).await
+    }
+
+    /// A chunk, up to what became of it; with the last, of the message.
+    pub(super) async fn chunk(&mut self, Chunk { size, is_last }: Chunk) -> Result<Step, Ended> {
+        let shared = Arc::clone(&self.session.shared);
+        let started = Instant::now();
+        self.delivery.open_chunk(size, &shared.memory).await;
+        let mut pace = self.pace.take().unwrap_or_else(Pace::begin);
+        pace.excuse(started);
+        let rest = self.pass_chunk(size, &mut pace).await?;
+        let closing = Instant::now();
+        if let Err(reply) = self.delivery.close_chunk(&shared.memory).await {
+            self.excuse(closing);
+            let step = self.no_content(reply);
+            return Ok(self.go_on(step, &rest));
+        }
+        if is_last {
+            return self.conclude(&rest, pace.size).await;
+        }
+        pace.excuse(closing);
+        self.session.deadline = pace.deadline();
+        self.pace = Some(pace);
+        let step = self.tell(Event::Reply(Reply::ours(250, format!("2.0.0 {size} bytes taken."))));
+        Ok(self.go_on(step, &rest))
+    }
+
+    /// Nobody has, or will have, the message: the client is told before all of it has come.
+    fn no_content(&mut self, reply: Reply) -> Step {
+        self.complain();
+        self.note("mail was refused", self.delivery.sender(), None, &reply);
+        let is_final = !reply.is_transient();
+        let step = self.tell(Event::Reply(reply));
+        if is_final {
+            self.delivery.heard(&Arc::clone(&self.session.shared).memory);
+        }
+        self.delivery.reset();
+        step
+    }
+
+    /// All of the message has come, and `rest` behind it: what becomes of it.
+    async fn conclude(&mut self, rest: &[u8], size: u64) -> Result<Step, Ended> {
+        let shared = Arc::clone(&self.session.shared);
+        let (replies, taken) = self.delivery.settle(&shared.memory).await;
+        self.complain();
+        self.tally.messages += u64::from(taken > 0);
+        self.tally.bytes += size;
+        self.session.snapshot.listener.service.metrics.bytes_up.add(size);
+        self.session.heart.moved(size, 0);
+        self.note_message(&replies, taken, size);
+        let is_final = replies.iter().all(|reply| !reply.is_transient());
+        let step = self.tell(Event::Outcome(replies));
+        self.set_deadline();
+        self.session.send(&mut self.out).await?;
+        if is_final {
+            self.delivery.heard(&shared.memory);
+        }
+        self.delivery.reset();
+        self.set_deadline();
+        Ok(self.go_on(step, rest))
+    }
+
+    /// Reads on in what came behind a message or chunk.
+    fn go_on(&mut self, step: Step, rest: &[u8]) -> Step {
+        if step == Step::Read && !rest.is_empty() { self.tell(Event::Input(rest)) } else { step }
+    }
+
+    /// Passes content on as it comes, never faster than the slowest back end takes it. Gives what came behind it, and its
+    /// size.
+    async fn pass_content(&mut self) -> Result<(Vec<u8>, u64), Ended> {
+        let (mut content, mut pace, mut bytes) = (Content::default(), Pace::begin(), Vec::new());
+        loop {
+            self.read_content(&mut bytes, &pace).await?;
+            let passing = Instant::now();
+            let scanned = content.scan(&bytes);
+            pace.size += scanned.part.len() as u64 + u64::from(scanned.dot);
+            if content.is_sound() {
+                if scanned.dot {
+                    self.delivery.pass(b".").await;
+                }
+                self.delivery.pass(scanned.part).await;
+            } else {
+                let text = "5.5.2 Lines must end in CRLF, and there only.";
+                self.delivery.refuse(&Reply::ours(550, text));
+            }
+            pace.excuse(passing);
+            self.check_discarded(&mut pace, scanned.taken).await?;
+            if scanned.is_end {
+                return Ok((bytes[scanned.taken..].to_vec(), pace.size));
+            }
+        }
+    }
+
+    /// Passes a chunk on, as [`Mail::pass_content`] does. Gives what came behind it.
+    async fn pass_chunk(&mut self, size: u64, pace: &mut Pace) -> Result<Vec<u8>, Ended> {
+        let (mut bytes, mut left) = (self.receiver.take_rest(), size);
+        loop {
+            let now = left.min(bytes.len() as u64) as usize;
+            left -= now as u64;
+            pace.size += now as u64;
+            let passing = Instant::now();
+            self.delivery.pass(&bytes[..now]).await;
+            pace.excuse(passing);
+            self.check_discarded(pace, now).await?;
+            if left == 0 {
+                return Ok(bytes.split_off(now));
+            }
+            self.read_content(&mut bytes, pace).await?;
+        }
+    }
+
+    /// The next of what the client sends, at least a byte.
+    async fn read_content(&mut self, bytes: &mut Vec<u8>, pace: &Pace) -> Result<(), Ended> {
+        bytes.clear();
+        match timeout_at(pace.deadline(), self.session.client.read_mail(bytes)).await {
+            Ok(Ok(count)) if count > 0 => Ok(()),
+            // Without an end, no back end takes it for a message.
+            Ok(Ok(_)) => Err(Ended::Gone("closed by the client within a message".into())),
+            Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
+            Err(_) => Err(self.cut_off("The message comes too slowly.").await),
+        }
+    }
+
+    /// Ends the session once too much was read of what nobody will have.
+    async fn check_discarded(&mut self, pace: &mut Pace, taken: usize) -> Result<(), Ended> {
+        if self.delivery.is_given_up() {
+            pace.discarded += taken as u64;
+            if pace.discarded > DISCARDED_BYTES_MAX {
+                return Err(self.cut_off("The message is refused, and does not end.").await);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the session in the middle of a message, which nobody will have.
+    async fn cut_off(&mut self, why: &str) -> Ended {
+        self.session.say_last(format!("421 4.4.2 {why}\r\n").as_bytes()).await;
+        Ended::Gone(why.to_owned())
+    }
+}
