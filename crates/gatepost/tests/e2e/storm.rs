@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gatepost_lab::Mailbox;
 
 use crate::bed::Bed;
+use crate::mail::chunks::promised;
 use crate::talk::Talk;
 
 const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
@@ -83,11 +84,14 @@ fn try_send<'r>(
         }
     }
     if !taken.is_empty() {
+        let content = format!("Message-ID: <{number}@example.net>\r\nX-Number: {number}\r\n\r\nMessage {number}.");
+        // Each other one in a chunk.
+        if number % 2 == 1 {
+            return Ok((taken, ask(&format!("BDAT {} LAST\r\n{content}", content.len() + 2))?));
+        }
         answer = ask("DATA")?;
         if answer.starts_with('3') {
-            let content =
-                format!("Message-ID: <{number}@example.net>\r\nX-Number: {number}\r\n\r\nMessage {number}.\r\n.");
-            return Ok((taken, ask(&content)?));
+            return Ok((taken, ask(&format!("{content}\r\n."))?));
         }
     }
     ask("RSET")?;
@@ -117,6 +121,7 @@ fn no_accepted_message_is_lost() {
          [backend.store-a]\nhost = \"127.0.0.1\"\nsmtp = {{ port = {} }}\n[backend.store-b]\nhost = \"127.0.0.1\"\nsmtp = {{ port = {} }}\n",
         bed.imap, a.lmtp, b.lmtp
     ));
+    drop(promised(bed.imap, "EHLO mx.example.net", "CHUNKING"));
     let (next, done, retried, uncertain) =
         (AtomicU32::new(0), AtomicU32::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let started = Instant::now();

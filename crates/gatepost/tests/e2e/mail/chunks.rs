@@ -10,7 +10,7 @@ use crate::bed::{Bed, back_end};
 use crate::talk::Talk;
 
 /// A client in clear that has said hello, once a promise is as it must be.
-fn promised(port: u16, hello: &str, extension: &str) -> Talk {
+pub(crate) fn promised(port: u16, hello: &str, extension: &str) -> Talk {
     let started = Instant::now();
     loop {
         let mut talk = Talk::clear(port);

@@ -1,6 +1,6 @@
 //! Mail that comes in, end to end: real senders, real Dovecot and Postfix servers behind, and what must never be taken.
 
-mod chunks;
+pub(crate) mod chunks;
 mod outcomes;
 mod strangers;
 
