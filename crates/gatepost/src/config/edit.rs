@@ -60,8 +60,9 @@ pub(crate) struct Field {
 /// A table, as a form shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Form {
-    pub(crate) path: TablePath,
     pub(crate) help: &'static str,
+    /// The tables that may stand in it.
+    pub(crate) tables: &'static [&'static str],
     pub(crate) fields: Vec<Field>,
     /// It stands in the file.
     pub(crate) is_written: bool,
@@ -97,7 +98,7 @@ impl Lists {
         let section = section_of(path, table)?;
         let field = |described: &'static at::Described| {
             let written = table.and_then(|table| table.get(described.name));
-            // A list of tables, which a form shows as it is written.
+            // What is a table has a form of its own.
             let value = written.and_then(Item::as_value);
             let (shape, shown) = match value {
                 Some(value) => plain(described.shape, value),
@@ -107,8 +108,8 @@ impl Lists {
             Field { key: name, help, expected, default, shape, shown }
         };
         Some(Form {
-            path: path.clone(),
             help: section.help,
+            tables: section.tables,
             fields: section.settings().map(field).collect(),
             is_written: table.is_some(),
         })

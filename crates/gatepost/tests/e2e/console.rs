@@ -343,6 +343,42 @@ fn users_of_the_embedded_directory_are_added_changed_and_removed() {
 }
 
 #[test]
+fn what_a_directory_needs_is_set_in_forms_of_its_type() {
+    let site = Site::new();
+    site.bed.write("password", "a secret of Gatepost's");
+    let file = site.file()
+        + "[directory.people]\ntype = \"ldap\"\nurls = [\"ldap://127.0.0.1:1\"]\nbase = \"dc=example\"\nfilter = \"(uid=%u)\"\n";
+    site.gatepost.reload(&file).expect("a reload");
+    site.go("/map");
+    let is_there = |name: &str| {
+        let script = format!("document.querySelector(\"[name='{name}']\") !== null");
+        site.browser.evaluate(&script).expect("a truth") == true
+    };
+    assert!(is_there("v|directory/people/bind|dn") && is_there("v|directory/people/fields|login"));
+    assert!(!is_there("v|directory/people/client|id") && !is_there("v|directory/file/bind|dn"));
+    site.browser.evaluate("document.querySelectorAll('details').forEach((part) => part.open = true)").expect("a page");
+    site.fill("[name='v|directory/people/bind|dn']", "cn=gatepost,dc=example");
+    site.fill("[name='v|directory/people/bind|password_file']", "password");
+    site.fill("[name='v|directory/people/fields|login']", "uid");
+    site.click("form.settings button.main");
+    site.sees("Look at the change");
+    site.sees("+dn = \"cn=gatepost,dc=example\"");
+    site.click("button.main");
+    site.sees("The change is in force and in the file.");
+    let file = site.file();
+    assert!(file.contains("[directory.people.bind]\ndn = \"cn=gatepost,dc=example\""), "{file}");
+    assert!(file.contains("[directory.people.fields]\nlogin = \"uid\""), "{file}");
+    // It is taken away as a whole.
+    site.browser.evaluate("document.querySelectorAll('details').forEach((part) => part.open = true)").expect("a page");
+    site.click("[name='r|directory/people/bind']");
+    site.click("form.settings button.main");
+    site.sees("Look at the change");
+    site.click("button.main");
+    site.sees("The change is in force and in the file.");
+    assert!(!site.file().contains("people.bind"), "{}", site.file());
+}
+
+#[test]
 fn networks_are_banned_and_the_log_is_followed() {
     let site = Site::new();
     site.go("/bans");

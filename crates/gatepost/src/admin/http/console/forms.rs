@@ -145,14 +145,16 @@ fn show_table(
     entry: Option<String>,
 ) -> Result<String, String> {
     let form = lists.form(path).ok_or_else(|| format!("{path}: nothing of this name may stand in the file"))?;
-    let Form { help, fields, is_written, .. } = form;
+    let Form { help, tables, fields, is_written } = form;
     let is_shown = |field: &&Field| block.keys.is_empty() || block.keys.contains(&field.key);
     let shown: Vec<_> = fields.iter().filter(is_shown).collect();
     let is_entry = entry.is_some();
     let is_new = is_entry && !is_written;
     // Of one that isn't there yet, what is nested can follow once it is.
     let nested: &[Block] = if is_new { &[] } else { block.nested };
-    let inner = nested.iter().map(|inner| show(lists, path, inner, service, is_fixed)).collect::<Result<_, _>>()?;
+    // What may stand in a directory follows from its type.
+    let nested = nested.iter().filter(|inner| tables.contains(&inner.path));
+    let inner = nested.map(|inner| show(lists, path, inner, service, is_fixed)).collect::<Result<_, _>>()?;
     let telling = ["address", "allow", "deny", "host", "type", "backend", "service", "chain"];
     let said =
         telling.iter().filter_map(|key| fields.iter().find(|field| field.key == *key && !field.shown.is_empty()));

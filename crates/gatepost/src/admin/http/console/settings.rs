@@ -183,7 +183,18 @@ static MAP: &[Group] = &[
     },
     Group {
         title: "Directories",
-        blocks: &[Block { title: "Directory", path: "directory", kind: Kind::Named, keys: &[], nested: &[] }],
+        blocks: &[Block {
+            title: "Directory",
+            path: "directory",
+            kind: Kind::Named,
+            keys: &[],
+            nested: &[
+                table("As whom users are searched", "bind", &[]),
+                table("Attributes", "fields", &[]),
+                table("A header of its own", "secret_header", &[]),
+                table("What identifies Gatepost there", "client", &[]),
+            ],
+        }],
     },
 ];
 
@@ -362,5 +373,52 @@ pub(super) async fn apply(State(app): State<Arc<App>>, Visitor(asker): Visitor, 
     match ask(&app, &asker, Command::ApplySettings(changes)).await {
         Ok(_) => Ok(go(back, "applied")),
         Err(problem) => explain_problem(&app, &asker, &problem, back).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A file in which every kind of table may stand.
+    const FILE: &str = "[[log.rule]]\n[[tls.certificate]]\n[[access]]\n[[imap.access]]\n[[imap.listener]]\n[[imap.listener.access]]\n\
+        [[map.rule]]\n[backend.a]\n[directory.s]\ntype = \"sql\"\n[directory.p]\ntype = \"passwd-file\"\n\
+        [directory.l]\ntype = \"ldap\"\n[directory.h]\ntype = \"http\"\n[directory.o]\ntype = \"oauth2\"\n";
+
+    /// The settings that pages show, as `table key`, where NAME stands for what the administrator chose.
+    fn shown() -> BTreeSet<String> {
+        let lists = Lists::of(FILE).expect("a file");
+        let mut html = String::new();
+        for service in ["imap", "submission", "smtp"] {
+            let tabs = TABS.iter().chain((service != "imap").then_some(&MAIL)).flat_map(|tab| tab.groups);
+            for group in tabs.chain([BACKENDS, MAP, DEFENCE, SYSTEM].into_iter().flatten()) {
+                let show = |block| forms::show(&lists, &TablePath::default(), block, service, false);
+                html.extend(group.blocks.iter().map(|block| show(block).expect("a form")));
+            }
+        }
+        let names = html.split("name=\"v|").skip(1).filter_map(|rest| rest.split('"').next());
+        let plain = |name: &str| {
+            let (path, key) = name.rsplit_once('|').expect("a key");
+            let parts = path.split('/').filter(|part| part.parse::<usize>().is_err());
+            let parts = parts.map(|part| if part.len() == 1 { "NAME" } else { part });
+            format!("{} {key}", parts.collect::<Vec<_>>().join("."))
+        };
+        names.map(plain).collect()
+    }
+
+    #[test]
+    fn every_setting_is_on_a_page() {
+        let shown = shown();
+        let reference = crate::config::reference_json();
+        let settings = reference["reference"].as_array().expect("a list");
+        for setting in settings {
+            let head = setting["table"].as_str().expect("a table");
+            let table = head.split(" #").next().unwrap_or_default().trim().trim_matches(['[', ']']);
+            let name = format!("{table} {}", setting["key"].as_str().expect("a key"));
+            assert!(shown.contains(&name), "{name} is on no page");
+        }
+        assert!(settings.len() > 150, "only {} settings", settings.len());
     }
 }
