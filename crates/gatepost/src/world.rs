@@ -9,7 +9,9 @@ use rustls::ServerConfig;
 
 use crate::auth::{Checker, Judge};
 use crate::backend::{Backends, Looker, Looking, States};
-use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, Problem, Problems, TlsMode};
+use crate::config::{
+    self, Authenticate, CertificateFiles, Config, DirectoryKind, LogTarget, Problem, Problems, TlsMode,
+};
 use crate::directory::{self, measured::Measured};
 use crate::ledger::Scope;
 use crate::log::Logger;
@@ -160,14 +162,18 @@ impl World {
         named(&self.directories, name)
     }
 
-    /// Keys and directories that everyone on this machine can read.
+    /// Keys, directories and tokens that everyone on this machine can read.
     fn exposure_warnings(&self) -> Vec<Problem> {
         let keys = self.certificates.iter().map(|(files, _)| &files.key);
         let directories = self.config.directories.iter().filter_map(|directory| match &directory.kind {
             DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => Some(path),
             _ => None,
         });
-        keys.chain(directories).filter_map(secret_file::exposure).collect()
+        let tokens = self.config.log.rules.iter().filter_map(|rule| match &rule.target {
+            LogTarget::Remote { token_file, .. } => Some(token_file),
+            _ => None,
+        });
+        keys.chain(directories).chain(tokens).filter_map(secret_file::exposure).collect()
     }
 
     /// Every address that is listened on.

@@ -19,9 +19,9 @@ const LAYERS: [&[&str]; 15] = [
     &["map"],
     &["backend", "auth"],
     &["defence"],
-    &["ledger", "directory", "secret_file", "whole_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
+    &["ledger", "directory", "whole_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
     &["log"],
-    &["net", "metrics"],
+    &["net", "metrics", "secret_file"],
     &["config"],
 ];
 

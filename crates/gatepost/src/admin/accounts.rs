@@ -34,6 +34,8 @@ const TOKENS_MAX: usize = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
+    /// Send the records of another Gatepost's log, and nothing else. For tokens alone.
+    Sender,
     /// See everything but secrets.
     Viewer,
     /// End sessions, empty back ends, move users, ban networks.
@@ -45,6 +47,7 @@ pub(crate) enum Role {
 impl Role {
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Self::Sender => "sender",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Admin => "admin",
@@ -56,10 +59,10 @@ impl std::str::FromStr for Role {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Viewer, Self::Operator, Self::Admin]
+        [Self::Sender, Self::Viewer, Self::Operator, Self::Admin]
             .into_iter()
             .find(|role| role.name() == text)
-            .ok_or("expected viewer, operator or admin")
+            .ok_or("expected viewer, operator or admin, or for a token sender")
     }
 }
 
@@ -190,6 +193,9 @@ impl Accounts {
     /// Adds a person, or changes their role and password.
     pub(crate) fn set(&self, name: &str, role: Role, password: &Secret) -> Result<(), String> {
         check_name(name)?;
+        if role == Role::Sender {
+            return Err("sender is for tokens: a person is a viewer, operator or admin".into());
+        }
         let password = hash_of(password)?;
         self.change(|kept| {
             kept.refuse_token_of(name)?;

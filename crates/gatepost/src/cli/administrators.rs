@@ -30,7 +30,7 @@ pub(super) enum AdminCommand {
     Token {
         /// A name for it, by which it is listed and removed
         label: String,
-        /// What it may do: viewer, operator or admin
+        /// What it may do: viewer, operator or admin; or sender, for another Gatepost's log
         #[arg(long)]
         role: Role,
         #[command(flatten)]

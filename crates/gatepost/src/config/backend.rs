@@ -9,7 +9,7 @@ use gatepost_wire::{Course, Inband, PROTOCOLS, Protocol};
 use super::reader::{Key, Table};
 use super::settings as at;
 use super::values::{AnnounceBy, Delimiter, LoginBy, MailProtocol, Pin, Port};
-use super::{Announce, Backend, Link, MasterLogin, TlsMode, Trust};
+use super::{Announce, Backend, Link, MasterLogin, TlsMode, Trust, is_this_machine};
 
 /// One back end, with its link for each service: the service's own settings, overridden by the back end's.
 pub(super) fn read_backend(
@@ -32,9 +32,7 @@ pub(super) fn read_backend(
         let own = table.table(protocol.name, &at::backend_service::SECTION);
         let port = own.get(&at::backend_service::PORT);
         let link = read_link(service, &own, port, protocol)?;
-        let is_here =
-            |host: &String| host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if link.tls == TlsMode::None && !hosts.iter().flatten().all(is_here) {
+        if link.tls == TlsMode::None && !hosts.iter().flatten().all(|host| is_this_machine(host)) {
             own.warn_of(&at::link::TLS, "none: passwords and mail cross the network to this back end in clear");
         }
         if !link.trust.verify && link.trust.pins.is_empty() && link.tls != TlsMode::None {

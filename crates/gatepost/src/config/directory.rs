@@ -1,18 +1,17 @@
 //! Directories as the configuration describes them: one section of settings for each type.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use hyper::Uri;
 
-use super::Trust;
 use super::backend::read_trust;
 use super::query::{Dialect, Query};
 use super::reader::{Key, NamedFile, Place, Section, Table};
 use super::settings as at;
 use super::template::Template;
 use super::values::{DirectoryType, HttpUrl, LdapTls, Several, SqlTls};
+use super::{Trust, is_this_machine};
 
 /// A source of accounts and places.
 #[derive(Debug, Clone)]
@@ -341,7 +340,7 @@ fn is_local(host: &str) -> bool {
         _ => host,
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.is_empty() || name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.is_empty() || is_this_machine(name)
 }
 
 fn read_http(table: &Table<'_>) -> Option<Http> {

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::reader::{Table, Value};
 use super::settings as at;
 use super::values::{LogTo, quoted, text};
-use super::{Log, LogRule, LogTarget, Rotate, Trust, is_host};
+use super::{Log, LogRule, LogTarget, Rotate, Trust, is_host, is_this_machine};
 
 /// Where a syslog server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
                 rule.problem("needs `path`, where the records go");
                 return None;
             }
-            (LogTo::Syslog | LogTo::Journald, Some(_)) => {
+            (LogTo::Syslog | LogTo::Journald | LogTo::Remote, Some(_)) => {
                 rule.problem_with(&at::log_rule::PATH, "goes with to = \"file\"");
                 return None;
             }
@@ -105,10 +105,7 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
                 trust: Trust { verify: true, ca: rule.file(&at::log_rule::CA), pins: Vec::new() },
             },
             (LogTo::Journald, None) => LogTarget::Journald,
-            (LogTo::Later, _) => {
-                rule.problem_with(&at::log_rule::TO, "remote is not in this version of Gatepost");
-                return None;
-            }
+            (LogTo::Remote, None) => read_remote(rule)?,
         };
         Some(LogRule { service: (service != "*").then_some(service), level, target, format })
     });
@@ -117,7 +114,7 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
         .iter()
         .filter_map(|rule| match &rule.target {
             LogTarget::File { path, .. } => Some(&**path),
-            LogTarget::Stderr | LogTarget::Syslog { .. } | LogTarget::Journald => None,
+            LogTarget::Stderr | LogTarget::Syslog { .. } | LogTarget::Journald | LogTarget::Remote { .. } => None,
         })
         .collect();
     paths.sort();
@@ -125,6 +122,22 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
         table.problem(format!("two rules write to {}: each needs a file of its own", twice[0].display()));
     }
     Some(Log { level, rules })
+}
+
+/// Another Gatepost that keeps the records.
+fn read_remote(rule: &Table<'_>) -> Option<LogTarget> {
+    let (url, token_file) = (rule.require(&at::log_rule::URL), rule.require_file(&at::log_rule::TOKEN_FILE));
+    let url = url?.0;
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    if url.scheme_str() != Some("https") && !is_this_machine(host) {
+        rule.problem_with(
+            &at::log_rule::URL,
+            "http: whoever is on the path could read the token and the records; use https",
+        );
+        return None;
+    }
+    let trust = Trust { verify: true, ca: rule.file(&at::log_rule::CA), pins: Vec::new() };
+    Some(LogTarget::Remote { url, token_file: token_file?, trust })
 }
 
 fn read_rotate(table: &Table<'_>) -> Option<Rotate> {

@@ -125,7 +125,9 @@ pub(crate) struct Log {
 }
 
 /// A record's weight, lightest last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Critical,
@@ -184,6 +186,12 @@ pub(crate) enum LogTarget {
         trust: Trust,
     },
     Journald,
+    /// Another Gatepost, by its REST API and with the token in the file.
+    Remote {
+        url: hyper::Uri,
+        token_file: NamedFile,
+        trust: Trust,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -525,12 +533,24 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Draft, Problems> {
     build::build(path, text)
 }
 
+/// Whether a host is this machine, so that nobody is on the path to it.
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A number without a fraction, however it is written.
+pub(crate) fn whole(value: &serde_json::Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        (number.fract() == 0.0).then(|| format!("{number:.0}").parse().ok())?
+    })
+}
+
 /// The configuration of `gatepost serve --to`, as a file would say it. A server on this machine is spoken
 /// to in clear; any other must offer STARTTLS, or on port 993 TLS.
 pub(crate) fn single_backend(to: &Host) -> String {
     let Host { host, port } = to;
-    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    let tls = match (is_here, port) {
+    let tls = match (is_this_machine(host), port) {
         (_, 993) => "implicit",
         (true, _) => "none",
         (false, _) => "starttls",

@@ -148,11 +148,13 @@ section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule
     tables &["rotate"], later &[], includes None;
     SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, smtp, lmtp, directory, admin, server, or * for all.";
     LEVEL: Level = "level", "The lightest records that go there. Default: log.level.";
-    TO: LogTo = "to" or "\"stderr\"", "Where: stderr, file, syslog or journald.";
+    TO: LogTo = "to" or "\"stderr\"", "Where: stderr, file, syslog, journald, or remote, which is another Gatepost.";
     PATH: PathBuf = "path", "The file, where `to` is file.";
     SERVER: SyslogServer = "server" or "\"unix:/dev/log\"", "The syslog server, where `to` is syslog (RFC 5424; over TCP and TLS each message with its length).";
     FACILITY: Facility = "facility" or "\"mail\"", "What syslog takes the records for.";
-    CA: PathBuf = "ca", "Authorities for a syslog server's certificate, PEM. Default: the system's.";
+    URL: HttpUrl = "url", "The console of the Gatepost that keeps the records, where `to` is remote, such as \"https://logs.example.org:9443\".";
+    TOKEN_FILE: PathBuf = "token_file", "The file whose first line is a token of the role sender there, where `to` is remote.";
+    CA: PathBuf = "ca", "Authorities for the certificate of a syslog server or a Gatepost, PEM. Default: the system's.";
     FORMAT: LogFormat = "format" or "\"text\"", "One line of text, or one JSON object, for each record.";
 }
 

@@ -8,11 +8,11 @@ use gatepost_wire::Mechanism;
 use toml::de::DeValue;
 
 use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
-use super::is_host;
 use super::reader::{Shape, Value};
 use super::{
     CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, TlsMode, TlsVersion,
 };
+use super::{is_host, is_this_machine};
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
@@ -362,10 +362,10 @@ pub(super) enum LogTo {
     File,
     Syslog,
     Journald,
-    Later,
+    Remote,
 }
-words!(LogTo, "stderr, file, syslog or journald", "stderr" => LogTo::Stderr, "file" => LogTo::File,
-    "syslog" => LogTo::Syslog, "journald" => LogTo::Journald, "remote" => LogTo::Later);
+words!(LogTo, "stderr, file, syslog, journald or remote", "stderr" => LogTo::Stderr, "file" => LogTo::File,
+    "syslog" => LogTo::Syslog, "journald" => LogTo::Journald, "remote" => LogTo::Remote);
 
 /// What kind of program a record is from, as syslog has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -505,8 +505,7 @@ impl Value for LdapUrl {
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let sound =
             address.map_or_else(|| is_host(host) && !host.contains(':'), |address| address.parse::<Ipv6Addr>().is_ok());
-        let ip = address.unwrap_or(host).parse::<IpAddr>();
-        let is_local = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+        let is_local = is_this_machine(address.unwrap_or(host));
         sound.then(|| Self { text: text.to_owned(), is_tls, is_local })
     }
 

@@ -49,7 +49,14 @@ pub(super) fn journal_field(key: &str, value: &str) -> String {
     format!("GATEPOST_{}={value}\n", key.to_ascii_uppercase())
 }
 
+/// A record as one line of JSON.
 pub(super) fn json(record: &Record) -> String {
+    let mut line = Value::Object(object(record)).to_string();
+    line.push('\n');
+    line
+}
+
+pub(super) fn object(record: &Record) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("time".into(), humantime::format_rfc3339_millis(record.time).to_string().into());
     object.insert("level".into(), level_name(record.level).to_lowercase().into());
@@ -61,11 +68,9 @@ pub(super) fn json(record: &Record) -> String {
             Field::Number(number) => json!(number),
             Field::Address(address) => Value::from(address.to_string()),
         };
-        object.insert((*key).into(), value);
+        object.insert(key.to_string(), value);
     }
-    let mut line = Value::Object(object).to_string();
-    line.push('\n');
-    line
+    object
 }
 
 /// Text with control characters, line ends and escapes among them, made visible.
@@ -107,11 +112,12 @@ mod tests {
             service: "imap-login",
             message: "Aborted login (auth failed, 1 attempts in 0 secs)".into(),
             fields: vec![
-                ("user", Field::Name(user.into())),
-                ("method", "PLAIN".into()),
-                ("rip", Field::Address([192, 0, 2, 7].into())),
+                ("user".into(), Field::Name(user.into())),
+                ("method".into(), "PLAIN".into()),
+                ("rip".into(), Field::Address([192, 0, 2, 7].into())),
             ],
             is_followed: false,
+            is_foreign: false,
         }
     }
 

@@ -5,8 +5,10 @@
 
 mod format;
 mod outlet;
+mod remote;
 mod sink;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,9 +17,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::config::{self, Level};
+pub(crate) use remote::Carried;
 use sink::Sink;
 
 /// Records that may wait to be written.
@@ -41,26 +46,61 @@ pub(crate) struct Record {
     /// The service's name, or `server` or `directory`.
     service: &'static str,
     message: String,
-    fields: Vec<(&'static str, Field)>,
+    fields: Vec<(Cow<'static, str>, Field)>,
     /// Written whatever the level.
     is_followed: bool,
+    /// It is another Gatepost's, and goes to none.
+    is_foreign: bool,
 }
 
 impl Record {
     fn new(level: Level, service: &'static str, message: impl Into<String>) -> Self {
         let (time, fields) = (SystemTime::now(), Vec::new());
-        Self { time, level, service, message: message.into(), fields, is_followed: false }
+        Self { time, level, service, message: message.into(), fields, is_followed: false, is_foreign: false }
+    }
+
+    pub(crate) const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The service that it is about; `imap-login` is imap's.
+    pub(crate) fn about(&self) -> &'static str {
+        self.service.split('-').next().unwrap_or_default()
+    }
+
+    /// It as one line of text, without its end.
+    pub(crate) fn text(&self) -> String {
+        format::text(self).trim_end().to_owned()
+    }
+
+    /// It as a JSON object.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        format::object(self).into()
     }
 }
 
 /// A field's value.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Field {
     Text(String),
     /// A name that a client gave: shown in `<>`, with what could break out of them escaped.
     Name(String),
-    Number(u64),
-    Address(IpAddr),
+    Number(
+        #[serde(deserialize_with = "read_number")]
+        #[schemars(range(max = 18_446_744_073_709_551_615_u64))]
+        u64,
+    ),
+    Address(#[schemars(schema_with = "address_schema")] IpAddr),
+}
+
+fn read_number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    config::whole(&value).ok_or_else(|| serde::de::Error::custom(format_args!("{value} is no whole number from 0")))
+}
+
+fn address_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })
 }
 
 impl From<u64> for Field {
@@ -233,13 +273,29 @@ impl Logger {
     /// Keeps the latest records from now on, for those who look on.
     pub(crate) fn keep_recent(&self) {
         let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.get_or_insert_with(|| Recent { lines: VecDeque::new(), followers: broadcast::Sender::new(RECENT_MAX) });
+        recent
+            .get_or_insert_with(|| Recent { records: VecDeque::new(), followers: broadcast::Sender::new(RECENT_MAX) });
+    }
+
+    /// Takes records of another node; how many found room.
+    pub(crate) fn take(&self, node: &str, records: Vec<Carried>) -> usize {
+        let mut taken = 0;
+        for record in records {
+            let record = record.into_record(node);
+            let is_wanted = record.is_followed || self.wants(record.level);
+            if is_wanted && self.queue.try_send(Message::Record(record)).is_err() {
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            taken += 1;
+        }
+        taken
     }
 
     /// The latest records that were kept, and those that will come; whoever is too slow misses some.
-    pub(crate) fn recent(&self) -> Option<(Vec<Arc<Line>>, Followed)> {
+    pub(crate) fn recent(&self) -> Option<(Vec<Arc<Record>>, Followed)> {
         let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.as_ref().map(|recent| (recent.lines.iter().map(Arc::clone).collect(), recent.followers.subscribe()))
+        recent.as_ref().map(|recent| (recent.records.iter().map(Arc::clone).collect(), recent.followers.subscribe()))
     }
 
     /// Waits until everything handed over so far is written, or for two seconds.
@@ -260,22 +316,12 @@ impl Logger {
 
 /// The latest records.
 struct Recent {
-    lines: VecDeque<Arc<Line>>,
-    followers: broadcast::Sender<Arc<Line>>,
+    records: VecDeque<Arc<Record>>,
+    followers: broadcast::Sender<Arc<Record>>,
 }
 
 /// Records to come.
-pub(crate) type Followed = broadcast::Receiver<Arc<Line>>;
-
-/// A record, as those see it who look on.
-#[derive(Debug)]
-pub(crate) struct Line {
-    pub(crate) level: Level,
-    /// The service that it is about; `imap-login` is imap's.
-    pub(crate) service: &'static str,
-    /// As one line of text.
-    pub(crate) text: String,
-}
+pub(crate) type Followed = broadcast::Receiver<Arc<Record>>;
 
 /// Opened places, not yet in use.
 pub(crate) struct Prepared(Vec<Sink>);
@@ -291,7 +337,7 @@ impl Draft<'_> {
     /// Adds a field.
     pub(crate) fn with(mut self, key: &'static str, value: impl Into<Field>) -> Self {
         if let Some(record) = &mut self.record {
-            record.fields.push((key, value.into()));
+            record.fields.push((key.into(), value.into()));
         }
         self
     }
@@ -318,18 +364,16 @@ fn lightest(sinks: &[Sink]) -> u8 {
 }
 
 /// Keeps a record for those who look on, if anybody may.
-fn keep(record: &Record, shared: &Shared) {
+fn keep(record: Record, shared: &Shared) {
     let mut recent = shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(recent) = recent.as_mut() else { return };
-    let service = record.service.split('-').next().unwrap_or_default();
-    let text = format::text(record).trim_end().to_owned();
-    let line = Arc::new(Line { level: record.level, service, text });
-    if recent.lines.len() >= RECENT_MAX {
-        recent.lines.pop_front();
+    if recent.records.len() >= RECENT_MAX {
+        recent.records.pop_front();
     }
-    recent.lines.push_back(Arc::clone(&line));
+    let record = Arc::new(record);
+    recent.records.push_back(Arc::clone(&record));
     // Nobody may be looking.
-    let _ = recent.followers.send(line);
+    let _ = recent.followers.send(record);
 }
 
 /// The writer's whole life.
@@ -342,7 +386,7 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
         match message {
             Ok(Message::Record(record)) => {
                 sink::write_to(&mut sinks, &record);
-                keep(&record, shared);
+                keep(record, shared);
             }
             Ok(Message::Level(level)) => sinks.iter_mut().for_each(|sink| sink.set_level(level)),
             Ok(Message::Flush(done)) => {
@@ -356,10 +400,10 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
         let lost = shared.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let what = "records were lost: the log can't be written fast enough";
-            let fields = vec![("lost", Field::Number(lost))];
+            let fields = vec![("lost".into(), Field::Number(lost))];
             let record = Record { fields, ..Record::new(Level::Error, "server", what) };
             sink::write_to(&mut sinks, &record);
-            keep(&record, shared);
+            keep(record, shared);
         }
     }
 }

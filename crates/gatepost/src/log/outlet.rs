@@ -1,4 +1,5 @@
-//! Places for records outside: syslog servers (RFC 5424, over UDP, TCP, TLS or a local socket) and the journal of systemd.
+//! Places for records outside: syslog servers (RFC 5424, over UDP, TCP, TLS or a local socket), the journal of systemd, and
+//! another Gatepost.
 //!
 //! Each has a thread and a bounded queue of its own, so that a server that is slow or gone holds up nothing else. What
 //! it doesn't take is lost, and that is said on standard error.
@@ -8,12 +9,13 @@ use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use super::remote::{self, Carried, Keeper, Progress};
 use super::{Field, Record, format};
 use crate::config::{Level, SyslogServer};
 use crate::net::tls;
@@ -21,9 +23,9 @@ use crate::net::tls;
 /// Records that may wait for one place.
 const QUEUE_RECORDS_MAX: usize = 4096;
 /// How long connecting, or one record, may take.
-const SEND_TIME: Duration = Duration::from_secs(5);
+pub(super) const SEND_TIME: Duration = Duration::from_secs(5);
 /// A place that failed is left alone for so long.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// How often a stop looks whether all is sent.
 const FLUSH_STEP: Duration = Duration::from_millis(5);
 /// How often it is said that records are lost.
@@ -41,6 +43,16 @@ pub(super) enum Way {
         tls: Option<Arc<ClientConfig>>,
     },
     Journald,
+    Keeper(Keeper),
+}
+
+/// How records look there.
+#[derive(Debug, Clone)]
+enum Shape {
+    /// With the facility's number, and the name of this machine.
+    Syslog(u8, String),
+    Journal,
+    Carried,
 }
 
 /// Takes records for a place.
@@ -49,35 +61,52 @@ pub(super) struct Outlet {
     lost: Arc<AtomicU64>,
     /// Records that were handed over and neither sent nor lost yet.
     waiting: Arc<AtomicU64>,
-    is_journal: bool,
-    facility: u8,
-    node: String,
+    is_over: Arc<AtomicBool>,
+    shape: Shape,
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Outlet {
     /// Starts the place's thread. It connects when there is something to say.
     pub(super) fn open(way: Way) -> io::Result<Self> {
         let (queue, records) = sync_channel(QUEUE_RECORDS_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
-        let (is_journal, facility) = match &way {
-            Way::Syslog { facility, .. } => (false, *facility),
-            Way::Journald => (true, 0),
+        let shape = match &way {
+            Way::Syslog { facility, .. } => {
+                Shape::Syslog(*facility, rustix::system::uname().nodename().to_string_lossy().into_owned())
+            }
+            Way::Journald => Shape::Journal,
+            Way::Keeper(_) => Shape::Carried,
         };
-        let waiting = Arc::new(AtomicU64::new(0));
-        let (lost_there, waits_there) = (Arc::clone(&lost), Arc::clone(&waiting));
-        let work = move || send_all(&way, &records, &lost_there, &waits_there);
+        let [lost, waiting] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let progress =
+            Progress { lost: Arc::clone(&lost), waiting: Arc::clone(&waiting), is_over: Arc::clone(&is_over) };
+        let work = move || match &way {
+            Way::Keeper(keeper) => remote::send_all(keeper, &records, &progress),
+            way => send_all(way, &records, &progress),
+        };
         std::thread::Builder::new().name("log-outlet".into()).spawn(work)?;
-        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { queue, lost, waiting, is_journal, facility, node })
+        Ok(Self { queue, lost, waiting, is_over, shape })
     }
 
     /// Hands a record over; `line` is the record as its format has it.
     pub(super) fn write(&self, record: &Record, line: &str) {
         // When it was, and by which program, is said in the place's own way.
         let line = line.split_once(" gatepost ").filter(|_| !line.starts_with('{')).map_or(line, |(_, rest)| rest);
-        let bytes = if self.is_journal { journal(record, line) } else { self.syslog(record, line) };
+        let bytes = match &self.shape {
+            Shape::Syslog(facility, node) => Some(syslog(*facility, node, record, line)),
+            Shape::Journal => Some(journal(record, line)),
+            // Two that send each other their records would never come to an end.
+            Shape::Carried if record.is_foreign => return,
+            Shape::Carried => Carried::bytes(record),
+        };
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.queue.try_send(bytes).is_err() {
+        if bytes.is_none_or(|bytes| self.queue.try_send(bytes).is_err()) {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -89,14 +118,14 @@ impl Outlet {
             std::thread::sleep(FLUSH_STEP);
         }
     }
+}
 
-    /// A message of RFC 5424.
-    fn syslog(&self, record: &Record, line: &str) -> Vec<u8> {
-        let priority = u32::from(self.facility) * 8 + severity(record.level);
-        let time = humantime::format_rfc3339_millis(record.time);
-        let (node, process, service) = (&self.node, std::process::id(), record.service);
-        format!("<{priority}>1 {time} {node} gatepost {process} {service} - {}", line.trim_end()).into_bytes()
-    }
+/// A message of RFC 5424.
+fn syslog(facility: u8, node: &str, record: &Record, line: &str) -> Vec<u8> {
+    let priority = u32::from(facility) * 8 + severity(record.level);
+    let time = humantime::format_rfc3339_millis(record.time);
+    let (process, service) = (std::process::id(), record.service);
+    format!("<{priority}>1 {time} {node} gatepost {process} {service} - {}", line.trim_end()).into_bytes()
 }
 
 /// A record in the journal's own words: each field can be asked for.
@@ -206,37 +235,52 @@ impl std::fmt::Display for Way {
         match self {
             Self::Syslog { server, .. } => write!(f, "{server}"),
             Self::Journald => f.write_str("the journal"),
+            Self::Keeper(keeper) => write!(f, "{keeper}"),
+        }
+    }
+}
+
+/// What is said on standard error of a place that takes no records, once a minute.
+#[derive(Default)]
+pub(super) struct Complaint {
+    said: Option<Instant>,
+    why: Option<String>,
+}
+
+impl Complaint {
+    pub(super) fn because(&mut self, why: String) {
+        self.why = Some(why);
+    }
+
+    /// Says how many records are lost, if any are, and if it is time.
+    pub(super) fn check(&mut self, place: &impl std::fmt::Display, lost: &AtomicU64) {
+        if lost.load(Ordering::Relaxed) > 0 && self.said.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+            self.said = Some(Instant::now());
+            let count = lost.swap(0, Ordering::Relaxed);
+            let why = self.why.as_deref().unwrap_or("it is too slow");
+            eprintln!("gatepost: log: {place} takes no records: {why}; {count} are lost");
         }
     }
 }
 
 /// The thread's whole life: until nobody hands anything over any more.
-fn send_all(way: &Way, records: &Receiver<Vec<u8>>, lost: &AtomicU64, waiting: &AtomicU64) {
+fn send_all(way: &Way, records: &Receiver<Vec<u8>>, Progress { lost, waiting, .. }: &Progress) {
     let mut line: Option<Line> = None;
     let mut failed: Option<Instant> = None;
-    let mut complained: Option<Instant> = None;
-    let mut error = None;
+    let mut complaint = Complaint::default();
     for message in records {
         let rests = failed.is_some_and(|at| at.elapsed() < PAUSE);
-        let sent = if rests { Err(()) } else { send(way, &mut line, &message).map_err(|new| error = Some(new)) };
-        match sent {
-            Ok(()) => failed = None,
-            Err(()) => {
-                if !rests {
-                    failed = Some(Instant::now());
-                }
-                line = None;
-                lost.fetch_add(1, Ordering::Relaxed);
-            }
+        let mut sent = Err(());
+        if !rests {
+            sent = send(way, &mut line, &message).map_err(|error| complaint.because(error.to_string()));
+            failed = sent.is_err().then(Instant::now);
+        }
+        if sent.is_err() {
+            line = None;
+            lost.fetch_add(1, Ordering::Relaxed);
         }
         waiting.fetch_sub(1, Ordering::Release);
-        let is_time = complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL);
-        if is_time && lost.load(Ordering::Relaxed) > 0 {
-            complained = Some(Instant::now());
-            let count = lost.swap(0, Ordering::Relaxed);
-            let why = error.as_ref().map_or_else(|| "it is too slow".to_owned(), ToString::to_string);
-            eprintln!("gatepost: log: {way} takes no records: {why}; {count} are lost");
-        }
+        complaint.check(way, lost);
     }
 }
 
@@ -260,7 +304,7 @@ mod tests {
 
     fn record() -> Record {
         let mut record = Record::new(Level::Warning, "imap", "it\nhappened");
-        record.fields.push(("user", Field::Name("kim\nPRIORITY=0".into())));
+        record.fields.push(("user".into(), Field::Name("kim\nPRIORITY=0".into())));
         record
     }
 

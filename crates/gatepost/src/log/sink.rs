@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::outlet::{Outlet, Way};
+use super::remote::Keeper;
 use super::{Record, format};
 use crate::config::{
-    self, Level, LogFormat, LogRule, LogTarget, Period, Problem, Problems, Rotate, SyslogServer, TlsVersion, Trust,
+    self, Level, LogFormat, LogRule, LogTarget, NamedFile, Period, Problem, Problems, Rotate, SyslogServer, TlsVersion,
+    Trust,
 };
 use crate::net::tls;
+use crate::secret_file;
 
 /// A place and what goes there.
 pub(super) struct Sink {
@@ -52,6 +55,13 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
                     continue;
                 }
             },
+            LogTarget::Remote { url, token_file, trust } => match open_keeper(url, token_file, trust) {
+                Ok(outlet) => Target::Outside(outlet),
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            },
             LogTarget::File { path, rotate } => match RotatingFile::open(path, *rotate) {
                 Ok(file) => Target::File(file),
                 Err(error) => {
@@ -75,6 +85,13 @@ fn open_syslog(server: &SyslogServer, facility: u8, trust: &Trust) -> Result<Out
     Outlet::open(way).map_err(|error| Problem::of("log.rule", error.to_string()))
 }
 
+fn open_keeper(url: &hyper::Uri, token_file: &NamedFile, trust: &Trust) -> Result<Outlet, Problem> {
+    let token = secret_file::read(token_file, &mut Vec::new())?;
+    let tls = tls::client_config(trust, TlsVersion::Tls12)?;
+    let way = Way::Keeper(Keeper { url: url.clone(), token, tls });
+    Outlet::open(way).map_err(|error| Problem::of("log.rule", error.to_string()))
+}
+
 /// Gives a record to every place that wants it. What says that something is wrong and is wanted by
 /// none goes to standard error: a failed reload must not go unseen because only `imap` is logged.
 pub(super) fn write_to(sinks: &mut [Sink], record: &Record) {
@@ -91,6 +108,9 @@ pub(super) fn write_to(sinks: &mut [Sink], record: &Record) {
 pub(super) fn check(settings: &config::Log) -> Result<(), Problems> {
     let mut problems = Vec::new();
     for rule in &settings.rules {
+        if let LogTarget::Remote { token_file, .. } = &rule.target {
+            problems.extend(secret_file::read(token_file, &mut Vec::new()).err());
+        }
         let LogTarget::File { path, .. } = &rule.target else { continue };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let result = if path.exists() {
@@ -123,10 +143,8 @@ impl Sink {
 
     /// Writes a record if it belongs here; whether it does.
     fn write(&mut self, record: &Record) -> bool {
-        // `imap-login` is imap's.
-        let service = record.service.split('-').next().unwrap_or_default();
         let is_wanted = record.level <= self.level || record.is_followed;
-        if !is_wanted || self.service.as_ref().is_some_and(|wanted| wanted != service) {
+        if !is_wanted || self.service.as_ref().is_some_and(|wanted| wanted != record.about()) {
             return false;
         }
         let line = match self.format {

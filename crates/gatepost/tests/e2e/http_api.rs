@@ -325,12 +325,62 @@ fn the_api_is_as_its_description_says() {
         .arg("run")
         .arg(format!("http://127.0.0.1:{}/api/v1/openapi.json", site.port))
         .args(["--header", &format!("Authorization: Bearer {token}"), "--checks", "all", "--max-examples", "10"])
-        // These would end what is being looked at.
+        // These would end what is being looked at, or never end.
         .args(["--exclude-path", "/api/v1/stop", "--exclude-path", "/api/v1/logout"])
+        .args(["--exclude-path", "/api/v1/logs/live"])
         .args(["--seed", "1", "--no-color", "--generation-database", "none"])
         .current_dir(site.bed.path(""));
     run(&mut command);
     assert!(!site.gatepost.log().contains("panicked"), "{}", site.gatepost.log());
+}
+
+#[test]
+fn the_log_is_there_as_it_was_and_as_it_comes() {
+    let site = Site::new("");
+    let [viewer, sender, operator] = ["viewer", "sender", "operator"].map(|role| site.token(role));
+    let logs = |query: &str| site.get(&format!("/api/v1/logs{query}"), &viewer).json()["logs"].clone();
+    let ready = logs("?text=is%20ready&service=server");
+    assert!(ready[0]["message"].as_str().is_some_and(|text| text.contains("is ready")), "{ready}");
+    assert_eq!(logs("?level=critical"), serde_json::json!([]));
+    assert_eq!(site.get("/api/v1/logs?level=loud", &viewer).status, 400);
+    assert_eq!(site.get("/api/v1/logs?lines=5", &viewer).status, 400);
+    // A sender's records come in under its name, whatever they say of it.
+    let record = r#"{"time":"2026-01-01T00:00:00Z","level":"warning","service":"imap","message":"far away","fields":[["node",{"name":"forged"}],["n",{"number":7}]]}"#;
+    let mut live = Command::new("curl")
+        .args(["--silent", "--no-buffer", "--max-time", "20", "--header", &format!("Authorization: Bearer {viewer}")])
+        .arg(format!("http://127.0.0.1:{}/api/v1/logs/live?text=far", site.port))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl");
+    let mut lines = BufReader::new(live.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let batch = format!("{{\"records\":[{record},{record}]}}");
+    assert_eq!(site.send("POST", "/api/v1/logs", &sender, &batch).json()["logs"][0]["taken"], 2);
+    wait_for(|| logs("?service=imap").as_array().is_some_and(|logs| logs.len() >= 2)).expect("the records");
+    let kept = logs("?service=imap")[0].clone();
+    assert_eq!(
+        (&kept["node"], &kept["n"], &kept["time"]),
+        (&"sender".into(), &7.into(), &"2026-01-01T00:00:00.000Z".into())
+    );
+    // Whoever follows since before or from now on is told; it may have begun later than the first two.
+    let told = std::thread::spawn(move || lines.find(|line| line.starts_with("data: ")));
+    while !told.is_finished() {
+        assert_eq!(site.send("POST", "/api/v1/logs", &operator, &batch).status, 200);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let told = told.join().expect("a thread").expect("a record");
+    assert!(told.contains("\"message\":\"far away\""), "{told}");
+    live.kill().expect("an end");
+    live.wait().expect("an end");
+    // A sender sees nothing, and a viewer sends nothing.
+    for path in ["/api/v1/logs", "/api/v1/status", "/api/v1/me", "/api/v1/logs/live", "/", "/log", "/nothing"] {
+        assert_eq!(site.get(path, &sender).status, 403, "{path}");
+    }
+    assert_eq!(site.send("POST", "/api/v1/logs", &viewer, &batch).status, 403);
+    for (body, status) in
+        [("{}", 400), ("{\"records\":[{}]}", 400), ("{\"records\":[],\"x\":1}", 400), ("{\"records\":5}", 400)]
+    {
+        assert_eq!(site.send("POST", "/api/v1/logs", &sender, body).status, status, "{body}");
+    }
 }
 
 /// The names of metrics in a text, without what a histogram adds to them.

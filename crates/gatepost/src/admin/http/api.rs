@@ -13,10 +13,11 @@ use axum::{Json, Router};
 use gatepost_wire::Secret;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind, whole};
+use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind};
 use super::gate::{ApiAsker, Asker, PASSWORD_BYTES_MAX, Peer};
-use super::{App, Problem, openapi};
+use super::{App, Problem, logs, openapi};
 use crate::admin::LASTING_SECONDS_MAX;
+use crate::config::whole;
 
 /// What of a request's body is read.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -52,6 +53,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/login", post(log_in))
         .route("/logout", post(log_out))
         .route("/setup", post(set_up))
+        .merge(logs::router())
         .method_not_allowed_fallback(|_: ApiAsker| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
         });
@@ -88,7 +90,7 @@ async fn carry_out(
 }
 
 /// The JSON object that is a request's body; none at all is an empty one.
-fn read_body(headers: &HeaderMap, body: &Bytes) -> Result<Map<String, Value>, Problem> {
+pub(super) fn read_body(headers: &HeaderMap, body: &Bytes) -> Result<Map<String, Value>, Problem> {
     if body.is_empty() {
         return Ok(Map::new());
     }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::admin::accounts::Role;
 use crate::admin::{Changes, Command, UserChange, Whose, answers};
+use crate::config::whole;
 
 /// One address and method.
 pub(super) struct Endpoint {
@@ -94,14 +95,6 @@ impl Inputs {
             ..Whose::default()
         }
     }
-}
-
-/// A number without a fraction, however it is written.
-pub(super) fn whole(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| {
-        let number = value.as_f64()?;
-        (number.fract() == 0.0).then(|| format!("{number:.0}").parse().ok())?
-    })
 }
 
 const fn input(name: &'static str, at: At, kind: Kind, is_required: bool, help: &'static str) -> Input {

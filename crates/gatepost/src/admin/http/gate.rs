@@ -156,6 +156,32 @@ impl FromRequestParts<Arc<App>> for Asker {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let asker = Self::identify(parts, app).await?;
+        asker.may(Role::Viewer)?;
+        Ok(asker)
+    }
+}
+
+/// A token that may send records to the log.
+pub(super) struct Sender(pub(super) Asker);
+
+impl FromRequestParts<Arc<App>> for Sender {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let asker = Asker::identify(parts, app).await?;
+        let is_sender = asker.person.role == Role::Sender || asker.person.role >= Role::Operator;
+        if asker.proof.is_some() || !is_sender {
+            let text = "only a token of the roles sender, operator or admin may send records";
+            return Err(Problem::new(StatusCode::FORBIDDEN, text));
+        }
+        Ok(Self(asker))
+    }
+}
+
+impl Asker {
+    /// Who it is, whatever they may do.
+    async fn identify(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let Extension(Peer { address, is_tls }) =
             Extension::from_request_parts(parts, app).await.map_err(|error| broken(error.to_string()))?;
         if let Some(token) = bearer(&parts.headers) {

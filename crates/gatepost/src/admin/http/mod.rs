@@ -7,6 +7,7 @@ mod api;
 mod console;
 mod endpoints;
 mod gate;
+mod logs;
 mod openapi;
 mod probes;
 mod redaction;

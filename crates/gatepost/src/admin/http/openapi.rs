@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::endpoints::{At, ENDPOINTS, Endpoint, Input, Kind};
 use crate::admin::LASTING_SECONDS_MAX;
+use crate::config::Level;
+use crate::log::Carried;
 
 /// The whole document.
 fn document() -> Value {
@@ -45,6 +47,7 @@ fn document() -> Value {
         "summary": "Who asks.",
         "responses": responses(&list("me", &json!({ "type": "object" })), &[401]),
     });
+    describe_logs(&mut paths, &mut generator);
     paths["/api/v1/openapi.json"]["get"] = json!({
         "summary": "This document.",
         "security": [],
@@ -71,6 +74,56 @@ fn document() -> Value {
             },
         },
     })
+}
+
+/// The log's addresses, which are about no command.
+fn describe_logs(paths: &mut Value, generator: &mut schemars::SchemaGenerator) {
+    let query = |name: &str, schema: Value, help: &str| json!({ "name": name, "in": "query", "required": false, "description": help, "schema": schema });
+    let parameters = json!([
+        query(
+            "level",
+            generator.subschema_for::<Level>().to_value(),
+            "Records of this level and graver ones. Default: info."
+        ),
+        query("service", json!({ "type": "string" }), "Of this service."),
+        query("text", json!({ "type": "string" }), "With this in their line of text."),
+    ]);
+    let record = json!({
+        "type": "object", "required": ["time", "level", "service", "message"],
+        "description": "A record; its fields stand beside these.",
+        "properties": {
+            "time": { "type": "string" }, "level": generator.subschema_for::<Level>().to_value(),
+            "service": { "type": "string" }, "message": { "type": "string" },
+        },
+    });
+    paths["/api/v1/logs"]["get"] = json!({
+        "summary": "The log's latest records.",
+        "description": "For the role viewer and those above it.",
+        "parameters": parameters,
+        "responses": responses(&list("logs", &record), &[400, 401, 403]),
+    });
+    let batch = json!({
+        "type": "object", "required": ["records"], "additionalProperties": false,
+        "properties": { "records": { "type": "array", "items": generator.subschema_for::<Carried>().to_value() } },
+    });
+    let taken = json!({ "type": "object", "required": ["taken"], "properties": { "taken": { "type": "integer" } } });
+    paths["/api/v1/logs"]["post"] = json!({
+        "summary": "Take records of another Gatepost into the log.",
+        "description": "For tokens of the roles sender, operator and admin.",
+        "requestBody": { "required": true, "content": { "application/json": { "schema": batch } } },
+        "responses": responses(&list("logs", &taken), &[400, 401, 403, 413, 415]),
+    });
+    let mut live = responses(&json!({}), &[400, 401, 403]);
+    live["200"] = json!({
+        "description": "Events named record, each with a record as its data.",
+        "content": { "text/event-stream": { "schema": { "type": "string" } } },
+    });
+    paths["/api/v1/logs/live"]["get"] = json!({
+        "summary": "The log's records as they come, for as long as the connection stands.",
+        "description": "For the role viewer and those above it.",
+        "parameters": parameters,
+        "responses": live,
+    });
 }
 
 /// The same as text, made once.

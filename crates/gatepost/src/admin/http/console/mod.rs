@@ -27,13 +27,11 @@ use axum::routing::{get, post};
 use futures_util::Stream;
 use gatepost_wire::{PROTOCOLS, Secret};
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
 
 use super::gate::{Asker, Peer, broken};
-use super::{App, Problem};
+use super::{App, Problem, logs};
 use crate::admin::Command;
 use crate::admin::accounts::Role;
-use crate::log::Line;
 use pages::Filter;
 
 /// How often numbers are sent to a page.
@@ -410,50 +408,10 @@ async fn follow(
     Visitor(asker): Visitor,
     Query(filter): Query<Filter>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let records = app.log.recent().map(|(_, records)| records);
-    let looks = tokio::time::interval(LIVE_INTERVAL);
-    let follower = records.map(|records| Follower { app, asker, filter, records, looks });
-    let stream = futures_util::stream::unfold(follower, |follower| async move {
-        let mut follower = follower?;
-        let line = follower.next().await?;
-        Some((Ok(Event::default().event("record").data(record(&line).to_string())), Some(follower)))
-    });
-    Sse::new(stream).keep_alive(KeepAlive::default())
-}
-
-/// Somebody who follows the log.
-struct Follower {
-    app: Arc<App>,
-    asker: Asker,
-    filter: Filter,
-    records: broadcast::Receiver<Arc<Line>>,
-    /// When it is looked whether they still may.
-    looks: tokio::time::Interval,
-}
-
-impl Follower {
-    /// The next record that is wanted, for as long as they may see it.
-    async fn next(&mut self) -> Option<Arc<Line>> {
-        loop {
-            tokio::select! {
-                _ = self.looks.tick() => {
-                    if !self.asker.is_still_known(&self.app) {
-                        return None;
-                    }
-                }
-                received = self.records.recv() => match received {
-                    Ok(line) if self.filter.wants(&line) => return Some(line),
-                    // Whoever is too slow misses some.
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                },
-            }
-        }
-    }
-}
-
-fn record(line: &Line) -> Value {
-    json!({ "level": line.level.name(), "text": line.text })
+    logs::follow(app, asker, filter.wanted(), |record| {
+        let shown = json!({ "level": record.level().name(), "text": record.text() });
+        Event::default().event("record").data(shown.to_string())
+    })
 }
 
 /// Every service that there can be.

@@ -14,9 +14,10 @@ use super::settings::{Shown, shown};
 use super::{
     App, Frame, Page, Posted, Said, Visitor, ask, carry_out, explain_problem, go, render, service_names, service_title,
 };
+use crate::admin::http::logs::Wanted;
 use crate::admin::{Command, Whose};
 use crate::config::Level;
-use crate::log::Line;
+use crate::log::Record;
 
 /// Sessions that a page shows.
 const SESSIONS_SHOWN_MAX: usize = 500;
@@ -41,11 +42,9 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Whether a record is wanted.
-    pub(super) fn wants(&self, line: &Line) -> bool {
-        line.level <= self.level.unwrap_or(Level::Info)
-            && said(self.service.as_ref()).is_none_or(|service| service == line.service)
-            && said(self.text.as_ref()).is_none_or(|text| line.text.contains(&text))
+    /// The records that are wanted.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { level: self.level, service: self.service.clone(), text: self.text.clone() }
     }
 }
 
@@ -88,8 +87,8 @@ struct LogLine {
 }
 
 impl LogLine {
-    fn of(line: &Line) -> Self {
-        Self { level: line.level.name(), text: line.text.clone() }
+    fn of(record: &Record) -> Self {
+        Self { level: record.level().name(), text: record.text() }
     }
 }
 
@@ -169,8 +168,8 @@ pub(super) async fn overview(
     };
     let services = list(&status["status"][0], "services").map(service).collect();
     let recent = app.log.recent().map(|(lines, _)| lines).unwrap_or_default();
-    let grave = recent.iter().rev().filter(|line| line.level <= Level::Warning);
-    let mut warnings: Vec<_> = grave.take(WARNINGS_SHOWN_MAX).map(|line| LogLine::of(line)).collect();
+    let grave = recent.iter().rev().filter(|record| record.level() <= Level::Warning);
+    let mut warnings: Vec<_> = grave.take(WARNINGS_SHOWN_MAX).map(|record| LogLine::of(record)).collect();
     warnings.reverse();
     let live = &live["live"][0];
     render(&Overview { frame, tiles: tiles(live), charts: charts(live), services, backends, warnings })
@@ -350,7 +349,8 @@ struct Log {
 pub(super) async fn log(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "Log", "/log").await?.noting(filter.done.as_ref());
     let recent = app.log.recent().map(|(lines, _)| lines).unwrap_or_default();
-    let lines = recent.iter().filter(|line| filter.wants(line)).map(|line| LogLine::of(line)).collect();
+    let wanted = filter.wanted();
+    let lines = recent.iter().filter(|record| wanted.wants(record)).map(|record| LogLine::of(record)).collect();
     let mut services = service_names();
     services.extend(["directory", "server", "admin"]);
     render(&Log {
