@@ -1,11 +1,11 @@
 //! `cargo xtask test`: everything that must hold, in the order in which it fails fastest.
 
-use gatepost_lab::{Result, SCHEMATHESIS, ensure_browser_tools, ensure_packages, ensure_python_tool};
+use gatepost_lab::{Result, SCHEMATHESIS, ensure_browser_tools, ensure_packages, ensure_python_tool, ensure_unpacked};
 
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 37] = [
+const PACKAGES: [&str; 38] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
@@ -43,6 +43,7 @@ const PACKAGES: [&str; 37] = [
     "chromium-driver",
     "rsyslog",
     "rsyslog-openssl",
+    "libsqlite3-0",
 ];
 
 #[derive(Debug, clap::Args)]
@@ -57,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let (package, version, program) = SCHEMATHESIS;
     ensure_python_tool(package, version, program, !options.no_install)?;
     ensure_browser_tools(!options.no_install)?;
+    ensure_unpacked("crowdsec", !options.no_install)?;
     step("format");
     cargo(&["fmt", "--all", "--check"])?;
     step("lints");

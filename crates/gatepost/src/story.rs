@@ -1,7 +1,7 @@
 //! A session's story: everything worth knowing of it, gathered on its way and written as one record.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -147,8 +147,8 @@ impl Story {
         self.is_logged_in = true;
     }
 
-    /// A log-in failed by the user's fault: said at once, for those who watch for guessing.
-    pub(crate) fn tell_failure(&self, log: &Logger) {
+    /// A log-in at this address of ours failed by the user's fault: said at once, for those who watch for guessing.
+    pub(crate) fn tell_failure(&self, log: &Logger, local: IpAddr) {
         let seconds = self.started.elapsed().as_secs();
         let message = format!("Aborted login (auth failed, {} attempts in {seconds} secs)", self.attempts);
         let service = login_name(self.service);
@@ -156,7 +156,9 @@ impl Story {
             .record(Level::Info, service, message)
             .with_some("user", self.user.clone().map(Field::Name))
             .with_some("method", self.mechanism)
-            .with("rip", self.client.ip().to_canonical());
+            .with("rip", self.client.ip().to_canonical())
+            // CrowdSec's filter for Dovecot wants it there.
+            .with("lip", local.to_canonical());
         let record = if self.tls.is_some() { record.with("tls", "yes") } else { record };
         record.with("session", Field::Name(self.session.as_str().to_owned())).write();
     }

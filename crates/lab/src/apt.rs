@@ -30,6 +30,44 @@ fn is_installed(package: &str) -> bool {
     status.is_ok_and(|output| output.stdout == b"installed")
 }
 
+/// Sees to it that a package's files are there under `target`, without installing it: where they are. For packages that begin
+/// a service of their own, or can't be installed where there is no systemd.
+pub fn ensure_unpacked(package: &str, may_install: bool) -> Result<PathBuf> {
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debian").join(package);
+    let (files, done) = (folder.join("files"), folder.join("unpacked"));
+    if done.exists() {
+        return Ok(files);
+    }
+    if !may_install {
+        return Err(format!("this package's files are missing: {package}"));
+    }
+    println!("Unpacking from Debian's packages: {package}");
+    context(std::fs::create_dir_all(&files), files.display())?;
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.args(["download", "-qq", package]).current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::null());
+        context(command.status(), "apt-get download").map(|status| status.success())
+    };
+    if !download()? {
+        run_apt(rustix::process::geteuid().is_root(), &["update", "-qq"])?;
+        if !download()? {
+            return Err(format!("apt-get download {package} failed"));
+        }
+    }
+    for entry in context(std::fs::read_dir(&folder), folder.display())?.flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "deb") {
+            let status = Command::new("dpkg").arg("-x").arg(entry.path()).arg(&files).status();
+            if !context(status, "dpkg -x")?.success() {
+                return Err(format!("dpkg -x {} failed", entry.path().display()));
+            }
+        }
+    }
+    context(std::fs::write(&done, ""), done.display())?;
+    Ok(files)
+}
+
 /// Sees to it that a program of a Python package is there, in a virtual environment under `target`; where it is.
 pub fn ensure_python_tool(package: &str, version: &str, program: &str, may_install: bool) -> Result<PathBuf> {
     Ok(python_environment(package, version, may_install)?.join("bin").join(program))

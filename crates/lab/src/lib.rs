@@ -14,7 +14,7 @@ mod postfix;
 mod process;
 mod slapd;
 
-pub use apt::{ensure_packages, ensure_python_tool};
+pub use apt::{ensure_packages, ensure_python_tool, ensure_unpacked};
 pub use browser::{Browser, View, ensure_browser_tools};
 pub use certificates::{Authority, Certificate};
 pub use databases::{DATABASE_PASSWORD, DATABASE_USER, Database, DatabaseKind};

@@ -418,11 +418,11 @@ impl Session {
         };
         result.into_iter().for_each(|result| self.note_log_in(result));
         match denied {
-            Denied::Refused(_) | Denied::Passed(_) => self.story().tell_failure(log),
+            Denied::Refused(_) | Denied::Passed(_) => self.story().tell_failure(log, self.local.ip()),
             // Whose doing it is, is logged already.
             Denied::Left | Denied::Fault(Refusal::ShuttingDown, _) => {}
             Denied::Unfit(text) => {
-                self.story().tell_failure(log);
+                self.story().tell_failure(log, self.local.ip());
                 self.story().tell_fault(log, Level::Error, text);
             }
             Denied::Misplaced(text) => {

@@ -18,6 +18,7 @@ mod defence;
 mod directories;
 mod every_protocol;
 mod faults;
+mod filters;
 mod health;
 mod http_api;
 mod logging;
