@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything that must hold, in the order in which it fails fastest.
 
-use gatepost_lab::{Result, SCHEMATHESIS, ensure_browser_tools, ensure_packages, ensure_python_tool, ensure_unpacked};
+use gatepost_lab::{
+    OTLP, Result, SCHEMATHESIS, ensure_browser_tools, ensure_packages, ensure_python_tool, ensure_unpacked,
+};
 
 use crate::cargo::cargo;
 
@@ -55,14 +57,16 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure_packages(&PACKAGES, !options.no_install)?;
-    let (package, version, program) = SCHEMATHESIS;
-    ensure_python_tool(package, version, program, !options.no_install)?;
+    for (package, version, program) in [SCHEMATHESIS, OTLP] {
+        ensure_python_tool(package, version, program, !options.no_install)?;
+    }
     ensure_browser_tools(!options.no_install)?;
     ensure_unpacked("crowdsec", !options.no_install)?;
     step("format");
     cargo(&["fmt", "--all", "--check"])?;
     step("lints");
     cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    cargo(&["clippy", "--quiet", "--package", "gatepost", "--no-default-features", "--", "--deny", "warnings"])?;
     // Checked, not run: that needs cargo-fuzz.
     cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])?;
     step("demonstration");

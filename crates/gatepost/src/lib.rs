@@ -26,6 +26,8 @@ mod secret_file;
 mod service;
 mod sliding;
 mod story;
+#[cfg(feature = "traces")]
+mod traces;
 mod whole_file;
 mod worker;
 mod world;

@@ -97,6 +97,12 @@ impl SessionId {
         Self(random.map(|byte| LETTERS[usize::from(byte % 32)]))
     }
 
+    /// As it is written, in ASCII.
+    #[cfg(feature = "traces")]
+    pub(crate) const fn bytes(&self) -> [u8; 16] {
+        self.0
+    }
+
     /// As it is written.
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

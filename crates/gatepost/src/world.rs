@@ -35,6 +35,8 @@ pub(crate) struct World {
     directories: Vec<Arc<Judge>>,
     defence: Option<Arc<config::Defence>>,
     door: Arc<Door>,
+    #[cfg(feature = "traces")]
+    tracer: Option<Arc<crate::traces::Tracer>>,
 }
 
 /// What the way in for browsers and scripts needs.
@@ -131,10 +133,27 @@ impl World {
             problems.push(problem);
             Door::default()
         });
+        #[cfg(feature = "traces")]
+        let tracer = config.traces.as_ref().and_then(|settings| {
+            let opened = crate::traces::Tracer::open(settings, &config.name, log);
+            opened.map(Arc::new).map_err(|problem| problems.push(problem)).ok()
+        });
         problems.dedup();
         let defence = config.defence.clone().map(Arc::new);
         let (map, door) = (Arc::new(map), Arc::new(door));
-        let world = Self { config, listeners, level, map, own_listeners, certificates, directories, defence, door };
+        let world = Self {
+            config,
+            listeners,
+            level,
+            map,
+            own_listeners,
+            certificates,
+            directories,
+            defence,
+            door,
+            #[cfg(feature = "traces")]
+            tracer,
+        };
         warnings.extend(world.expiry_warnings());
         warnings.extend(world.exposure_warnings());
         warnings.dedup();
@@ -169,11 +188,12 @@ impl World {
             DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => Some(path),
             _ => None,
         });
+        let traces = self.config.traces.iter().filter_map(|traces| traces.token_file.as_ref());
         let tokens = self.config.log.rules.iter().filter_map(|rule| match &rule.target {
             LogTarget::Remote { token_file, .. } => Some(token_file),
             _ => None,
         });
-        keys.chain(directories).chain(tokens).filter_map(secret_file::exposure).collect()
+        keys.chain(directories).chain(tokens).chain(traces).filter_map(secret_file::exposure).collect()
     }
 
     /// Every address that is listened on.
@@ -208,6 +228,8 @@ impl World {
             map: Arc::clone(&self.map),
             own_listeners: Arc::clone(&self.own_listeners),
             defence: self.defence.clone(),
+            #[cfg(feature = "traces")]
+            tracer: self.tracer.clone(),
         })
     }
 }

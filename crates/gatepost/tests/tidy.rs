@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 15] = [
     &["backend", "auth"],
     &["defence"],
     &["ledger", "directory", "whole_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
-    &["log"],
+    &["log", "traces"],
     &["net", "metrics", "secret_file"],
     &["config"],
 ];

@@ -28,6 +28,9 @@ pub use slapd::{LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Person, Slap
 /// Tries out an API by its `OpenAPI` document: package, version, program.
 pub const SCHEMATHESIS: (&str, &str, &str) = ("schemathesis", "4.32.5", "schemathesis");
 
+/// The definitions of OpenTelemetry's protocol, for a collector in Python: package, version, program.
+pub const OTLP: (&str, &str, &str) = ("opentelemetry-proto", "1.45.2", "python");
+
 /// What goes wrong here ends a test or the demonstration: a text for the person who started it.
 pub type Result<T> = std::result::Result<T, String>;
 

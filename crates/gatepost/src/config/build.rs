@@ -9,7 +9,9 @@ use super::log::read_log;
 use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::service::{check_addresses, read_access, read_service};
 use super::settings::{self as at, Section};
-use super::{Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, directory, map};
+use super::{
+    Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, Traces, Trust, directory, is_this_machine, map,
+};
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Draft, Problems> {
     let context = Context::new(path, text);
@@ -77,10 +79,12 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     };
     let state = state?.to_path_buf();
     let admin = read_admin(&root.table("admin", &at::admin::SECTION), &state, tls.as_ref());
+    let traces = root.optional_table("traces", &at::traces::SECTION).and_then(|table| read_traces(&table));
     Some(Config {
         name,
         state,
         admin: admin?,
+        traces,
         drain: drain?,
         threads: threads?,
         log: log?,
@@ -130,6 +134,26 @@ fn read_admin(table: &Table<'_>, state: &Path, tls: Option<&Tls>) -> Option<Admi
         hosts: table.get(&at::admin::HOSTS)?,
         metrics_token_file: table.file(&at::admin::METRICS_TOKEN_FILE),
     })
+}
+
+fn read_traces(table: &Table<'_>) -> Option<Traces> {
+    use at::traces as key;
+
+    if !cfg!(feature = "traces") {
+        table.problem("this Gatepost was built without traces (the feature `traces`)");
+        return None;
+    }
+    let (url, token_file) = (table.require(&key::URL)?.0, table.file(&key::TOKEN_FILE));
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    if token_file.is_some() && url.scheme_str() != Some("https") && !is_this_machine(host) {
+        table.problem_with(&key::URL, "http: whoever is on the path could read the token; use https");
+    }
+    let one_in = table.get(&key::ONE_IN)?;
+    if one_in == 0 {
+        table.problem_with(&key::ONE_IN, "is at least 1: leave the section out where no traces are wanted");
+    }
+    let trust = Trust { verify: true, ca: table.file(&key::CA), pins: Vec::new() };
+    Some(Traces { url, one_in, token_file, trust })
 }
 
 fn read_defence(table: &Table<'_>) -> Option<Defence> {

@@ -402,6 +402,7 @@ fn section_of(path: &TablePath, table: Option<&dyn TableLike>) -> Option<&'stati
         ["dns"] => &at::dns::SECTION,
         ["defence"] => &at::defence::SECTION,
         ["admin"] => &at::admin::SECTION,
+        ["traces"] => &at::traces::SECTION,
         ["admin", "certificate"] => &at::certificate::SECTION,
         [service] => build::section_of(protocol(service)?),
         [service, ref rest @ ..] => {

@@ -61,6 +61,19 @@ pub(crate) struct Config {
     /// `None`: guessing is not looked for.
     pub(crate) defence: Option<Defence>,
     pub(crate) admin: Admin,
+    /// `None`: no traces are made.
+    pub(crate) traces: Option<Traces>,
+}
+
+/// Where traces of log-ins go.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "traces"), expect(dead_code, reason = "nobody makes any then"))]
+pub(crate) struct Traces {
+    pub(crate) url: hyper::Uri,
+    /// Of so many log-ins, one is told of.
+    pub(crate) one_in: u32,
+    pub(crate) token_file: Option<NamedFile>,
+    pub(crate) trust: Trust,
 }
 
 /// The ways in for administrators.

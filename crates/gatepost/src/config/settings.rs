@@ -126,7 +126,7 @@ macro_rules! section {
 }
 
 section! { root, "", "Settings of the whole program.",
-    tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "submission", "smtp", "lmtp", "map", "backend", "directory", "defence", "dns", "admin"],
+    tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "submission", "smtp", "lmtp", "map", "backend", "directory", "defence", "dns", "traces", "admin"],
     later &["webmail", "cluster"], includes None;
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
     STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: admin.sock, administrators.json, overrides.json (what was decided on the command line or the console), reports.db, history, and unknown-users.key, which SCRAM needs and each node should have a copy of. Each Gatepost needs a folder of its own. A relative path, here and in every other setting, is relative to this file's folder.";
@@ -441,6 +441,14 @@ section! { admin, "[admin]", "The ways in for administrators.",
     SOCKET: PathBuf = "socket", "Where `gatepost status` and its like find the running server. Only the user that it runs as, and root, may ask. Default: admin.sock in the state folder.";
 }
 
+section! { traces, "[traces]", "Sends traces of log-ins to a collector that takes OpenTelemetry's protocol (OTLP over HTTP, as JSON). They name neither users nor clients. Left out: none are made.",
+    tables &[], later &[], includes None;
+    URL: HttpUrl = "url", "The collector, such as \"http://127.0.0.1:4318\"; traces go to /v1/traces there.";
+    ONE_IN: u32 = "one_in" or "1", "Of so many log-ins, one is told of.";
+    TOKEN_FILE: PathBuf = "token_file", "The file whose first line the collector wants as a bearer token.";
+    CA: PathBuf = "ca", "Authorities for the collector's certificate, PEM. Default: the system's.";
+}
+
 /// All sections, in the order of the reference.
 static SECTIONS: &[&Section] = &[
     &root::SECTION,
@@ -480,6 +488,7 @@ static SECTIONS: &[&Section] = &[
     &dns::SECTION,
     &defence::SECTION,
     &admin::SECTION,
+    &traces::SECTION,
 ];
 
 /// The reference of all settings, for programs.

@@ -447,6 +447,25 @@ impl Session {
     pub(super) fn note_log_in(&self, result: LogIn) {
         let mechanism = self.story().mechanism.unwrap_or_default();
         self.snapshot.listener.service.metrics.log_in(mechanism, result);
+        #[cfg(feature = "traces")]
+        self.trace_log_in(result);
+    }
+
+    #[cfg(feature = "traces")]
+    fn trace_log_in(&self, result: LogIn) {
+        let Some(tracer) = &self.snapshot.tracer else { return };
+        let laps = self.trail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let story = self.story();
+        tracer.tell(crate::traces::Trace {
+            session: story.session.bytes(),
+            service: story.service,
+            listener: Arc::clone(&story.listener),
+            mechanism: story.mechanism,
+            backend: story.backend.clone(),
+            result,
+            ended: SystemTime::now(),
+            laps,
+        });
     }
 
     /// From here on bytes only pass: what was read too early goes first, and secrets are gone.

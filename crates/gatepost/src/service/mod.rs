@@ -77,6 +77,8 @@ pub(crate) struct Snapshot {
     /// Every address that is listened on.
     pub(crate) own_listeners: Arc<[SocketAddr]>,
     pub(crate) defence: Option<Arc<config::Defence>>,
+    #[cfg(feature = "traces")]
+    pub(crate) tracer: Option<Arc<crate::traces::Tracer>>,
 }
 
 /// A connection as it was accepted.
@@ -110,6 +112,8 @@ struct Session {
     looked_up: std::time::Instant,
     /// What was said before it was known whose conversation this is, where somebody's is followed.
     unheard: Mutex<Vec<(&'static str, String)>>,
+    #[cfg(feature = "traces")]
+    trail: Mutex<crate::traces::Trail>,
     heart: Heart,
 }
 
@@ -225,6 +229,8 @@ async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, Owned
         early,
         looked_up: std::time::Instant::now(),
         unheard: Mutex::default(),
+        #[cfg(feature = "traces")]
+        trail: Mutex::default(),
         heart,
     };
     if let Some(required) = session.snapshot.listener.takes_proxy_header(peer.ip())
@@ -333,6 +339,10 @@ impl Session {
     fn took(&self, stage: Stage, time: Duration) {
         self.snapshot.listener.service.metrics.took(stage, time);
         self.story().took.note(stage, time);
+        #[cfg(feature = "traces")]
+        if self.snapshot.tracer.is_some() {
+            self.trail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).note(stage, time);
+        }
     }
 
     /// Ends TLS. Whatever came in clear before is not looked at.

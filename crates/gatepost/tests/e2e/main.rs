@@ -35,4 +35,5 @@ mod submission;
 mod talk;
 mod tls;
 mod tokens;
+mod traces;
 mod upgrade;

@@ -213,6 +213,7 @@ static SYSTEM: &[Group] = &[
         title: "Log",
         blocks: &[table("", "log", &[]), list("Rule", "log/rule", &[table("Rotation", "rotate", &[])])],
     },
+    Group { title: "Traces", blocks: &[table("OpenTelemetry", "traces", &[])] },
     Group { title: "Access rules for all services", blocks: &[list("Global rule", "access", &[LIMITS])] },
 ];
 
