@@ -7,7 +7,7 @@ use gatepost_lab::{
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 38] = [
+const PACKAGES: [&str; 39] = [
     "dnsmasq-base",
     "dovecot-core",
     "dovecot-imapd",
@@ -46,6 +46,7 @@ const PACKAGES: [&str; 38] = [
     "rsyslog",
     "rsyslog-openssl",
     "libsqlite3-0",
+    "systemd",
 ];
 
 #[derive(Debug, clap::Args)]

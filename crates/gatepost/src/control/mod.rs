@@ -41,7 +41,7 @@ use crate::backend::Looking;
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
-use crate::net::handover::{Elder, Legacy};
+use crate::net::handover::{self, Elder, Legacy};
 use crate::net::socket;
 use crate::overrides::Overrides;
 use crate::service::Shared;
@@ -160,6 +160,10 @@ async fn serve(source: Source) -> Result<(), Problems> {
     // Before a new program stands in its place.
     let binary = std::env::current_exe().ok();
     let inheritance = Inheritance::take().map_err(|error| Problems::one(Problem::of("gatepost", error)))?;
+    handover::adopt().map_err(|error| {
+        let text = format!("a socket that it was given can't be used: {error}");
+        Problems::one(Problem::of("gatepost", text))
+    })?;
     let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
     let legacy = inheritance.as_ref().map_or_else(
         || {
@@ -242,7 +246,13 @@ async fn serve(source: Source) -> Result<(), Problems> {
     match inheritance {
         // The one before says who Gatepost is now: of us, the manager knows nothing yet.
         Some(inheritance) => inheritance.begin(),
-        None => server.tell_manager(News::Ready),
+        None => {
+            for address in handover::close_rest() {
+                let what = "a socket was given for an address that no listener has: it is closed";
+                log.record(Level::Warning, "server", what).with("address", address.to_string()).write();
+            }
+            server.tell_manager(News::Ready);
+        }
     }
     let over = server.control(&mut acceptors, &mut signals, &mut asked, &mut doors).await;
     let Doors { socket, http } = doors;

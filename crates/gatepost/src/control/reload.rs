@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::service_manager::News;
 use super::{Acceptors, Doors, Server, bind, end, http_problem, room};
 use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems};
 use crate::log::Logger;
@@ -67,7 +68,9 @@ impl Server {
     /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
     pub(super) async fn reload(&self, acceptors: &mut Acceptors, doors: &mut Doors) -> Result<Vec<Problem>, Problems> {
         let log = &self.shared.log;
+        self.tell_manager(News::Reloading);
         let result = self.try_reload(Origin::File, acceptors, doors).await;
+        self.tell_manager(News::Ready);
         match &result {
             Ok(warnings) => {
                 self.lasting.metrics.reloads.one();

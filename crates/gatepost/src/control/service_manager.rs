@@ -18,6 +18,8 @@ pub(super) enum News {
     Ready,
     /// The control loop turns.
     Alive,
+    /// The configuration is being read again; [`News::Ready`] follows.
+    Reloading,
     /// Another process is Gatepost now.
     HandedOver { pid: u32 },
     /// No more connections are taken.
@@ -31,6 +33,7 @@ pub(super) fn tell(news: News) -> io::Result<()> {
         News::Ready => "READY=1".to_owned(),
         News::Alive if std::env::var_os(WATCHDOG_VARIABLE).is_none() => return Ok(()),
         News::Alive => "WATCHDOG=1".to_owned(),
+        News::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_microseconds()),
         News::HandedOver { pid } => format!("MAINPID={pid}"),
         News::Stopping => "STOPPING=1".to_owned(),
     };
@@ -42,4 +45,10 @@ pub(super) fn tell(news: News) -> io::Result<()> {
     // A manager that is stuck must not hold up the control plane.
     socket.set_nonblocking(true)?;
     socket.send_to_addr(text.as_bytes(), &address).map(drop)
+}
+
+/// By which the manager tells this time of reloading from those before.
+fn monotonic_microseconds() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1000
 }

@@ -1,5 +1,5 @@
-//! Listening sockets handed from one process to the next over a Unix socket: none is closed in between, so that no
-//! client is ever refused.
+//! Listening sockets handed from one process to the next over a Unix socket, or given by a service manager: none is closed in
+//! between, so that no client is ever refused.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -53,9 +54,22 @@ pub(super) fn take(address: SocketAddr) -> Option<TcpListener> {
     Some(given.swap_remove(position).1)
 }
 
-/// Closes what nobody listens on: the configuration names it no more.
-pub(crate) fn close_rest() {
-    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clear();
+/// Closes what nobody listens on, since the configuration doesn't name it, or no more; where that was.
+pub(crate) fn close_rest() -> Vec<SocketAddr> {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    given.drain(..).map(|(address, _)| address).collect()
+}
+
+/// Takes the sockets that whoever started this process listens on for it (`sd_listen_fds(3)`). To be called once, while there
+/// is one thread: it removes what it finds from the environment.
+pub(crate) fn adopt() -> io::Result<()> {
+    let mut found = ListenFd::from_env();
+    for n in 0..found.len() {
+        let Some(socket) = found.take_tcp_listener(n)? else { continue };
+        let address = socket.local_addr()?;
+        GIVEN.lock().unwrap_or_else(PoisonError::into_inner).push((address, socket));
+    }
+    Ok(())
 }
 
 /// Sends sockets and what goes with them. Blocks.

@@ -21,8 +21,12 @@ const KEEPALIVE_PROBES: u32 = 5;
 
 /// Listens on `address`.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    // What the process before this one has handed over is ready.
+    // What somebody listens on for us already.
     if let Some(socket) = super::handover::take(address) {
+        let reference = SockRef::from(&socket);
+        reference.set_nonblocking(true)?;
+        prepare(&reference)?;
+        keep_alive(&reference)?;
         return Ok(socket);
     }
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;

@@ -158,6 +158,11 @@ fn a_service_manager_is_told_what_becomes_of_it() {
     let mut first = first.expect("gatepost");
     assert_eq!(hear_news(), "READY=1");
     assert_eq!(hear(), "WATCHDOG=1");
+    bed.said(&["reload"]);
+    let reloading = hear_news();
+    let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("the news").parse::<u64>();
+    assert!(since.is_ok_and(|since| since > 0), "{reloading}");
+    assert_eq!(hear_news(), "READY=1");
     let second = bed.list(&["upgrade"])[0]["pid"].as_u64().expect("a pid");
     assert_eq!(hear_news(), format!("MAINPID={second}"));
     assert!(first.wait(Duration::from_secs(20)).expect("an end").success(), "it has no sessions, and ends");
@@ -165,4 +170,40 @@ fn a_service_manager_is_told_what_becomes_of_it() {
     bed.list(&["stop"]);
     assert_eq!(hear_news(), "STOPPING=1");
     wait_for(|| !is_running(second)).expect("it stops when it is told");
+}
+
+#[test]
+fn a_service_manager_may_listen_for_it() {
+    let bed = Bed::new();
+    let [console, other] = gatepost_lab::free_ports().expect("ports");
+    bed.write(
+        "gatepost.toml",
+        &(bed.one_backend("", yes_man()) + &format!("[admin]\nlisten = \"127.0.0.1:{console}\"\n")),
+    );
+    let listen = |port: u16| format!("--listen=127.0.0.1:{port}");
+    let [program, config] = [binary(), &bed.path("gatepost.toml")].map(|path| path.display().to_string());
+    let sockets = [bed.imap, console, other].map(listen);
+    let mut arguments: Vec<_> = sockets.iter().map(String::as_str).collect();
+    arguments.extend([program.as_str(), "serve", "--config", &config]);
+    let gatepost = Process::start(Path::new("systemd-socket-activate"), &arguments, &bed.path("gatepost.log"), false);
+    let mut gatepost = gatepost.expect("systemd-socket-activate");
+    gatepost_lab::wait_for_port(bed.imap, Duration::from_secs(20)).expect("a port");
+    // It is started by who comes first, and that is served; it could not listen there by itself.
+    let mut talk = bed.clear();
+    assert!(talk.verdict("NOOP").starts_with("OK"));
+    assert!(bed.secure().verdict("NOOP").starts_with("OK"), "a port that nobody gave it");
+    let mut answer = String::new();
+    let mut http = TcpStream::connect(("127.0.0.1", console)).expect("the console");
+    http.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+    std::io::Read::read_to_string(&mut http, &mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let log = std::fs::read_to_string(bed.path("gatepost.log")).expect("a log");
+    let warning = log.lines().find(|line| line.contains("no listener has")).expect("a warning");
+    assert!(warning.contains(&format!("127.0.0.1:{other}")), "{warning}");
+    assert!(TcpStream::connect(("127.0.0.1", other)).is_err(), "it is closed");
+    // Those that it was given can be handed on.
+    bed.list(&["upgrade"]);
+    assert!(gatepost.wait(Duration::from_secs(1)).is_err(), "it has a session");
+    assert!(talk.verdict("NOOP").starts_with("OK") && bed.clear().verdict("NOOP").starts_with("OK"));
+    bed.list(&["stop"]);
 }
