@@ -198,8 +198,10 @@ impl Server {
     /// Keeps a file that is about to be changed, and no more of them than can be gone back to.
     fn keep(&self, Edit { before, after }: &Edit) -> Result<PathBuf, String> {
         let folder = self.entrance.world.load().config.state.join(HISTORY_FOLDER);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let path = folder.join(format!("{:020}-{}.toml", now.as_nanos(), digest(after)));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        // Where the clock was set back, the latest comes last all the same.
+        let last = self.history().pop().and_then(|last| kept_at(&last)).unwrap_or_default();
+        let path = folder.join(format!("{:020}-{}.toml", now.max(last + 1), digest(after)));
         let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
         std::fs::create_dir_all(&folder).map_err(failed)?;
         whole_file::write(&path, before.as_bytes(), |_| Ok(())).map_err(failed)?;
@@ -219,6 +221,11 @@ impl Server {
         files.sort();
         files
     }
+}
+
+/// When a file was kept, by its name.
+fn kept_at(kept: &Path) -> Option<u128> {
+    kept.file_stem()?.to_str()?.split_once('-')?.0.parse().ok()
 }
 
 /// The digest of the file that a change has made, by the name under which the one before it is kept.

@@ -29,6 +29,7 @@ mod operation;
 mod pop3;
 mod proxy_header;
 mod relay;
+mod shortage;
 mod sieve;
 mod storm;
 mod submission;
