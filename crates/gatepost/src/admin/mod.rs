@@ -111,7 +111,10 @@ pub(crate) enum Command {
     /// To make them, and take them into use.
     ApplySettings(Changes),
     /// To take back the latest change that was made so.
-    UndoSettings,
+    UndoSettings {
+        /// Of the file that is to be changed, so that nobody takes back what they have not seen.
+        digest: Option<String>,
+    },
     /// To take a changed configuration into use.
     Reload,
     /// To have a new binary take over, and stay for the sessions that are there.
@@ -203,7 +206,7 @@ impl Command {
             Self::Settings => "settings",
             Self::CheckSettings(_) => "check",
             Self::ApplySettings(_) => "apply",
-            Self::UndoSettings => "undo",
+            Self::UndoSettings { .. } => "undo",
             Self::Reload => "reload",
             Self::Upgrade => "upgrade",
             Self::Stop => "stop",
@@ -245,7 +248,7 @@ impl Command {
             | Self::RemoveUser { .. }
             | Self::CheckSettings(_)
             | Self::ApplySettings(_)
-            | Self::UndoSettings
+            | Self::UndoSettings { .. }
             | Self::Upgrade
             | Self::Stop => Role::Admin,
         }

@@ -434,7 +434,7 @@ fn print(command: &Command, list: &[Value]) {
         | Command::Settings
         | Command::CheckSettings(_)
         | Command::ApplySettings(_)
-        | Command::UndoSettings => {
+        | Command::UndoSettings { .. } => {
             say_line!("{first}");
         }
         Command::Reload => {

@@ -81,9 +81,11 @@ impl Server {
             Command::Settings => answer(&command, [self.settings()?]),
             Command::CheckSettings(changes) => answer(&command, [self.check_settings(changes).await?]),
             // The control loop sees to these.
-            Command::ApplySettings(_) | Command::UndoSettings | Command::Reload | Command::Upgrade | Command::Stop => {
-                Err("not to be done here".into())
-            }
+            Command::ApplySettings(_)
+            | Command::UndoSettings { .. }
+            | Command::Reload
+            | Command::Upgrade
+            | Command::Stop => Err("not to be done here".into()),
         }
     }
 

@@ -411,8 +411,8 @@ impl Server {
                         let applied = self.alive_while(self.apply_settings(changes, acceptors, doors)).await;
                         let _ = reply.send(applied.and_then(|applied| answer(&command, [applied])));
                     }
-                    Command::UndoSettings => {
-                        let undone = self.alive_while(self.undo_settings(acceptors, doors)).await;
+                    Command::UndoSettings { digest } => {
+                        let undone = self.alive_while(self.undo_settings(digest.as_deref(), acceptors, doors)).await;
                         let _ = reply.send(undone.and_then(|undone| answer(&command, [undone])));
                     }
                     Command::Upgrade => {

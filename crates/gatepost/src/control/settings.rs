@@ -125,15 +125,19 @@ impl Server {
         Ok(checked)
     }
 
-    /// Takes back the latest change, unless the file has been changed since by other means.
+    /// Takes back the latest change, unless the file has been changed since by other means, or is not the one of this digest.
     pub(super) async fn undo_settings(
         &self,
+        shown: Option<&str>,
         acceptors: &mut Acceptors,
         doors: &mut Doors,
     ) -> Result<answers::Checked, String> {
         let latest = self.history().pop().ok_or("there is no change that could be taken back")?;
         let failed = |error: io::Error| format!("{}: {error}", latest.display());
         let edit = Edit { before: self.read_file()?, after: std::fs::read_to_string(&latest).map_err(failed)? };
+        if shown.is_some_and(|shown| *shown != *digest(&edit.before)) {
+            return Err(CHANGED.into());
+        }
         if made(&latest).is_none_or(|made| *made != *digest(&edit.before)) {
             let what = "the file has been changed since by other means, and that would be lost: how it was is in";
             return Err(format!("{what} {}", latest.display()));

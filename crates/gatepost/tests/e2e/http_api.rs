@@ -526,7 +526,12 @@ fn settings_are_read_checked_applied_and_taken_back() {
     assert!(refused.status == 409 && refused.body.contains("changed since by other means"), "{}", refused.body);
     assert_eq!(file(), by_hand);
     site.bed.write("gatepost.toml", &in_force);
-    assert_eq!(site.send("POST", "/api/v1/settings/undo", &token, "").status, 200);
+    // Nor is what somebody else changed since this was looked at.
+    let seen = |digest: &str| format!("{{\"digest\":\"{digest}\"}}");
+    let refused = site.send("POST", "/api/v1/settings/undo", &token, &seen(&digest));
+    assert!(refused.status == 409 && refused.body.contains("changed meanwhile"), "{}", refused.body);
+    let now = settings()["digest"].as_str().expect("a digest").to_owned();
+    assert_eq!(site.send("POST", "/api/v1/settings/undo", &token, &seen(&now)).status, 200);
     assert_eq!(file(), before);
     assert_eq!(site.send("POST", "/api/v1/settings/undo", &token, "").status, 409);
     let operator = site.token("operator");

@@ -416,6 +416,7 @@ struct System {
     frame: Frame,
     facts: Vec<(&'static str, String)>,
     undo: u64,
+    digest: String,
     certificates: Vec<CertificateRow>,
     settings: String,
 }
@@ -454,14 +455,15 @@ pub(super) async fn system(State(app): State<Arc<App>>, Visitor(asker): Visitor,
     let certificates = list(&answer, "certificates").map(certificate).collect();
     let settings = shown(&app, &asker, &frame, Shown::System).await?;
     let undo = file["settings"][0]["undo"].as_u64().unwrap_or(0);
-    render(&System { frame, facts, undo, certificates, settings })
+    let digest = text(&file["settings"][0]["digest"]);
+    render(&System { frame, facts, undo, digest, certificates, settings })
 }
 
 pub(super) async fn change_system(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
     let said = Said(posted);
     asker.proves(said.get("proof"))?;
     let (command, done) = match said.get("do") {
-        "undo" => (Command::UndoSettings, "undone"),
+        "undo" => (Command::UndoSettings { digest: Some(said.get("digest").to_owned()) }, "undone"),
         "flush" => (Command::FlushCaches { user: None }, "forgotten"),
         _ => (Command::Reload, "reloaded"),
     };
