@@ -27,7 +27,7 @@ const TOKEN_PREFIX: &str = "gatepost_";
 /// Shortest password of an administrator.
 pub(crate) const PASSWORD_CHARS_MIN: usize = 10;
 /// Longest name of a person, and longest label of a token.
-const NAME_CHARS_MAX: usize = 64;
+pub(crate) const NAME_CHARS_MAX: usize = 64;
 const TOKENS_MAX: usize = 1000;
 
 /// What somebody may do. Each may do what those before it may.

@@ -54,20 +54,13 @@ pub(super) fn run(command: AdminCommand, path: &Path) -> Result<(), Failure> {
     // A file that is being changed may be wrong: where the state folder is can be read all the same.
     let accounts = Accounts::of(&config::draft(path)?.config.state);
     let failed = |error: String| Problem::of("admin", error);
-    let done = |output: &Output, name: &str, what: &str| {
-        if output.json {
-            say_line!("{}", json!({ "admin": [{ "name": name, "result": what }] }));
-        } else {
-            say_line!("{name}: {what}");
-        }
-    };
     match command {
         AdminCommand::Add { name, role, password_file, output } => {
             let mut warnings = Vec::new();
             let password = crate::secret_file::read(&NamedFile::given(&password_file), &mut warnings)?;
             warnings.iter().for_each(|warning| eprintln!("gatepost: warning: {warning}"));
             accounts.set(&name, role, &password).map_err(failed)?;
-            done(&output, &name, role.name());
+            output.done_in("admin", &name, role.name());
         }
         AdminCommand::Token { label, role, output } => {
             let token = accounts.add_token(&label, role).map_err(failed)?;
@@ -94,7 +87,7 @@ pub(super) fn run(command: AdminCommand, path: &Path) -> Result<(), Failure> {
             if !accounts.remove(&name).map_err(failed)? {
                 return Err(failed(format!("there is neither a person nor a token {name:?}")).into());
             }
-            done(&output, &name, "removed");
+            output.done_in("admin", &name, "removed");
         }
     }
     Ok(())

@@ -99,8 +99,13 @@ pub(super) struct Output {
 impl Output {
     /// Says what was done with a user.
     pub(super) fn done(&self, name: &str, what: &str) {
+        self.done_in("user", name, what);
+    }
+
+    /// Says what was done with something in this list.
+    pub(super) fn done_in(&self, list: &str, name: &str, what: &str) {
         if self.json {
-            say_line!("{}", json!({ "user": [{ "name": name, "result": what }] }));
+            say_line!("{}", json!({ list: [{ "name": name, "result": what }] }));
         } else {
             say_line!("{name}: {what}");
         }

@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
 use super::{App, Problem, redaction};
-use crate::admin::accounts::{Accounts, Person, Role, digest, random_text};
+use crate::admin::accounts::{Accounts, NAME_CHARS_MAX, Person, Role, digest, random_text};
 use crate::config::{self, Level};
 use crate::defence::{Consequence, Defence};
 use crate::log::Field;
@@ -35,8 +35,6 @@ const WRONG_TIME: Duration = Duration::from_secs(1);
 
 /// Longest password of a user.
 pub(super) const PASSWORD_BYTES_MAX: usize = 1024;
-/// Longer names are nobody's.
-const NAME_CHARS_MAX: usize = 64;
 /// How long a request's body may take to come, and what of it is read.
 const BODY_TIME: Duration = Duration::from_secs(10);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
