@@ -189,7 +189,7 @@ static MAP: &[Group] = &[
             kind: Kind::Named,
             keys: &[],
             nested: &[
-                table("As whom users are searched", "bind", &[]),
+                table("Gatepost's own account there", "bind", &[]),
                 table("Attributes", "fields", &[]),
                 table("A header of its own", "secret_header", &[]),
                 table("What identifies Gatepost there", "client", &[]),
