@@ -75,9 +75,9 @@ impl Talk {
         self.framer.skip(count)
     }
 
-    /// As [`Framer::take_rest`].
-    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
-        self.framer.take_rest()
+    /// As [`Framer::take`].
+    pub(crate) fn take(&mut self, count: u64) -> Vec<u8> {
+        self.framer.take(count)
     }
 
     /// Throws away what came behind what was read last, and tells whether anything did: an attacker could have placed

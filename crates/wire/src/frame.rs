@@ -190,6 +190,14 @@ impl Framer {
         now
     }
 
+    /// As [`Framer::skip`], and gives the bytes.
+    pub fn take(&mut self, count: u64) -> Vec<u8> {
+        let now = count.min(self.buffer.len() as u64) as usize;
+        let taken = self.buffer.bytes()[..now].to_vec();
+        self.skip(count);
+        taken
+    }
+
     /// All that was fed and not yet finished: what a client sent behind its log-in.
     pub fn take_rest(&mut self) -> Vec<u8> {
         self.begin_line(0);

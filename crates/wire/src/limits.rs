@@ -36,8 +36,11 @@ pub const PATH_BYTES_MAX: usize = 512;
 pub const ESMTP_PARAMETERS_MAX: usize = 16;
 /// Most recipients of one message; every server takes a hundred (RFC 5321, section 4.5.3.1.8).
 pub const RECIPIENTS_MAX: usize = 1000;
-/// A chunk of mail that nobody wants is read and thrown away up to this size; beyond it the session ends.
-pub const SKIPPED_CHUNK_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Largest chunk of mail. There are servers that read a larger size as another one, and the rest of the chunk as commands.
+pub const CHUNK_BYTES_MAX: u64 = i32::MAX as u64;
+/// Chunks of mail that nobody wants are read and thrown away, up to so much of them until a message is taken; beyond it the
+/// session ends.
+pub const SKIPPED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most lines of one reply in SMTP.
 pub const REPLY_LINES_MAX: usize = 100;
 /// Longest line that a back end may send while it is logged in to.

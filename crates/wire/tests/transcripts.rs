@@ -28,7 +28,8 @@ enum Cut {
 trait Machine {
     fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> String;
     fn outside(&mut self, words: &str, out: &mut Vec<u8>) -> String;
-    fn rest(&mut self) -> Vec<u8>;
+    /// What is left for the relay, or of a chunk of this size.
+    fn rest(&mut self, chunk: Option<usize>) -> Vec<u8>;
 }
 
 struct Front {
@@ -90,7 +91,7 @@ impl Machine for Front {
         Self::describe(&self.machine.step(event, out))
     }
 
-    fn rest(&mut self) -> Vec<u8> {
+    fn rest(&mut self, _chunk: Option<usize>) -> Vec<u8> {
         self.machine.take_rest()
     }
 }
@@ -150,8 +151,8 @@ impl Machine for Mail {
         Self::describe(&self.machine.step(event, out))
     }
 
-    fn rest(&mut self) -> Vec<u8> {
-        self.machine.take_rest()
+    fn rest(&mut self, chunk: Option<usize>) -> Vec<u8> {
+        self.machine.take_content(chunk.unwrap_or(usize::MAX) as u64)
     }
 }
 
@@ -195,7 +196,7 @@ impl Machine for Back {
         Self::describe(self.0.step(event, out))
     }
 
-    fn rest(&mut self) -> Vec<u8> {
+    fn rest(&mut self, _chunk: Option<usize>) -> Vec<u8> {
         self.0.take_rest()
     }
 }
@@ -373,11 +374,15 @@ fn replay(protocol: &'static Protocol, script: &str, cut: Cut) -> usize {
                 listen(&mut *machine, &mut unread, &mut step, &mut out);
             }
             '~' => {
-                let mut left = machine.rest();
-                left.extend(unread.drain(..).flatten());
-                if let Some(chunk) = step.strip_prefix("chunk ") {
-                    let size: usize = chunk.split(' ').next().and_then(|size| size.parse().ok()).expect("a size");
-                    unread.push_back(left.split_off(size.min(left.len())));
+                let size = step.strip_prefix("chunk ").and_then(|step| step.split(' ').next()?.parse().ok());
+                let mut left = machine.rest(size);
+                while size.is_none_or(|size| left.len() < size)
+                    && let Some(piece) = unread.pop_front()
+                {
+                    left.extend(piece);
+                }
+                if let Some(size) = size.filter(|size| *size < left.len()) {
+                    unread.push_front(left.split_off(size));
                 }
                 assert_eq!(
                     String::from_utf8_lossy(&left),

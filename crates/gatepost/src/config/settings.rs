@@ -209,7 +209,7 @@ section! { service, "[imap]", "The IMAP service; [pop3], [sieve], [submission], 
 section! { submission, "[submission]", "What [submission] has beside the settings of [imap].",
     tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes Some(&service::SECTION);
     DOMAINS: Vec<String> = "domains" or "[]", "With senders = \"own\": domains that are ours, where users log in by names without them or directories do not name accounts in full. `map.domain` is one of them.";
-    SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other addresses of ours that a directory gives the same back end and log-in, and nobody (<>). With own, CHUNKING is not offered.";
+    SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other addresses of ours that a directory gives the same back end and log-in, and nobody (<>).";
 }
 
 section! { mail, "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.",

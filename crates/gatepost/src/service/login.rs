@@ -19,7 +19,7 @@ use crate::config::{self, Level, Senders};
 use crate::defence::{Attempt, Consequence, Stopped};
 use crate::ledger::Slots;
 use crate::metrics::{LogIn, Stage};
-use crate::net::stream::Scratch;
+use crate::net::stream::{Scratch, Stream};
 use crate::story::Ended;
 
 /// How long a wrong password takes where Gatepost checks it: longer than any hash in use.
@@ -195,19 +195,18 @@ impl Session {
         }
     }
 
+    /// What the client says next, unless the session is to end.
     pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
-        let mut bytes = Vec::new();
         let called_off = called_off(&self.shared, &self.heart);
-        let read = tokio::select! {
-            read = timeout_at(self.deadline, self.client.read(&mut bytes)) => read,
-            _ = called_off => return Ok(Received::Nothing(Refusal::ShuttingDown)),
-        };
-        match read {
-            Ok(Ok(0)) => Err(Ended::Gone("closed by the client".into())),
-            Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
-            Ok(Ok(_)) => Ok(Received::Bytes(gatepost_wire::Secret::new(bytes))),
-            Err(_) => Ok(Received::Nothing(Refusal::TimedOut)),
+        tokio::select! {
+            received = read_until(&mut self.client, self.deadline) => received,
+            _ = called_off => Ok(Received::Nothing(Refusal::ShuttingDown)),
         }
+    }
+
+    /// What the client says next, whether or not the session is to end.
+    pub(super) async fn receive_on(&mut self) -> Result<Received, Ended> {
+        read_until(&mut self.client, self.deadline).await
     }
 
     /// A log-in begins: `user` is the name as the client wrote it, where there is one.
@@ -517,6 +516,17 @@ async fn called_off(shared: &Shared, heart: &Heart) -> &'static str {
     tokio::select! {
         _ = stopping.wait_for(|stopping| *stopping) => "Gatepost is stopping",
         () = heart.told() => "an administrator ended the session",
+    }
+}
+
+/// What a client says next, within the time that it has.
+async fn read_until(client: &mut Stream, deadline: Instant) -> Result<Received, Ended> {
+    let mut bytes = Vec::new();
+    match timeout_at(deadline, client.read(&mut bytes)).await {
+        Ok(Ok(0)) => Err(Ended::Gone("closed by the client".into())),
+        Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
+        Ok(Ok(_)) => Ok(Received::Bytes(gatepost_wire::Secret::new(bytes))),
+        Err(_) => Ok(Received::Nothing(Refusal::TimedOut)),
     }
 }
 

@@ -349,6 +349,7 @@ fn users_send_by_names_of_their_own() {
     assert!(talk.ask("QUIT").starts_with("221"));
     let messages = postfix.wait_for_messages(LEE.user, sent - 1).expect("all messages");
     assert!(messages.iter().all(|message| message.contains("ESMTPSA")), "{messages:?}");
+    assert!(messages.len() == sent - 1 && !messages.iter().any(|message| message.contains("never")), "{messages:?}");
     gatepost.wait_for_log("a sender was refused").expect("a record");
     let record = gatepost.wait_for_log("mail was handed over").expect("a record");
     assert!(record.contains("user=<kim@example.org>"), "{record}");

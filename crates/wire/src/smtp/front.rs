@@ -1,6 +1,6 @@
 //! The state machine towards a client that submits mail.
 
-use super::{SUBMISSION, bye, extensions, hello_name, passed_counts, say, say_lines, starttls, words};
+use super::{SUBMISSION, announces_chunk, bye, extensions, hello_name, passed_counts, say, say_lines, starttls, words};
 use crate::conversation::{Client, FrontGrammar};
 use crate::exchange::Exchange;
 use crate::frame::Framer;
@@ -99,6 +99,9 @@ impl FrontGrammar for Front {
         let argument = line[word.len()..].trim_ascii();
         let word = word.to_ascii_uppercase();
         self.keep_trace(&word, argument);
+        if announces_chunk(line) {
+            return self.end(Refusal::Misbehaved, Some("Authentication required."), out);
+        }
         if is_broken {
             return self.wrong("500 5.5.2 Lines end in CRLF.", out);
         }
@@ -125,8 +128,6 @@ impl FrontGrammar for Front {
                 say(out, "221 2.0.0 Bye.");
                 Step::Close(Outcome::LoggedOut)
             }
-            // What follows it is a piece of a message, and must not be read as commands.
-            b"BDAT" => self.end(Refusal::Misbehaved, Some("Authentication required."), out),
             word if LATER_COMMANDS.contains(&word) => self.wrong("530 5.7.0 Authentication required.", out),
             _ => self.wrong("500 5.5.1 Unknown command.", out),
         }

@@ -179,6 +179,11 @@ fn extensions(protocol: &'static Protocol, offers: Offers) -> impl Iterator<Item
     })
 }
 
+/// Whether a line announces a piece of a message: should it make no sense, what follows must not be read as commands.
+fn announces_chunk(line: &[u8]) -> bool {
+    line.split(u8::is_ascii_whitespace).next().is_some_and(|word| word.eq_ignore_ascii_case(b"BDAT"))
+}
+
 fn say(out: &mut Vec<u8>, line: &str) {
     out.extend_from_slice(line.as_bytes());
     out.extend_from_slice(b"\r\n");

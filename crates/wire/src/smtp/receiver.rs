@@ -5,10 +5,10 @@
 //! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
 
 use super::envelope::{Path, is_domain};
-use super::{Chunk, Dialect, Reply, SIZE, bye, hello_name, number, say, say_lines, starttls};
+use super::{Chunk, Dialect, Reply, SIZE, announces_chunk, bye, hello_name, number, say, say_lines, starttls};
 use crate::conversation::{Client, Line};
 use crate::frame::{Framer, is_http};
-use crate::limits::{LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_CHUNK_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX};
 use crate::protocols::{Carry, ClientTls, FrontSetup, Offers, Outcome, Protocol, Refusal};
 
 /// See the module's documentation.
@@ -24,8 +24,12 @@ pub struct Receiver {
     helo: Option<String>,
     transaction: Option<Transaction>,
     pending: Pending,
-    /// Of a chunk that nobody wants, so many bytes are still to come, and then this is said.
-    skipped: Option<(u64, &'static str)>,
+    /// The chunk that is read past.
+    skipped: Option<Skipped>,
+    /// How much was read past since mail was taken last.
+    skipped_bytes: u64,
+    /// Recipients who were accepted of a message that has failed before its last chunk, of which more may be on their way.
+    forgone: usize,
     /// Since mail was taken last, or a recipient named.
     idle_commands: u32,
 }
@@ -59,6 +63,16 @@ struct Transaction {
     /// Recipients that were named, and those of them that were accepted.
     named: usize,
     accepted: usize,
+}
+
+/// A chunk that nobody wants.
+#[derive(Debug, Clone, Copy)]
+struct Skipped {
+    /// So many bytes of it are still to come.
+    left: u64,
+    /// What is said then, and how often.
+    text: &'static str,
+    times: usize,
 }
 
 /// What was asked for with the sender.
@@ -116,7 +130,7 @@ pub enum Step {
     Recipient(Path),
     /// May the content come? Once [`Event::Reply`] with 354 is given, it does.
     Content,
-    /// A chunk of the content comes, which begins with [`Receiver::take_rest`].
+    /// A chunk of the content comes, which begins with [`Receiver::take_content`].
     Chunk(Chunk),
     /// Whatever was begun is given up.
     Reset,
@@ -137,6 +151,8 @@ impl Receiver {
             transaction: None,
             pending: Pending::Nothing,
             skipped: None,
+            skipped_bytes: 0,
+            forgone: 0,
             idle_commands: 0,
         }
     }
@@ -174,7 +190,7 @@ impl Receiver {
             Event::Outcome(replies) => {
                 (self.pending, self.transaction) = (Pending::Nothing, None);
                 if replies.iter().any(Reply::is_good) {
-                    (self.client.carry.errors, self.idle_commands) = (0, 0);
+                    (self.client.carry.errors, self.idle_commands, self.skipped_bytes) = (0, 0, 0);
                 }
                 replies.iter().for_each(|reply| say_lines(out, reply.code, &reply.lines));
             }
@@ -200,21 +216,21 @@ impl Receiver {
         self.client.talk.take_trace()
     }
 
-    /// What came behind the command that was read last.
-    pub fn take_rest(&mut self) -> Vec<u8> {
-        self.client.talk.take_rest()
+    /// What has come of a chunk of this size.
+    pub fn take_content(&mut self, size: u64) -> Vec<u8> {
+        self.client.talk.take(size)
     }
 
     /// Works off what was received until something must come from outside.
     fn run(&mut self, out: &mut Vec<u8>) -> Step {
         loop {
-            if let Some((size, text)) = self.skipped {
-                let left = size - self.client.talk.skip(size);
-                self.skipped = Some((left, text)).filter(|(left, _)| *left > 0);
+            if let Some(Skipped { left, text, times }) = self.skipped.take() {
+                let left = left - self.client.talk.skip(left);
                 if left > 0 {
+                    self.skipped = Some(Skipped { left, text, times });
                     return Step::Read;
                 }
-                say(out, text);
+                (0..times).for_each(|_| say(out, text));
             }
             let step = match self.client.talk.next_line() {
                 None => return Step::Read,
@@ -222,6 +238,7 @@ impl Receiver {
                 Some(Line::Whole { line, .. }) if is_http(line.expose()) => {
                     end(Refusal::Misbehaved, Some("This is not a web server."), out)
                 }
+                Some(Line::Whole { line, is_broken: true }) if announces_chunk(line.expose()) => no_size(out),
                 Some(Line::Whole { is_broken: true, .. }) => self.wrong("500 5.5.2 Lines end in CRLF.", out),
                 Some(Line::Whole { line, .. }) => self.command(line.expose(), out),
             };
@@ -262,6 +279,7 @@ impl Receiver {
             b"RCPT" => self.recipient(argument, out),
             b"DATA" => self.data(argument, out),
             b"BDAT" => self.chunk(argument, out),
+            _ if announces_chunk(&word) => no_size(out),
             b"RSET" => {
                 say(out, "250 2.0.0 Ok.");
                 self.reset()
@@ -318,6 +336,7 @@ impl Receiver {
 
     /// Whatever was begun is given up, and the outside told.
     fn reset(&mut self) -> Step {
+        self.forgone = 0;
         if self.transaction.take().is_some() { Step::Reset } else { Step::Read }
     }
 
@@ -432,10 +451,10 @@ impl Receiver {
         if !self.offers(CHUNKING) {
             return end(Refusal::Misbehaved, Some("CHUNKING is not offered."), out);
         }
-        let Some(chunk) = Chunk::parse(argument) else {
-            // Nobody knows where it ends, and it must not be read as commands.
-            return end(Refusal::Misbehaved, Some("BDAT takes a size, and LAST or nothing."), out);
-        };
+        let Some(chunk) = Chunk::parse(argument) else { return no_size(out) };
+        if chunk.size > CHUNK_BYTES_MAX {
+            return end(Refusal::Misbehaved, Some("The chunk is too large."), out);
+        }
         match self.ready_for_content() {
             Ok(transaction) => {
                 transaction.is_chunked = true;
@@ -446,15 +465,26 @@ impl Receiver {
                 }
                 Step::Chunk(chunk)
             }
-            Err(_) if chunk.size > SKIPPED_CHUNK_BYTES_MAX => {
-                end(Refusal::Misbehaved, Some("A chunk that nobody wants is too large."), out)
-            }
             // A client may have sent all chunks before it hears what became of the first: that is no mistake.
-            Err(text) => {
-                self.skipped = Some((chunk.size, text));
-                Step::Read
-            }
+            Err(text) => self.skip(chunk, text, out),
         }
+    }
+
+    /// Reads past a chunk that nobody wants, and then says so.
+    fn skip(&mut self, Chunk { size, is_last }: Chunk, text: &'static str, out: &mut Vec<u8>) -> Step {
+        self.skipped_bytes += size;
+        if self.skipped_bytes > SKIPPED_BYTES_MAX {
+            return end(Refusal::Misbehaved, Some("Too much content that nobody wants."), out);
+        }
+        let forgone = if is_last { std::mem::take(&mut self.forgone) } else { 0 };
+        let times = match (self.dialect, &self.transaction) {
+            // The last chunk has a reply for each recipient who was accepted, and none without any (RFC 2033, section 4.3).
+            (Dialect::Lmtp, Some(_)) if is_last => 0,
+            (Dialect::Lmtp, None) if is_last => forgone.max(1),
+            _ => 1,
+        };
+        self.skipped = Some(Skipped { left: size, text, times });
+        Step::Read
     }
 
     /// The transaction, if its content may come; else what is said.
@@ -487,6 +517,7 @@ impl Receiver {
         match (std::mem::take(&mut self.pending), &mut self.transaction) {
             (Pending::Sender(needs), _) if reply.is_good() => {
                 self.transaction = Some(Transaction { needs, ..Transaction::default() });
+                self.forgone = 0;
             }
             (Pending::Recipient, Some(transaction)) if reply.is_good() => {
                 transaction.accepted += 1;
@@ -494,7 +525,9 @@ impl Receiver {
             }
             (Pending::Content, _) if reply.code == 354 => self.pending = Pending::Outcome,
             (Pending::Chunk, _) if reply.is_good() => {}
-            (Pending::Content | Pending::Chunk, _) => self.transaction = None,
+            (Pending::Content | Pending::Chunk, transaction) => {
+                self.forgone = transaction.take().map_or(0, |failed| failed.accepted);
+            }
             _ => {}
         }
         if reply.code == 421 {
@@ -516,6 +549,11 @@ impl Receiver {
         }
         Step::Read
     }
+}
+
+/// Nobody knows where what follows ends, and it must not be read as commands.
+fn no_size(out: &mut Vec<u8>) -> Step {
+    end(Refusal::Misbehaved, Some("BDAT takes a size, and LAST or nothing."), out)
 }
 
 /// Says goodbye.

@@ -7,6 +7,7 @@ use gatepost_wire::Refusal;
 use gatepost_wire::smtp::{Chunk, Content, Event, Reply, Step};
 use tokio::time::{Instant, timeout_at};
 
+use super::delivery::{COMMAND_TIME, OUTCOME_TIME};
 use super::{Mail, SILENCE_TIME};
 use crate::story::Ended;
 
@@ -62,7 +63,7 @@ impl Mail<'_> {
         }
         self.session.send(&mut self.out).await?;
         let (rest, size) = self.pass_content().await?;
-        self.conclude(&rest, size).await
+        self.conclude(&rest, size, Instant::now() + OUTCOME_TIME).await
     }
 
     /// A chunk, up to what became of it; with the last, of the message.
@@ -74,13 +75,17 @@ impl Mail<'_> {
         pace.excuse(started);
         let rest = self.pass_chunk(size, &mut pace).await?;
         let closing = Instant::now();
-        if let Err(reply) = self.delivery.close_chunk(&shared.memory).await {
-            self.excuse(closing);
-            let step = self.no_content(reply);
-            return Ok(self.go_on(step, &rest));
-        }
+        // The client waits for the last word no longer than for that of a message that came by DATA.
+        let deadline = closing + if is_last { OUTCOME_TIME } else { COMMAND_TIME };
+        let closed = self.delivery.close_chunk(&shared.memory, deadline).await;
         if is_last {
-            return self.conclude(&rest, pace.size).await;
+            // Each recipient has an answer, whatever came of it.
+            return self.conclude(&rest, pace.size, deadline).await;
+        }
+        if let Err(reply) = closed {
+            let step = self.no_content(reply);
+            self.set_deadline();
+            return Ok(self.go_on(step, &rest));
         }
         pace.excuse(closing);
         self.session.deadline = pace.deadline();
@@ -102,10 +107,10 @@ impl Mail<'_> {
         step
     }
 
-    /// All of the message has come, and `rest` behind it: what becomes of it.
-    async fn conclude(&mut self, rest: &[u8], size: u64) -> Result<Step, Ended> {
+    /// All of the message has come, and `rest` behind it: what becomes of it until then.
+    async fn conclude(&mut self, rest: &[u8], size: u64, deadline: Instant) -> Result<Step, Ended> {
         let shared = Arc::clone(&self.session.shared);
-        let (replies, taken) = self.delivery.settle(&shared.memory).await;
+        let (replies, taken) = self.delivery.settle(&shared.memory, deadline).await;
         self.complain();
         self.tally.messages += u64::from(taken > 0);
         self.tally.bytes += size;
@@ -157,7 +162,7 @@ impl Mail<'_> {
 
     /// Passes a chunk on, as [`Mail::pass_content`] does. Gives what came behind it.
     async fn pass_chunk(&mut self, size: u64, pace: &mut Pace) -> Result<Vec<u8>, Ended> {
-        let (mut bytes, mut left) = (self.receiver.take_rest(), size);
+        let (mut bytes, mut left) = (self.receiver.take_content(size), size);
         loop {
             let now = left.min(bytes.len() as u64) as usize;
             left -= now as u64;

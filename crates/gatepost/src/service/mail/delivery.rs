@@ -19,7 +19,7 @@ pub(super) const COMMAND_TIME: Duration = Duration::from_secs(100);
 /// How long one may take no more of the content.
 const BLOCK_TIME: Duration = Duration::from_mins(3);
 /// How long they have for their last words; clients wait for ten minutes.
-const OUTCOME_TIME: Duration = Duration::from_mins(9);
+pub(super) const OUTCOME_TIME: Duration = Duration::from_mins(9);
 
 /// See the module's documentation.
 pub(super) struct Delivery {
@@ -43,6 +43,8 @@ struct Message {
     fate: Fate,
     /// Kept where it may be wanted.
     fingerprint: Option<Fingerprint>,
+    /// The first of its chunks has been announced.
+    has_chunks: bool,
     /// What may be forgotten once the client has heard a final answer.
     marks: Vec<Mark>,
 }
@@ -125,7 +127,8 @@ impl Delivery {
         };
         if reply.is_good() {
             let (recipients, marks) = (Vec::new(), Vec::new());
-            self.message = Some(Message { sender, recipients, fate: Fate::Fresh, fingerprint: None, marks });
+            self.message =
+                Some(Message { sender, recipients, fate: Fate::Fresh, fingerprint: None, has_chunks: false, marks });
         }
         reply
     }
@@ -233,7 +236,7 @@ impl Delivery {
 
     /// A chunk of so many bytes comes, which back ends are told.
     pub(super) async fn open_chunk(&mut self, size: u64, memory: &Memory) {
-        if self.is_given_up() {
+        if self.message.as_mut().is_some_and(|message| !std::mem::replace(&mut message.has_chunks, true)) {
             self.begin_fingerprint(memory);
         }
         let deadline = Instant::now() + COMMAND_TIME;
@@ -251,8 +254,7 @@ impl Delivery {
     }
 
     /// A chunk has been passed on. An error is what the client is told if no more need come.
-    pub(super) async fn close_chunk(&mut self, memory: &Memory) -> Result<(), Reply> {
-        let deadline = Instant::now() + COMMAND_TIME;
+    pub(super) async fn close_chunk(&mut self, memory: &Memory, deadline: Instant) -> Result<(), Reply> {
         for n in self.used() {
             match self.legs[n].has_chunk(deadline).await {
                 Ok(None) => {}
@@ -333,8 +335,8 @@ impl Delivery {
     }
 
     /// The content has come to its end: what the client is told, in LMTP for each recipient, and how many have the message.
-    pub(super) async fn settle(&mut self, memory: &Memory) -> (Vec<Reply>, usize) {
-        self.end(memory).await;
+    pub(super) async fn settle(&mut self, memory: &Memory, deadline: Instant) -> (Vec<Reply>, usize) {
+        self.end(memory, deadline).await;
         let replies = self.answers();
         let taken = replies.iter().filter(|reply| reply.is_good()).count();
         match self.dialect {
@@ -344,8 +346,7 @@ impl Delivery {
     }
 
     /// Ends the content everywhere but where it was taken before, and hears what comes of it.
-    async fn end(&mut self, memory: &Memory) {
-        let deadline = Instant::now() + OUTCOME_TIME;
+    async fn end(&mut self, memory: &Memory, deadline: Instant) {
         let content = self.message.as_mut().and_then(|message| message.fingerprint.take()?.finish());
         let legs: Vec<_> = (0..self.legs.len()).filter(|&n| self.legs[n].takes_content()).collect();
         let mut waiting = Vec::new();

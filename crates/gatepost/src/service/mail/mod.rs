@@ -184,6 +184,7 @@ impl<'s> Mail<'s> {
                 },
                 Step::Reset => {
                     self.delivery.reset();
+                    self.pace = None;
                     self.tell(Event::Done)
                 }
                 Step::Close(Outcome::LoggedOut) => return Ended::LoggedOut,
@@ -215,6 +216,10 @@ impl<'s> Mail<'s> {
 
     /// What the client says next. While it says nothing, connections to back ends are not kept for long.
     async fn receive(&mut self) -> Result<Received, Ended> {
+        if self.pace.is_some() {
+            // As with content that comes in one piece: what has begun is taken first.
+            return self.session.receive_on().await;
+        }
         if !self.delivery.is_idle() {
             return self.session.receive().await;
         }

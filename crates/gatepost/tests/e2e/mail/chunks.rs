@@ -135,16 +135,16 @@ impl Heard {
     }
 }
 
-/// Takes chunks, but those in which `no` stands.
-fn taker(heard: &Heard) -> u16 {
+/// Takes chunks, but those in which its word stands.
+fn taker(heard: &Heard, refused: &'static str) -> u16 {
     let heard = heard.clone();
     back_end(move |stream| {
         let mut input = BufReader::new(stream.try_clone().expect("a socket"));
-        serve(&stream, &mut input, &heard);
+        serve(&stream, &mut input, &heard, refused);
     })
 }
 
-fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, heard: &Heard) {
+fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, heard: &Heard, refused: &str) {
     heard.add("new".into());
     let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).is_ok();
     say("220 taker ESMTP");
@@ -154,7 +154,7 @@ fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, heard: &Heard
         line.clear();
         let words: Vec<_> = command.split(' ').collect();
         let answer = match words[0] {
-            "EHLO" => "250-taker\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING",
+            "EHLO" | "LHLO" => "250-taker\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING",
             "BDAT" => {
                 let mut content = vec![0; words[1].parse().expect("a size")];
                 if input.read_exact(&mut content).is_err() {
@@ -162,7 +162,7 @@ fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, heard: &Heard
                 }
                 let content = String::from_utf8_lossy(&content).into_owned();
                 heard.add(format!("{command} {content}"));
-                if content.contains("no") { "552 5.3.4 Too much" } else { "250 2.0.0 Ok" }
+                if content.contains(refused) { "552 5.3.4 Too much" } else { "250 2.0.0 Ok" }
             }
             "QUIT" => "221 Bye",
             _ => {
@@ -174,45 +174,108 @@ fn serve(mut stream: &TcpStream, input: &mut BufReader<TcpStream>, heard: &Heard
     }
 }
 
+/// A client that has named kim and lee, at two takers: the second refuses what has `no` in it, both what has `bad`.
+fn before_takers(bed: &Bed, port: u16, hello: &str) -> (Heard, Heard, gatepost_lab::Gatepost, Talk) {
+    let (a, b) = (Heard::default(), Heard::default());
+    let (first, second) = (taker(&a, "bad"), taker(&b, "no"));
+    let settings = "tls = \"none\"\ncheck_interval = \"1s\"";
+    let gatepost = bed.gatepost(&configuration(bed, "", settings, first, second));
+    let talk = promised(port, hello, "BINARYMIME");
+    (a, b, gatepost, talk)
+}
+
+const BOTH: [&str; 2] = [KIM.user, LEE.user];
+
 #[test]
 fn nobody_has_a_message_of_which_one_refuses_a_chunk() {
     let bed = Bed::new();
-    let (a, b) = (Heard::default(), Heard::default());
-    let (first, second) = (taker(&a), taker(&b));
-    let settings = "tls = \"none\"\ncheck_interval = \"1s\"";
-    let _gatepost = bed.gatepost(&configuration(&bed, "", settings, first, second));
-    let mut talk = promised(bed.imap, "EHLO mx.example.net", "BINARYMIME");
-    let both = [KIM.user, LEE.user];
+    let (a, b, _gatepost, mut talk) = before_takers(&bed, bed.imap, "EHLO mx.example.net");
     // Lines of any kind are the message's own; its end is only said when everybody has all of it.
-    address(&mut talk, " BODY=BINARYMIME", &both);
+    address(&mut talk, " BODY=BINARYMIME", &BOTH);
     a.take();
     b.take();
     assert!(chunk(&mut talk, "\n.\n\r.\r", "").starts_with("250"));
     assert!(chunk(&mut talk, "\0", " LAST").starts_with("250"));
-    let whole = ["BDAT 6 \n.\n\r.\r", "BDAT 1 \0", "BDAT 0 LAST "];
-    assert_eq!((a.take(), b.take()), (whole.map(str::to_owned).to_vec(), whole.map(str::to_owned).to_vec()));
-    // Each refuses what holds this, so both do: and what was sent before that was heard is read past.
-    address(&mut talk, "", &both);
+    let whole = ["BDAT 6 \n.\n\r.\r", "BDAT 1 \0", "BDAT 0 LAST "].map(str::to_owned).to_vec();
+    assert_eq!((a.take(), b.take()), (whole.clone(), whole));
+    // One takes all of it, the other does not, and what was sent before that was heard is read past.
+    address(&mut talk, "", &BOTH);
     talk.send("BDAT 2\r\nab");
     assert!(talk.reply().starts_with("250"));
     talk.send("BDAT 2\r\nnoBDAT 2\r\ncdBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n");
     let replies: Vec<_> = (0..4).map(|_| talk.reply()).collect();
+    assert!(replies[0].starts_with("451") && replies[3] == "250 2.0.0 Ok.", "{replies:?}");
+    assert!(replies[1..3].iter().all(|reply| reply == "503 5.5.1 MAIL comes first."), "{replies:?}");
     assert_eq!(
-        replies,
-        ["552 5.3.4 Too much", "503 5.5.1 MAIL comes first.", "503 5.5.1 MAIL comes first.", "250 2.0.0 Ok."]
+        (a.take(), b.take()),
+        (vec!["BDAT 2 ab".into(), "BDAT 2 no".into()], vec!["BDAT 2 ab".into(), "BDAT 2 no".into()])
     );
-    assert_eq!(a.take(), ["BDAT 2 ab", "BDAT 2 no"]);
+    // The last of them is refused no differently, and nobody is told that it was the last.
+    address(&mut talk, "", &[KIM.user]);
+    assert_eq!(
+        talk.ask(&format!("RCPT TO:<{}>", LEE.user)),
+        "452 4.5.3 Not together with the others: some have this sender's mail, some have not."
+    );
+    assert!(talk.ask("RSET").starts_with("250"));
+    address(&mut talk, "", &[LEE.user]);
+    assert_eq!(chunk(&mut talk, "no", " LAST"), "552 5.3.4 Too much");
+    assert!(!a.take().iter().chain(&b.take()).any(|line| line.contains("LAST")));
     // The connections are good for more; what was begun is forgotten there.
-    address(&mut talk, "", &both);
+    address(&mut talk, "", &[LEE.user]);
     assert!(chunk(&mut talk, "x", " LAST").starts_with("250"));
-    assert_eq!(a.take(), ["RSET", "BDAT 1 x", "BDAT 0 LAST "]);
-    // Whoever leaves within a chunk, or says no size, leaves nothing behind.
-    address(&mut talk, "", &both);
+    assert_eq!(b.take(), ["RSET", "BDAT 1 x", "BDAT 0 LAST "]);
+}
+
+#[test]
+fn whoever_leaves_within_a_chunk_leaves_nothing_behind() {
+    let bed = Bed::new();
+    let (a, b, gatepost, mut talk) = before_takers(&bed, bed.imap, "EHLO mx.example.net");
+    address(&mut talk, "", &BOTH);
     talk.send("BDAT 10 LAST\r\nabc");
     drop(talk);
+    gatepost.wait_for_log("closed by the client within a message").expect("a record");
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
-    address(&mut talk, "", &both);
+    address(&mut talk, "", &BOTH);
     talk.send("BDAT x LAST\r\nMAIL FROM:<a@example.net>\r\n");
     assert_eq!(talk.rest(), "421 4.7.0 BDAT takes a size, and LAST or nothing.\r\n");
-    assert!(!a.take().iter().any(|line| line.contains("LAST")));
+    let mut talk = greeted(bed.imap, "EHLO mx.example.net");
+    address(&mut talk, "", &BOTH);
+    talk.send("BDAT 4294967302\r\nA: b\r\nMAIL FROM:<c@example.net>\r\n");
+    assert_eq!(talk.rest(), "421 4.7.0 The chunk is too large.\r\n");
+    for heard in [&a, &b] {
+        let lines = heard.take();
+        assert!(!lines.iter().any(|line| line.contains("LAST") || line.contains("4294967302")), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_last_chunk_in_lmtp_that_nobody_takes_has_an_answer_for_each_recipient() {
+    let bed = Bed::new();
+    let (_a, _b, _gatepost, mut talk) = before_takers(&bed, bed.imaps, "LHLO inside.example.org");
+    address(&mut talk, "", &BOTH);
+    talk.send("BDAT 6 LAST\r\nbad no");
+    assert_eq!([talk.reply(), talk.reply()], ["552 5.3.4 Too much"; 2]);
+    assert!(talk.ask("NOOP").starts_with("250"), "in step");
+    // Of those behind a chunk that failed, the last has as many.
+    address(&mut talk, "", &BOTH);
+    talk.send("BDAT 6\r\nbad noBDAT 2 LAST\r\nxyNOOP\r\n");
+    let replies: Vec<_> = (0..4).map(|_| talk.reply()[..3].to_owned()).collect();
+    assert_eq!(replies, ["552", "503", "503", "250"]);
+}
+
+#[test]
+fn a_message_in_chunks_outlives_a_stop() {
+    let bed = Bed::new();
+    let (a, _b, mut gatepost, mut talk) = before_takers(&bed, bed.imap, "EHLO mx.example.net");
+    address(&mut talk, "", &[KIM.user]);
+    a.take();
+    assert!(chunk(&mut talk, "first", "").starts_with("250"));
+    gatepost.signal(rustix::process::Signal::TERM).expect("a signal");
+    gatepost.wait_for_log("Gatepost is stopping").expect("a record");
+    std::thread::sleep(Duration::from_millis(200));
+    let answer = chunk(&mut talk, "second", " LAST");
+    assert!(answer.starts_with("250"), "{answer}: {}", gatepost.log());
+    assert_eq!(a.take(), ["BDAT 5 first", "BDAT 6 second", "BDAT 0 LAST "]);
+    assert!(talk.rest().starts_with("421 4.3.2"));
+    assert!(gatepost.wait(Duration::from_secs(20)).expect("an end").success());
 }
