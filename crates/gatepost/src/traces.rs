@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use gatepost_wire::Secret;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Uri};
@@ -18,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::config::{self, Level, Problem, TlsVersion};
 use crate::log::Logger;
 use crate::metrics::{LogIn, Stage};
-use crate::net::http::HttpClient;
+use crate::net::http::{self, HttpClient};
 use crate::net::tls;
 use crate::secret_file;
 
@@ -31,6 +30,8 @@ const SEND_TIME: Duration = Duration::from_secs(5);
 /// A request that fails is made again after this, so often.
 const PAUSE: Duration = Duration::from_secs(1);
 const TRIES: u32 = 3;
+/// How often the end looks whether all is sent.
+const FINISH_STEP: Duration = Duration::from_millis(10);
 /// Parts of one log-in that are told.
 const LAPS_MAX: usize = 16;
 
@@ -73,10 +74,11 @@ pub(crate) struct Lap {
 }
 
 impl Trail {
-    /// A part has just ended that took so long.
-    pub(crate) fn note(&mut self, stage: Stage, took: Duration) {
+    /// A part ended so long ago that took so long.
+    pub(crate) fn note(&mut self, stage: Stage, took: Duration, ago: Duration) {
         if self.0.len() < LAPS_MAX {
-            self.0.push(Lap { stage, ended: SystemTime::now(), took });
+            let now = SystemTime::now();
+            self.0.push(Lap { stage, ended: now.checked_sub(ago).unwrap_or(now), took });
         }
     }
 
@@ -89,13 +91,17 @@ impl Trail {
 impl Tracer {
     /// Begins to send, on the runtime that this is called on, for as long as the tracer is kept.
     pub(crate) fn open(settings: &config::Traces, node: &str, log: &Logger) -> Result<Self, Problem> {
-        let token = settings.token_file.as_ref().map(|file| secret_file::read(file, &mut Vec::new())).transpose()?;
+        let read = |file| {
+            let token = secret_file::read(file, &mut Vec::new())?;
+            http::bearer(&token).map_err(|error| file.problem(error))
+        };
+        let pass = settings.token_file.as_ref().map(read).transpose()?;
         let tls = tls::client_config(&settings.trust, TlsVersion::Tls12)?;
         let (queue, traces) = mpsc::channel(QUEUE_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let collector = Collector {
             url: settings.url.clone(),
-            token,
+            pass,
             client: HttpClient::new(&tls, 1, SEND_TIME),
             resource: resource(node),
             lost: Arc::clone(&lost),
@@ -103,6 +109,15 @@ impl Tracer {
         };
         tokio::spawn(collector.send_all(traces));
         Ok(Self { queue, lost, one_in: settings.one_in.max(1), seen: AtomicU32::new(0) })
+    }
+
+    /// Waits until all is sent, or until then; how many log-ins are not.
+    pub(crate) async fn finish(&self, until: Instant) -> usize {
+        let unsent = || self.queue.max_capacity() - self.queue.capacity();
+        while unsent() > 0 && Instant::now() < until {
+            tokio::time::sleep(FINISH_STEP).await;
+        }
+        unsent()
     }
 
     /// Tells of a log-in, if it is one of those that are told of.
@@ -117,7 +132,8 @@ impl Tracer {
 /// Where traces go.
 struct Collector {
     url: Uri,
-    token: Option<Secret>,
+    /// The token, as it is shown there.
+    pass: Option<HeaderValue>,
     client: HttpClient,
     resource: Value,
     lost: Arc<AtomicU64>,
@@ -142,26 +158,43 @@ impl Collector {
             }
             let unsent = if sent.is_err() { count } else { 0 };
             let lost = self.lost.swap(0, Ordering::Relaxed) + unsent;
-            if lost > 0 && self.log.seldom("traces are lost").is_some() {
-                let fault = sent.err().unwrap_or_else(|| "it is too slow".to_owned());
-                let record = self.log.record(Level::Warning, "server", "traces of log-ins are lost");
-                record.with("collector", self.url.to_string()).with("fault", fault).with("lost", lost).write();
+            if lost > 0 {
+                self.complain(&sent.err().unwrap_or_else(|| "it is too slow".to_owned()), lost);
             }
         }
+    }
+
+    /// Says once a minute how many log-ins are lost.
+    fn complain(&self, fault: &str, lost: u64) {
+        if self.log.seldom("traces are lost").is_none() {
+            // They are told of the next time.
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+            return;
+        }
+        let record = self.log.record(Level::Warning, "server", "traces of log-ins are lost");
+        record.with("collector", self.url.to_string()).with("fault", fault).with("lost", lost).write();
     }
 
     async fn send(&self, body: &Bytes) -> Result<(), String> {
         let url = format!("{}/v1/traces", self.url.to_string().trim_end_matches('/'));
         let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
-        if let Some(token) = &self.token {
-            let mut pass = HeaderValue::from_bytes(&[b"Bearer ", token.expose()].concat())
-                .map_err(|_| "the token holds what no header can".to_owned())?;
-            pass.set_sensitive(true);
-            request = request.header(AUTHORIZATION, pass);
+        if let Some(pass) = &self.pass {
+            request = request.header(AUTHORIZATION, pass.clone());
         }
         let request = request.body(Full::new(body.clone())).map_err(|error| error.to_string())?;
-        let status = self.client.send(request).await?.status();
-        if status.is_success() { Ok(()) } else { Err(format!("it answers {status}")) }
+        let answer = self.client.send(request).await?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(format!("it answers {status}"));
+        }
+        // It may have taken a part, and then wants none of it again.
+        let said: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let why = &said["partialSuccess"]["errorMessage"];
+        if why.as_str().is_some_and(|why| !why.is_empty()) && self.log.seldom("traces are refused").is_some() {
+            let record = self.log.record(Level::Warning, "server", "a collector of traces does not take all of them");
+            record.with("collector", self.url.to_string()).with("fault", why.to_string()).write();
+        }
+        Ok(())
     }
 
     /// An `ExportTraceServiceRequest`.

@@ -196,6 +196,15 @@ impl World {
         keys.chain(directories).chain(tokens).chain(traces).filter_map(secret_file::exposure).collect()
     }
 
+    /// Waits a moment until traces are sent, before the program ends; how many log-ins are not.
+    #[cfg(feature = "traces")]
+    pub(crate) async fn finish_traces(&self, until: std::time::Instant) -> usize {
+        match &self.tracer {
+            Some(tracer) => tracer.finish(until).await,
+            None => 0,
+        }
+    }
+
     /// Every address that is listened on.
     pub(crate) fn addresses(&self) -> &Arc<[SocketAddr]> {
         &self.own_listeners

@@ -61,6 +61,9 @@ const DAY: Duration = Duration::from_hours(24);
 const COMMANDS_MAX: usize = 64;
 /// Commands that look at all sessions at a time.
 const LOOKS_MAX: usize = 2;
+/// How long the end waits for traces to be sent.
+#[cfg(feature = "traces")]
+const TRACES_TIME: Duration = Duration::from_secs(1);
 /// How often sessions are told to end while Gatepost stops.
 const DRAIN_STEP: Duration = Duration::from_millis(500);
 
@@ -247,9 +250,12 @@ async fn serve(source: Source) -> Result<(), Problems> {
         // The one before says who Gatepost is now: of us, the manager knows nothing yet.
         Some(inheritance) => inheritance.begin(),
         None => {
-            for address in handover::close_rest() {
-                let what = "a socket was given for an address that no listener has: it is closed";
-                log.record(Level::Warning, "server", what).with("address", address.to_string()).write();
+            let door = server.entrance.world.load().door().addresses.clone();
+            for address in handover::managed() {
+                if !acceptors.contains_key(&address) && !door.contains(&address) {
+                    let what = "the service manager listens where no listener is: whoever connects there waits";
+                    log.record(Level::Warning, "server", what).with("address", address.to_string()).write();
+                }
             }
             server.tell_manager(News::Ready);
         }
@@ -279,8 +285,16 @@ async fn serve(source: Source) -> Result<(), Problems> {
     if let Some(http) = http {
         http.finish().await;
     }
+    #[cfg(feature = "traces")]
+    {
+        let unsent = server.entrance.world.load_full().finish_traces(Instant::now() + TRACES_TIME).await;
+        if unsent > 0 {
+            let record = log.record(Level::Warning, "server", "traces of log-ins are lost: they were not sent in time");
+            record.with("lost", unsent as u64).write();
+        }
+    }
     log.record(Level::Info, "server", "Gatepost has stopped").write();
-    log.flush();
+    log.finish();
     Ok(())
 }
 
@@ -379,6 +393,8 @@ impl Server {
             Ok(None) => record("console and API are ready").with("url", format!("{scheme}://{address}/")).write(),
             Ok(Some(token)) => record("there is no administrator yet: open this once to become the first")
                 .with("url", format!("{scheme}://{address}/setup?token={token}"))
+                // Whoever sees it there could become the administrator here.
+                .for_this_node()
                 .write(),
             Err(error) => log.record(Level::Error, "admin", "nobody can log in").with("problem", error).write(),
         }

@@ -99,7 +99,8 @@ impl Server {
         }
         let mut elders = self.elders().await;
         elders.push(Elder { generation: self.generation, socket: own });
-        let legacy = Legacy { addresses, generation: self.generation + 1, elders };
+        let mut legacy = Legacy { addresses, managed: Vec::new(), generation: self.generation + 1, elders };
+        handover::add_managed(&mut legacy, &mut sockets).map_err(|error| failed("a socket", error))?;
         let meeting = state.join("upgrade.sock");
         // What is decided from here on would not be known to the one that takes over.
         self.lasting.overrides.close(true);

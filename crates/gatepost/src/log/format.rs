@@ -21,13 +21,13 @@ const fn level_name(level: Level) -> &'static str {
 }
 
 pub(super) fn text(record: &Record) -> String {
-    let mut line = format!(
-        "{} gatepost {}: {}: {}",
-        humantime::format_rfc3339_millis(record.time),
-        record.service,
-        level_name(record.level),
-        OneLine(&record.message),
-    );
+    let time = humantime::format_rfc3339_millis(record.time);
+    let mut line = format!("{time} gatepost {}: {}: ", record.service, level_name(record.level));
+    if let Some(node) = &record.node {
+        // In front of what the other one says: nothing there can look like a record of our own.
+        let _ = write!(line, "node=<{}>: ", Escaped(node));
+    }
+    let _ = write!(line, "{}", OneLine(&record.message));
     for (n, (key, field)) in record.fields.iter().enumerate() {
         let separator = if n == 0 { ": " } else { ", " };
         let _ = match field {
@@ -62,6 +62,9 @@ pub(super) fn object(record: &Record) -> Map<String, Value> {
     object.insert("level".into(), level_name(record.level).to_lowercase().into());
     object.insert("service".into(), record.service.into());
     object.insert("message".into(), record.message.as_str().into());
+    if let Some(node) = &record.node {
+        object.insert("node".into(), node.as_str().into());
+    }
     for (key, field) in &record.fields {
         let value = match field {
             Field::Text(text) | Field::Name(text) => Value::from(text.as_str()),
@@ -117,7 +120,8 @@ mod tests {
                 ("rip".into(), Field::Address([192, 0, 2, 7].into())),
             ],
             is_followed: false,
-            is_foreign: false,
+            node: None,
+            stays_here: false,
         }
     }
 

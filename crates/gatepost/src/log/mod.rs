@@ -49,14 +49,25 @@ pub(crate) struct Record {
     fields: Vec<(Cow<'static, str>, Field)>,
     /// Written whatever the level.
     is_followed: bool,
-    /// It is another Gatepost's, and goes to none.
-    is_foreign: bool,
+    /// The other Gatepost that it is from.
+    node: Option<String>,
+    /// It goes to no other Gatepost.
+    stays_here: bool,
 }
 
 impl Record {
     fn new(level: Level, service: &'static str, message: impl Into<String>) -> Self {
         let (time, fields) = (SystemTime::now(), Vec::new());
-        Self { time, level, service, message: message.into(), fields, is_followed: false, is_foreign: false }
+        Self {
+            time,
+            level,
+            service,
+            message: message.into(),
+            fields,
+            is_followed: false,
+            node: None,
+            stays_here: false,
+        }
     }
 
     pub(crate) const fn level(&self) -> Level {
@@ -132,7 +143,7 @@ enum Message {
     /// From now on every place takes records of this level.
     Level(Level),
     /// All before it is written when the answer comes.
-    Flush(SyncSender<()>),
+    Finish(SyncSender<()>),
 }
 
 /// Takes records; cheap to clone.
@@ -298,11 +309,11 @@ impl Logger {
         recent.as_ref().map(|recent| (recent.records.iter().map(Arc::clone).collect(), recent.followers.subscribe()))
     }
 
-    /// Waits until everything handed over so far is written, or for two seconds.
-    pub(crate) fn flush(&self) {
+    /// Waits until everything handed over so far is written, or for two seconds, before the program ends; what is not is said.
+    pub(crate) fn finish(&self) {
         let (done, wait) = sync_channel(1);
         let deadline = Instant::now() + 2 * FLUSH_PATIENCE;
-        let mut message = Message::Flush(done);
+        let mut message = Message::Finish(done);
         while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
             if Instant::now() > deadline {
                 return;
@@ -338,6 +349,14 @@ impl Draft<'_> {
     pub(crate) fn with(mut self, key: &'static str, value: impl Into<Field>) -> Self {
         if let Some(record) = &mut self.record {
             record.fields.push((key.into(), value.into()));
+        }
+        self
+    }
+
+    /// Keeps it from other Gateposts: it has what nobody there should see.
+    pub(crate) fn for_this_node(mut self) -> Self {
+        if let Some(record) = &mut self.record {
+            record.stays_here = true;
         }
         self
     }
@@ -389,9 +408,9 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
                 keep(record, shared);
             }
             Ok(Message::Level(level)) => sinks.iter_mut().for_each(|sink| sink.set_level(level)),
-            Ok(Message::Flush(done)) => {
+            Ok(Message::Finish(done)) => {
                 let until = Instant::now() + FLUSH_PATIENCE;
-                sinks.iter().for_each(|sink| sink.flush(until));
+                sinks.iter().for_each(|sink| sink.finish(until));
                 let _ = done.try_send(());
             }
             Err(RecvTimeoutError::Timeout) => sinks.iter_mut().for_each(Sink::tick),

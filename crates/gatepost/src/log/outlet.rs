@@ -63,6 +63,8 @@ pub(super) struct Outlet {
     waiting: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
     shape: Shape,
+    /// What the place is called.
+    name: String,
 }
 
 impl Drop for Outlet {
@@ -82,6 +84,7 @@ impl Outlet {
             Way::Journald => Shape::Journal,
             Way::Keeper(_) => Shape::Carried,
         };
+        let name = way.to_string();
         let [lost, waiting] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
         let is_over = Arc::new(AtomicBool::new(false));
         let progress =
@@ -91,7 +94,7 @@ impl Outlet {
             way => send_all(way, &records, &progress),
         };
         std::thread::Builder::new().name("log-outlet".into()).spawn(work)?;
-        Ok(Self { queue, lost, waiting, is_over, shape })
+        Ok(Self { queue, lost, waiting, is_over, shape, name })
     }
 
     /// Hands a record over; `line` is the record as its format has it.
@@ -102,7 +105,7 @@ impl Outlet {
             Shape::Syslog(facility, node) => Some(syslog(*facility, node, record, line)),
             Shape::Journal => Some(journal(record, line)),
             // Two that send each other their records would never come to an end.
-            Shape::Carried if record.is_foreign => return,
+            Shape::Carried if record.node.is_some() || record.stays_here => return,
             Shape::Carried => Carried::bytes(record),
         };
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -112,10 +115,14 @@ impl Outlet {
         }
     }
 
-    /// Waits until all that was handed over is sent, or given up, but no longer than until then.
-    pub(super) fn flush(&self, until: Instant) {
+    /// Waits until all that was handed over is sent, or given up, but no longer than until then; what is not is said.
+    pub(super) fn finish(&self, until: Instant) {
         while self.waiting.load(Ordering::Acquire) > 0 && Instant::now() < until {
             std::thread::sleep(FLUSH_STEP);
+        }
+        let unsent = self.waiting.load(Ordering::Acquire) + self.lost.swap(0, Ordering::Relaxed);
+        if unsent > 0 {
+            eprintln!("gatepost: log: at the end {unsent} records were not sent to {}", self.name);
         }
     }
 }
@@ -136,6 +143,9 @@ fn journal(record: &Record, line: &str) -> Vec<u8> {
         severity(record.level),
         record.service
     );
+    if let Some(node) = &record.node {
+        text.push_str(&format::journal_field("node", &one_line(node)));
+    }
     for (key, field) in &record.fields {
         let value = match field {
             Field::Text(text) | Field::Name(text) => one_line(text),
@@ -244,6 +254,7 @@ impl std::fmt::Display for Way {
 #[derive(Default)]
 pub(super) struct Complaint {
     said: Option<Instant>,
+    /// Why the last that failed did.
     why: Option<String>,
 }
 
@@ -252,19 +263,28 @@ impl Complaint {
         self.why = Some(why);
     }
 
-    /// Says how many records are lost, if any are, and if it is time.
-    pub(super) fn check(&mut self, place: &impl std::fmt::Display, lost: &AtomicU64) {
-        if lost.load(Ordering::Relaxed) > 0 && self.said.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+    /// Says how many records are lost and how many wait, if something is wrong, and if it is time.
+    pub(super) fn check(&mut self, place: &impl std::fmt::Display, Progress { lost, waiting, .. }: &Progress) {
+        let is_wrong = self.why.is_some() || lost.load(Ordering::Relaxed) > 0;
+        if is_wrong && self.said.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
             self.said = Some(Instant::now());
-            let count = lost.swap(0, Ordering::Relaxed);
-            let why = self.why.as_deref().unwrap_or("it is too slow");
-            eprintln!("gatepost: log: {place} takes no records: {why}; {count} are lost");
+            let (lost, waiting) = (lost.swap(0, Ordering::Relaxed), waiting.load(Ordering::Relaxed));
+            let why = self.why.take().unwrap_or_else(|| "it is too slow".to_owned());
+            eprintln!("gatepost: log: {place} takes no records: {why}; {lost} are lost, {waiting} wait");
+        }
+    }
+
+    /// Says how many are lost at the end of it.
+    pub(super) fn finish(&mut self, place: &impl std::fmt::Display, progress: &Progress) {
+        if progress.lost.load(Ordering::Relaxed) > 0 {
+            self.said = None;
+            self.check(place, progress);
         }
     }
 }
 
 /// The thread's whole life: until nobody hands anything over any more.
-fn send_all(way: &Way, records: &Receiver<Vec<u8>>, Progress { lost, waiting, .. }: &Progress) {
+fn send_all(way: &Way, records: &Receiver<Vec<u8>>, progress: &Progress) {
     let mut line: Option<Line> = None;
     let mut failed: Option<Instant> = None;
     let mut complaint = Complaint::default();
@@ -277,11 +297,12 @@ fn send_all(way: &Way, records: &Receiver<Vec<u8>>, Progress { lost, waiting, ..
         }
         if sent.is_err() {
             line = None;
-            lost.fetch_add(1, Ordering::Relaxed);
+            progress.lost.fetch_add(1, Ordering::Relaxed);
         }
-        waiting.fetch_sub(1, Ordering::Release);
-        complaint.check(way, lost);
+        progress.waiting.fetch_sub(1, Ordering::Release);
+        complaint.check(way, progress);
     }
+    complaint.finish(way, progress);
 }
 
 /// Sends over the line that is there, or over a new one: the other side may have hung up long ago.

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use gatepost_wire::{PROTOCOLS, Secret};
+use gatepost_wire::PROTOCOLS;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
@@ -21,10 +21,15 @@ use crate::net::http::HttpClient;
 
 /// What a batch holds at most, a record more or less. The other side reads 64 KiB.
 const BATCH_BYTES_MAX: usize = 40 * 1024;
-/// Longest record that is sent.
+/// How long what waits is still tried once other settings are in force.
+const AFTERLIFE: Duration = Duration::from_mins(1);
+/// Longest record that is sent, or taken.
 const RECORD_BYTES_MAX: usize = 20 * 1024;
-/// Longest name of a field.
+/// Longest name of a field, and how many of them are taken.
 const KEY_BYTES_MAX: usize = 32;
+const FIELDS_MAX: usize = 64;
+/// Names that a record has anyway.
+const OWN_KEYS: [&str; 5] = ["time", "level", "service", "message", "node"];
 
 /// A record as it is sent from one Gatepost to another.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -57,27 +62,38 @@ impl Carried {
         serde_json::to_vec(&carried).ok().filter(|bytes| bytes.len() <= RECORD_BYTES_MAX)
     }
 
-    /// The record, as it came from that node.
+    /// The record, as it came from that node, as far as a record may be long.
     pub(super) fn into_record(self, node: &str) -> Record {
         let is_key = |key: &str| {
             let is_sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-            !key.is_empty() && key.len() <= KEY_BYTES_MAX && key != NODE && key.bytes().all(is_sound)
+            !key.is_empty() && key.len() <= KEY_BYTES_MAX && !OWN_KEYS.contains(&key) && key.bytes().all(is_sound)
         };
-        let fields = self.fields.into_iter().filter(|(key, _)| is_key(key)).map(|(key, field)| (key.into(), field));
+        let mut message = self.message;
+        message.truncate(message.floor_char_boundary(RECORD_BYTES_MAX));
+        let mut room = RECORD_BYTES_MAX - message.len();
+        let mut fits = |field: &Field| {
+            let length = match field {
+                Field::Text(text) | Field::Name(text) => text.len(),
+                Field::Number(_) | Field::Address(_) => 0,
+            };
+            room.checked_sub(length).is_some_and(|left| {
+                room = left;
+                true
+            })
+        };
+        let fields = self.fields.into_iter().filter(|(key, field)| is_key(key) && fits(field)).take(FIELDS_MAX);
         Record {
             time: humantime::parse_rfc3339(&self.time).unwrap_or_else(|_| SystemTime::now()),
             level: self.level,
             service: known_service(&self.service),
-            message: self.message,
-            fields: std::iter::once((NODE.into(), Field::Name(node.to_owned()))).chain(fields).collect(),
+            message,
+            fields: fields.map(|(key, field)| (key.into(), field)).collect(),
             is_followed: self.is_followed,
-            is_foreign: true,
+            node: Some(node.to_owned()),
+            stays_here: false,
         }
     }
 }
-
-/// The field that says where a record came from.
-const NODE: &str = "node";
 
 /// What this version calls a service; one that it does not know is the server's.
 fn known_service(name: &str) -> &'static str {
@@ -91,7 +107,8 @@ fn known_service(name: &str) -> &'static str {
 /// The Gatepost that keeps records, as it is reached.
 pub(super) struct Keeper {
     pub(super) url: Uri,
-    pub(super) token: Secret,
+    /// The token, as it is shown there.
+    pub(super) pass: HeaderValue,
     pub(super) tls: Arc<ClientConfig>,
 }
 
@@ -105,18 +122,23 @@ impl std::fmt::Display for Keeper {
 pub(super) struct Progress {
     pub(super) lost: Arc<AtomicU64>,
     pub(super) waiting: Arc<AtomicU64>,
-    /// Nobody hands anything over any more, so that nothing is tried again.
+    /// Nobody hands anything over any more.
     pub(super) is_over: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// So many records are lost, whether or not anybody has said so.
+    fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        self.waiting.fetch_sub(count, Ordering::Release);
+    }
 }
 
 impl Keeper {
     fn request(&self, batch: &Bytes) -> Result<Request<Full<Bytes>>, String> {
         let url = format!("{}/api/v1/logs", self.url.to_string().trim_end_matches('/'));
-        let mut pass = HeaderValue::from_bytes(&[b"Bearer ", self.token.expose()].concat())
-            .map_err(|_| "the token holds what no header can".to_owned())?;
-        pass.set_sensitive(true);
         Request::post(url)
-            .header(AUTHORIZATION, pass)
+            .header(AUTHORIZATION, self.pass.clone())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(batch.clone()))
             .map_err(|error| error.to_string())
@@ -137,8 +159,8 @@ impl Keeper {
     }
 }
 
-/// The thread's whole life: until nobody hands anything over any more. While the other side is away, what comes waits as
-/// far as there is room.
+/// The thread's whole life: until nobody hands anything over any more, and what waits is sent or given up. While the other
+/// side is away, what comes waits as far as there is room.
 pub(super) fn send_all(keeper: &Keeper, records: &Receiver<Vec<u8>>, progress: &Progress) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         eprintln!("gatepost: log: {keeper} gets no records: its runtime can't be started");
@@ -146,25 +168,36 @@ pub(super) fn send_all(keeper: &Keeper, records: &Receiver<Vec<u8>>, progress: &
     };
     let client = HttpClient::new(&keeper.tls, 1, SEND_TIME);
     let mut complaint = Complaint::default();
-    while let Ok(first) = records.recv() {
+    let mut over: Option<Instant> = None;
+    'batches: while let Ok(first) = records.recv() {
         let (batch, count) = gather(&first, records);
         loop {
             match runtime.block_on(keeper.send(&client, &batch)) {
-                Ok(()) => break,
+                Ok(()) => {
+                    progress.waiting.fetch_sub(count, Ordering::Release);
+                    break;
+                }
                 Err((why, may_pass)) => {
                     complaint.because(why);
-                    if !may_pass || progress.is_over.load(Ordering::Relaxed) {
-                        progress.lost.fetch_add(count, Ordering::Relaxed);
+                    if progress.is_over.load(Ordering::Relaxed) {
+                        over.get_or_insert_with(Instant::now);
+                    }
+                    if over.is_some_and(|over| over.elapsed() > AFTERLIFE) {
+                        progress.lose(count + records.try_iter().count() as u64);
+                        break 'batches;
+                    }
+                    if !may_pass {
+                        progress.lose(count);
                         break;
                     }
-                    complaint.check(keeper, &progress.lost);
+                    complaint.check(keeper, progress);
                     std::thread::sleep(PAUSE);
                 }
             }
         }
-        progress.waiting.fetch_sub(count, Ordering::Release);
-        complaint.check(keeper, &progress.lost);
+        complaint.check(keeper, progress);
     }
+    complaint.finish(keeper, progress);
 }
 
 /// What waits, as one request's body, and how many records that is.
@@ -195,7 +228,9 @@ mod tests {
         let there = serde_json::from_slice::<Carried>(&bytes).expect("JSON").into_record("mx1");
         assert_eq!((there.level, there.service, &*there.message), (Level::Warning, "imap-login", "it happened"));
         let text = super::super::format::text(&there);
-        assert!(text.contains("node=<mx1>, user=<kim\\u{d}\\u{a}>, rip=192.0.2.1"), "{text}");
+        let expected =
+            " gatepost imap-login: Warning: node=<mx1>: it happened: user=<kim\\u{d}\\u{a}>, rip=192.0.2.1\n";
+        assert!(text.ends_with(expected), "{text}");
         record.message = "x".repeat(RECORD_BYTES_MAX);
         assert!(Carried::bytes(&record).is_none());
     }
@@ -203,11 +238,24 @@ mod tests {
     #[test]
     fn what_another_says_can_be_no_field_of_ours() {
         let text = r#"{"time":"then","level":"info","service":"x","message":"m","fields":[
-            ["node",{"name":"forged"}],["a=b",{"text":"x"}],["A",{"text":"x"}],["",{"text":"x"}],["ok",{"number":7}]]}"#;
+            ["node",{"name":"forged"}],["level",{"text":"x"}],["a=b",{"text":"x"}],["A",{"text":"x"}],["",{"text":"x"}],["ok",{"number":7}]]}"#;
         let record = serde_json::from_str::<Carried>(text).expect("JSON").into_record("mx1");
         assert_eq!(record.service, "server");
         let keys: Vec<_> = record.fields.iter().map(|(key, _)| &**key).collect();
-        assert_eq!(keys, ["node", "ok"]);
-        assert!(matches!(&record.fields[0].1, Field::Name(node) if node == "mx1"));
+        assert_eq!(keys, ["ok"]);
+        assert_eq!(record.node.as_deref(), Some("mx1"));
+        // Nor can it be longer than ours.
+        let long = "ä".repeat(RECORD_BYTES_MAX);
+        let fields: Vec<_> = (0..100).map(|n| (format!("k{n}"), Field::Number(n))).collect();
+        let carried = Carried {
+            time: String::new(),
+            level: Level::Info,
+            service: "imap".into(),
+            message: long.clone(),
+            fields: [vec![("text".to_owned(), Field::Text(long))], fields].concat(),
+            is_followed: false,
+        };
+        let record = carried.into_record("mx1");
+        assert_eq!((record.message.len(), record.fields.len()), (RECORD_BYTES_MAX, FIELDS_MAX));
     }
 }

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hyper::header::HeaderValue;
+
 use super::outlet::{Outlet, Way};
 use super::remote::Keeper;
 use super::{Record, format};
@@ -12,7 +14,7 @@ use crate::config::{
     self, Level, LogFormat, LogRule, LogTarget, NamedFile, Period, Problem, Problems, Rotate, SyslogServer, TlsVersion,
     Trust,
 };
-use crate::net::tls;
+use crate::net::{http, tls};
 use crate::secret_file;
 
 /// A place and what goes there.
@@ -86,10 +88,14 @@ fn open_syslog(server: &SyslogServer, facility: u8, trust: &Trust) -> Result<Out
 }
 
 fn open_keeper(url: &hyper::Uri, token_file: &NamedFile, trust: &Trust) -> Result<Outlet, Problem> {
-    let token = secret_file::read(token_file, &mut Vec::new())?;
-    let tls = tls::client_config(trust, TlsVersion::Tls12)?;
-    let way = Way::Keeper(Keeper { url: url.clone(), token, tls });
+    let (pass, tls) = (read_pass(token_file)?, tls::client_config(trust, TlsVersion::Tls12)?);
+    let way = Way::Keeper(Keeper { url: url.clone(), pass, tls });
     Outlet::open(way).map_err(|error| Problem::of("log.rule", error.to_string()))
+}
+
+fn read_pass(token_file: &NamedFile) -> Result<HeaderValue, Problem> {
+    let token = secret_file::read(token_file, &mut Vec::new())?;
+    http::bearer(&token).map_err(|error| token_file.problem(error))
 }
 
 /// Gives a record to every place that wants it. What says that something is wrong and is wanted by
@@ -109,7 +115,12 @@ pub(super) fn check(settings: &config::Log) -> Result<(), Problems> {
     let mut problems = Vec::new();
     for rule in &settings.rules {
         if let LogTarget::Remote { token_file, .. } = &rule.target {
-            problems.extend(secret_file::read(token_file, &mut Vec::new()).err());
+            problems.extend(read_pass(token_file).err());
+        }
+        if let LogTarget::Remote { trust, .. } | LogTarget::Syslog { trust, server: SyslogServer::Tls(..), .. } =
+            &rule.target
+        {
+            problems.extend(tls::client_config(trust, TlsVersion::Tls12).err());
         }
         let LogTarget::File { path, .. } = &rule.target else { continue };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -135,9 +146,9 @@ impl Sink {
     }
 
     /// Waits for what is on its way elsewhere, until then at most.
-    pub(super) fn flush(&self, until: Instant) {
+    pub(super) fn finish(&self, until: Instant) {
         if let Target::Outside(outlet) = &self.target {
-            outlet.flush(until);
+            outlet.finish(until);
         }
     }
 

@@ -30,6 +30,9 @@ const READY: u8 = b'!';
 pub(crate) struct Legacy {
     /// Where each socket listens, in their order.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Those that a service manager listens on too, for as long as there is a process of ours.
+    #[serde(default)]
+    pub(crate) managed: Vec<SocketAddr>,
     /// The number of the process that takes them over.
     pub(crate) generation: u32,
     /// Processes before it, which still have sessions.
@@ -46,18 +49,39 @@ pub(crate) struct Elder {
 
 /// Sockets that this process was given, until somebody listens on them.
 static GIVEN: Mutex<Vec<(SocketAddr, TcpListener)>> = Mutex::new(Vec::new());
+/// Sockets that a service manager listens on for us. It goes on doing so whatever we close: nobody else can have the address.
+static MANAGED: Mutex<Vec<(SocketAddr, TcpListener)>> = Mutex::new(Vec::new());
 
 /// The socket that this process was given for an address, if there is one.
-pub(super) fn take(address: SocketAddr) -> Option<TcpListener> {
+pub(super) fn take(address: SocketAddr) -> Option<io::Result<TcpListener>> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let position = given.iter().position(|(known, _)| *known == address)?;
-    Some(given.swap_remove(position).1)
+    if let Some(position) = given.iter().position(|(known, _)| *known == address) {
+        return Some(Ok(given.swap_remove(position).1));
+    }
+    let managed = MANAGED.lock().unwrap_or_else(PoisonError::into_inner);
+    managed.iter().find(|(known, _)| *known == address).map(|(_, socket)| socket.try_clone())
 }
 
-/// Closes what nobody listens on, since the configuration doesn't name it, or no more; where that was.
-pub(crate) fn close_rest() -> Vec<SocketAddr> {
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    given.drain(..).map(|(address, _)| address).collect()
+/// Closes what nobody listens on: the configuration names it no more.
+pub(crate) fn close_rest() {
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// Where a service manager listens for us.
+pub(crate) fn managed() -> Vec<SocketAddr> {
+    MANAGED.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(address, _)| *address).collect()
+}
+
+/// Adds the sockets that a service manager listens on to those that are handed over.
+pub(crate) fn add_managed(legacy: &mut Legacy, sockets: &mut Vec<TcpListener>) -> io::Result<()> {
+    for (address, socket) in MANAGED.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        if !legacy.addresses.contains(address) {
+            legacy.addresses.push(*address);
+            sockets.push(socket.try_clone()?);
+        }
+        legacy.managed.push(*address);
+    }
+    Ok(())
 }
 
 /// Takes the sockets that whoever started this process listens on for it (`sd_listen_fds(3)`). To be called once, while there
@@ -67,7 +91,7 @@ pub(crate) fn adopt() -> io::Result<()> {
     for n in 0..found.len() {
         let Some(socket) = found.take_tcp_listener(n)? else { continue };
         let address = socket.local_addr()?;
-        GIVEN.lock().unwrap_or_else(PoisonError::into_inner).push((address, socket));
+        MANAGED.lock().unwrap_or_else(PoisonError::into_inner).push((address, socket));
     }
     Ok(())
 }
@@ -120,7 +144,11 @@ pub(crate) fn receive(stream: &UnixStream) -> io::Result<Legacy> {
     (&mut &*stream).read_exact(&mut text)?;
     let legacy: Legacy = serde_json::from_slice(&text)?;
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    given.extend(legacy.addresses.iter().copied().zip(descriptors.into_iter().map(TcpListener::from)));
+    let mut managed = MANAGED.lock().unwrap_or_else(PoisonError::into_inner);
+    for (address, socket) in legacy.addresses.iter().copied().zip(descriptors.into_iter().map(TcpListener::from)) {
+        let list = if legacy.managed.contains(&address) { &mut managed } else { &mut given };
+        list.push((address, socket));
+    }
     Ok(legacy)
 }
 
@@ -149,11 +177,11 @@ mod tests {
         let _caller = std::net::TcpStream::connect(address).expect("a connection");
         let (near, far) = UnixStream::pair().expect("a pair");
         let elder = Elder { generation: 1, socket: "/x".into() };
-        let legacy = Legacy { addresses: vec![address], generation: 2, elders: vec![elder] };
+        let legacy = Legacy { addresses: vec![address], managed: Vec::new(), generation: 2, elders: vec![elder] };
         send(&near, &legacy, std::slice::from_ref(&listener)).expect("sent");
         drop(listener);
         assert_eq!(receive(&far).expect("received"), legacy);
-        let listener = take(address).expect("the socket");
+        let listener = take(address).expect("a socket").expect("the socket");
         assert!(take(address).is_none());
         listener.accept().expect("the caller");
         say_ready(&far).expect("said");

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use gatepost_wire::Secret;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -53,6 +55,14 @@ impl HttpClient {
         let late = || format!("no answer within {}", humantime::format_duration(self.timeout));
         timeout(self.timeout, exchange).await.unwrap_or_else(|_| Err(late()))
     }
+}
+
+/// A token as requests show it.
+pub(crate) fn bearer(token: &Secret) -> Result<HeaderValue, &'static str> {
+    let mut pass = HeaderValue::from_bytes(&[b"Bearer ", token.expose()].concat())
+        .map_err(|_| "holds a token with characters that no header can have")?;
+    pass.set_sensitive(true);
+    Ok(pass)
 }
 
 /// An error with what caused it, which is where the reason stands.

@@ -22,7 +22,7 @@ const KEEPALIVE_PROBES: u32 = 5;
 /// Listens on `address`.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // What somebody listens on for us already.
-    if let Some(socket) = super::handover::take(address) {
+    if let Some(socket) = super::handover::take(address).transpose()? {
         let reference = SockRef::from(&socket);
         reference.set_nonblocking(true)?;
         prepare(&reference)?;

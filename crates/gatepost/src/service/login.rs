@@ -370,6 +370,8 @@ impl Session {
         self.story().backend = Some(Arc::clone(&backend.name));
         let aim = Aim::LogIn(other.as_ref().or(proof));
         let wanted = Wanted { user: &login, aim, introduction, name: None, deadline: self.deadline };
+        #[cfg(feature = "traces")]
+        let started = Instant::now();
         let logged_in = tokio::select! {
             logged_in = self.reach(&backend, wanted) => logged_in,
             () = self.client.connection().broken() => return Err(Denied::Left),
@@ -377,11 +379,16 @@ impl Session {
                 return Err(Denied::Fault(Refusal::ShuttingDown, why.into()));
             }
         };
+        #[cfg(feature = "traces")]
+        if logged_in.is_err() {
+            // However far it came.
+            self.note_lap(Stage::BackendLogin, started.elapsed(), Duration::ZERO);
+        }
         match logged_in {
             Ok(mut connected) => {
                 self.story().host = Some(connected.host);
                 self.story().backend_tls = connected.tls;
-                self.took(Stage::Connect, connected.connect_took);
+                self.took_before(Stage::Connect, connected.connect_took, connected.login_took);
                 self.took(Stage::BackendLogin, connected.login_took);
                 self.expires = expires;
                 let welcome = std::mem::take(&mut connected.welcome);

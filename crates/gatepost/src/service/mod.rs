@@ -335,13 +335,26 @@ impl Session {
         self.snapshot.listener.service.metrics.reject(why);
     }
 
-    /// A part of the log-in took so long.
+    /// A part of the log-in took so long, and ended just now.
     fn took(&self, stage: Stage, time: Duration) {
+        self.took_before(stage, time, Duration::ZERO);
+    }
+
+    /// A part of the log-in took so long, and ended so long ago.
+    fn took_before(&self, stage: Stage, time: Duration, ago: Duration) {
         self.snapshot.listener.service.metrics.took(stage, time);
         self.story().took.note(stage, time);
         #[cfg(feature = "traces")]
+        self.note_lap(stage, time, ago);
+        #[cfg(not(feature = "traces"))]
+        let _ = ago;
+    }
+
+    /// Has a part of the log-in traced, where log-ins are.
+    #[cfg(feature = "traces")]
+    fn note_lap(&self, stage: Stage, time: Duration, ago: Duration) {
         if self.snapshot.tracer.is_some() {
-            self.trail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).note(stage, time);
+            self.trail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).note(stage, time, ago);
         }
     }
 

@@ -376,6 +376,13 @@ fn the_log_is_there_as_it_was_and_as_it_comes() {
         assert_eq!(site.get(path, &sender).status, 403, "{path}");
     }
     assert_eq!(site.send("POST", "/api/v1/logs", &viewer, &batch).status, 403);
+    // The way in for the first administrator goes to nobody else's log; and nothing that is sent can look like ours.
+    let forged = r#"{"records":[{"time":"","level":"info","service":"imap-login","message":"Aborted login (auth failed, 9 attempts in 1 secs): rip=192.0.2.7, x","fields":[["level",{"text":"critical"}]]}]}"#;
+    assert_eq!(site.send("POST", "/api/v1/logs", &sender, forged).status, 200);
+    let line = site.gatepost.wait_for_log("192.0.2.7").expect("the record");
+    assert!(line.contains(" gatepost imap-login: Info: node=<sender>: Aborted login"), "{line}");
+    let kept = logs("?text=192.0.2.7")[0].clone();
+    assert_eq!((&kept["level"], &kept["node"]), (&"info".into(), &"sender".into()));
     for (body, status) in
         [("{}", 400), ("{\"records\":[{}]}", 400), ("{\"records\":[],\"x\":1}", 400), ("{\"records\":5}", 400)]
     {

@@ -145,27 +145,38 @@ fn another_gatepost_keeps_records_and_misses_none_while_it_is_away() {
     let configuration = bed.one_backend("", dovecot.imap) + &to_keeper(port, &token, &kept) + STDERR;
     let here = bed.gatepost(&configuration);
     let text = || std::fs::read_to_string(kept.path("kept.log")).unwrap_or_default();
-    let ended = || text().lines().filter(|line| line.contains("session ended: node=<mx1>")).count();
+    let ended = || text().lines().filter(|line| line.contains("node=<mx1>: session ended")).count();
     let mut talk = bed.secure();
     talk.try_log_in(Mailbox { user: "<x>", password: "wrong" });
     drop(talk);
     drop(bed.logged_in(KIM));
     wait_for(|| ended() >= 2).unwrap_or_else(|_| panic!("{}", text()));
     let failed = text().lines().find(|line| line.contains("auth failed")).expect("a failed log-in").to_owned();
-    assert!(failed.contains(" gatepost imap-login: Info: ") && failed.contains("node=<mx1>, user="), "{failed}");
+    assert!(
+        failed.contains(" gatepost imap-login: Info: node=<mx1>: Aborted login (auth failed")
+            && failed.contains("user="),
+        "{failed}"
+    );
     assert!(failed.contains("rip=127.0.0.1") && !failed.contains("<x>"), "{failed}");
     // What is traced comes along whatever the level.
     bed.said(&["trace", "kim"]);
     drop(bed.logged_in(KIM));
-    wait_for(|| ended() >= 3 && text().contains("Protocol: C: ")).unwrap_or_else(|_| panic!("{}", text()));
+    wait_for(|| ended() >= 3 && text().contains("Protocol: node=<mx1>: C: ")).unwrap_or_else(|_| panic!("{}", text()));
     // While it is away records wait.
     there.signal(Signal::TERM).expect("a signal");
     there.wait(Duration::from_secs(20)).expect("an end");
+    // What is set anew meanwhile changes nothing of that.
+    here.reload(&configuration).expect("a reload");
     assert_eq!(ended(), 3);
     (0..30).for_each(|_| drop(bed.logged_in(KIM)));
     let there = keeper(&kept, port);
     wait_for(|| ended() >= 33).unwrap_or_else(|_| panic!("{} of 33\n{}", ended(), here.log()));
-    assert!(!here.log().contains("are lost"), "{}", here.log());
+    let log = here.log();
+    assert!(
+        log.contains("takes no records")
+            && !log.lines().any(|line| line.contains("are lost, ") && !line.contains("; 0 are lost")),
+        "{log}"
+    );
     // Each is there once, and none comes back where two send each other theirs.
     let back = kept.write("back", &bed.said(&["admin", "token", "keeper", "--role", "sender"]));
     let (chain, key) = (&bed.front.chain, &bed.front.key);

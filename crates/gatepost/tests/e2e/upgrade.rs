@@ -197,13 +197,33 @@ fn a_service_manager_may_listen_for_it() {
     http.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
     std::io::Read::read_to_string(&mut http, &mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let log = std::fs::read_to_string(bed.path("gatepost.log")).expect("a log");
-    let warning = log.lines().find(|line| line.contains("no listener has")).expect("a warning");
-    assert!(warning.contains(&format!("127.0.0.1:{other}")), "{warning}");
-    assert!(TcpStream::connect(("127.0.0.1", other)).is_err(), "it is closed");
-    // Those that it was given can be handed on.
+    let warning = || {
+        let log = std::fs::read_to_string(bed.path("gatepost.log")).expect("a log");
+        log.lines().find(|line| line.contains("where no listener is")).map(str::to_owned)
+    };
+    wait_for(|| warning().is_some()).expect("a warning");
+    assert!(warning().is_some_and(|warning| warning.contains(&format!("127.0.0.1:{other}"))), "{:?}", warning());
+    // A listener can go and come back, though another program could not have its address meanwhile; and one can be added.
+    let waiting = TcpStream::connect(("127.0.0.1", other)).expect("somebody who waits");
+    let [with, without] = [true, false].map(|has| {
+        let text = std::fs::read_to_string(bed.path("gatepost.toml")).expect("a file");
+        if has { text } else { text.replace(&format!(":{}", bed.imap), &format!(":{other}")) }
+    });
+    let reload = |configuration: &String| {
+        bed.write("gatepost.toml", configuration);
+        bed.said(&["reload"]);
+    };
+    reload(&without);
+    let mut greeting = String::new();
+    BufReader::new(waiting).read_line(&mut greeting).expect("a greeting");
+    assert!(greeting.starts_with("* OK"), "{greeting}");
+    reload(&with);
+    assert!(talk.verdict("NOOP").starts_with("OK") && bed.clear().verdict("NOOP").starts_with("OK"));
+    // Those that it was given are handed on, also where nobody listens.
     bed.list(&["upgrade"]);
     assert!(gatepost.wait(Duration::from_secs(1)).is_err(), "it has a session");
     assert!(talk.verdict("NOOP").starts_with("OK") && bed.clear().verdict("NOOP").starts_with("OK"));
+    reload(&without);
+    assert!(crate::talk::Talk::clear(other).greeted().verdict("NOOP").starts_with("OK"));
     bed.list(&["stop"]);
 }
