@@ -21,6 +21,8 @@ use crate::service::Arrival;
 use crate::worker::Workers;
 use crate::world::World;
 
+/// How often it is looked whether a new listener's configuration is in force.
+const WORLD_STEP: Duration = Duration::from_millis(5);
 /// How long accepting pauses when the system has no file descriptor or memory for a connection.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// How often a shortage is said.
@@ -89,7 +91,7 @@ impl Entrance {
         loop {
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
             match accept_one(&socket).await {
-                Ok(accepted) => self.admit(address, accepted, permit),
+                Ok(accepted) => self.admit(address, accepted, permit).await,
                 // A client that left already is nobody's business.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -100,11 +102,22 @@ impl Entrance {
         }
     }
 
-    fn admit(&self, address: SocketAddr, accepted: (std::net::TcpStream, SocketAddr), permit: OwnedSemaphorePermit) {
-        if let Some(snapshot) = self.world.load().snapshot(address) {
-            let (tcp, peer) = accepted;
-            self.workers.dispatch_from_first(Arrival { tcp, peer, snapshot, permit });
-        }
+    async fn admit(
+        &self,
+        address: SocketAddr,
+        accepted: (std::net::TcpStream, SocketAddr),
+        permit: OwnedSemaphorePermit,
+    ) {
+        // A listener is there a moment before the configuration that names it is in force. Should that come to nothing, this
+        // ends with the listener.
+        let snapshot = loop {
+            match self.world.load().snapshot(address) {
+                Some(snapshot) => break snapshot,
+                None => tokio::time::sleep(WORLD_STEP).await,
+            }
+        };
+        let (tcp, peer) = accepted;
+        self.workers.dispatch_from_first(Arrival { tcp, peer, snapshot, permit });
     }
 
     fn say_shortage(&self, address: SocketAddr, error: &io::Error, said: &mut Option<Instant>) {
