@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use gatepost_lab::{Process, free_port, wait_for, wait_for_port};
+use gatepost_lab::{Dovecot, Process, free_port, wait_for, wait_for_port};
 use serde_json::Value;
 
 use crate::bed::{Bed, KIM, binary, run};
@@ -44,17 +44,23 @@ fn configuration(bed: &Bed, imap: u16, console: u16) -> String {
     )
 }
 
+/// A bed with a back end and a configuration, and the API that it will have.
+fn begin() -> (Bed, Dovecot, Api) {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let port = free_port().expect("a port");
+    bed.write("gatepost.toml", &configuration(&bed, store.imap, port));
+    let token = bed.said(&["admin", "token", "test", "--role", "admin"]).trim().to_owned();
+    (bed, store, Api { port, token })
+}
+
 fn file(bed: &Bed) -> String {
     std::fs::read_to_string(bed.path("gatepost.toml")).expect("a file")
 }
 
 #[test]
 fn a_full_disk_keeps_nobody_out_and_what_cannot_be_kept_is_not_done() {
-    let bed = Bed::new();
-    let store = bed.dovecot("store", &[KIM]);
-    let console = free_port().expect("a port");
-    bed.write("gatepost.toml", &configuration(&bed, store.imap, console));
-    std::fs::create_dir(bed.path("state")).expect("a folder");
+    let (bed, _store, api) = begin();
     // A small disk of its own, which is full as long as a file says so.
     let script = "set -e\nmount -t tmpfs -o size=512k,mode=0700 tmpfs \"$1/state\"\ncp \"$1/administrators.json\" \"$1/state/\"\n\
         (while [ -e \"$1/gatepost.toml\" ]; do\n\
@@ -62,15 +68,13 @@ fn a_full_disk_keeps_nobody_out_and_what_cannot_be_kept_is_not_done() {
            if [ ! -e \"$1/full\" ] && [ -e \"$1/is-full\" ]; then rm \"$1/state/fill\" \"$1/is-full\"; fi\n\
            sleep 0.05\n\
          done) &\nexec \"$2\" serve --config \"$1/gatepost.toml\"\n";
-    let token = bed.said(&["admin", "token", "test", "--role", "admin"]).trim().to_owned();
     std::fs::rename(bed.path("state/administrators.json"), bed.path("administrators.json")).expect("a file");
     let [folder, program] = [&bed.path(""), binary()].map(|path| path.display().to_string());
     let arguments = ["--map-root-user", "--mount", "sh", "-c", script, "sh", folder.trim_end_matches('/'), &program];
     let mut gatepost =
         Process::start(Path::new("unshare"), &arguments, &bed.path("gatepost.log"), false).expect("gatepost");
-    wait_for_port(console, Duration::from_secs(20)).expect("gatepost");
+    wait_for_port(api.port, Duration::from_secs(20)).expect("gatepost");
     let log = || std::fs::read_to_string(bed.path("gatepost.log")).unwrap_or_default();
-    let api = Api { port: console, token };
     let mut kept = bed.logged_in(KIM);
     let set_full = |is_full: bool| {
         if is_full {
@@ -141,18 +145,13 @@ impl Clock {
 
 #[test]
 fn a_clock_that_is_a_day_off_harms_neither_sessions_nor_settings() {
-    let bed = Bed::new();
-    let store = bed.dovecot("store", &[KIM]);
-    let console = free_port().expect("a port");
-    bed.write("gatepost.toml", &configuration(&bed, store.imap, console));
-    let token = bed.said(&["admin", "token", "test", "--role", "admin"]).trim().to_owned();
-    let api = Api { port: console, token };
+    let (bed, _store, api) = begin();
     let clock = Clock::new(&bed);
     let [program, config] = [binary(), &bed.path("gatepost.toml")].map(|path| path.display().to_string());
     let [offset, library] = clock.variables();
     let arguments = [&offset, &library, &program, "serve", "--config", &config];
     let _gatepost = Process::start(Path::new("env"), &arguments, &bed.path("gatepost.log"), false).expect("gatepost");
-    wait_for_port(console, Duration::from_secs(20)).expect("gatepost");
+    wait_for_port(api.port, Duration::from_secs(20)).expect("gatepost");
     let log = || std::fs::read_to_string(bed.path("gatepost.log")).unwrap_or_default();
     let today = || log().lines().last().and_then(|line| line.get(..10).map(str::to_owned)).unwrap_or_default();
     let mut kept = bed.logged_in(KIM);
