@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use hyper::{Request, Uri};
+use hyper::Uri;
+use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -19,7 +18,6 @@ use crate::log::Logger;
 use crate::metrics::{LogIn, Stage};
 use crate::net::http::{self, HttpClient};
 use crate::net::tls;
-use crate::secret_file;
 
 /// Log-ins that may wait to be sent.
 const QUEUE_MAX: usize = 4096;
@@ -91,11 +89,7 @@ impl Trail {
 impl Tracer {
     /// Begins to send, on the runtime that this is called on, for as long as the tracer is kept.
     pub(crate) fn open(settings: &config::Traces, node: &str, log: &Logger) -> Result<Self, Problem> {
-        let read = |file| {
-            let token = secret_file::read(file, &mut Vec::new())?;
-            http::bearer(&token).map_err(|error| file.problem(error))
-        };
-        let pass = settings.token_file.as_ref().map(read).transpose()?;
+        let pass = settings.token_file.as_ref().map(http::read_bearer).transpose()?;
         let tls = tls::client_config(&settings.trust, TlsVersion::Tls12)?;
         let (queue, traces) = mpsc::channel(QUEUE_MAX);
         let lost = Arc::new(AtomicU64::new(0));
@@ -176,13 +170,7 @@ impl Collector {
     }
 
     async fn send(&self, body: &Bytes) -> Result<(), String> {
-        let url = format!("{}/v1/traces", self.url.to_string().trim_end_matches('/'));
-        let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
-        if let Some(pass) = &self.pass {
-            request = request.header(AUTHORIZATION, pass.clone());
-        }
-        let request = request.body(Full::new(body.clone())).map_err(|error| error.to_string())?;
-        let answer = self.client.send(request).await?;
+        let answer = self.client.send(http::post_json(&self.url, "/v1/traces", self.pass.as_ref(), body)?).await?;
         let status = answer.status();
         if !status.is_success() {
             return Err(format!("it answers {status}"));

@@ -10,7 +10,7 @@ use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::service::{check_addresses, read_access, read_service};
 use super::settings::{self as at, Section};
 use super::{
-    Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, Traces, Trust, directory, is_this_machine, map,
+    Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, Traces, Trust, directory, is_exposed, map,
 };
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Draft, Problems> {
@@ -144,15 +144,14 @@ fn read_traces(table: &Table<'_>) -> Option<Traces> {
         return None;
     }
     let (url, token_file) = (table.require(&key::URL)?.0, table.file(&key::TOKEN_FILE));
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-    if token_file.is_some() && url.scheme_str() != Some("https") && !is_this_machine(host) {
+    if token_file.is_some() && is_exposed(&url) {
         table.problem_with(&key::URL, "http: whoever is on the path could read the token; use https");
     }
     let one_in = table.get(&key::ONE_IN)?;
     if one_in == 0 {
         table.problem_with(&key::ONE_IN, "is at least 1: leave the section out where no traces are wanted");
     }
-    let trust = Trust { verify: true, ca: table.file(&key::CA), pins: Vec::new() };
+    let trust = Trust::by(table.file(&key::CA));
     Some(Traces { url, one_in, token_file, trust })
 }
 

@@ -11,7 +11,7 @@ use super::reader::{Key, NamedFile, Place, Section, Table};
 use super::settings as at;
 use super::template::Template;
 use super::values::{DirectoryType, HttpUrl, LdapTls, Several, SqlTls};
-use super::{Trust, is_this_machine};
+use super::{Trust, is_exposed, is_this_machine};
 
 /// A source of accounts and places.
 #[derive(Debug, Clone)]
@@ -348,8 +348,8 @@ fn read_http(table: &Table<'_>) -> Option<Http> {
 
     let url = table.require(&key::URL)?.0;
     let trust = read_trust(table, &key::TLS_VERIFY, &key::CA, &key::PINS)?;
-    let host = url.host().unwrap_or_default();
-    if url.scheme_str() == Some("http") && !is_local(host) {
+    if is_exposed(&url) {
+        let host = url.host().unwrap_or_default();
         table.warn_of(&key::URL, format_args!("http: passwords cross the network to {host} in clear"));
     }
     let secret = table.optional_table("secret_header", &at::http_secret_header::SECTION).and_then(|secret| {
@@ -388,13 +388,10 @@ fn read_oauth2(table: &Table<'_>) -> Option<OAuth2> {
         }
         url
     });
-    let is_exposed = |url: &Option<Uri>| {
-        url.as_ref().is_some_and(|url| url.scheme_str() == Some("http") && !is_local(url.host().unwrap_or_default()))
-    };
-    if is_exposed(&configuration) {
+    if configuration.as_ref().is_some_and(is_exposed) {
         table.problem_with(&key::ISSUER, "http: whoever is on the path could make tokens; use https");
     }
-    if is_exposed(&introspection) {
+    if introspection.as_ref().is_some_and(is_exposed) {
         table.problem_with(&key::INTROSPECTION, "http: whoever is on the path could read tokens; use https");
     }
     let audience = table.get(&key::AUDIENCE).unwrap_or_default();

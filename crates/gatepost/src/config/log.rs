@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::reader::{Table, Value};
 use super::settings as at;
 use super::values::{LogTo, quoted, text};
-use super::{Log, LogRule, LogTarget, Rotate, Trust, is_host, is_this_machine};
+use super::{Log, LogRule, LogTarget, Rotate, Trust, is_exposed, is_host};
 
 /// Where a syslog server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
             (LogTo::Syslog, None) => LogTarget::Syslog {
                 server: rule.get(&at::log_rule::SERVER)?,
                 facility: rule.get(&at::log_rule::FACILITY)?.0,
-                trust: Trust { verify: true, ca: rule.file(&at::log_rule::CA), pins: Vec::new() },
+                trust: Trust::by(rule.file(&at::log_rule::CA)),
             },
             (LogTo::Journald, None) => LogTarget::Journald,
             (LogTo::Remote, None) => read_remote(rule)?,
@@ -128,15 +128,14 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
 fn read_remote(rule: &Table<'_>) -> Option<LogTarget> {
     let (url, token_file) = (rule.require(&at::log_rule::URL), rule.require_file(&at::log_rule::TOKEN_FILE));
     let url = url?.0;
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-    if url.scheme_str() != Some("https") && !is_this_machine(host) {
+    if is_exposed(&url) {
         rule.problem_with(
             &at::log_rule::URL,
             "http: whoever is on the path could read the token and the records; use https",
         );
         return None;
     }
-    let trust = Trust { verify: true, ca: rule.file(&at::log_rule::CA), pins: Vec::new() };
+    let trust = Trust::by(rule.file(&at::log_rule::CA));
     Some(LogTarget::Remote { url, token_file: token_file?, trust })
 }
 

@@ -16,6 +16,7 @@ mod reader;
 mod service;
 mod settings;
 mod template;
+mod trust;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +39,8 @@ pub(crate) use reader::Shape;
 pub(crate) use reader::{Effective, NamedFile, Place, Problem, Problems, Warning};
 pub(crate) use settings::{reference, reference_json};
 pub(crate) use template::{Template, split as split_name};
+pub(crate) use trust::Trust;
+use trust::{is_exposed, is_this_machine};
 
 /// The command line's way in, in the state folder.
 pub(crate) const SOCKET_NAME: &str = "admin.sock";
@@ -471,17 +474,6 @@ pub(crate) struct Link {
     pub(crate) check_interval: Option<Duration>,
 }
 
-/// Which servers' certificates are taken.
-#[derive(Debug, Clone)]
-pub(crate) struct Trust {
-    /// Chain, name and time are checked.
-    pub(crate) verify: bool,
-    /// Against these authorities; `None`: the system's.
-    pub(crate) ca: Option<NamedFile>,
-    /// SHA-256 of certificates that are taken whatever else is wrong with them.
-    pub(crate) pins: Vec<[u8; 32]>,
-}
-
 /// How a back end learns the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announce {
@@ -544,11 +536,6 @@ pub(crate) fn draft(path: &Path) -> Result<Draft, Problems> {
 /// As [`draft`], for a text that stands in the file at `path`.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Draft, Problems> {
     build::build(path, text)
-}
-
-/// Whether a host is this machine, so that nobody is on the path to it.
-fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// A number without a fraction, however it is written.

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use gatepost_wire::PROTOCOLS;
-use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
+use hyper::header::HeaderValue;
+use hyper::{StatusCode, Uri};
 use rustls::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::outlet::{Complaint, PAUSE, SEND_TIME};
 use super::{Field, Record};
 use crate::config::Level;
-use crate::net::http::HttpClient;
+use crate::net::http::{self, HttpClient};
 
 /// What a batch holds at most, a record more or less. The other side reads 64 KiB.
 const BATCH_BYTES_MAX: usize = 40 * 1024;
@@ -135,18 +134,10 @@ impl Progress {
 }
 
 impl Keeper {
-    fn request(&self, batch: &Bytes) -> Result<Request<Full<Bytes>>, String> {
-        let url = format!("{}/api/v1/logs", self.url.to_string().trim_end_matches('/'));
-        Request::post(url)
-            .header(AUTHORIZATION, self.pass.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(batch.clone()))
-            .map_err(|error| error.to_string())
-    }
-
     /// Sends a batch once. An error says why it was not taken, and whether it may be later.
     async fn send(&self, client: &HttpClient, batch: &Bytes) -> Result<(), (String, bool)> {
-        let request = self.request(batch).map_err(|error| (error, false))?;
+        let request = http::post_json(&self.url, "/api/v1/logs", Some(&self.pass), batch);
+        let request = request.map_err(|error| (error, false))?;
         let answer = client.send(request).await.map_err(|error| (error, true))?;
         let status = answer.status();
         if status.is_success() {

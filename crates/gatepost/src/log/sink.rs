@@ -5,8 +5,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hyper::header::HeaderValue;
-
 use super::outlet::{Outlet, Way};
 use super::remote::Keeper;
 use super::{Record, format};
@@ -15,7 +13,6 @@ use crate::config::{
     Trust,
 };
 use crate::net::{http, tls};
-use crate::secret_file;
 
 /// A place and what goes there.
 pub(super) struct Sink {
@@ -88,14 +85,9 @@ fn open_syslog(server: &SyslogServer, facility: u8, trust: &Trust) -> Result<Out
 }
 
 fn open_keeper(url: &hyper::Uri, token_file: &NamedFile, trust: &Trust) -> Result<Outlet, Problem> {
-    let (pass, tls) = (read_pass(token_file)?, tls::client_config(trust, TlsVersion::Tls12)?);
+    let (pass, tls) = (http::read_bearer(token_file)?, tls::client_config(trust, TlsVersion::Tls12)?);
     let way = Way::Keeper(Keeper { url: url.clone(), pass, tls });
     Outlet::open(way).map_err(|error| Problem::of("log.rule", error.to_string()))
-}
-
-fn read_pass(token_file: &NamedFile) -> Result<HeaderValue, Problem> {
-    let token = secret_file::read(token_file, &mut Vec::new())?;
-    http::bearer(&token).map_err(|error| token_file.problem(error))
 }
 
 /// Gives a record to every place that wants it. What says that something is wrong and is wanted by
@@ -115,7 +107,7 @@ pub(super) fn check(settings: &config::Log) -> Result<(), Problems> {
     let mut problems = Vec::new();
     for rule in &settings.rules {
         if let LogTarget::Remote { token_file, .. } = &rule.target {
-            problems.extend(read_pass(token_file).err());
+            problems.extend(http::read_bearer(token_file).err());
         }
         if let LogTarget::Remote { trust, .. } | LogTarget::Syslog { trust, server: SyslogServer::Tls(..), .. } =
             &rule.target

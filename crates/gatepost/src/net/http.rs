@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gatepost_wire::Secret;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::HeaderValue;
-use hyper::{Request, Response};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio::time::timeout;
+
+use crate::config::{NamedFile, Problem};
+use crate::secret_file;
 
 /// What of an answer's body is read.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -57,12 +59,29 @@ impl HttpClient {
     }
 }
 
-/// A token as requests show it.
-pub(crate) fn bearer(token: &Secret) -> Result<HeaderValue, &'static str> {
+/// A file's token, as requests show it.
+pub(crate) fn read_bearer(file: &NamedFile) -> Result<HeaderValue, Problem> {
+    // Whoever else can read it is said with all such files.
+    let token = secret_file::read(file, &mut Vec::new())?;
     let mut pass = HeaderValue::from_bytes(&[b"Bearer ", token.expose()].concat())
-        .map_err(|_| "holds a token with characters that no header can have")?;
+        .map_err(|_| file.problem("holds a token with characters that no header can have"))?;
     pass.set_sensitive(true);
     Ok(pass)
+}
+
+/// A request that brings JSON to this path of a server, which goes in front of it.
+pub(crate) fn post_json(
+    server: &Uri,
+    path: &str,
+    pass: Option<&HeaderValue>,
+    body: &Bytes,
+) -> Result<Request<Full<Bytes>>, String> {
+    let url = format!("{}{path}", server.to_string().trim_end_matches('/'));
+    let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
+    if let Some(pass) = pass {
+        request = request.header(AUTHORIZATION, pass.clone());
+    }
+    request.body(Full::new(body.clone())).map_err(|error| error.to_string())
 }
 
 /// An error with what caused it, which is where the reason stands.
