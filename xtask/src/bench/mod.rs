@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// Take what is not measured now from this earlier report (its JSON)
     #[arg(long, value_name = "FILE")]
     onto: Option<PathBuf>,
+    /// Measure this program too, a Gatepost built before a change
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
 }
 
 impl Options {
@@ -62,6 +65,7 @@ impl Options {
             no_install: false,
             out: None,
             onto: None,
+            before: None,
         })
     }
 }
@@ -74,13 +78,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return protocols::run(options);
     }
     let is_wanted = |peer: &&Peer| options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name);
-    let wanted: Vec<_> = PEERS.iter().filter(is_wanted).collect();
+    let before = options.before.iter().map(|_| &peers::BEFORE);
+    let wanted: Vec<_> = before.chain(PEERS.iter().filter(is_wanted)).collect();
     for peer in &wanted {
         ensure_packages(peer.packages, !options.no_install)?;
     }
     let gatepost = cargo::build("gatepost", !options.quick)?;
     let load = cargo::build("gatepost-load", !options.quick)?;
-    let setting = Setting::prepare(gatepost, load)?;
+    let setting = Setting::prepare(gatepost, load, options.before.clone())?;
     let runs: Vec<_> = measures::runs(options.quick)
         .into_iter()
         .filter(|run| options.only.as_ref().is_none_or(|text| run.measures.iter().any(|m| m.name.contains(text))))

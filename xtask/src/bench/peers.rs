@@ -30,6 +30,10 @@ pub(super) struct Peer {
 pub(super) static GATEPOST: Peer =
     Peer { name: "gatepost", packages: &[], version: &[], sessions_max: None, is_relay_only: false, start: gatepost };
 
+/// Gatepost as it was built before a change; measured where `--before` names its program.
+pub(super) static BEFORE: Peer =
+    Peer { name: "before", packages: &[], version: &[], sessions_max: None, is_relay_only: false, start: before };
+
 pub(super) static PEERS: [Peer; 5] = [
     Peer {
         name: "haproxy",
@@ -112,6 +116,8 @@ pub(super) struct Setting {
     pub(super) load: PathBuf,
     pub(super) authority: Authority,
     gatepost: PathBuf,
+    /// Gatepost's program before a change.
+    before: Option<PathBuf>,
     certificate: Certificate,
     folder: PathBuf,
     /// In clear, and with TLS.
@@ -120,7 +126,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn prepare(gatepost: PathBuf, load: PathBuf) -> Result<Self> {
+    pub(super) fn prepare(gatepost: PathBuf, load: PathBuf, before: Option<PathBuf>) -> Result<Self> {
         raise_file_limit();
         let folder = std::env::temp_dir().join(format!("gatepost-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -134,7 +140,7 @@ impl Setting {
         let words: Vec<_> = arguments.iter().map(String::as_str).collect();
         let process = Process::start(&load, &words, &folder.join("backend.out"), false)?;
         backend.iter().try_for_each(|&port| wait_for_port(port, START_PATIENCE))?;
-        Ok(Self { load, authority, gatepost, certificate, folder, backend, _backend: process })
+        Ok(Self { load, authority, gatepost, before, certificate, folder, backend, _backend: process })
     }
 
     /// Starts a proxy and waits for all its listeners.
@@ -252,15 +258,23 @@ pub(super) fn version(peer: &Peer) -> Option<String> {
     String::from_utf8_lossy(&said).lines().next().map(str::to_owned)
 }
 
+fn gatepost(setting: &Setting, _: &Peer, ports: [Endpoints; 2]) -> Result<Launch> {
+    gatepost_by(&setting.gatepost, setting, ports)
+}
+
+fn before(setting: &Setting, _: &Peer, ports: [Endpoints; 2]) -> Result<Launch> {
+    gatepost_by(setting.before.as_ref().ok_or("--before names no program")?, setting, ports)
+}
+
 /// A service has one way to its back ends, so that TLS on both legs is a Gatepost of its own.
-fn gatepost(setting: &Setting, _: &Peer, [first, second]: [Endpoints; 2]) -> Result<Launch> {
-    let Setting { backend: [clear, secure], authority, gatepost, .. } = setting;
+fn gatepost_by(program: &Path, setting: &Setting, [first, second]: [Endpoints; 2]) -> Result<Launch> {
+    let Setting { backend: [clear, secure], authority, .. } = setting;
     let in_clear = setting.gatepost_configuration(first, *clear, "tls = \"none\"");
     let authority = format!("tls = \"implicit\"\nca = {:?}", authority.certificate);
     let over_tls = setting.gatepost_configuration(second, *secure, &authority);
     let paths = [setting.write("gatepost.toml", &in_clear)?, setting.write("gatepost-tls.toml", &over_tls)?];
     let processes = paths.map(|path| vec!["serve".into(), "--config".into(), path]).into();
-    Ok(Launch { program: gatepost.clone(), processes, legs: [Some(0), Some(0), Some(1)], as_nobody: false })
+    Ok(Launch { program: program.to_owned(), processes, legs: [Some(0), Some(0), Some(1)], as_nobody: false })
 }
 
 fn haproxy(setting: &Setting, _: &Peer, [[plain, tls], [_, both]]: [Endpoints; 2]) -> Result<Launch> {

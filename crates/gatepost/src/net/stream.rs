@@ -36,16 +36,29 @@ pub(crate) struct Scratch {
 
 /// Bytes on their way from a socket.
 pub(crate) struct Incoming {
-    /// As they were read.
+    /// As they were read; rustls decrypts them in place.
     received: Box<[u8]>,
+    /// How much of `received` the last read filled.
+    filled: usize,
     /// As they were meant.
     plain: Vec<u8>,
+}
+
+impl Incoming {
+    /// Forgets what was read last, which may be a password. What lies behind it is mail that was relayed: wiping
+    /// that too would cost more than the log-in.
+    fn wipe(&mut self) {
+        self.received[..self.filled].zeroize();
+        self.plain.as_mut_slice().zeroize();
+        self.plain.clear();
+        self.filled = 0;
+    }
 }
 
 impl Scratch {
     fn new() -> Self {
         let received = vec![0; PARTIAL_BYTES_MAX + READ_BYTES_MAX].into();
-        Self { incoming: Incoming { received, plain: Vec::new() }, outgoing: Outgoing::default() }
+        Self { incoming: Incoming { received, filled: 0, plain: Vec::new() }, outgoing: Outgoing::default() }
     }
 
     /// Lends the thread's buffers to `work`, which must not wait.
@@ -91,11 +104,25 @@ struct Tls {
     partial: Vec<u8>,
     /// Data that came along with the end of the handshake.
     early: Vec<u8>,
-    ended: bool,
-    /// What went wrong behind data that was still sound.
-    failed: Option<io::Error>,
-    /// TLS has failed: nothing more goes in or out.
-    is_dead: bool,
+    state: TlsState,
+}
+
+/// What TLS can still be asked for.
+enum TlsState {
+    Live,
+    /// The peer says no more; we still may.
+    PeerClosed,
+    /// It failed behind data that was still sound: whoever has read that is told.
+    Failing(io::Error),
+    /// It failed: nothing more goes in or out, since rustls takes no call after an alert.
+    Dead,
+}
+
+impl Tls {
+    /// Whether there is still somebody to encrypt for.
+    fn can_send(&self) -> bool {
+        matches!(self.state, TlsState::Live | TlsState::PeerClosed)
+    }
 }
 
 impl Stream {
@@ -130,7 +157,7 @@ impl Stream {
 
     async fn handshake(&mut self, side: Side, partial: Vec<u8>, we_speak: bool) -> io::Result<()> {
         let mut total = partial.len();
-        self.tls = Some(Box::new(Tls { side, partial, early: Vec::new(), ended: false, failed: None, is_dead: false }));
+        self.tls = Some(Box::new(Tls { side, partial, early: Vec::new(), state: TlsState::Live }));
         // A client speaks first: let it write before anything is read.
         let mut progress = Scratch::with(|Scratch { incoming, outgoing }| {
             let progress = self.decrypt(0, incoming, outgoing);
@@ -169,8 +196,9 @@ impl Stream {
     /// Data that comes before the handshake is known to be over waits for the first read.
     fn keep_early(&mut self, incoming: &mut Incoming) {
         if let Some(tls) = &mut self.tls {
-            tls.early.append(&mut incoming.plain);
+            tls.early.extend_from_slice(&incoming.plain);
         }
+        incoming.wipe();
     }
 
     /// Version and cipher, once TLS is up.
@@ -184,15 +212,12 @@ impl Stream {
     }
 
     /// Appends what the peer sent next to `into`; 0: it says no more. For the time before the log-in:
-    /// what may be a password is wiped from the thread's buffers.
+    /// nothing of it stays in the thread's buffers.
     pub(crate) async fn read(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             Scratch::with(|Scratch { incoming, outgoing }| {
                 let count = ready!(self.poll_read(cx, READ_BYTES_MIN, into, incoming, outgoing))?;
-                incoming.received[..count].zeroize();
-                // What lies behind its length is mail that was relayed: wiping that too would cost more than the log-in.
-                incoming.plain.as_mut_slice().zeroize();
-                incoming.plain.clear();
+                incoming.wipe();
                 Poll::Ready(Ok(count))
             })
         })
@@ -254,18 +279,21 @@ impl Stream {
             && !tls.early.is_empty()
         {
             incoming.plain.clear();
-            incoming.plain.append(&mut tls.early);
+            incoming.plain.extend_from_slice(&tls.early);
+            tls.early.zeroize();
             tls.early = Vec::new();
             return Poll::Ready(Ok(Received::Bytes(&incoming.plain)));
         }
         loop {
             if let Some(tls) = &mut self.tls {
-                if let Some(error) = tls.failed.take() {
-                    tls.ended = true;
-                    return Poll::Ready(Err(error));
-                }
-                if tls.ended {
-                    return Poll::Ready(Ok(Received::End));
+                match std::mem::replace(&mut tls.state, TlsState::Dead) {
+                    TlsState::Live => tls.state = TlsState::Live,
+                    TlsState::Failing(error) => return Poll::Ready(Err(error)),
+                    TlsState::Dead => return Poll::Ready(Ok(Received::End)),
+                    TlsState::PeerClosed => {
+                        tls.state = TlsState::PeerClosed;
+                        return Poll::Ready(Ok(Received::End));
+                    }
                 }
             }
             let count = ready!(self.poll_read_raw(cx, most, incoming))?;
@@ -275,12 +303,11 @@ impl Stream {
             if self.tls.is_none() {
                 return Poll::Ready(Ok(Received::Bytes(&incoming.received[..count])));
             }
-            // What was sound before an error still counts.
             let failed = self.decrypt(count, incoming, outgoing).err();
             // That the peer takes nothing more is for whoever writes to find out.
             let _ = self.push(outgoing.filled(), false);
-            if let Some(tls) = &mut self.tls {
-                tls.failed = failed;
+            if let (Some(tls), Some(error)) = (&mut self.tls, failed) {
+                tls.state = TlsState::Failing(error);
             }
             // A record may hold no data: a ticket, a key update.
             if !incoming.plain.is_empty() {
@@ -292,7 +319,7 @@ impl Stream {
     /// Whether nothing comes behind what was received.
     pub(crate) fn is_over(&self) -> bool {
         match &self.tls {
-            Some(tls) => tls.ended && tls.early.is_empty() && tls.failed.is_none(),
+            Some(tls) => matches!(tls.state, TlsState::PeerClosed | TlsState::Dead) && tls.early.is_empty(),
             None => self.is_read_out,
         }
     }
@@ -301,7 +328,7 @@ impl Stream {
     /// With `more`, something follows at once and may go out together with them.
     pub(crate) fn send(&mut self, bytes: &[u8], more: bool, outgoing: &mut Outgoing) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return self.push(bytes, more) };
-        if tls.is_dead {
+        if !tls.can_send() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         outgoing.clear();
@@ -330,7 +357,7 @@ impl Stream {
 
     /// TLS' closing alert, which the end of the stream follows.
     fn say_goodbye(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
-        let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_dead) else { return Ok(()) };
+        let Some(tls) = self.tls.as_mut().filter(|tls| tls.can_send()) else { return Ok(()) };
         outgoing.clear();
         tls.side.encrypt(&mut tls.partial, &Sending::Close, outgoing)?;
         self.push(outgoing.filled(), true)
@@ -361,9 +388,7 @@ impl Stream {
             }
         }
         if !self.unsent.is_empty() {
-            self.unsent.zeroize();
-            self.unsent = Vec::new();
-            self.unsent_gone = 0;
+            self.drop_unsent();
         }
         if self.write == WriteSide::Closing {
             self.write = WriteSide::Closed;
@@ -372,10 +397,15 @@ impl Stream {
         Ok(())
     }
 
-    /// The peer takes no more: what waits for it never goes.
-    fn give_up_writing(&mut self, error: io::Error) -> io::Error {
+    fn drop_unsent(&mut self) {
+        self.unsent.zeroize();
         self.unsent = Vec::new();
         self.unsent_gone = 0;
+    }
+
+    /// The peer takes no more: what waits for it never goes.
+    fn give_up_writing(&mut self, error: io::Error) -> io::Error {
+        self.drop_unsent();
         self.write = WriteSide::Closed;
         error
     }
@@ -405,6 +435,7 @@ impl Stream {
         let start = self.tls.as_ref().map_or(0, |tls| tls.partial.len());
         let room = incoming.received.get_mut(start..start + most).ok_or(io::ErrorKind::InvalidData)?;
         let Read { count, is_last } = ready!(self.connection.poll_read(cx, room))?;
+        incoming.filled = start + count;
         self.is_read_out = is_last;
         Poll::Ready(Ok(count))
     }
@@ -415,16 +446,109 @@ impl Stream {
         let Some(tls) = &mut self.tls else { return Ok(Progress::Open) };
         let before = tls.partial.len();
         incoming.received[..before].copy_from_slice(&tls.partial);
+        incoming.filled = before + count;
         incoming.plain.clear();
         outgoing.clear();
-        let Incoming { received, plain } = incoming;
+        let Incoming { received, plain, .. } = incoming;
         let bytes = &mut received[..before + count];
         let result = tls.side.process(bytes, plain, outgoing);
-        tls.is_dead |= result.is_err();
-        result.map(|Processed { used, progress }| {
-            tls.partial = bytes[used..].to_vec();
-            tls.ended |= progress == Progress::Ended;
-            progress
-        })
+        match result {
+            Ok(Processed { used, progress }) => {
+                tls.partial = bytes[used..].to_vec();
+                if progress == Progress::Ended {
+                    tls.state = TlsState::PeerClosed;
+                }
+                Ok(progress)
+            }
+            Err(error) => {
+                tls.state = TlsState::Dead;
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// A server's configuration, and a client's that trusts it.
+    fn configurations() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.cert.der().clone()).expect("an authority");
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .expect("a configuration");
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (Arc::new(server), Arc::new(client))
+    }
+
+    /// A server's and a client's end of one connection under TLS.
+    async fn under_tls() -> (Stream, Stream) {
+        let (server, client) = configurations();
+        let (mut near, mut far) = in_clear().await;
+        let name = ServerName::try_from("localhost").expect("a name");
+        let (accepted, connected) =
+            tokio::join!(far.accept_tls(server, Vec::new(), false), near.connect_tls(client, name));
+        accepted.and(connected).expect("a handshake");
+        (far, near)
+    }
+
+    async fn in_clear() -> (Stream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let stream =
+            |tcp: TcpStream| Stream::new(Connection::new(tcp.into_std().expect("a socket")).expect("a connection"));
+        (stream(near.expect("a connection")), stream(far.expect("a connection").0))
+    }
+
+    #[tokio::test]
+    async fn nothing_that_was_read_before_the_log_in_stays_in_the_threads_buffers() {
+        let (mut server, mut client) = under_tls().await;
+        // As many records as words, in one segment.
+        let words: [&[u8]; 3] = [b"a CAPABILITY\r\n", b"b LOGIN kim {6+}\r\n", b"hushed\r\n"];
+        let mut records = Vec::new();
+        for word in words {
+            let Some(tls) = &mut client.tls else { unreachable!("TLS is up") };
+            let mut outgoing = Outgoing::default();
+            tls.side.encrypt(&mut tls.partial, &Sending::Data(word), &mut outgoing).expect("a record");
+            records.extend_from_slice(outgoing.filled());
+        }
+        client.push(&records, false).expect("sent");
+        let mut heard = Vec::new();
+        while heard.len() < words.concat().len() {
+            server.read(&mut heard).await.expect("what was said");
+        }
+        assert_eq!(heard, words.concat());
+        Scratch::with(|Scratch { incoming, .. }| {
+            let is_kept = incoming.received.windows(6).any(|window| window == b"hushed");
+            assert!(!is_kept, "a password stays where it was decrypted");
+        });
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_handshake_tls_is_asked_nothing_more() {
+        let (mut client, mut server) = in_clear().await;
+        client.write_all(b"a LOGIN kim secret\r\n").await.expect("sent");
+        let failed = server.accept_tls(configurations().0, Vec::new(), false).await;
+        assert_eq!(failed.expect_err("no handshake").kind(), io::ErrorKind::InvalidData);
+        client.write_all(b"a LOGIN kim secret\r\n").await.expect("sent");
+        let mut heard = Vec::new();
+        assert_eq!(server.read(&mut heard).await.expect("an end"), 0, "{heard:?}");
+        assert!(server.is_over());
     }
 }
