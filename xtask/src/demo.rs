@@ -28,8 +28,8 @@ pub(crate) struct Options {
 
 impl Options {
     /// As `--check` alone.
-    pub(crate) const fn for_check() -> Self {
-        Self { check: true, json: None, port_base: None, no_install: false }
+    pub(crate) const fn for_check(no_install: bool) -> Self {
+        Self { check: true, json: None, port_base: None, no_install }
     }
 }
 

@@ -7,8 +7,8 @@ use gatepost_lab::{
 use crate::cargo::cargo;
 
 /// What the end-to-end tests run, beside what every Debian has.
-const PACKAGES: [&str; 39] = [
-    "dnsmasq-base",
+const PACKAGES: &[&str] = &[
+    // Mail servers behind Gatepost.
     "dovecot-core",
     "dovecot-imapd",
     "dovecot-pop3d",
@@ -17,12 +17,16 @@ const PACKAGES: [&str; 39] = [
     "dovecot-submissiond",
     "dovecot-lmtpd",
     "postfix",
+    // Directories, and what they need.
     "slapd",
     "postgresql",
     "postgresql-client",
     "mariadb-server",
     "mariadb-client",
+    "libsqlite3-0",
     "nginx-light",
+    "dnsmasq-base",
+    // Clients.
     "curl",
     "isync",
     "mutt",
@@ -34,19 +38,20 @@ const PACKAGES: [&str; 39] = [
     "libauthen-sasl-perl",
     "sieve-connect",
     "gsasl",
-    "python3",
     "openssl",
-    "iproute2",
+    // What watches Gatepost, and runs it.
     "fail2ban",
-    "g++",
-    "python3-venv",
     "prometheus",
-    "chromium",
-    "chromium-driver",
     "rsyslog",
     "rsyslog-openssl",
-    "libsqlite3-0",
     "systemd",
+    "iproute2",
+    // Tools of the tests' own.
+    "g++",
+    "python3",
+    "python3-venv",
+    "chromium",
+    "chromium-driver",
 ];
 
 #[derive(Debug, clap::Args)]
@@ -56,13 +61,13 @@ pub(crate) struct Options {
     no_install: bool,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure_packages(&PACKAGES, !options.no_install)?;
+pub(crate) fn run(&Options { no_install }: &Options) -> Result<()> {
+    ensure_packages(PACKAGES, !no_install)?;
     for (package, version, program) in [SCHEMATHESIS, OTLP] {
-        ensure_python_tool(package, version, program, !options.no_install)?;
+        ensure_python_tool(package, version, program, !no_install)?;
     }
-    ensure_browser_tools(!options.no_install)?;
-    ensure_unpacked("crowdsec", !options.no_install)?;
+    ensure_browser_tools(!no_install)?;
+    ensure_unpacked("crowdsec", !no_install)?;
     step("format");
     cargo(&["fmt", "--all", "--check"])?;
     step("lints");
@@ -71,12 +76,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // Checked, not run: that needs cargo-fuzz.
     cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])?;
     step("demonstration");
-    crate::demo::run(&crate::demo::Options::for_check())?;
+    crate::demo::run(&crate::demo::Options::for_check(no_install))?;
     step("tests");
     // Most tests wait for a clock or a peer, so that more of them than cores run well side by side.
     cargo(&["test", "--workspace", "--", "--test-threads=6"])?;
     step("benchmark, in small");
-    crate::bench::Options::for_check().iter().try_for_each(crate::bench::run)
+    crate::bench::Options::for_check(no_install).iter().try_for_each(crate::bench::run)
 }
 
 fn step(name: &str) {

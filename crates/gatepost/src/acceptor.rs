@@ -58,10 +58,11 @@ impl Acceptor {
                 _ = &mut stopping => {}
                 () = here.accept(address, socket) => {}
             }
-            if let Ok(permit) = here.permits.try_acquire() {
+            let _ = done.send(());
+            // The permit that it brought goes with it, if need be when a session gives one back.
+            if let Ok(permit) = here.permits.acquire().await {
                 permit.forget();
             }
-            let _ = done.send(());
         }));
         Self { stop, stopped, socket: own }
     }

@@ -241,6 +241,8 @@ impl Overrides {
         let until = until.map(seconds);
         self.change(|current| {
             current.expire(seconds(SystemTime::now()));
+            // A ban that is in force already gets another end.
+            current.lift(network);
             if current.addresses.len() + current.networks.len() >= BANS_MAX {
                 return Err(format!("{BANS_MAX} bans are in force already"));
             }
@@ -248,7 +250,6 @@ impl Overrides {
                 current.addresses.insert(network.first.to_canonical(), until);
                 return Ok(());
             }
-            current.networks.retain(|(known, _)| *known != network);
             if current.networks.len() >= NETWORK_BANS_MAX {
                 return Err(format!("{NETWORK_BANS_MAX} networks are banned already: use access rules for more"));
             }
@@ -261,12 +262,7 @@ impl Overrides {
     pub(crate) fn lift(&self, network: Network) -> Result<bool, String> {
         let mut is_found = false;
         self.change(|current| {
-            let before = current.addresses.len() + current.networks.len();
-            current.networks.retain(|(known, _)| *known != network);
-            if network.first == network.last {
-                current.addresses.remove(&network.first.to_canonical());
-            }
-            is_found = current.addresses.len() + current.networks.len() < before;
+            is_found = current.lift(network);
             Ok(())
         })?;
         Ok(is_found)
@@ -302,6 +298,16 @@ impl Current {
             (network, *until)
         });
         addresses.chain(self.networks.iter().copied())
+    }
+
+    /// Forgets the ban of exactly this network; false: there is none.
+    fn lift(&mut self, network: Network) -> bool {
+        let before = self.addresses.len() + self.networks.len();
+        self.networks.retain(|(known, _)| *known != network);
+        if network.first == network.last {
+            self.addresses.remove(&network.first.to_canonical());
+        }
+        self.addresses.len() + self.networks.len() < before
     }
 
     fn expire(&mut self, now: u64) {

@@ -56,13 +56,13 @@ pub(crate) struct Options {
 
 impl Options {
     /// What `cargo xtask test` runs, so that the bench doesn't rot.
-    pub(crate) fn for_check() -> [Self; 3] {
+    pub(crate) fn for_check(no_install: bool) -> [Self; 3] {
         [Vec::new(), vec![DIRECTORIES.to_owned()], vec![PROTOCOLS.to_owned()]].map(|peers| Self {
             peers,
             rounds: 1,
             only: None,
             quick: true,
-            no_install: false,
+            no_install,
             out: None,
             onto: None,
             before: None,

@@ -13,6 +13,9 @@ use subtle::ConstantTimeEq as _;
 
 use super::scram::Verifier;
 
+/// How a verifier begins that is written as RFC 5803 has it.
+const RFC5803_PREFIX: &str = "SCRAM-SHA-256$";
+
 /// A hash that can't be checked: the administrator's business, never the user's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
@@ -45,7 +48,9 @@ pub(crate) fn make_scram(password: &Secret) -> Result<String, Unusable> {
 
 /// The verifier for SCRAM-SHA-256 that `stored` is; `None`: it is something else.
 pub(crate) fn scram(stored: &str) -> Option<Result<Verifier, Unusable>> {
-    if let Some(rest) = stored.strip_prefix("SCRAM-SHA-256$") {
+    if let Some((begin, rest)) = stored.split_at_checked(RFC5803_PREFIX.len())
+        && begin.eq_ignore_ascii_case(RFC5803_PREFIX)
+    {
         return Some(Verifier::parse_rfc5803(rest));
     }
     let (scheme, rest) = stored.strip_prefix('{')?.split_once('}')?;
@@ -66,7 +71,9 @@ pub(crate) fn is_usable(stored: &str) -> bool {
     let (scheme, hash) = rest.map_or(("CRYPT", stored), |(scheme, hash)| (scheme, hash));
     match scheme.to_ascii_uppercase().as_str() {
         "PLAIN" | "CLEAR" | "CLEARTEXT" => true,
-        "SSHA" | "SSHA256" | "SSHA512" | "SHA256" | "SHA512" => STANDARD.decode(hash).is_ok(),
+        "SSHA" => take_salted::<Sha1>(hash).is_ok(),
+        "SSHA256" | "SHA256" => take_salted::<Sha256>(hash).is_ok(),
+        "SSHA512" | "SHA512" => take_salted::<Sha512>(hash).is_ok(),
         "ARGON2ID" | "ARGON2I" | "ARGON2" => hash.starts_with("$argon2"),
         "SHA512-CRYPT" | "SHA256-CRYPT" | "BLF-CRYPT" | "CRYPT" => {
             ["$5$", "$6$", "$2", "$argon2"].iter().any(|start| hash.starts_with(start))
@@ -92,10 +99,8 @@ pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> 
         "ARGON2ID" | "ARGON2I" | "ARGON2" => argon2(hash, password),
         "SHA512-CRYPT" | "SHA256-CRYPT" | "BLF-CRYPT" | "CRYPT" => crypt(hash, password),
         "SSHA" => salted::<Sha1>(hash, password),
-        "SSHA256" => salted::<Sha256>(hash, password),
-        "SSHA512" => salted::<Sha512>(hash, password),
-        "SHA256" => salted::<Sha256>(hash, password),
-        "SHA512" => salted::<Sha512>(hash, password),
+        "SSHA256" | "SHA256" => salted::<Sha256>(hash, password),
+        "SSHA512" | "SHA512" => salted::<Sha512>(hash, password),
         _ => Err(Unusable::UnknownScheme),
     }
 }
@@ -119,12 +124,21 @@ fn argon2(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
     Ok(Argon2::default().verify_password(password, &hash).is_ok())
 }
 
-/// Base64 of the digest of password and salt, followed by the salt, which may be empty.
 fn salted<D: sha2::Digest>(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
-    let bytes = STANDARD.decode(hash).map_err(|_| Unusable::Malformed)?;
-    let (digest, salt) = bytes.split_at_checked(<D as sha2::Digest>::output_size()).ok_or(Unusable::Malformed)?;
+    let (digest, salt) = take_salted::<D>(hash)?;
     let expected = D::new().chain_update(password).chain_update(salt).finalize();
-    Ok(same(&expected, digest))
+    Ok(same(&expected, &digest))
+}
+
+/// The digest of password and salt, and the salt, which may be empty: in base64 one behind the other.
+fn take_salted<D: sha2::Digest>(hash: &str) -> Result<(Vec<u8>, Vec<u8>), Unusable> {
+    let mut digest = STANDARD.decode(hash).map_err(|_| Unusable::Malformed)?;
+    let length = <D as sha2::Digest>::output_size();
+    if digest.len() < length {
+        return Err(Unusable::Malformed);
+    }
+    let salt = digest.split_off(length);
+    Ok((digest, salt))
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {
@@ -180,6 +194,8 @@ mod tests {
             ["secret", "{NTLM}00", "{SSHA}%%", "{SSHA}YQ==", "{ARGON2ID}x", "{CRYPT}$1$abc$def", "{SCRAM-SHA-256}x", ""]
         {
             assert!(check(bad, "secret").is_err(), "{bad}");
+            // Of these, only trying shows what is wrong.
+            assert!(!is_usable(bad) || bad == "{ARGON2ID}x" || bad.starts_with("{CRYPT}"), "{bad}");
         }
     }
 }

@@ -3,7 +3,6 @@
 //! In nginx's form everything stands in headers, and a user without a password can't be asked about. What
 //! nginx says is from its `ngx_mail_auth_http_module`; where that is silent, from how it behaves.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +13,8 @@ use hyper::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Verdict, Who};
-use crate::config::{self, HttpForm, Network, Problem, TlsVersion};
+use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Verdict, Who, fields};
+use crate::config::{self, HttpForm, Problem, TlsVersion};
 use crate::net::health::Health;
 use crate::net::http::HttpClient;
 use crate::net::tls;
@@ -114,7 +113,7 @@ impl Http {
         }
         let port = text("auth-port").map(|port| port.parse()).transpose();
         let port = port.map_err(|_| self.fault(format_args!("Auth-Port is no port: {:?}", text("auth-port"))))?;
-        let login_password = value("auth-pass").map(|password| LoginPassword(Arc::new(Secret::new(password.to_vec()))));
+        let login_password = value("auth-pass").map(LoginPassword::new);
         Ok(Verdict::Right(Entry {
             place: text("auth-server"),
             port,
@@ -224,15 +223,15 @@ fn read_json(answer: &Value) -> Result<Entry, String> {
         Value::Null => None,
         port => Some(port.as_u64().and_then(|port| u16::try_from(port).ok()).ok_or("`port` in its answer is no port")?),
     };
-    let parse = |text: &String| Network::parse(text).ok_or_else(|| format!("{text:?} is no network"));
+    let services = list("services")?;
+    let networks = list("networks")?.unwrap_or_default();
     Ok(Entry {
         place: text("backend")?,
         port,
-        services: list("services")?,
-        networks: list("networks")?.unwrap_or_default().iter().map(parse).collect::<Result<_, _>>()?,
+        services: services.map(|names| fields::services(names.iter().map(String::as_str))),
+        networks: fields::networks(networks.iter().map(String::as_str))?,
         login: text("login")?,
-        login_password: text("login_password")?
-            .map(|password| LoginPassword(Arc::new(Secret::new(password.into_bytes())))),
+        login_password: text("login_password")?.map(LoginPassword::new),
         held: match &answer["held"] {
             Value::Null => false,
             held => held.as_bool().ok_or("`held` in its answer is neither true nor false")?,

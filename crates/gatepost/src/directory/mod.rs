@@ -4,6 +4,7 @@
 //! as well, it also judges that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
 //! Adding one is a file here, an arm in [`open`] and its settings. None knows what a back end is.
 
+mod fields;
 pub(crate) mod http;
 pub(crate) mod ldap;
 pub(crate) mod measured;
@@ -13,7 +14,7 @@ pub(crate) mod sql;
 pub(crate) mod sqlite;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -82,6 +83,19 @@ pub(crate) struct Entry {
     pub(crate) login: Option<String>,
     /// The password at the back end, where it is not the user's own.
     pub(crate) login_password: Option<LoginPassword>,
+}
+
+impl Entry {
+    /// Whether it is the account of this user: a directory may take other letters as equal than those who read the name
+    /// next.
+    pub(crate) fn is_of(&self, user: &str, names: &Names) -> bool {
+        self.name.as_ref().is_none_or(|name| names.canonical(name) == user)
+    }
+
+    /// Whether it may be used from this address.
+    pub(crate) fn admits(&self, client: IpAddr) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(client))
+    }
 }
 
 /// Why an account can't be used though its password is right.

@@ -175,12 +175,12 @@ impl OAuth2 {
             }
             match decode::<Value>(token, &decoding, &validation) {
                 Ok(token) => return Ok(Ok(token.claims)),
-                Err(error) => {
-                    bad = match error.kind() {
-                        ErrorKind::ExpiredSignature | ErrorKind::InvalidSignature => Bad::Wrong,
-                        kind => Bad::Unfit(format!("the token is not good here: {kind:?}")),
-                    };
-                }
+                Err(error) => match error.kind() {
+                    // Another key may have signed it.
+                    ErrorKind::InvalidSignature => bad = Bad::Wrong,
+                    ErrorKind::ExpiredSignature => return Ok(Err(Bad::Wrong)),
+                    kind => return Ok(Err(Bad::Unfit(format!("the token is not good here: {kind:?}")))),
+                },
             }
         }
         Ok(Err(bad))

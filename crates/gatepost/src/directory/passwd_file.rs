@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Answering, Bar, Directory, Entry, Fault, Who};
-use crate::config::{Level, Names, Network};
+use super::{Answering, Bar, Directory, Entry, Fault, Who, fields};
+use crate::config::{Level, Names};
 use crate::log::Logger;
 
 /// How often the file is asked whether it has changed.
@@ -31,7 +31,8 @@ struct Users(HashMap<Box<str>, Box<str>>);
 #[derive(Debug)]
 struct State {
     users: Arc<Users>,
-    stamp: Stamp,
+    /// `None`: the file was gone, and is to be read when it is back.
+    stamp: Option<Stamp>,
     checked: Instant,
     /// What was last complained of.
     complaint: Option<Fault>,
@@ -49,7 +50,7 @@ impl PasswdFile {
     /// Reads the file, which must be there.
     pub(crate) fn open(path: &Path, names: Names, log: &Logger) -> Result<Self, Fault> {
         let (users, stamp) = read(path, &names)?;
-        let state = Mutex::new(State { users, stamp, checked: Instant::now(), complaint: None });
+        let state = Mutex::new(State { users, stamp: Some(stamp), checked: Instant::now(), complaint: None });
         Ok(Self { path: path.to_owned(), names, state, log: log.clone() })
     }
 
@@ -62,23 +63,28 @@ impl PasswdFile {
         }
         Arc::clone(&state.users)
     }
-}
 
-impl PasswdFile {
     /// Reads a changed file. One that can't be taken is complained of once.
     fn look(&self, state: &mut State) {
-        let result = match stamp(&self.path) {
-            Ok(stamp) if stamp == state.stamp => return,
+        let found = stamp(&self.path);
+        if found.as_ref().ok() == state.stamp.as_ref() && found.is_ok() {
+            return;
+        }
+        let result = match found {
             Ok(stamp) => {
-                state.stamp = stamp;
+                state.stamp = Some(stamp);
                 read(&self.path, &self.names)
             }
-            Err(error) => Err(Fault(format!("can't be read: {error}"))),
+            Err(error) => {
+                state.stamp = None;
+                Err(Fault(format!("can't be read: {error}")))
+            }
         };
         match result {
             Ok((users, stamp)) => {
                 state.users = users;
-                state.stamp = stamp;
+                state.stamp = Some(stamp);
+                state.complaint = None;
             }
             Err(fault) if state.complaint.as_ref() != Some(&fault) => {
                 self.log
@@ -87,11 +93,9 @@ impl PasswdFile {
                     .with("fault", fault.0.as_str())
                     .write();
                 state.complaint = Some(fault);
-                return;
             }
-            Err(_) => return,
+            Err(_) => {}
         }
-        state.complaint = None;
     }
 }
 
@@ -164,15 +168,11 @@ fn parse_fields(fields: &str) -> Result<Entry, String> {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
         match key {
             "host" => entry.place = Some(value.to_owned()),
-            "port" => entry.port = Some(value.parse().map_err(|_| format!("port={value} is no port"))?),
+            "port" => entry.port = Some(fields::port(value)?),
             "nologin" => entry.barred = Some(Bar::Disabled),
             "hold" => entry.held = true,
-            "services" => entry.services = Some(value.split(',').map(str::to_lowercase).collect()),
-            "allow_nets" => {
-                let networks =
-                    value.split(',').map(|text| Network::parse(text).ok_or_else(|| format!("{text:?} is no network")));
-                entry.networks = networks.collect::<Result<_, _>>()?;
-            }
+            "services" => entry.services = Some(fields::services(fields::items(value))),
+            "allow_nets" => entry.networks = fields::networks(value.split(','))?,
             // Fields for Dovecot's own use.
             _ => {}
         }

@@ -1,19 +1,17 @@
 //! SQL databases, asked with the administrator's own query.
 
 use std::str::FromStr as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use gatepost_wire::Secret;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, Column as _, ColumnIndex, Decode, Row, Type};
+use sqlx::{AssertSqlSafe, Column as _, Row, Type};
 use tokio::time::timeout;
 
-use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Who};
-use crate::config::{self, Dialect, Network, Parameter, Problem, split_name};
+use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Who, fields};
+use crate::config::{self, Dialect, Parameter, Problem, split_name};
 use crate::net::health::Health;
 use crate::secret_file;
 
@@ -98,7 +96,7 @@ impl Sql {
         Ok(Self { settings: settings.clone(), pool, health: Health::default() })
     }
 
-    async fn ask(&self, who: &Who) -> Result<Vec<Entry>, Problematic> {
+    async fn ask(&self, who: &Who) -> Result<Vec<Entry>, NoAnswer> {
         match &self.pool {
             Pool::Sqlite(pool) => ask(pool, &self.settings.query, who).await,
             Pool::Postgres(pool) => ask(pool, &self.settings.query, who).await,
@@ -108,30 +106,26 @@ impl Sql {
 }
 
 /// Why there is no answer: the database's fault, or the query's.
-enum Problematic {
+enum NoAnswer {
     Database(sqlx::Error),
     Query(String),
 }
 
-impl From<sqlx::Error> for Problematic {
+impl From<sqlx::Error> for NoAnswer {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
     }
 }
 
 /// The first two rows: more than one is as bad as any number.
-async fn ask<DB>(pool: &sqlx::Pool<DB>, query: &config::Query, who: &Who) -> Result<Vec<Entry>, Problematic>
+async fn ask<DB>(pool: &sqlx::Pool<DB>, query: &config::Query, who: &Who) -> Result<Vec<Entry>, NoAnswer>
 where
     DB: sqlx::Database,
+    DB::Row: Texts,
     for<'q> DB::Arguments: sqlx::IntoArguments<DB>,
     for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
-    for<'q> String: sqlx::Encode<'q, DB> + Type<DB> + Decode<'q, DB>,
+    for<'q> String: sqlx::Encode<'q, DB> + Type<DB>,
     for<'q> Option<String>: sqlx::Encode<'q, DB> + Type<DB>,
-    for<'r> bool: Decode<'r, DB> + Type<DB>,
-    for<'r> i64: Decode<'r, DB> + Type<DB>,
-    for<'r> i32: Decode<'r, DB> + Type<DB>,
-    for<'r> i16: Decode<'r, DB> + Type<DB>,
-    usize: ColumnIndex<DB::Row>,
 {
     let (local, domain) = split_name(&who.user);
     let mut asking = sqlx::query::<DB>(AssertSqlSafe(query.text.clone()));
@@ -148,86 +142,67 @@ where
     while entries.len() < 2
         && let Some(row) = rows.try_next().await?
     {
-        entries.push(read(&row).map_err(Problematic::Query)?);
+        entries.push(read(&row).map_err(NoAnswer::Query)?);
     }
     Ok(entries)
 }
 
 /// Makes an account of a row, by the names of its columns.
-fn read<R>(row: &R) -> Result<Entry, String>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> i32: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
-{
+fn read(row: &impl Texts) -> Result<Entry, String> {
     let mut entry = Entry::default();
     for (n, column) in row.columns().iter().enumerate() {
         let name = column.name().to_ascii_lowercase();
-        let text = text(row, n).map_err(|error| format!("column {name}: {error}"))?;
+        let text = row.text(n).map_err(|error| format!("column {name}: {error}"))?;
         let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
         match name.as_str() {
             "name" => entry.name = Some(text),
             "backend" => entry.place = Some(text),
-            "port" => entry.port = Some(text.parse().map_err(|_| format!("port {text:?} is no port"))?),
+            "port" => entry.port = Some(fields::port(&text)?),
             "password" => entry.password = Some(text),
             "disabled" => entry.barred = is_true(&text).then_some(Bar::Disabled),
             "held" => entry.held = is_true(&text),
-            "services" => entry.services = Some(words(&text).map(str::to_lowercase).collect()),
-            "networks" => {
-                let parse = |text: &str| Network::parse(text).ok_or_else(|| format!("{text:?} is no network"));
-                entry.networks = words(&text).map(parse).collect::<Result<_, _>>()?;
-            }
+            "services" => entry.services = Some(fields::services(fields::items(&text))),
+            "networks" => entry.networks = fields::networks(fields::items(&text))?,
             "login" => entry.login = Some(text),
-            "login_password" => {
-                entry.login_password = Some(LoginPassword(Arc::new(Secret::new(text.into_bytes()))));
-            }
+            "login_password" => entry.login_password = Some(LoginPassword::new(text)),
             _ => return Err(format!("the query gives a column {name}; known are {COLUMNS}")),
         }
     }
     Ok(entry)
 }
 
-/// A value as text, whatever simple type it has.
-fn text<R>(row: &R, n: usize) -> Result<Option<String>, sqlx::Error>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> i32: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
-{
-    let is_text = row.try_get::<Option<String>, _>(n);
-    let first_error = match is_text {
-        Ok(text) => return Ok(text),
-        Err(error) => error,
-    };
-    if let Ok(number) = row.try_get::<Option<i64>, _>(n) {
-        return Ok(number.map(|number| number.to_string()));
-    }
-    if let Ok(number) = row.try_get::<Option<i32>, _>(n) {
-        return Ok(number.map(|number| number.to_string()));
-    }
-    if let Ok(number) = row.try_get::<Option<i16>, _>(n) {
-        return Ok(number.map(|number| number.to_string()));
-    }
-    match row.try_get::<Option<bool>, _>(n) {
-        Ok(truth) => Ok(truth.map(|truth| u8::from(truth).to_string())),
-        Err(_) => Err(first_error),
-    }
+/// A row whose values can be read as texts.
+trait Texts: Row {
+    /// A value as text, whatever simple type it has; `None`: it is NULL.
+    fn text(&self, n: usize) -> sqlx::Result<Option<String>>;
 }
+
+/// For a database's rows, with its types of numbers in the order in which they are tried: a type takes a value only if it
+/// can hold all that the column's type can, but for `bool`, which some databases take for any number.
+macro_rules! texts {
+    ($row:ty: $($number:ty),+) => {
+        impl Texts for $row {
+            fn text(&self, n: usize) -> sqlx::Result<Option<String>> {
+                let error = match self.try_get::<Option<String>, _>(n) {
+                    Ok(text) => return Ok(text),
+                    Err(error) => error,
+                };
+                $(if let Ok(number) = self.try_get::<Option<$number>, _>(n) {
+                    return Ok(number.map(|number| number.to_string()));
+                })+
+                let truth = self.try_get::<Option<bool>, _>(n).map_err(|_| error)?;
+                Ok(truth.map(|truth| u8::from(truth).to_string()))
+            }
+        }
+    };
+}
+
+texts!(sqlx::sqlite::SqliteRow: i64, i32);
+texts!(sqlx::postgres::PgRow: i64, i32, i16);
+texts!(sqlx::mysql::MySqlRow: i64, u64);
 
 fn is_true(text: &str) -> bool {
     !["0", "f", "false", "n", "no", "off"].contains(&text.to_ascii_lowercase().as_str())
-}
-
-fn words(list: &str) -> impl Iterator<Item = &str> {
-    list.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|word| !word.is_empty())
 }
 
 impl Directory for Sql {
@@ -237,8 +212,8 @@ impl Directory for Sql {
             let name = &self.settings.shown;
             let mut entries = match answer {
                 Ok(Ok(entries)) => entries,
-                Ok(Err(Problematic::Query(what))) => return Err(Fault(format!("{name}: {what}"))),
-                Ok(Err(Problematic::Database(error))) => {
+                Ok(Err(NoAnswer::Query(what))) => return Err(Fault(format!("{name}: {what}"))),
+                Ok(Err(NoAnswer::Database(error))) => {
                     if !matches!(error, sqlx::Error::Database(_)) {
                         self.health.mark_down();
                     }

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use gatepost_wire::PROTOCOLS;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -43,7 +44,7 @@ const COMPLAINTS_MAX: usize = 1000;
 pub(crate) struct Record {
     time: SystemTime,
     level: Level,
-    /// The service's name, or `server` or `directory`.
+    /// The service's name, or `server`, `directory` or `admin`.
     service: &'static str,
     message: String,
     fields: Vec<(Cow<'static, str>, Field)>,
@@ -74,9 +75,10 @@ impl Record {
         self.level
     }
 
-    /// The service that it is about; `imap-login` is imap's.
+    /// The service that it is about; failed log-ins are written under a name of Dovecot's.
     pub(crate) fn about(&self) -> &'static str {
-        self.service.split('-').next().unwrap_or_default()
+        let named = PROTOCOLS.iter().find(|protocol| protocol.login_name == self.service);
+        named.map_or(self.service, |protocol| protocol.name)
     }
 
     /// It as one line of text, without its end.
@@ -424,5 +426,18 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
             sink::write_to(&mut sinks, &record);
             keep(record, shared);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_log_in_is_about_its_service() {
+        for protocol in &PROTOCOLS {
+            assert_eq!(Record::new(Level::Info, protocol.login_name, "").about(), protocol.name);
+        }
+        assert_eq!(Record::new(Level::Info, "server", "").about(), "server");
     }
 }

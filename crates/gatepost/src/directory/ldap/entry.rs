@@ -1,12 +1,9 @@
 //! From an LDAP entry to an account.
 
-use std::sync::Arc;
-
-use gatepost_wire::Secret;
 use ldap3::SearchEntry;
 
-use crate::config::{self, LdapFields, LdapVerify, Network};
-use crate::directory::{Bar, Entry, LoginPassword};
+use crate::config::{self, LdapFields, LdapVerify};
+use crate::directory::{Bar, Entry, LoginPassword, fields};
 
 /// Active Directory's attribute of flags, and the one that says that the account is disabled.
 const ACCOUNT_CONTROL: &str = "userAccountControl";
@@ -34,10 +31,8 @@ pub(super) fn attributes(fields: &LdapFields) -> Vec<String> {
 
 /// Makes an account of an entry. An error says what of it makes no sense.
 pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry, String> {
-    let fields = &settings.fields;
-    let networks = all(entry, fields.networks.as_ref());
-    let parse = |text: &str| Network::parse(text).ok_or_else(|| format!("{text:?} is no network"));
-    let services = all(entry, fields.services.as_ref());
+    let wanted = &settings.fields;
+    let list = |name: &Option<String>| all(entry, name.as_ref()).iter().map(String::as_str);
     let is_set = |name: &Option<String>| match name {
         Some(name) => Ok::<_, String>(one(entry, Some(name))?.is_some_and(|value| means_yes(name, value))),
         None => Ok(false),
@@ -46,18 +41,17 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
         LdapVerify::Compare => password(entry, settings)?,
         LdapVerify::Bind => None,
     };
-    let login_password = one(entry, fields.login_password.as_ref())?;
+    let login_password = one(entry, wanted.login_password.as_ref())?;
     Ok(Entry {
-        place: one(entry, fields.backend.as_ref())?.map(str::to_owned),
+        place: one(entry, wanted.backend.as_ref())?.map(str::to_owned),
         password,
-        barred: is_set(&fields.disabled)?.then_some(Bar::Disabled),
-        held: is_set(&fields.held)?,
-        networks: networks.iter().map(|text| parse(text)).collect::<Result<_, _>>()?,
-        services: fields.services.is_some().then(|| services.iter().map(|name| name.to_lowercase()).collect()),
-        name: one(entry, fields.name.as_ref())?.map(str::to_owned),
-        login: one(entry, fields.login.as_ref())?.map(str::to_owned),
-        login_password: login_password
-            .map(|password| LoginPassword(Arc::new(Secret::new(password.as_bytes().to_vec())))),
+        barred: is_set(&wanted.disabled)?.then_some(Bar::Disabled),
+        held: is_set(&wanted.held)?,
+        networks: fields::networks(list(&wanted.networks))?,
+        services: wanted.services.is_some().then(|| fields::services(list(&wanted.services))),
+        name: one(entry, wanted.name.as_ref())?.map(str::to_owned),
+        login: one(entry, wanted.login.as_ref())?.map(str::to_owned),
+        login_password: login_password.map(LoginPassword::new),
         ..Entry::default()
     })
 }

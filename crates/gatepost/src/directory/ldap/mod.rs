@@ -102,7 +102,7 @@ impl Ldap {
                     Err(Trouble::Passing(reason)) => {
                         server.health.mark_down();
                         let reason = format!("{}: {reason}", server.url());
-                        if reasons.last() != Some(&reason) {
+                        if !reasons.contains(&reason) {
                             reasons.push(reason);
                         }
                     }

@@ -11,8 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 use tokio::sync::OnceCell;
 
-use super::{Answering, Bar, Directory, Entry, Fault, Verdict, Who};
-use crate::config::Network;
+use super::{Answering, Bar, Directory, Entry, Fault, Verdict, Who, fields};
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
 const POOL_CONNECTIONS_MAX: u32 = 4;
@@ -253,12 +252,19 @@ fn look(path: &Path) -> Result<(), String> {
         Ok(head) if !head.starts_with(b"SQLite format 3\0") => Err("is no SQLite file".to_owned()),
         Ok(head) => match u32::from_be_bytes([head[60], head[61], head[62], head[63]]) as usize {
             // What was written last may still be in the log beside it.
-            0 if path.with_extension("db-wal").exists() => Ok(()),
+            0 if beside(path, "-wal").exists() => Ok(()),
             0 => Err("is not a directory of users: `gatepost user add` makes one".to_owned()),
             version if version > MIGRATIONS.len() => Err("was made by a later version of Gatepost".to_owned()),
             _ => Ok(()),
         },
     }
+}
+
+/// A file that `SQLite` keeps beside the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 impl Directory for Sqlite {
@@ -305,8 +311,7 @@ fn narrowed(account: Option<Vec<String>>, app: Option<&str>) -> Option<Vec<Strin
 }
 
 fn read(row: &SqliteRow) -> sqlx::Result<Entry> {
-    let parse =
-        |text: &str| Network::parse(text).ok_or_else(|| sqlx::Error::Decode(format!("{text:?} is no network").into()));
+    let malformed = |what: String| sqlx::Error::Decode(what.into());
     let networks: Option<String> = row.try_get(4)?;
     let services: Option<String> = row.try_get(5)?;
     Ok(Entry {
@@ -314,7 +319,7 @@ fn read(row: &SqliteRow) -> sqlx::Result<Entry> {
         password: row.try_get(1)?,
         barred: row.try_get::<bool, _>(2)?.then_some(Bar::Disabled),
         held: row.try_get(3)?,
-        networks: networks.iter().flat_map(|list| list.split(',')).map(parse).collect::<Result<_, _>>()?,
+        networks: fields::networks(networks.iter().flat_map(|list| list.split(','))).map_err(malformed)?,
         services: services.map(|list| list.split(',').map(str::to_owned).collect()),
         ..Entry::default()
     })
@@ -323,6 +328,7 @@ fn read(row: &SqliteRow) -> sqlx::Result<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Network;
 
     #[tokio::test]
     async fn accounts_come_change_and_go() {

@@ -70,8 +70,7 @@ pub(super) fn charts(live: &Value) -> Vec<Chart> {
     let history = live["history"].as_array().unwrap_or(&empty);
     let series = |key: &str| history.iter().map(|sample| number(&sample[key])).collect::<Vec<_>>();
     let chart = |id, name, first: Vec<f64>, second: Option<Vec<f64>>, show: fn(f64) -> String| {
-        let all = first.iter().chain(second.iter().flatten());
-        let top = all.fold(1.0_f64, |top, value| top.max(*value));
+        let top = top_of(first.iter().chain(second.iter().flatten()));
         let line = path(&first, top);
         let area = if line.is_empty() { String::new() } else { format!("{line}V{HEIGHT}H{:.1}Z", left(first.len())) };
         let has_second = second.is_some();
@@ -85,9 +84,14 @@ pub(super) fn charts(live: &Value) -> Vec<Chart> {
     ]
 }
 
+/// What stands at a drawing's upper edge.
+fn top_of<'v>(values: impl Iterator<Item = &'v f64>) -> f64 {
+    values.fold(1.0, |top, value| top.max(*value))
+}
+
 /// Bars of values, and in front of them those of others, one for each moment.
 pub(super) fn bars(id: &'static str, name: &'static str, values: &[(f64, f64)], show: fn(f64) -> String) -> Chart {
-    let top = values.iter().fold(1.0_f64, |top, (value, _)| top.max(*value));
+    let top = top_of(values.iter().flat_map(|(first, second)| [first, second]));
     let count = f64::from(u32::try_from(values.len()).unwrap_or(u32::MAX));
     let width = WIDTH / count.max(BARS_MIN);
     let draw = |of: fn(&(f64, f64)) -> f64| {

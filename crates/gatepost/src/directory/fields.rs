@@ -1,0 +1,36 @@
+//! What directories of several kinds read alike: an account's fields, from texts. Where a text comes from is each one's own.
+
+use std::sync::Arc;
+
+use gatepost_wire::Secret;
+
+use super::LoginPassword;
+use crate::config::Network;
+
+/// The items of a list in one text, divided by commas or blanks.
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|item| !item.is_empty())
+}
+
+/// The networks an account may be used from.
+pub(super) fn networks<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Network>, String> {
+    let parse = |text: &str| Network::parse(text).ok_or_else(|| format!("{text:?} is no network"));
+    texts.into_iter().map(parse).collect()
+}
+
+/// The services an account is for, in whatever case they are written.
+pub(super) fn services<'t>(names: impl IntoIterator<Item = &'t str>) -> Vec<String> {
+    names.into_iter().map(str::to_lowercase).collect()
+}
+
+/// A port.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("port {text:?} is no port"))
+}
+
+impl LoginPassword {
+    /// The password that these bytes are.
+    pub(super) fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Arc::new(Secret::new(bytes.into())))
+    }
+}
