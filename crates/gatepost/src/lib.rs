@@ -26,7 +26,6 @@ mod secret_file;
 mod service;
 mod sliding;
 mod story;
-#[cfg(feature = "traces")]
 mod traces;
 mod whole_file;
 mod worker;

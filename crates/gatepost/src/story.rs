@@ -1,6 +1,7 @@
 //! A session's story: everything worth knowing of it, gathered on its way and written as one record.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,8 +13,6 @@ use crate::config::Level;
 use crate::log::{Draft, Field, Logger};
 use crate::metrics::Stage;
 use crate::net::stream::TlsFacts;
-use crate::service::mail::Tally;
-use crate::service::relayed;
 
 /// See the module's documentation.
 pub(crate) struct Story {
@@ -98,7 +97,6 @@ impl SessionId {
     }
 
     /// As it is written, in ASCII.
-    #[cfg(feature = "traces")]
     pub(crate) const fn bytes(&self) -> [u8; 16] {
         self.0
     }
@@ -124,7 +122,64 @@ pub(crate) enum Ended {
     /// Mail was taken, and this is why no more is.
     Served { why: String, tally: Tally },
     /// It was logged in, and this is how the relay ended.
-    Relayed(relayed::Outcome),
+    Relayed(Outcome),
+}
+
+/// What became of mail in a session.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) messages: u64,
+    pub(crate) recipients: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What a relay did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    /// From the client to the back end.
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+}
+
+/// How a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both sides closed; the client first, or the back end.
+    Closed { by_client: bool },
+    /// A connection broke.
+    Broken { by_client: bool, kind: io::ErrorKind },
+    /// Told to end.
+    Told(EndReason),
+}
+
+/// Why a session must end though both peers would go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    /// Nothing was said for too long.
+    Idle,
+    /// Asked to go; to be declined by a session that is in the middle of something.
+    Drained,
+    /// Gatepost stops now.
+    Stopped,
+    /// What the session was let in by is over.
+    Expired,
+    /// An administrator ended it.
+    Kicked,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let who = |by_client| if by_client { "the client" } else { "the back end" };
+        match self {
+            Self::Closed { by_client } => write!(f, "closed by {}", who(*by_client)),
+            Self::Broken { by_client, kind } => write!(f, "the connection to {} broke: {kind}", who(*by_client)),
+            Self::Told(EndReason::Idle) => f.write_str("idle for too long"),
+            Self::Told(EndReason::Expired) => f.write_str("its token has expired"),
+            Self::Told(EndReason::Drained | EndReason::Stopped) => f.write_str("asked to go by Gatepost"),
+            Self::Told(EndReason::Kicked) => f.write_str("ended by an administrator"),
+        }
+    }
 }
 
 impl Story {
@@ -146,6 +201,13 @@ impl Story {
             started: Instant::now(),
             is_logged_in: false,
         }
+    }
+
+    /// A log-in begins, as this user if it names one.
+    pub(crate) fn attempt(&mut self, mechanism: &'static str, user: Option<String>) {
+        self.attempts += 1;
+        self.mechanism = Some(mechanism);
+        self.user = user;
     }
 
     /// The log-in succeeded.

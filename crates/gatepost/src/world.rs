@@ -23,6 +23,7 @@ use crate::secret_file;
 use crate::service::Snapshot;
 use crate::service::admit::Level;
 use crate::service::listener::{Checks, Listener, Service};
+use crate::traces::Tracer;
 
 /// See the module's documentation. Sessions keep what they need of it; a new world doesn't touch them.
 pub(crate) struct World {
@@ -35,8 +36,8 @@ pub(crate) struct World {
     directories: Vec<Arc<Judge>>,
     defence: Option<Arc<config::Defence>>,
     door: Arc<Door>,
-    #[cfg(feature = "traces")]
-    tracer: Option<Arc<crate::traces::Tracer>>,
+    /// Log-ins are told of here, if anywhere.
+    pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
 /// What the way in for browsers and scripts needs.
@@ -133,27 +134,15 @@ impl World {
             problems.push(problem);
             Door::default()
         });
-        #[cfg(feature = "traces")]
         let tracer = config.traces.as_ref().and_then(|settings| {
-            let opened = crate::traces::Tracer::open(settings, &config.name, log);
+            let opened = Tracer::open(settings, &config.name, log);
             opened.map(Arc::new).map_err(|problem| problems.push(problem)).ok()
         });
         problems.dedup();
         let defence = config.defence.clone().map(Arc::new);
         let (map, door) = (Arc::new(map), Arc::new(door));
-        let world = Self {
-            config,
-            listeners,
-            level,
-            map,
-            own_listeners,
-            certificates,
-            directories,
-            defence,
-            door,
-            #[cfg(feature = "traces")]
-            tracer,
-        };
+        let world =
+            Self { config, listeners, level, map, own_listeners, certificates, directories, defence, door, tracer };
         warnings.extend(world.expiry_warnings());
         warnings.extend(world.exposure_warnings());
         warnings.dedup();
@@ -196,15 +185,6 @@ impl World {
         keys.chain(directories).chain(tokens).chain(traces).filter_map(secret_file::exposure).collect()
     }
 
-    /// Waits a moment until traces are sent, before the program ends; how many log-ins are not.
-    #[cfg(feature = "traces")]
-    pub(crate) async fn finish_traces(&self, until: std::time::Instant) -> usize {
-        match &self.tracer {
-            Some(tracer) => tracer.finish(until).await,
-            None => 0,
-        }
-    }
-
     /// Every address that is listened on.
     pub(crate) fn addresses(&self) -> &Arc<[SocketAddr]> {
         &self.own_listeners
@@ -237,7 +217,6 @@ impl World {
             map: Arc::clone(&self.map),
             own_listeners: Arc::clone(&self.own_listeners),
             defence: self.defence.clone(),
-            #[cfg(feature = "traces")]
             tracer: self.tracer.clone(),
         })
     }

@@ -81,7 +81,7 @@ impl Exchange {
                 return Self { mechanism, awaits: Awaits::LoginPassword { user } }.prompt();
             }
             Awaits::LoginPassword { user } => user.zip(sasl::password(message.expose())),
-            Awaits::Reply | Awaits::Dismissal => return Turn::Ask(mechanism, Ask::Reply(message)),
+            Awaits::Reply | Awaits::Dismissal => return Turn::Ask(mechanism, Ask::Reply(mechanism, message)),
             Awaits::Message => match mechanism {
                 Mechanism::OAuthBearer => sasl::oauth_bearer(&message),
                 Mechanism::XOAuth2 => sasl::xoauth2(&message),
@@ -109,6 +109,6 @@ pub(crate) fn ask(mechanism: Mechanism, credentials: Option<(String, Secret)>) -
     let proof = if mechanism.takes_token() { Proof::Token } else { Proof::Password };
     match credentials {
         Some((user, secret)) => Ask::Login(Credentials { mechanism, user, proof: proof(secret) }),
-        None => Ask::Hopeless(mechanism),
+        None => Ask::Malformed(mechanism),
     }
 }

@@ -203,10 +203,10 @@ pub enum Ask {
     /// The first message of a mechanism whose messages are only carried here ([`Mechanism::is_carried`]).
     Exchange(Mechanism, Secret),
     /// What the client says to the [`Answer::Challenge`].
-    Reply(Secret),
+    Reply(Mechanism, Secret),
     /// Credentials that no user can have (an empty password, a malformed message): nobody need be asked,
     /// but it counts, is logged and answered as [`Refusal::BadCredentials`] like any wrong password.
-    Hopeless(Mechanism),
+    Malformed(Mechanism),
 }
 
 /// What a client offered as proof of who it is.
@@ -312,7 +312,7 @@ pub enum Answer {
 }
 
 /// What the back end said when it took the log-in.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Welcome {
     /// Whole lines that came before its OK and are the client's to see.
     pub untagged: Vec<u8>,

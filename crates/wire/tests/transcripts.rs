@@ -45,11 +45,11 @@ impl Front {
             Step::StartTls => "starttls".into(),
             Step::Through => "through".into(),
             Step::Close(outcome) => format!("close {outcome:?}"),
-            Step::Ask(Ask::Hopeless(mechanism)) => format!("hopeless {}", mechanism.name()),
+            Step::Ask(Ask::Malformed(mechanism)) => format!("hopeless {}", mechanism.name()),
             Step::Ask(Ask::Exchange(mechanism, message)) => {
                 format!("exchange {} {:?}", mechanism.name(), String::from_utf8_lossy(message.expose()))
             }
-            Step::Ask(Ask::Reply(message)) => format!("reply {:?}", String::from_utf8_lossy(message.expose())),
+            Step::Ask(Ask::Reply(_, message)) => format!("reply {:?}", String::from_utf8_lossy(message.expose())),
             Step::Ask(Ask::Login(ask)) => {
                 let (Proof::Password(secret) | Proof::Token(secret)) = &ask.proof;
                 assert_eq!(matches!(ask.proof, Proof::Token(_)), ask.mechanism.takes_token());

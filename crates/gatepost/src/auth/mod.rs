@@ -95,6 +95,11 @@ impl Judge {
         passwords + self.directory.forget()
     }
 
+    /// This directory's fault.
+    pub(crate) fn unanswered(&self, Fault(fault): Fault) -> Unanswered {
+        Unanswered { directory: self.name.to_string(), fault }
+    }
+
     /// The account of `who`, if `password` is right. An error means that nobody can say.
     pub(crate) async fn judge(
         &self,
@@ -139,6 +144,52 @@ impl Judge {
             }
         }
         Ok(judged.map(|entry| Account { entry, is_remembered: false }))
+    }
+}
+
+/// The account in the first of these directories that knows the user, and which that is. Directories that only answer to
+/// who brings a password are passed over.
+pub(crate) async fn find_first(judges: &[Arc<Judge>], who: &Who) -> Result<Option<(Arc<str>, Entry)>, Unanswered> {
+    for judge in judges.iter().filter(|judge| judge.directory.finds()) {
+        match judge.directory.find(who).await {
+            Ok(Some(entry)) => return Ok(Some((Arc::clone(&judge.name), entry))),
+            Ok(None) => {}
+            Err(fault) => return Err(judge.unanswered(fault)),
+        }
+    }
+    Ok(None)
+}
+
+/// What the first of these directories that knows the user says of a password or token; one whose account `is_theirs`
+/// takes for somebody else's is passed over.
+pub(crate) async fn judge_first(
+    judges: &[Arc<Judge>],
+    checker: &Checker,
+    who: &Who,
+    proof: &Secret,
+    is_theirs: impl Fn(&Entry) -> bool,
+) -> Result<Option<(Arc<Judge>, Result<Account, Denial>)>, Unanswered> {
+    for judge in judges {
+        match judge.judge(checker, who, proof).await {
+            Ok(Err(Denial::Unknown)) => {}
+            Ok(Ok(account)) if !is_theirs(&account.entry) => {}
+            Ok(judged) => return Ok(Some((Arc::clone(judge), judged))),
+            Err(fault) => return Err(judge.unanswered(fault)),
+        }
+    }
+    Ok(None)
+}
+
+/// A directory had to be asked and can't answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unanswered {
+    pub(crate) directory: String,
+    pub(crate) fault: String,
+}
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.directory, self.fault)
     }
 }
 

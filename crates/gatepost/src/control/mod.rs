@@ -45,7 +45,8 @@ use crate::net::handover::{self, Elder, Legacy};
 use crate::net::socket;
 use crate::overrides::Overrides;
 use crate::service::Shared;
-use crate::service::mail::{Memory, Rates};
+use crate::service::mail::Rates;
+use crate::traces::Tracer;
 use crate::worker::Workers;
 use crate::world::{Door, Lasting, World};
 
@@ -62,7 +63,6 @@ const COMMANDS_MAX: usize = 64;
 /// Commands that look at all sessions at a time.
 const LOOKS_MAX: usize = 2;
 /// How long the end waits for traces to be sent.
-#[cfg(feature = "traces")]
 const TRACES_TIME: Duration = Duration::from_secs(1);
 /// How often sessions are told to end while Gatepost stops.
 const DRAIN_STEP: Duration = Duration::from_millis(500);
@@ -206,11 +206,12 @@ async fn serve(source: Source) -> Result<(), Problems> {
         log: log.clone(),
         ledger: Arc::new(Ledger::default()),
         defence: Arc::default(),
+        overrides: Arc::clone(&lasting.overrides),
         checker,
         pace: Pace::default(),
         strangers: Strangers::new(&config.state),
         rates: Rates::default(),
-        memory: Memory::default(),
+        memory: Arc::default(),
         room: Arc::clone(&permits),
         control: tokio::runtime::Handle::current(),
         stopping,
@@ -285,17 +286,20 @@ async fn serve(source: Source) -> Result<(), Problems> {
     if let Some(http) = http {
         http.finish().await;
     }
-    #[cfg(feature = "traces")]
-    {
-        let unsent = server.entrance.world.load_full().finish_traces(Instant::now() + TRACES_TIME).await;
-        if unsent > 0 {
-            let record = log.record(Level::Warning, "server", "traces of log-ins are lost: they were not sent in time");
-            record.with("lost", unsent as u64).write();
-        }
-    }
+    finish_traces(server.entrance.world.load().tracer.as_deref(), &log).await;
     log.record(Level::Info, "server", "Gatepost has stopped").write();
     log.finish();
     Ok(())
+}
+
+/// Waits a moment until traces are sent, and says what is lost.
+async fn finish_traces(tracer: Option<&Tracer>, log: &Logger) {
+    let Some(tracer) = tracer else { return };
+    let unsent = tracer.finish(Instant::now() + TRACES_TIME).await;
+    if unsent > 0 {
+        let record = log.record(Level::Warning, "server", "traces of log-ins are lost: they were not sent in time");
+        record.with("lost", unsent as u64).write();
+    }
 }
 
 /// Listens on every address; each that can't be had is a problem of its own, with what to do about it.

@@ -4,17 +4,16 @@
 
 pub(crate) mod choice;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatepost_wire::{Offers, Protocol, Secret};
 
-use crate::auth::{Checker, Denial, Judge};
+use crate::auth::{Checker, Denial, Judge, Unanswered, judge_first};
 use crate::backend::{Backend, Backends, Looker, Looking};
 use crate::cache::{Cache, Flights};
 use crate::config;
-use crate::directory::{Entry, Fault, Who};
+use crate::directory::{Entry, Who};
 use crate::log::Logger;
 use crate::metrics::CacheMetrics;
 pub(crate) use choice::{NoPlace, Reason};
@@ -99,16 +98,12 @@ impl Map {
         who: &Who,
         password: &Secret,
     ) -> Result<Option<Result<Entry, Denial>>, Unanswered> {
-        for judge in &self.judges {
-            match judge.judge(checker, who, password).await {
-                Ok(Err(Denial::Unknown)) => {}
-                Ok(Err(Denial::Unjudged)) => return Ok(None),
-                Ok(Ok(account)) if self.is_another(who, &account.entry) => {}
-                Ok(judged) => return Ok(Some(judged.map(|account| account.entry))),
-                Err(Fault(fault)) => return Err(Unanswered { directory: judge.name.to_string(), fault }),
-            }
-        }
-        Ok(None)
+        let is_theirs = |entry: &Entry| entry.is_of(&who.user, &self.settings.names);
+        let judged = judge_first(&self.judges, checker, who, password, is_theirs).await?;
+        Ok(match judged {
+            None | Some((_, Err(Denial::Unjudged))) => None,
+            Some((_, judged)) => Some(judged.map(|account| account.entry)),
+        })
     }
 
     /// As [`Map::find`], without remembered answers: for what must be true now, such as a password.
@@ -166,7 +161,7 @@ impl Map {
                 }
             };
             match answer {
-                Ok(Some((entry, _))) if self.is_another(who, &entry) => {}
+                Ok(Some((entry, _))) if !entry.is_of(&who.user, &self.settings.names) => {}
                 Ok(Some((entry, is_checked))) => {
                     let found =
                         Found::Account { directory: Arc::clone(&judge.name), entry: Box::new(entry), is_checked };
@@ -194,12 +189,6 @@ impl Map {
             self.keep(who, &Found::Nobody, now);
         }
         Ok(Found::Nobody)
-    }
-
-    /// Whether an entry is somebody else's: a directory may take other letters as equal than those who read the
-    /// name next.
-    fn is_another(&self, who: &Who, entry: &Entry) -> bool {
-        entry.name.as_ref().is_some_and(|name| self.settings.names.canonical(name) != who.user)
     }
 
     /// The back end for what was found, and why that one.
@@ -301,22 +290,4 @@ impl Map {
 /// What the cache knows an answer by: directories may answer differently to different services.
 fn question(who: &Who) -> String {
     format!("{} {}", who.service, who.user)
-}
-
-/// A directory had to be asked and can't answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unanswered {
-    pub(crate) directory: String,
-    pub(crate) fault: String,
-}
-
-impl std::fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.directory, self.fault)
-    }
-}
-
-/// Whether an account may be used from `client`.
-pub(crate) fn admits(entry: &Entry, client: IpAddr) -> bool {
-    entry.networks.is_empty() || entry.networks.iter().any(|network| network.contains(client))
 }

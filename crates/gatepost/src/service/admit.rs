@@ -4,9 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use gatepost_wire::Refusal;
+
+use super::Session;
 use super::access::Rules;
-use crate::config::{AccessRule, Limits, Network};
+use crate::config::{AccessRule, Limits, Network, TlsMode};
 use crate::ledger::{Exceeded, Ledger, Scope, Slots};
+use crate::metrics::Rejection;
+use crate::net::stream::Scratch;
+use crate::story::Ended;
 
 /// The access rules of one level: global, of a service, or of a listener.
 #[derive(Debug, Default)]
@@ -28,10 +34,44 @@ struct Verdict {
 pub(crate) enum TurnedAway {
     /// This rule denies it.
     Denied { rule: Arc<str> },
-    /// An administrator has banned this network; or it guessed passwords.
-    Banned(Option<Network>),
+    /// An administrator has banned this network.
+    Banned(Network),
+    /// It has guessed passwords.
+    Guessing,
     /// This limit is reached.
     Limited(Exceeded),
+}
+
+impl TurnedAway {
+    fn counted_as(&self) -> Rejection {
+        match self {
+            Self::Denied { .. } => Rejection::Access,
+            Self::Banned(_) => Rejection::Ban,
+            Self::Guessing => Rejection::Guessing,
+            Self::Limited(_) => Rejection::Limit,
+        }
+    }
+
+    /// What the client is told.
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Denied { .. } | Self::Banned(_) => Refusal::Forbidden,
+            Self::Guessing => Refusal::Guessing,
+            Self::Limited(_) => Refusal::TooMany,
+        }
+    }
+}
+
+/// What the log says.
+impl std::fmt::Display for TurnedAway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Denied { rule } => write!(f, "denied by {rule}"),
+            Self::Banned(network) => write!(f, "denied by the ban of {network}"),
+            Self::Guessing => f.write_str("banned for guessing"),
+            Self::Limited(Exceeded { limit, max, scope }) => write!(f, "{limit} {max} of {scope}"),
+        }
+    }
 }
 
 impl Level {
@@ -64,6 +104,35 @@ pub(crate) fn admit(
         None => None,
     };
     ledger.take(scopes.iter().copied().chain(limited), address, now).map_err(TurnedAway::Limited)
+}
+
+impl Session {
+    /// Bans, access rules, flow control.
+    pub(super) fn admit(&self) -> Result<Slots, TurnedAway> {
+        let (listener, address, now) = (&self.snapshot.listener, self.address.ip(), Instant::now());
+        if let Some(network) = self.shared.overrides.ban_of(address) {
+            return Err(TurnedAway::Banned(network));
+        }
+        if let Some(settings) = &self.snapshot.defence
+            && self.shared.defence.bans(settings, address, now)
+        {
+            return Err(TurnedAway::Guessing);
+        }
+        let levels = [&listener.level, &listener.service.level, &self.snapshot.level];
+        let scopes = [&listener.scope, &listener.service.scope];
+        admit(&levels, &scopes, &self.shared.ledger, address, now)
+    }
+
+    /// Says so in clear where the client could read it; a client of implicit TLS just sees the end.
+    pub(super) fn turn_away(&mut self, turned_away: &TurnedAway) {
+        self.reject(turned_away.counted_as());
+        if self.snapshot.listener.settings.tls != TlsMode::Implicit {
+            let words = (self.service().settings.protocol.turned_away)(turned_away.refusal());
+            let _ = Scratch::with(|scratch| self.client.send(words, true, &mut scratch.outgoing));
+        }
+        self.client.close();
+        self.story().finish(&self.shared.log, &Ended::TurnedAway(turned_away.to_string()));
+    }
 }
 
 #[cfg(test)]

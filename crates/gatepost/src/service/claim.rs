@@ -4,24 +4,25 @@
 use std::sync::Arc;
 
 use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
-use gatepost_wire::{Answer, Ask, Credentials, Introduction, Mechanism, Proof, Refusal, Secret, Welcome, sasl};
+use gatepost_wire::{Answer, Ask, Credentials, Introduction, Mechanism, Proof, Secret, sasl};
 use tokio::time::{Instant, timeout_at};
 
 use super::Session;
-use super::login::Denied;
-use crate::auth::hash;
+use super::attempt::Begun;
+use super::denied::Denied;
+use super::reach::LoggedIn;
 use crate::auth::scram::Challenge;
-use crate::backend::Connected;
+use crate::auth::{find_first, hash};
 use crate::defence::Attempt;
-use crate::directory::{Entry, Fault};
+use crate::directory::Entry;
 use crate::metrics::Stage;
 use crate::net::client_certificate;
 
 /// Who a client claims to be.
 pub(super) struct Claim {
     pub(super) mechanism: Mechanism,
-    /// As the client wrote it; empty where its means say who it is.
-    pub(super) user: String,
+    /// The name as the client wrote it; empty where its means say who it is.
+    pub(super) written: String,
     pub(super) means: Means,
 }
 
@@ -37,13 +38,15 @@ pub(super) enum Means {
 
 /// A challenge with the client's answer to it.
 pub(super) struct Scram {
-    dare: Dare,
+    challenged: Challenged,
     last: ClientFinal,
 }
 
 /// A challenge, and whom it was made for. Given up, it counts as a failed log-in: it has told what the directory keeps.
-pub(super) struct Dare {
+pub(super) struct Challenged {
     mechanism: Mechanism,
+    /// As the client wrote it, and as users are looked up.
+    written: String,
     user: String,
     challenge: Challenge,
     known: Known,
@@ -51,7 +54,7 @@ pub(super) struct Dare {
     attempt: Option<Attempt>,
 }
 
-impl Drop for Dare {
+impl Drop for Challenged {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             // Who is gone need not be told what came of it.
@@ -75,24 +78,24 @@ pub(super) enum Progress {
     #[default]
     Nothing,
     /// The client must answer a challenge.
-    Dared(Box<Dare>),
+    Challenged(Box<Challenged>),
     /// A back end took the log-in; the client must still find that this is whom it wanted to talk to.
-    Agreed(Box<(Welcome, Connected)>),
-    In(Box<Connected>),
+    Agreed(Box<LoggedIn>),
+    In(Box<LoggedIn>),
 }
 
 impl Claim {
     /// What tells the client that we know its verifier; empty where there is none.
     fn signature(&self) -> String {
         match &self.means {
-            Means::Scram(scram) => scram.dare.challenge.signature(&scram.last),
+            Means::Scram(scram) => scram.challenged.challenge.signature(&scram.last),
             Means::Secret(_) | Means::Certificate => String::new(),
         }
     }
 
     fn of(credentials: Credentials) -> Self {
         let Credentials { mechanism, user, proof } = credentials;
-        Self { mechanism, user, means: Means::Secret(proof) }
+        Self { mechanism, written: user, means: Means::Secret(proof) }
     }
 }
 
@@ -118,74 +121,77 @@ impl Means {
 impl Scram {
     /// The directory and the account whose password the client knows.
     pub(super) fn check(&self) -> Result<(Arc<str>, Entry), Denied> {
-        let is_met = self.dare.challenge.is_met(&self.last);
-        match &self.dare.known {
+        let is_met = self.challenged.challenge.is_met(&self.last);
+        match &self.challenged.known {
             Known::Account(by, entry) if is_met => Ok((Arc::clone(by), Entry::clone(entry))),
-            Known::Account(..) | Known::Nobody => Err(Denied::Refused(Refusal::BadCredentials)),
+            Known::Account(..) | Known::Nobody => Err(Denied::Wrong),
             Known::Unfit(why) => Err(Denied::Unfit(why.clone())),
         }
     }
 }
 
 impl Session {
-    /// Answers what a front asks, with what `progress` has of the questions before.
-    pub(super) async fn hear(&mut self, ask: Ask, introduction: &Introduction, progress: &mut Progress) -> Heard {
+    /// Answers what a front asks, with what `progress` has of the questions before. `None`: the client is gone.
+    pub(super) async fn reply_to(
+        &mut self,
+        ask: Ask,
+        introduction: &Introduction,
+        progress: &mut Progress,
+    ) -> Option<Answer> {
         // Whatever was begun before is given up, unless this goes on with it.
         let before = std::mem::take(progress);
-        let claim = match ask {
-            Ask::Login(credentials) => Claim::of(credentials),
-            Ask::Hopeless(mechanism) => return self.hopeless(mechanism).await,
+        let replied = match ask {
+            Ask::Login(credentials) => self.log_in_at_once(Claim::of(credentials), introduction, progress).await,
             Ask::Exchange(mechanism @ Mechanism::External, message) => match sasl::external(&message) {
-                Some(user) => self.certified(user),
-                None => return self.hopeless(mechanism).await,
+                Some(user) => self.log_in_at_once(self.certified(user), introduction, progress).await,
+                None => self.malformed(mechanism).await,
             },
-            Ask::Exchange(mechanism, message) => {
-                return match client_first(&message) {
-                    Some(first) => self.dare(mechanism, first, progress).await,
-                    None => self.hopeless(mechanism).await,
-                };
-            }
-            Ask::Reply(message) => match before {
-                Progress::Dared(dare) => return self.dared(*dare, &message, introduction, progress).await,
-                Progress::Agreed(agreed) if message.is_empty() => {
-                    let (welcome, connected) = *agreed;
-                    *progress = Progress::In(Box::new(connected));
-                    return Heard::Answer(Answer::Welcome(welcome));
-                }
-                _ => return self.hopeless(Mechanism::Scram).await,
+            Ask::Exchange(mechanism, message) => match client_first(&message) {
+                Some(first) => self.challenge(mechanism, first, progress).await,
+                None => self.malformed(mechanism).await,
             },
+            Ask::Reply(mechanism, message) => match before {
+                Progress::Challenged(challenged) => self.proved(*challenged, &message, introduction, progress).await,
+                Progress::Agreed(logged_in) if message.is_empty() => Ok(welcome(logged_in, progress)),
+                _ => self.malformed(mechanism).await,
+            },
+            Ask::Malformed(mechanism) => self.malformed(mechanism).await,
         };
-        let attempt = match self.take_up(claim.mechanism, &claim.user).await {
-            Ok(attempt) => attempt,
-            Err(denied) => return Heard::denied(denied),
-        };
-        match self.answer(attempt, &claim, introduction).await {
-            Ok((welcome, connected)) => {
-                *progress = Progress::In(Box::new(connected));
-                Heard::Answer(Answer::Welcome(welcome))
-            }
-            Err(denied) => Heard::denied(denied),
-        }
+        replied.map_or_else(Denied::answer, Some)
+    }
+
+    /// A claim that came with all that shows it.
+    async fn log_in_at_once(
+        &self,
+        claim: Claim,
+        introduction: &Introduction,
+        progress: &mut Progress,
+    ) -> Result<Answer, Denied> {
+        let begun = self.begin(claim.mechanism, &claim.written).await?;
+        let logged_in = self.carry_out(begun, &claim, introduction).await?;
+        Ok(welcome(Box::new(logged_in), progress))
     }
 
     /// A log-in over several messages is not gone on with.
     pub(super) fn give_up(&self, progress: Progress) {
-        if let Progress::Dared(mut dare) = progress
-            && let Some(attempt) = dare.attempt.take()
+        if let Progress::Challenged(mut challenged) = progress
+            && let Some(attempt) = challenged.attempt.take()
         {
             self.count_failure(attempt, 0, std::time::Instant::now());
         }
     }
 
-    async fn hopeless(&mut self, mechanism: Mechanism) -> Heard {
-        self.refuse_hopeless(mechanism).await;
-        Heard::Answer(Answer::Refused(Refusal::BadCredentials))
+    /// Something that no client can mean.
+    async fn malformed(&self, mechanism: Mechanism) -> Result<Answer, Denied> {
+        self.refuse_malformed(mechanism).await;
+        Err(Denied::Wrong)
     }
 
     /// Who comes by a certificate: as `user`, or as the first that it names.
     fn certified(&self, user: String) -> Claim {
-        let user = if user.is_empty() { self.certified_names().into_iter().next().unwrap_or_default() } else { user };
-        Claim { mechanism: Mechanism::External, user, means: Means::Certificate }
+        let first = || self.certified_names().into_iter().next().unwrap_or_default();
+        let written = if user.is_empty() { first() } else { user };
+        Claim { mechanism: Mechanism::External, written, means: Means::Certificate }
     }
 
     /// The names in the client's certificate, as it has them.
@@ -197,61 +203,64 @@ impl Session {
     }
 
     /// Challenges a client to prove that it knows its password.
-    async fn dare(&mut self, mechanism: Mechanism, first: ClientFirst, progress: &mut Progress) -> Heard {
+    async fn challenge(
+        &self,
+        mechanism: Mechanism,
+        first: ClientFirst,
+        progress: &mut Progress,
+    ) -> Result<Answer, Denied> {
         let started = Instant::now();
-        let attempt = match self.take_up(mechanism, &first.user).await {
-            Ok(attempt) => attempt,
-            Err(denied) => return Heard::denied(denied),
-        };
-        let made = match timeout_at(self.deadline, self.challenge(mechanism, first)).await {
+        let Begun { attempt, user } = self.begin(mechanism, &first.user).await?;
+        let written = first.user.clone();
+        let made = match timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)).await {
             Ok(made) => made,
-            Err(_) => Err(Denied::Fault(Refusal::Unavailable, "the directories took too long".into())),
+            Err(_) => Err(Denied::Unavailable("the directories took too long".into())),
         };
-        match made {
-            Ok((user, challenge, known)) => {
-                self.took(Stage::Auth, started.elapsed());
-                let told = challenge.told().as_bytes().to_vec();
-                let attempt = Some(attempt);
-                *progress = Progress::Dared(Box::new(Dare { mechanism, user, challenge, known, attempt }));
-                Heard::Answer(Answer::Challenge(told))
-            }
+        let (challenge, known) = match made {
+            Ok(made) => made,
             Err(denied) => {
-                if matches!(denied, Denied::Refused(_) | Denied::Unfit(_)) {
+                if denied.looks_wrong() {
                     self.take_time(Instant::now()).await;
                     self.count_failure(attempt, 0, std::time::Instant::now());
                 }
-                self.tell(&denied);
-                Heard::denied(denied)
+                return Err(self.tell(denied));
             }
-        }
+        };
+        self.took(Stage::Auth, started.elapsed());
+        let told = challenge.told().as_bytes().to_vec();
+        let attempt = Some(attempt);
+        *progress = Progress::Challenged(Box::new(Challenged { mechanism, written, user, challenge, known, attempt }));
+        Ok(Answer::Challenge(told))
     }
 
     /// The client answers its challenge.
-    async fn dared(
-        &mut self,
-        mut dare: Dare,
+    async fn proved(
+        &self,
+        mut challenged: Challenged,
         message: &Secret,
         introduction: &Introduction,
         progress: &mut Progress,
-    ) -> Heard {
-        let (Some(last), Some(attempt)) = (client_final(message), dare.attempt.take()) else {
-            return self.hopeless(dare.mechanism).await;
+    ) -> Result<Answer, Denied> {
+        let mechanism = challenged.mechanism;
+        let (Some(last), Some(attempt)) = (client_final(message), challenged.attempt.take()) else {
+            return self.malformed(mechanism).await;
         };
-        let (mechanism, user) = (dare.mechanism, dare.user.clone());
-        let claim = Claim { mechanism, user, means: Means::Scram(Box::new(Scram { dare, last })) };
-        match self.answer(attempt, &claim, introduction).await {
-            Ok(agreed) => {
-                *progress = Progress::Agreed(Box::new(agreed));
-                Heard::Answer(Answer::Challenge(claim.signature().into_bytes()))
-            }
-            Err(denied) => Heard::denied(denied),
-        }
+        let begun = Begun { attempt, user: challenged.user.clone() };
+        let written = challenged.written.clone();
+        let claim = Claim { mechanism, written, means: Means::Scram(Box::new(Scram { challenged, last })) };
+        let logged_in = self.carry_out(begun, &claim, introduction).await?;
+        *progress = Progress::Agreed(Box::new(logged_in));
+        Ok(Answer::Challenge(claim.signature().into_bytes()))
     }
 
     /// What to challenge a client with, and what its answer is to be checked against.
-    async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(String, Challenge, Known), Denied> {
+    async fn make_challenge(
+        &self,
+        mechanism: Mechanism,
+        first: ClientFirst,
+        user: &str,
+    ) -> Result<(Challenge, Known), Denied> {
         let names = &self.snapshot.listener.settings.names;
-        let user = names.canonical(&first.user);
         let is_itself =
             first.authzid.is_empty() || first.authzid == first.user || names.canonical(&first.authzid) == user;
         let binding = match (&first.binding, mechanism) {
@@ -265,8 +274,8 @@ impl Session {
             (Binding::Unoffered, Mechanism::Scram) => Some(Vec::new()),
             _ => None,
         };
-        let binding = binding.filter(|_| is_itself).ok_or(Denied::Refused(Refusal::BadCredentials))?;
-        let (known, verifier) = match self.kept(&user).await? {
+        let binding = binding.filter(|_| is_itself).ok_or(Denied::Wrong)?;
+        let (known, verifier) = match self.kept(user).await? {
             Some((by, entry)) => match entry.password.as_deref().and_then(hash::scram) {
                 Some(Ok(verifier)) => (Known::Account(by, Box::new(entry)), Some(verifier)),
                 Some(Err(unusable)) => (Known::Unfit(format!("{by}: the entry can't be used: {unusable}")), None),
@@ -278,50 +287,26 @@ impl Session {
             },
             None => (Known::Nobody, None),
         };
-        let verifier = verifier.unwrap_or_else(|| self.shared.strangers.verifier(&user, &self.shared.log));
-        let user = first.user.clone();
-        let challenge = Challenge::new(first, verifier, binding)
-            .map_err(|error| Denied::Fault(Refusal::Unavailable, error.to_string()))?;
-        Ok((user, challenge, known))
+        let verifier = verifier.unwrap_or_else(|| self.shared.strangers.verifier(user, &self.shared.log));
+        let challenge = Challenge::new(first, verifier, binding);
+        Ok((challenge.map_err(|error| Denied::Unavailable(error.to_string()))?, known))
     }
 
     /// The account in the first directory that knows the user.
     async fn kept(&self, user: &str) -> Result<Option<(Arc<str>, Entry)>, Denied> {
-        let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
+        let Some(checks) = &self.service().checks else { return Ok(None) };
+        // The configuration names none here that only answers to who brings a password.
         let (judges, who) = (checks.passwords.clone(), self.who(user));
-        let looking = async move {
-            // The configuration names none here that only answers to who brings a password.
-            for judge in judges.iter().filter(|judge| judge.directory.finds()) {
-                let fault = |Fault(fault)| format!("{}: {fault}", judge.name);
-                if let Some(entry) = judge.directory.find(&who).await.map_err(fault)? {
-                    return Ok(Some((Arc::clone(&judge.name), entry)));
-                }
-            }
-            Ok(None)
-        };
-        let found = self.on_control(looking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
+        let found = self.on_control(async move { find_first(&judges, &who).await }).await?;
         // A directory may take other letters as equal: that somebody else is there is nobody's to know.
         let names = &self.snapshot.listener.settings.names;
-        let is_other = |entry: &Entry| entry.name.as_ref().is_some_and(|name| names.canonical(name) != user);
-        Ok(found.filter(|(_, entry)| !is_other(entry)))
+        Ok(found.filter(|(_, entry)| entry.is_of(user, names)))
     }
 }
 
-/// What comes of a question.
-pub(super) enum Heard {
-    Answer(Answer),
-    /// The client is gone.
-    Left,
-}
-
-impl Heard {
-    fn denied(denied: Denied) -> Self {
-        Self::Answer(match denied {
-            Denied::Left => return Self::Left,
-            Denied::Refused(refusal) | Denied::Fault(refusal, _) => Answer::Refused(refusal),
-            Denied::Misplaced(_) => Answer::Refused(Refusal::Unavailable),
-            Denied::Unfit(_) => Answer::Refused(Refusal::BadCredentials),
-            Denied::Passed(text) => Answer::Passed(text),
-        })
-    }
+/// The user is in, and hears what the back end said.
+fn welcome(logged_in: Box<LoggedIn>, progress: &mut Progress) -> Answer {
+    let welcome = logged_in.connected.welcome.clone();
+    *progress = Progress::In(logged_in);
+    Answer::Welcome(welcome)
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::story::Story;
+use crate::story::{EndReason, Story};
 
 /// Seconds a wheel reaches ahead. A deadline further away is looked at on the way, again and again.
 const SLOTS: u32 = 512;
@@ -22,28 +22,13 @@ const SETTLE_SECONDS: u32 = 5;
 /// A session that said nothing for this many ticks, and so for more than a second, may be asked to go.
 const QUIET_SECONDS: u32 = 2;
 
-/// Why a session must end though both peers would go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Nothing was said for too long.
-    Idle,
-    /// Asked to go; to be declined by a session that is in the middle of something.
-    Drained,
-    /// Gatepost stops now.
-    Stopped,
-    /// What the session was let in by is over.
-    Expired,
-    /// An administrator ended it.
-    Kicked,
-}
-
 /// What the wheel has to say to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Word {
     /// It has lasted for a while: what short sessions do without is worth its price now. Said once.
     Settled,
     /// It must end.
-    End(Verdict),
+    End(EndReason),
 }
 
 /// A session's own end of its [`Pulse`]: the wheel forgets the session when it goes.
@@ -137,11 +122,11 @@ impl Heart {
         let settled = self.0.state.compare_exchange(SETTLED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
         match settled.map_or_else(|state| state, |_| SETTLED) {
             SETTLED => Some(Word::Settled),
-            IDLE => Some(Word::End(Verdict::Idle)),
-            DRAINED => Some(Word::End(Verdict::Drained)),
-            STOPPED => Some(Word::End(Verdict::Stopped)),
-            EXPIRED => Some(Word::End(Verdict::Expired)),
-            KICKED => Some(Word::End(Verdict::Kicked)),
+            IDLE => Some(Word::End(EndReason::Idle)),
+            DRAINED => Some(Word::End(EndReason::Drained)),
+            STOPPED => Some(Word::End(EndReason::Stopped)),
+            EXPIRED => Some(Word::End(EndReason::Expired)),
+            KICKED => Some(Word::End(EndReason::Kicked)),
             _ => None,
         }
     }
@@ -422,7 +407,7 @@ mod tests {
         }
         assert!(!is_over(&silent));
         Wheel::tick();
-        assert_eq!(silent.word(Waker::noop()), Some(Word::End(Verdict::Idle)));
+        assert_eq!(silent.word(Waker::noop()), Some(Word::End(EndReason::Idle)));
         for _ in 0..1499 {
             Wheel::tick();
         }
@@ -472,7 +457,7 @@ mod tests {
         Wheel::tick();
         heart.decline();
         Wheel::tick();
-        assert_eq!(heart.word(Waker::noop()), Some(Word::End(Verdict::Expired)));
+        assert_eq!(heart.word(Waker::noop()), Some(Word::End(EndReason::Expired)));
     }
 
     #[test]
@@ -482,7 +467,7 @@ mod tests {
         present.iter().for_each(Present::kick);
         present.iter().for_each(Present::ask_to_go);
         heart.decline();
-        assert_eq!(heart.word(Waker::noop()), Some(Word::End(Verdict::Kicked)));
+        assert_eq!(heart.word(Waker::noop()), Some(Word::End(EndReason::Kicked)));
     }
 
     #[test]
@@ -513,7 +498,7 @@ mod tests {
         assert!(!is_over(&talks), "that is for whoever is logged in");
         assert!(is_over(&relays));
         Wheel::present().iter().for_each(Present::kick);
-        assert_eq!(talks.word(Waker::noop()), Some(Word::End(Verdict::Kicked)));
+        assert_eq!(talks.word(Waker::noop()), Some(Word::End(EndReason::Kicked)));
         talks.relays(Duration::from_mins(35));
         assert!(is_over(&talks), "a log-in does not undo it");
     }

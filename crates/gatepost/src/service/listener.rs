@@ -16,7 +16,7 @@ use crate::metrics::{Counter, ServiceMetrics};
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) is_secured: bool,
-    /// It has shown one that was taken.
+    /// It has shown a certificate, which TLS has checked.
     pub(crate) has_certificate: bool,
     /// There is something that a log-in could be bound to.
     pub(crate) can_bind: bool,
@@ -39,6 +39,14 @@ pub(crate) struct Service {
 pub(crate) struct Checks {
     pub(crate) passwords: Vec<Arc<Judge>>,
     pub(crate) tokens: Vec<Arc<Judge>>,
+}
+
+/// Whether a sender may begin with a header of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProxyHeader {
+    Never,
+    Optional,
+    Required,
 }
 
 /// A listener, ready to serve.
@@ -80,9 +88,13 @@ impl Service {
 
 impl Listener {
     /// Whether a header of the PROXY protocol may or must come from this sender.
-    pub(crate) fn takes_proxy_header(&self, sender: IpAddr) -> Option<bool> {
-        let proxy = self.settings.proxy_protocol.as_ref()?;
-        proxy.from.iter().any(|network| network.contains(sender)).then_some(proxy.required)
+    pub(crate) fn proxy_header_of(&self, sender: IpAddr) -> ProxyHeader {
+        match &self.settings.proxy_protocol {
+            Some(proxy) if !proxy.from.iter().any(|network| network.contains(sender)) => ProxyHeader::Never,
+            Some(proxy) if proxy.required => ProxyHeader::Required,
+            Some(_) => ProxyHeader::Optional,
+            None => ProxyHeader::Never,
+        }
     }
 
     /// Which certificates of clients are taken here.

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::idle::{Heart, Verdict, Word};
+use super::idle::{Heart, Word};
 use crate::net::stream::{READ_BYTES_MAX, READ_BYTES_MIN, Received, Scratch, Stream};
+use crate::story::{End, EndReason, Outcome};
 
 /// Pieces moved at a time before the thread's other sessions have their turn; see [`READ_BYTES_MAX`].
 const PIECES_MAX: u32 = 16;
@@ -84,40 +85,6 @@ impl Lane {
     }
 }
 
-/// How a relay ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// Both sides closed; the client first, or the back end.
-    Closed { by_client: bool },
-    /// A connection broke.
-    Broken { by_client: bool, kind: io::ErrorKind },
-    /// Told to end.
-    Told(Verdict),
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let who = |by_client| if by_client { "the client" } else { "the back end" };
-        match self {
-            Self::Closed { by_client } => write!(f, "closed by {}", who(*by_client)),
-            Self::Broken { by_client, kind } => write!(f, "the connection to {} broke: {kind}", who(*by_client)),
-            Self::Told(Verdict::Idle) => f.write_str("idle for too long"),
-            Self::Told(Verdict::Expired) => f.write_str("its token has expired"),
-            Self::Told(Verdict::Drained | Verdict::Stopped) => f.write_str("asked to go by Gatepost"),
-            Self::Told(Verdict::Kicked) => f.write_str("ended by an administrator"),
-        }
-    }
-}
-
-/// What a relay did.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outcome {
-    pub(crate) end: End,
-    /// From the client to the back end.
-    pub(crate) bytes_up: u64,
-    pub(crate) bytes_down: u64,
-}
-
 impl Relay {
     /// A relay between two connections on which what was read too early is already passed on.
     pub(crate) fn new(client: Stream, server: Stream, heart: Heart, farewell: &'static [u8]) -> Self {
@@ -173,12 +140,13 @@ impl Relay {
             }
             Word::End(verdict) => verdict,
         };
-        if verdict == Verdict::Drained && !self.is_between_commands() {
+        if verdict == EndReason::Drained && !self.is_between_commands() {
             self.heart.decline();
             return None;
         }
         // The farewell says that Gatepost ends it; whoever is idle or expired just sees the end.
-        if matches!(verdict, Verdict::Drained | Verdict::Stopped | Verdict::Kicked) && self.is_between_commands() {
+        if matches!(verdict, EndReason::Drained | EndReason::Stopped | EndReason::Kicked) && self.is_between_commands()
+        {
             let _ = self.client.send(self.farewell, true, &mut scratch.outgoing);
         }
         let _ = self.client.close_write(&mut scratch.outgoing);
@@ -324,7 +292,7 @@ mod tests {
         assert!(!relay.is_finished());
         pass(1).await;
         let outcome = relay.await.expect("an outcome");
-        assert_eq!(outcome.end, End::Told(Verdict::Idle));
+        assert_eq!(outcome.end, End::Told(EndReason::Idle));
         assert_eq!((outcome.bytes_up, outcome.bytes_down), (24, 18));
     }
 
@@ -341,7 +309,7 @@ mod tests {
         pass(59).await;
         assert!(!relay.is_finished(), "the client may still be reading");
         pass(2).await;
-        assert_eq!(relay.await.expect("an outcome").end, End::Told(Verdict::Idle));
+        assert_eq!(relay.await.expect("an outcome").end, End::Told(EndReason::Idle));
     }
 
     #[tokio::test]
@@ -359,7 +327,7 @@ mod tests {
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.expect("the last words");
         assert_eq!(heard, b"* BYE\r\n");
-        assert_eq!(relay.await.expect("an outcome").end, End::Told(Verdict::Drained));
+        assert_eq!(relay.await.expect("an outcome").end, End::Told(EndReason::Drained));
     }
 
     #[tokio::test]

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Proof, Refusal};
+use gatepost_wire::Proof;
 use tokio::time::Instant;
 
 use super::Session;
 use super::claim::{Claim, Means};
-use super::login::Denied;
-use crate::auth::{Account, Denial, Judge};
+use super::denied::Denied;
+use crate::auth::{Account, Denial, Judge, find_first, judge_first};
 use crate::backend::Backend;
 use crate::directory::{Bar, Entry, LoginPassword, Via, Who};
-use crate::map::{Evidence, Found, NoPlace, Unanswered, admits};
+use crate::map::{Evidence, Found, NoPlace};
 use crate::metrics::Stage;
 
 /// How often a directory is asked whether a user who is being moved has arrived.
@@ -20,6 +20,8 @@ const HOLD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The user is in, as far as Gatepost can say.
 pub(super) struct Place {
+    /// As the session is known from here on.
+    pub(super) user: String,
     pub(super) backend: Arc<Backend>,
     /// The name at the back end.
     pub(super) login: String,
@@ -27,6 +29,8 @@ pub(super) struct Place {
     pub(super) password: Option<LoginPassword>,
     /// When the session must end.
     pub(super) expires: Option<SystemTime>,
+    /// When the directories were asked where the user's mail is.
+    pub(super) placed_at: std::time::Instant,
 }
 
 /// What a directory has found right.
@@ -40,8 +44,7 @@ struct Checked {
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve(&mut self, claim: &Claim) -> Result<Place, Denied> {
-        let user = self.story().user.clone().unwrap_or_default();
+    pub(super) async fn resolve(&self, user: String, claim: &Claim) -> Result<Place, Denied> {
         let mut who = self.who(&user);
         let means = &claim.means;
         let checked = self.check(&mut who, means).await?;
@@ -52,13 +55,13 @@ impl Session {
         if means.proof().is_none() {
             self.check_map_can_answer(checked.as_ref())?;
         }
-        let found = self.locate(&who, means, checked.as_ref()).await?;
+        let (found, placed_at) = self.locate(&who, means, checked.as_ref()).await?;
         self.took(Stage::Map, started.elapsed());
         let is_checked = checked.is_some()
             || matches!(means, Means::Certificate)
             || matches!(found, Found::Account { is_checked: true, .. });
         let (backend, _) = self.snapshot.map.choose(&who.user, &found).map_err(|no_place| match no_place {
-            NoPlace::Unknown => Denied::Refused(Refusal::BadCredentials),
+            NoPlace::Unknown => Denied::Wrong,
             NoPlace::Refused(text) => Denied::Misplaced(text),
         })?;
         let entry = found.entry();
@@ -77,10 +80,12 @@ impl Session {
             return Err(Denied::Misplaced(text));
         }
         Ok(Place {
-            login: entry.and_then(|entry| entry.login.clone()).unwrap_or(who.user),
+            login: entry.and_then(|entry| entry.login.clone()).unwrap_or_else(|| who.user.clone()),
+            user: who.user,
             password: entry.and_then(|entry| entry.login_password.clone()),
             expires: checked.and_then(|checked| checked.entry.expires),
             backend,
+            placed_at,
         })
     }
 
@@ -88,7 +93,7 @@ impl Session {
     pub(super) fn who(&self, user: &str) -> Who {
         Who {
             user: user.to_owned(),
-            service: self.snapshot.listener.service.name(),
+            service: self.service().name(),
             client: self.address,
             via: Via {
                 local: self.local,
@@ -100,7 +105,7 @@ impl Session {
     }
 
     /// Checks what was shown against the service's directories, where it has some: what that gave.
-    async fn check(&mut self, who: &mut Who, means: &Means) -> Result<Option<Checked>, Denied> {
+    async fn check(&self, who: &mut Who, means: &Means) -> Result<Option<Checked>, Denied> {
         let checked = match means {
             Means::Secret(proof) => self.check_secret(who, proof).await?,
             Means::Certificate => self.check_certificate(who).await?,
@@ -118,7 +123,7 @@ impl Session {
     }
 
     /// Whose the client's certificate is, and what the service's directories say of them.
-    async fn check_certificate(&mut self, who: &mut Who) -> Result<Option<Checked>, Denied> {
+    async fn check_certificate(&self, who: &Who) -> Result<Option<Checked>, Denied> {
         let names = &self.snapshot.listener.settings.names;
         let held: Vec<_> = self.certified_names().iter().map(|name| names.canonical(name)).collect();
         // One that holds several names is for any of them.
@@ -127,29 +132,18 @@ impl Session {
             Some(name) => return Err(Denied::Unfit(format!("the client's certificate is that of {name:?}"))),
             None => return Err(Denied::Unfit("the client's certificate holds no name, or has ended".into())),
         }
-        let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
+        let Some(checks) = &self.service().checks else { return Ok(None) };
         let started = Instant::now();
         let (judges, asked) = (checks.passwords.clone(), who.clone());
-        let looking = async move {
-            for judge in judges.iter().filter(|judge| judge.directory.finds()) {
-                match judge.directory.find(&asked).await {
-                    Ok(Some(entry)) => {
-                        return Ok(Some(Checked { by: Arc::clone(&judge.name), entry, is_current: true }));
-                    }
-                    Ok(None) => {}
-                    Err(fault) => return Err(format!("{}: {fault}", judge.name)),
-                }
-            }
-            Ok(None)
-        };
-        let found = self.on_control(looking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
+        let found = self.on_control(async move { find_first(&judges, &asked).await }).await?;
         self.took(Stage::Auth, started.elapsed());
-        found.map(Some).ok_or(Denied::Refused(Refusal::BadCredentials))
+        let (by, entry) = found.ok_or(Denied::Wrong)?;
+        Ok(Some(Checked { by, entry, is_current: true }))
     }
 
     /// Checks a password or token against the service's directories.
-    async fn check_secret(&mut self, who: &Who, proof: &Proof) -> Result<Option<Checked>, Denied> {
-        let Some(checks) = &self.snapshot.listener.service.checks else { return Ok(None) };
+    async fn check_secret(&self, who: &Who, proof: &Proof) -> Result<Option<Checked>, Denied> {
+        let Some(checks) = &self.service().checks else { return Ok(None) };
         let (judges, proof) = match proof {
             Proof::Password(password) => (&checks.passwords, password),
             Proof::Token(token) => (&checks.tokens, token),
@@ -157,32 +151,17 @@ impl Session {
         let started = Instant::now();
         let (judges, proof) = (judges.clone(), proof.duplicate());
         let (checker, asked) = (self.shared.checker.clone(), who.clone());
-        let checking = async move {
-            for judge in &judges {
-                match judge.judge(&checker, &asked, &proof).await {
-                    Ok(Err(Denial::Unknown)) => {}
-                    Ok(judged) => {
-                        let by = Arc::clone(&judge.name);
-                        let finds = judge.directory.finds();
-                        let checked = |Account { entry, is_remembered }| Checked {
-                            by,
-                            entry,
-                            is_current: !is_remembered || !finds,
-                        };
-                        return Ok(judged.map(checked));
-                    }
-                    Err(fault) => return Err(format!("{}: {fault}", judge.name)),
-                }
-            }
-            Ok(Err(Denial::Unknown))
-        };
-        let judged = self.on_control(checking).await.map_err(|fault| Denied::Fault(Refusal::Unavailable, fault))?;
+        let judging = async move { judge_first(&judges, &checker, &asked, &proof, |_| true).await };
+        let judged = self.on_control(judging).await?;
         self.took(Stage::Auth, started.elapsed());
-        judged.map(Some).map_err(denied)
+        let Some((judge, judged)) = judged else { return Err(Denied::Wrong) };
+        let Account { entry, is_remembered } = judged?;
+        let is_current = !is_remembered || !judge.directory.finds();
+        Ok(Some(Checked { by: Arc::clone(&judge.name), entry, is_current }))
     }
 
     /// Whose a token is, says the token: the client may have said the same, or nothing. So may other directories say.
-    fn take_name(&mut self, who: &mut Who, name: &str) -> Result<(), Denied> {
+    fn take_name(&self, who: &mut Who, name: &str) -> Result<(), Denied> {
         let name = self.snapshot.listener.settings.names.canonical(name);
         if who.user.is_empty() {
             who.user.clone_from(&name);
@@ -208,14 +187,20 @@ impl Session {
     }
 
     /// What the map's directories say; while they say that the user is being moved, not at once.
-    async fn locate(&mut self, who: &Who, means: &Means, checked: Option<&Checked>) -> Result<Found, Denied> {
+    async fn locate(
+        &self,
+        who: &Who,
+        means: &Means,
+        checked: Option<&Checked>,
+    ) -> Result<(Found, std::time::Instant), Denied> {
         // A certificate is good for as long as it lasts: whether its owner still is, only the directory knows.
         let is_now = matches!(means, Means::Certificate) && checked.is_none();
-        self.looked_up = std::time::Instant::now();
-        let mut found = match self.snapshot.map.known(who) {
-            // The way to the control plane and back costs more than the rest of a log-in.
-            Some(found) if !is_now && checked.is_none_or(|checked| !checked.is_current) => found,
-            _ => self.ask_map(who, means, checked, is_now).await?,
+        let mut placed_at = std::time::Instant::now();
+        let may_be_remembered = !is_now && checked.is_none_or(|checked| !checked.is_current);
+        // The way to the control plane and back costs more than the rest of a log-in.
+        let mut found = match may_be_remembered.then(|| self.snapshot.map.known(who)).flatten() {
+            Some(found) => found,
+            None => self.ask_map(who, means, checked, is_now).await?,
         };
         let patience = Instant::now() + self.snapshot.map.settings.hold_time;
         loop {
@@ -224,18 +209,18 @@ impl Session {
                 break;
             }
             if Instant::now() + HOLD_LOOK_INTERVAL > patience {
-                return Err(Denied::Fault(Refusal::Unavailable, "the user's log-ins are held".into()));
+                return Err(Denied::Unavailable("the user's log-ins are held".into()));
             }
             tokio::time::sleep(HOLD_LOOK_INTERVAL).await;
             if is_held && self.snapshot.map.is_held(&who.user) {
                 continue;
             }
-            self.looked_up = std::time::Instant::now();
+            placed_at = std::time::Instant::now();
             found = self.ask_map(who, means, None, true).await?;
         }
         match found {
-            Found::Denied(denial) => Err(denied(denial)),
-            found => Ok(found),
+            Found::Denied(denial) => Err(denial.into()),
+            found => Ok((found, placed_at)),
         }
     }
 
@@ -259,7 +244,7 @@ impl Session {
             let evidence = Evidence { password, checked };
             if is_now { map.find_now(&who, evidence).await } else { map.find(&who, evidence).await }
         });
-        found.await.map_err(|found| unanswered(&found))
+        Ok(found.await?)
     }
 
     /// Checks a password against what the map's directories say now.
@@ -272,9 +257,9 @@ impl Session {
         let (map, checker, asked) = (Arc::clone(&self.snapshot.map), self.shared.checker.clone(), who.clone());
         let password = password.duplicate();
         let judged = self.on_control(async move { map.judge(&checker, &asked, &password).await }).await;
-        match judged.map_err(|found| unanswered(&found))? {
+        match judged? {
             Some(Ok(entry)) => permitted(&entry, who),
-            Some(Err(denial)) => Err(denied(denial)),
+            Some(Err(denial)) => Err(denial.into()),
             None => Err(unfit()),
         }
     }
@@ -289,30 +274,28 @@ impl Session {
     }
 }
 
-fn unanswered(unanswered: &Unanswered) -> Denied {
-    Denied::Fault(Refusal::Unavailable, unanswered.to_string())
-}
-
-fn denied(denial: Denial) -> Denied {
-    Denied::Refused(match denial {
-        Denial::Unfit(why) => return Denied::Unfit(why),
-        // A locked account is told apart in the log alone: the password may be wrong.
-        Denial::Unknown | Denial::Wrong | Denial::Unjudged | Denial::Barred(Bar::Locked) => Refusal::BadCredentials,
-        Denial::Barred(Bar::Disabled) => Refusal::Disabled,
-        Denial::Barred(Bar::Expired) => Refusal::Expired,
-    })
+impl From<Denial> for Denied {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::Unfit(why) => Self::Unfit(why),
+            // A locked account is told apart in the log alone: the password may be wrong.
+            Denial::Unknown | Denial::Wrong | Denial::Unjudged | Denial::Barred(Bar::Locked) => Self::Wrong,
+            Denial::Barred(Bar::Disabled) => Self::Disabled,
+            Denial::Barred(Bar::Expired) => Self::Expired,
+        }
+    }
 }
 
 /// Whether an account, whose password is right, may be used so.
 fn permitted(entry: &Entry, who: &Who) -> Result<(), Denied> {
     if let Some(bar) = entry.barred {
-        return Err(denied(Denial::Barred(bar)));
+        return Err(Denial::Barred(bar).into());
     }
     if entry.services.as_ref().is_some_and(|services| !services.iter().any(|name| name == who.service)) {
-        return Err(Denied::Refused(Refusal::Disabled));
+        return Err(Denied::Disabled);
     }
-    if !admits(entry, who.client.ip()) {
-        return Err(Denied::Refused(Refusal::BadCredentials));
+    if !entry.admits(who.client.ip()) {
+        return Err(Denied::Wrong);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use gatepost_wire::smtp::{Mailbox, Path, Reply};
 use crate::backend::Backend;
 use crate::config::{Level, Names};
 use crate::directory::{Bar, Entry, Who};
-use crate::map::{Evidence, Found, Map, NoPlace, Reason, Unanswered};
+use crate::map::{Evidence, Found, Map, NoPlace, Reason};
 use crate::service::Session;
 
 /// An address whose user is looked for.
@@ -164,8 +164,7 @@ impl Session {
             return Ok(found);
         }
         let map = Arc::clone(&self.snapshot.map);
-        let found: Result<_, Unanswered> =
-            self.on_control(async move { map.find(&who, Evidence::default()).await }).await;
+        let found = self.on_control(async move { map.find(&who, Evidence::default()).await }).await;
         found.map_err(|unanswered| {
             self.report(Level::Error, "a directory can't answer", &unanswered.to_string());
             Reply::ours(451, "4.3.0 Addresses can't be looked up now, try again later.")

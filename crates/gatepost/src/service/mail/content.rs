@@ -1,6 +1,5 @@
 //! The content of a message on its way from the client: behind DATA up to its end, or behind BDAT in chunks.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::Refusal;
@@ -26,7 +25,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         Self { since: Instant::now(), size: 0, discarded: 0 }
     }
 
@@ -45,9 +44,8 @@ impl Pace {
 impl Mail<'_> {
     /// From the question whether the content may come to what became of it.
     pub(super) async fn content(&mut self) -> Result<Step, Ended> {
-        let shared = Arc::clone(&self.session.shared);
         let started = Instant::now();
-        let asked = self.delivery.ask_for_content(&shared.memory).await;
+        let asked = self.delivery.ask_for_content().await;
         self.excuse(started);
         if let Err(reply) = asked {
             let step = self.no_content(reply);
@@ -61,23 +59,22 @@ impl Mail<'_> {
         if step != Step::Read {
             return Ok(step);
         }
-        self.session.send(&mut self.out).await?;
+        self.flush().await?;
         let (rest, size) = self.pass_content().await?;
         self.conclude(&rest, size, Instant::now() + OUTCOME_TIME).await
     }
 
     /// A chunk, up to what became of it; with the last, of the message.
     pub(super) async fn chunk(&mut self, Chunk { size, is_last }: Chunk) -> Result<Step, Ended> {
-        let shared = Arc::clone(&self.session.shared);
         let started = Instant::now();
-        self.delivery.open_chunk(size, &shared.memory).await;
-        let mut pace = self.pace.take().unwrap_or_else(Pace::begin);
+        self.delivery.open_chunk(size).await;
+        let mut pace = self.delivery.take_pace();
         pace.excuse(started);
         let rest = self.pass_chunk(size, &mut pace).await?;
         let closing = Instant::now();
         // The client waits for the last word no longer than for that of a message that came by DATA.
         let deadline = closing + if is_last { OUTCOME_TIME } else { COMMAND_TIME };
-        let closed = self.delivery.close_chunk(&shared.memory, deadline).await;
+        let closed = self.delivery.close_chunk(deadline).await;
         if is_last {
             // Each recipient has an answer, whatever came of it.
             return self.conclude(&rest, pace.size, deadline).await;
@@ -89,19 +86,18 @@ impl Mail<'_> {
         }
         pace.excuse(closing);
         self.session.deadline = pace.deadline();
-        self.pace = Some(pace);
+        self.delivery.keep_pace(pace);
         let step = self.tell(Event::Reply(Reply::ours(250, format!("2.0.0 {size} bytes taken."))));
         Ok(self.go_on(step, &rest))
     }
 
     /// Nobody has, or will have, the message: the client is told before all of it has come.
     fn no_content(&mut self, reply: Reply) -> Step {
-        self.complain();
         self.note("mail was refused", self.delivery.sender(), None, &reply);
         let is_final = !reply.is_transient();
         let step = self.tell(Event::Reply(reply));
         if is_final {
-            self.delivery.heard(&Arc::clone(&self.session.shared).memory);
+            self.delivery.heard();
         }
         self.delivery.reset();
         step
@@ -109,9 +105,7 @@ impl Mail<'_> {
 
     /// All of the message has come, and `rest` behind it: what becomes of it until then.
     async fn conclude(&mut self, rest: &[u8], size: u64, deadline: Instant) -> Result<Step, Ended> {
-        let shared = Arc::clone(&self.session.shared);
-        let (replies, taken) = self.delivery.settle(&shared.memory, deadline).await;
-        self.complain();
+        let (replies, taken) = self.delivery.settle(deadline).await;
         self.tally.messages += u64::from(taken > 0);
         self.tally.bytes += size;
         self.session.snapshot.listener.service.metrics.bytes_up.add(size);
@@ -120,9 +114,9 @@ impl Mail<'_> {
         let is_final = replies.iter().all(|reply| !reply.is_transient());
         let step = self.tell(Event::Outcome(replies));
         self.set_deadline();
-        self.session.send(&mut self.out).await?;
+        self.flush().await?;
         if is_final {
-            self.delivery.heard(&shared.memory);
+            self.delivery.heard();
         }
         self.delivery.reset();
         self.set_deadline();
@@ -203,7 +197,9 @@ impl Mail<'_> {
 
     /// Ends the session in the middle of a message, which nobody will have.
     async fn cut_off(&mut self, why: &str) -> Ended {
-        self.session.say_last(format!("421 4.4.2 {why}\r\n").as_bytes()).await;
+        self.out.extend_from_slice(format!("421 4.4.2 {why}\r\n").as_bytes());
+        // Who sends without end may not listen either.
+        let _ = self.flush().await;
         Ended::Gone(why.to_owned())
     }
 }

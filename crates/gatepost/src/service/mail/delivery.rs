@@ -4,11 +4,13 @@
 //! all: where one back end fails before the end, the others never see the end, so that nobody has the message; where some
 //! take it and others don't, the client is told to come again, and [`Memory`] sees to it that all ends well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::smtp::{Dialect, Path, Reply};
 use tokio::time::Instant;
 
+use super::content::Pace;
 use super::leg::{Fault, Leg};
 use super::memory::{Fate, Fingerprint, Mark, Memory};
 use crate::backend::Backend;
@@ -30,8 +32,14 @@ pub(super) struct Delivery {
     /// All goes to the one leg that the client has logged in over.
     is_to_one: bool,
     message: Option<Message>,
-    /// Back ends and what went wrong with them.
-    faults: Vec<(String, String)>,
+    memory: Arc<Memory>,
+    faults: Vec<BackendFault>,
+}
+
+/// What went wrong with a back end.
+pub(super) struct BackendFault {
+    pub(super) backend: Arc<str>,
+    pub(super) fault: String,
 }
 
 /// The message under way.
@@ -45,6 +53,8 @@ struct Message {
     fingerprint: Option<Fingerprint>,
     /// The first of its chunks has been announced.
     has_chunks: bool,
+    /// How fast its chunks come, from the first to the last.
+    pace: Option<Pace>,
     /// What may be forgotten once the client has heard a final answer.
     marks: Vec<Mark>,
 }
@@ -53,21 +63,21 @@ struct Message {
 struct Recipient {
     /// As the client wrote it.
     written: String,
-    /// By which leg.
-    leg: usize,
+    /// Whose leg it goes over.
+    backend: Arc<str>,
     /// What became of the message.
     answer: Option<Reply>,
 }
 
 impl Delivery {
     /// To whatever back ends recipients have.
-    pub(super) fn to_many(dialect: Dialect) -> Self {
-        Self { legs: Vec::new(), dialect, is_to_one: false, message: None, faults: Vec::new() }
+    pub(super) fn to_many(dialect: Dialect, memory: Arc<Memory>) -> Self {
+        Self { legs: Vec::new(), dialect, is_to_one: false, message: None, memory, faults: Vec::new() }
     }
 
     /// To the back end that a user has logged in at.
-    pub(super) fn to_one(leg: Leg) -> Self {
-        Self { legs: vec![leg], is_to_one: true, ..Self::to_many(Dialect::Smtp) }
+    pub(super) fn to_one(leg: Leg, memory: Arc<Memory>) -> Self {
+        Self { legs: vec![leg], is_to_one: true, ..Self::to_many(Dialect::Smtp, memory) }
     }
 
     pub(super) fn is_to_one(&self) -> bool {
@@ -99,11 +109,29 @@ impl Delivery {
     }
 
     fn recipients_of(&self, n: usize) -> usize {
-        self.message.iter().flat_map(|message| &message.recipients).filter(|recipient| recipient.leg == n).count()
+        let recipients = self.message.iter().flat_map(|message| &message.recipients);
+        recipients.filter(|recipient| recipient.backend == self.legs[n].backend).count()
+    }
+
+    /// Whether the message under way has begun to come in chunks.
+    pub(super) fn is_in_chunks(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.pace.is_some())
+    }
+
+    /// How fast the message under way comes, until that is kept anew.
+    pub(super) fn take_pace(&mut self) -> Pace {
+        self.message.as_mut().and_then(|message| message.pace.take()).unwrap_or_else(Pace::begin)
+    }
+
+    /// More chunks are to come.
+    pub(super) fn keep_pace(&mut self, pace: Pace) {
+        if let Some(message) = &mut self.message {
+            message.pace = Some(pace);
+        }
     }
 
     /// What went wrong with back ends since this was last asked.
-    pub(super) fn take_faults(&mut self) -> Vec<(String, String)> {
+    pub(super) fn take_faults(&mut self) -> Vec<BackendFault> {
         std::mem::take(&mut self.faults)
     }
 
@@ -126,17 +154,23 @@ impl Delivery {
             _ => Reply::ours(250, "2.1.0 Ok."),
         };
         if reply.is_good() {
-            let (recipients, marks) = (Vec::new(), Vec::new());
-            self.message =
-                Some(Message { sender, recipients, fate: Fate::Fresh, fingerprint: None, has_chunks: false, marks });
+            self.message = Some(Message {
+                sender,
+                recipients: Vec::new(),
+                fate: Fate::Fresh,
+                fingerprint: None,
+                has_chunks: false,
+                pace: None,
+                marks: Vec::new(),
+            });
         }
         reply
     }
 
     /// What a client is told whose recipient must wait for an attempt of its own: those who were accepted fared otherwise.
-    pub(super) fn must_wait(&self, recipient: &str, memory: &Memory) -> Option<Reply> {
+    pub(super) fn must_wait(&self, recipient: &str) -> Option<Reply> {
         let message = self.message.as_ref().filter(|message| !message.recipients.is_empty())?;
-        let is_alike = self.dialect == Dialect::Lmtp || memory.fate(&message.sender, recipient) == message.fate;
+        let is_alike = self.dialect == Dialect::Lmtp || self.memory.fate(&message.sender, recipient) == message.fate;
         let text = "4.5.3 Not together with the others: some have this sender's mail, some have not.";
         (!is_alike).then(|| Reply::ours(452, text))
     }
@@ -153,16 +187,10 @@ impl Delivery {
         self.legs.push(leg);
     }
 
-    /// Forgets a lost leg, if the message under way has nothing to do with it.
+    /// Forgets a leg, if there is one with which the message under way has nothing to do.
     pub(super) fn drop_unused_leg(&mut self, backend: &Backend) -> bool {
-        let used = self.used();
         match self.leg(backend) {
-            // Numbers of others stay as they are only while nobody is behind it.
-            Some(n) if !used.contains(&n) && n + 1 == self.legs.len() => {
-                self.legs.pop();
-                true
-            }
-            Some(n) if used.is_empty() => {
+            Some(n) if self.recipients_of(n) == 0 => {
                 self.legs.remove(n);
                 true
             }
@@ -176,7 +204,6 @@ impl Delivery {
         backend: &Backend,
         written: &str,
         recipient: &Path,
-        memory: &Memory,
         deadline: Instant,
     ) -> Result<Reply, Fault> {
         let (Some(n), Some(message)) = (self.leg(backend), &mut self.message) else {
@@ -185,9 +212,10 @@ impl Delivery {
         let reply = self.legs[n].add(&message.sender, recipient, deadline).await?;
         if reply.is_good() {
             if message.recipients.is_empty() && self.dialect == Dialect::Smtp {
-                message.fate = memory.fate(&message.sender, written);
+                message.fate = self.memory.fate(&message.sender, written);
             }
-            message.recipients.push(Recipient { written: written.to_owned(), leg: n, answer: None });
+            let backend = Arc::clone(&self.legs[n].backend);
+            message.recipients.push(Recipient { written: written.to_owned(), backend, answer: None });
         }
         Ok(reply)
     }
@@ -197,7 +225,8 @@ impl Delivery {
         let (Some(leg), Some(message)) = (self.legs.first_mut(), &mut self.message) else { return gone() };
         let answer = leg.add(&message.sender, recipient, Instant::now() + COMMAND_TIME).await;
         if answer.as_ref().is_ok_and(Reply::is_good) {
-            message.recipients.push(Recipient { written: written.to_owned(), leg: 0, answer: None });
+            let backend = Arc::clone(&leg.backend);
+            message.recipients.push(Recipient { written: written.to_owned(), backend, answer: None });
         }
         self.of_the_one(answer)
     }
@@ -211,7 +240,7 @@ impl Delivery {
     }
 
     /// Asks all back ends of the message whether its content may come; an error is what the client is told instead.
-    pub(super) async fn ask_for_content(&mut self, memory: &Memory) -> Result<(), Reply> {
+    pub(super) async fn ask_for_content(&mut self) -> Result<(), Reply> {
         let used = self.used();
         let deadline = Instant::now() + COMMAND_TIME;
         for &n in &used {
@@ -229,15 +258,15 @@ impl Delivery {
                 Err(fault) => self.fail(n, &fault),
             }
         }
-        self.expect_content(memory)?;
-        self.begin_fingerprint(memory);
+        self.expect_content()?;
+        self.begin_fingerprint();
         Ok(())
     }
 
     /// A chunk of so many bytes comes, which back ends are told.
-    pub(super) async fn open_chunk(&mut self, size: u64, memory: &Memory) {
+    pub(super) async fn open_chunk(&mut self, size: u64) {
         if self.message.as_mut().is_some_and(|message| !std::mem::replace(&mut message.has_chunks, true)) {
-            self.begin_fingerprint(memory);
+            self.begin_fingerprint();
         }
         let deadline = Instant::now() + COMMAND_TIME;
         for n in self.used() {
@@ -254,7 +283,7 @@ impl Delivery {
     }
 
     /// A chunk has been passed on. An error is what the client is told if no more need come.
-    pub(super) async fn close_chunk(&mut self, memory: &Memory, deadline: Instant) -> Result<(), Reply> {
+    pub(super) async fn close_chunk(&mut self, deadline: Instant) -> Result<(), Reply> {
         for n in self.used() {
             match self.legs[n].has_chunk(deadline).await {
                 Ok(None) => {}
@@ -262,17 +291,17 @@ impl Delivery {
                 Err(fault) => self.fail(n, &fault),
             }
         }
-        self.expect_content(memory)
+        self.expect_content()
     }
 
     /// Gives the message up if nobody will have it, or in SMTP if not all will; an error is what the client is told. None of
     /// them has all of it: to begin anew costs nothing.
-    fn expect_content(&mut self, memory: &Memory) -> Result<(), Reply> {
+    fn expect_content(&mut self) -> Result<(), Reply> {
         if !self.is_hopeless() {
             return Ok(());
         }
         self.abort();
-        Err(if self.dialect == Dialect::Smtp { self.conclude(memory) } else { in_one(&self.answers()) })
+        Err(if self.dialect == Dialect::Smtp { self.conclude() } else { in_one(&self.answers()) })
     }
 
     /// Whether no back end takes content, or in SMTP not all do.
@@ -283,12 +312,14 @@ impl Delivery {
     }
 
     /// Takes note of the content where recipients may fare differently, or have done so before.
-    fn begin_fingerprint(&mut self, memory: &Memory) {
+    fn begin_fingerprint(&mut self) {
         let used = self.used();
         let can_differ =
             used.len() > 1 || used.iter().any(|&n| self.legs[n].answers_each() && self.recipients_of(n) > 1);
         let is_one_for_all = self.dialect == Dialect::Smtp;
-        if let Some(message) = self.message.as_mut().filter(|_| is_one_for_all && (can_differ || !memory.is_empty())) {
+        if let Some(message) =
+            self.message.as_mut().filter(|_| is_one_for_all && (can_differ || !self.memory.is_empty()))
+        {
             message.fingerprint = Some(Fingerprint::default());
         }
     }
@@ -335,23 +366,23 @@ impl Delivery {
     }
 
     /// The content has come to its end: what the client is told, in LMTP for each recipient, and how many have the message.
-    pub(super) async fn settle(&mut self, memory: &Memory, deadline: Instant) -> (Vec<Reply>, usize) {
-        self.end(memory, deadline).await;
+    pub(super) async fn settle(&mut self, deadline: Instant) -> (Vec<Reply>, usize) {
+        self.end(deadline).await;
         let replies = self.answers();
         let taken = replies.iter().filter(|reply| reply.is_good()).count();
         match self.dialect {
-            Dialect::Smtp => (vec![self.conclude(memory)], taken),
+            Dialect::Smtp => (vec![self.conclude()], taken),
             Dialect::Lmtp => (replies, taken),
         }
     }
 
     /// Ends the content everywhere but where it was taken before, and hears what comes of it.
-    async fn end(&mut self, memory: &Memory, deadline: Instant) {
+    async fn end(&mut self, deadline: Instant) {
         let content = self.message.as_mut().and_then(|message| message.fingerprint.take()?.finish());
         let legs: Vec<_> = (0..self.legs.len()).filter(|&n| self.legs[n].takes_content()).collect();
         let mut waiting = Vec::new();
         for n in legs {
-            let known = content.as_ref().map(|content| self.known(n, content, memory)).unwrap_or_default();
+            let known = content.as_ref().map(|content| self.known(n, content)).unwrap_or_default();
             if known > 0 {
                 // Whoever has it has been answered, and those who have not come by themselves the next time.
                 self.legs[n].give_up();
@@ -365,7 +396,7 @@ impl Delivery {
         for n in waiting {
             let count = self.recipients_of(n);
             let (replies, fault) = self.legs[n].outcomes(count, deadline).await;
-            self.take_outcomes(n, &replies, content.as_ref(), memory);
+            self.take_outcomes(n, &replies, content.as_ref());
             if let Some(fault) = fault {
                 self.fail(n, &fault);
             }
@@ -373,12 +404,13 @@ impl Delivery {
     }
 
     /// Answers for recipients of a leg who have this content from the last time, when others had not: how many they are.
-    fn known(&mut self, n: usize, content: &[u8; 32], memory: &Memory) -> usize {
+    fn known(&mut self, n: usize, content: &[u8; 32]) -> usize {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return 0 };
         let mut known = 0;
-        for recipient in recipients.iter_mut().filter(|recipient| recipient.leg == n) {
-            let mark = Mark::taken(sender, &recipient.written, &self.legs[n].backend, content);
-            if memory.has(&mark) {
+        let backend = &self.legs[n].backend;
+        for recipient in recipients.iter_mut().filter(|recipient| recipient.backend == *backend) {
+            let mark = Mark::taken(sender, &recipient.written, backend, content);
+            if self.memory.has(&mark) {
                 recipient.answer = Some(Reply::ours(250, "2.0.0 Taken earlier."));
                 marks.push(mark);
                 known += 1;
@@ -388,13 +420,14 @@ impl Delivery {
     }
 
     /// A back end has said what comes of it. Until the client has heard that, nobody knows whether it will come again.
-    fn take_outcomes(&mut self, n: usize, replies: &[Reply], content: Option<&[u8; 32]>, memory: &Memory) {
+    fn take_outcomes(&mut self, n: usize, replies: &[Reply], content: Option<&[u8; 32]>) {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return };
-        for (recipient, reply) in recipients.iter_mut().filter(|recipient| recipient.leg == n).zip(replies) {
+        let backend = &self.legs[n].backend;
+        for (recipient, reply) in recipients.iter_mut().filter(|recipient| recipient.backend == *backend).zip(replies) {
             recipient.answer = Some(reply.clone());
             if let Some(content) = content.filter(|_| reply.is_good()) {
-                let mark = Mark::taken(sender, &recipient.written, &self.legs[n].backend, content);
-                memory.keep(mark.clone());
+                let mark = Mark::taken(sender, &recipient.written, backend, content);
+                self.memory.keep(mark.clone());
                 marks.push(mark);
             }
         }
@@ -402,24 +435,24 @@ impl Delivery {
 
     /// The one answer for all recipients. Where they fared differently, that is remembered, so that the next time each has
     /// its own.
-    fn conclude(&self, memory: &Memory) -> Reply {
+    fn conclude(&self) -> Reply {
         let replies = self.answers();
         let mut fates = replies.iter().map(Fate::of);
         let first = fates.next();
         if let (true, Some(message)) = (fates.any(|fate| Some(fate) != first), &self.message) {
             for (recipient, reply) in message.recipients.iter().zip(&replies) {
-                memory.set_fate(&message.sender, &recipient.written, Fate::of(reply));
+                self.memory.set_fate(&message.sender, &recipient.written, Fate::of(reply));
             }
         }
         in_one(&replies)
     }
 
     /// The client has heard what became of its message, and that was final: nothing need be remembered.
-    pub(super) fn heard(&mut self, memory: &Memory) {
+    pub(super) fn heard(&mut self) {
         let Some(message) = &mut self.message else { return };
-        message.marks.drain(..).for_each(|mark| memory.forget(&mark));
+        message.marks.drain(..).for_each(|mark| self.memory.forget(&mark));
         for recipient in &message.recipients {
-            memory.set_fate(&message.sender, &recipient.written, Fate::Fresh);
+            self.memory.set_fate(&message.sender, &recipient.written, Fate::Fresh);
         }
     }
 
@@ -432,7 +465,8 @@ impl Delivery {
     /// Says this of all recipients of a leg of whom nothing was said yet.
     fn answer(&mut self, n: usize, reply: &Reply) {
         let recipients = self.message.iter_mut().flat_map(|message| &mut message.recipients);
-        for recipient in recipients.filter(|recipient| recipient.leg == n) {
+        let backend = &self.legs[n].backend;
+        for recipient in recipients.filter(|recipient| recipient.backend == *backend) {
             recipient.answer.get_or_insert_with(|| reply.clone());
         }
     }
@@ -440,7 +474,7 @@ impl Delivery {
     /// Whether all recipients of a leg have an answer already.
     fn has_answered(&self, n: usize) -> bool {
         let mut recipients = self.message.iter().flat_map(|message| &message.recipients);
-        recipients.all(|recipient| recipient.leg != n || recipient.answer.is_some())
+        recipients.all(|recipient| recipient.backend != self.legs[n].backend || recipient.answer.is_some())
     }
 
     fn fail(&mut self, n: usize, fault: &Fault) {
@@ -449,7 +483,7 @@ impl Delivery {
     }
 
     fn note(&mut self, n: usize, fault: &Fault) {
-        self.faults.push((self.legs[n].backend.to_string(), fault.to_string()));
+        self.faults.push(BackendFault { backend: Arc::clone(&self.legs[n].backend), fault: fault.to_string() });
     }
 
     /// The message is done with, or given up.

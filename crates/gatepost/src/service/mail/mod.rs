@@ -18,13 +18,14 @@ use gatepost_wire::{Carry, Introduction, Outcome};
 use tokio::time::Instant;
 
 use super::Session;
-use super::login::{Farewell, MOVED, Received, Wanted};
-use crate::backend::{Aim, Backend, Connected};
+use super::attempt::MOVED;
+use super::conversation::{HandOver, Received};
+use super::reach::{LoggedIn, Wanted};
+use crate::backend::{Aim, Backend};
 use crate::config::{Level, Senders};
 use crate::metrics::LogIn;
-use crate::story::Ended;
-use content::Pace;
-use delivery::{COMMAND_TIME, Delivery};
+use crate::story::{Ended, Tally};
+use delivery::{BackendFault, COMMAND_TIME, Delivery};
 use leg::{Fault, Leg};
 pub(crate) use memory::Memory;
 pub(crate) use rates::Rates;
@@ -43,22 +44,14 @@ struct Mail<'s> {
     receiver: Receiver,
     delivery: Delivery,
     out: Vec<u8>,
-    /// Of a message that comes in chunks, from the first to the last.
-    pace: Option<Pace>,
     tally: Tally,
     client: Stranger,
     /// What was not counted as the client's time since it came forward last.
     own_time: Duration,
     /// What it called itself when back ends were told of it.
     introduced: Option<String>,
-}
-
-/// What became of it all.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Tally {
-    pub(crate) messages: u64,
-    pub(crate) recipients: u64,
-    pub(crate) bytes: u64,
+    /// When what it logged in with is over.
+    expires: Option<SystemTime>,
 }
 
 impl Session {
@@ -69,7 +62,8 @@ impl Session {
             Err(ended) => return ended,
         };
         let receiver = self.new_receiver(dialect, Carry::default());
-        let mut mail = Mail::new(self, receiver, Delivery::to_many(dialect), client);
+        let memory = Arc::clone(&self.shared.memory);
+        let mut mail = Mail::new(self, receiver, Delivery::to_many(dialect, memory), client);
         let early = std::mem::take(&mut mail.session.early);
         let mut step = mail.receiver.step(Event::Start, &mut mail.out);
         if !early.is_empty() {
@@ -79,19 +73,20 @@ impl Session {
     }
 
     /// Takes mail from a user who has logged in, for their own back end.
-    pub(super) async fn submit(&mut self, connected: Connected, farewell: Farewell) -> Ended {
+    pub(super) async fn submit(&mut self, HandOver { logged_in, client_rest, helo }: HandOver) -> Ended {
+        let LoggedIn { user, backend, connected, placed_at, expires } = logged_in;
         self.story().logged_in();
         self.note_log_in(LogIn::Ok);
         // As where bytes only pass: whoever moves a user may have looked just before.
-        if self.still_there(Ok(())).is_err() {
+        if self.snapshot.map.was_moved_since(&user, placed_at) {
             return Ended::Gone(MOVED.into());
         }
-        let Farewell { client_rest, helo, .. } = farewell;
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
-        let backend = self.story().backend.clone().unwrap_or_default();
         let leg = Leg::new(backend, Dialect::Smtp, connected, None);
-        let mut mail = Mail::new(self, receiver, Delivery::to_one(leg), Stranger::default());
+        let delivery = Delivery::to_one(leg, Arc::clone(&self.shared.memory));
+        let mut mail = Mail::new(self, receiver, delivery, Stranger::default());
+        mail.expires = expires;
         mail.set_deadline();
         let mut step = mail.receiver.step(Event::Go, &mut mail.out);
         if !client_rest.is_empty() {
@@ -118,11 +113,11 @@ impl<'s> Mail<'s> {
             receiver,
             delivery,
             out: Vec::new(),
-            pace: None,
             tally: Tally::default(),
             client,
             own_time: Duration::ZERO,
             introduced: None,
+            expires: None,
         }
     }
 
@@ -130,6 +125,7 @@ impl<'s> Mail<'s> {
     async fn run(&mut self, step: Step) -> Ended {
         let ended = self.talk(step).await;
         self.delivery.reset();
+        self.report_faults();
         self.delivery.leave().await;
         let why = match ended {
             Ended::LoggedOut => "the client said goodbye".to_owned(),
@@ -142,8 +138,8 @@ impl<'s> Mail<'s> {
 
     async fn talk(&mut self, mut step: Step) -> Ended {
         loop {
-            self.trace();
-            if let Err(ended) = self.session.send(&mut self.out).await {
+            self.report_faults();
+            if let Err(ended) = self.flush().await {
                 return ended;
             }
             step = match step {
@@ -184,7 +180,6 @@ impl<'s> Mail<'s> {
                 },
                 Step::Reset => {
                     self.delivery.reset();
-                    self.pace = None;
                     self.tell(Event::Done)
                 }
                 Step::Close(Outcome::LoggedOut) => return Ended::LoggedOut,
@@ -216,7 +211,7 @@ impl<'s> Mail<'s> {
 
     /// What the client says next. While it says nothing, connections to back ends are not kept for long.
     async fn receive(&mut self) -> Result<Received, Ended> {
-        if self.pace.is_some() {
+        if self.delivery.is_in_chunks() {
             // As with content that comes in one piece: what has begun is taken first.
             return self.session.receive_on().await;
         }
@@ -233,17 +228,17 @@ impl<'s> Mail<'s> {
         receiving.await
     }
 
-    /// At level `protocol` the log shows the conversation.
-    fn trace(&mut self) {
+    /// Says what is to be said. At level `protocol` the log shows the conversation.
+    async fn flush(&mut self) -> Result<(), Ended> {
         if self.session.is_heard() {
             self.session.tell_talk(self.receiver.take_trace(), &String::from_utf8_lossy(&self.out));
         }
+        self.session.send(&mut self.out).await
     }
 
     /// May this sender send?
     async fn sender(&mut self, path: Path) -> Reply {
         self.delivery.reset();
-        self.pace = None;
         if let Err(reply) = self.check_sender(&path).await {
             let what = if reply.is_transient() { "mail was put off" } else { "a sender was refused" };
             self.note(what, Some(&path), None, &reply);
@@ -256,7 +251,6 @@ impl<'s> Mail<'s> {
             self.introduced = helo;
         }
         let reply = self.delivery.begin(path.clone()).await;
-        self.complain();
         if reply.is_good() {
             // Nobody keeps back ends waiting for longer than this.
             let latest = Instant::now() + SILENCE_TIME;
@@ -276,7 +270,7 @@ impl<'s> Mail<'s> {
         if needs_tls && session.client.tls_facts().is_none() {
             return Err(Reply::ours(530, "5.7.0 Must issue a STARTTLS command first."));
         }
-        if session.expires.is_some_and(|end| end <= SystemTime::now()) {
+        if self.expires.is_some_and(|end| end <= SystemTime::now()) {
             return Err(Reply::ours(421, "4.7.0 What you logged in with has expired."));
         }
         if let (Senders::Own, Some(mailbox)) = (session.snapshot.listener.service.settings.senders, &path.mailbox) {
@@ -304,12 +298,9 @@ impl<'s> Mail<'s> {
         }
         let written = path.mailbox.as_ref().map(|mailbox| mailbox.text.clone()).unwrap_or_default();
         if self.delivery.is_to_one() {
-            let reply = self.delivery.add_to_one(&written, path).await;
-            self.complain();
-            return reply;
+            return self.delivery.add_to_one(&written, path).await;
         }
-        let shared = Arc::clone(&self.session.shared);
-        if let Some(reply) = self.delivery.must_wait(&written, &shared.memory) {
+        if let Some(reply) = self.delivery.must_wait(&written) {
             return reply;
         }
         let (backend, path) = match self.session.place(path).await {
@@ -330,7 +321,7 @@ impl<'s> Mail<'s> {
                 }
                 is_fresh = true;
             }
-            match self.delivery.add(&backend, &written, &path, &shared.memory, deadline).await {
+            match self.delivery.add(&backend, &written, &path, deadline).await {
                 Ok(reply) => return reply,
                 // It may have hung up in the long time in which there was nothing to say to it.
                 Err(Fault::Lost(_)) if !is_fresh && self.delivery.drop_unused_leg(&backend) => {}
@@ -366,8 +357,6 @@ impl<'s> Mail<'s> {
         let wanted = Wanted { user: &user, aim: Aim::Deliver, introduction: &introduction, name, deadline };
         match session.reach(backend, wanted).await {
             Ok(connected) => {
-                session.story().host = Some(connected.host);
-                session.story().backend_tls = connected.tls;
                 let dialect = backend.dialect(session.snapshot.listener.service.settings.protocol);
                 Ok(Leg::new(Arc::clone(&backend.name), dialect, connected, room))
             }
@@ -379,8 +368,8 @@ impl<'s> Mail<'s> {
     }
 
     /// Tells the administrator what went wrong with back ends.
-    fn complain(&mut self) {
-        for (backend, fault) in self.delivery.take_faults() {
+    fn report_faults(&mut self) {
+        for BackendFault { backend, fault } in self.delivery.take_faults() {
             self.session.report(Level::Error, HANDING_OVER, &format!("{backend}: {fault}"));
         }
     }

@@ -48,7 +48,7 @@ impl Session {
                 return Err(Ended::Gone("left before the greeting".into()));
             }
             if !bytes.is_empty() {
-                self.say_last(b"554 5.5.1 You talk before it is your turn.\r\n").await;
+                self.say_last("554 5.5.1 You talk before it is your turn.\r\n").await;
                 return Err(Ended::Refused(Refusal::Misbehaved));
             }
         }
@@ -72,9 +72,11 @@ impl Session {
         }
     }
 
-    /// Says something to somebody who may not listen.
-    pub(super) async fn say_last(&mut self, words: &[u8]) {
-        let mut words = words.to_vec();
-        let _ = self.send(&mut words).await;
+    /// Says something before the conversation has begun, to somebody who may not listen.
+    async fn say_last(&mut self, words: &str) {
+        if self.is_heard() {
+            self.tell_talk(Vec::new(), words);
+        }
+        let _ = self.send(&mut words.as_bytes().to_vec()).await;
     }
 }

@@ -1,10 +1,10 @@
-//! Traces of log-ins, for collectors that take OpenTelemetry's protocol (OTLP 1 over HTTP, as JSON).
+//! Telling a collector of log-ins, by OTLP 1 over HTTP, as JSON.
 //!
 //! A log-in is a span, and each part of it that takes time one beneath. All log-ins of a session are one trace, whose name is
-//! the session's in the log; no span names a user or a client. Whoever logs in waits for nothing of this.
+//! the session's in the log.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::Trace;
 use crate::config::{self, Level, Problem, TlsVersion};
 use crate::log::Logger;
 use crate::metrics::{LogIn, Stage};
@@ -33,31 +34,32 @@ const FINISH_STEP: Duration = Duration::from_millis(10);
 /// Parts of one log-in that are told.
 const LAPS_MAX: usize = 16;
 
-/// Sends traces. See the module's documentation.
+/// Sends traces to the configured collector.
 pub(crate) struct Tracer {
-    queue: mpsc::Sender<Trace>,
-    /// Log-ins that found no room.
-    lost: Arc<AtomicU64>,
+    queue: mpsc::Sender<Finished>,
+    fate: Arc<Fate>,
     one_in: u32,
     seen: AtomicU32,
 }
 
-/// A log-in that has come to its end.
-pub(crate) struct Trace {
-    /// The session's name in the log.
-    pub(crate) session: [u8; 16],
-    pub(crate) service: &'static str,
-    pub(crate) listener: Arc<str>,
-    pub(crate) mechanism: Option<&'static str>,
-    pub(crate) backend: Option<Arc<str>>,
-    pub(crate) result: LogIn,
-    pub(crate) ended: SystemTime,
-    pub(crate) laps: Vec<Lap>,
+/// What becomes of log-ins that are told of.
+#[derive(Default)]
+struct Fate {
+    /// Those that are neither sent nor given up yet.
+    pending: AtomicUsize,
+    /// Those that are given up, or found no room, of which the log doesn't know yet.
+    lost: AtomicU64,
 }
 
-/// What took time within a log-in that is under way.
-#[derive(Default)]
-pub(crate) struct Trail(Vec<Lap>);
+/// A log-in on its way to the collector.
+struct Finished {
+    trace: Trace,
+    ended: SystemTime,
+    laps: Vec<Lap>,
+}
+
+/// What took time within a session's log-in that is under way, if log-ins are traced.
+pub(crate) struct Trail(Option<(Arc<Tracer>, Mutex<Vec<Lap>>)>);
 
 /// The protocol's `SpanKind`: something within, an answer to somebody, a question to somebody.
 const INTERNAL: u8 = 1;
@@ -65,24 +67,35 @@ const SERVER: u8 = 2;
 const CLIENT: u8 = 3;
 
 /// A part of a log-in.
-pub(crate) struct Lap {
+struct Lap {
     stage: Stage,
     ended: SystemTime,
     took: Duration,
 }
 
 impl Trail {
+    /// For a session whose log-ins this tracer is told of.
+    pub(crate) fn new(tracer: Option<&Arc<Tracer>>) -> Self {
+        Self(tracer.map(|tracer| (Arc::clone(tracer), Mutex::default())))
+    }
+
     /// A part ended so long ago that took so long.
-    pub(crate) fn note(&mut self, stage: Stage, took: Duration, ago: Duration) {
-        if self.0.len() < LAPS_MAX {
+    pub(crate) fn note(&self, stage: Stage, took: Duration, ago: Duration) {
+        let Some((_, laps)) = &self.0 else { return };
+        let mut laps = laps.lock().unwrap_or_else(PoisonError::into_inner);
+        if laps.len() < LAPS_MAX {
             let now = SystemTime::now();
-            self.0.push(Lap { stage, ended: now.checked_sub(ago).unwrap_or(now), took });
+            laps.push(Lap { stage, ended: now.checked_sub(ago).unwrap_or(now), took });
         }
     }
 
-    /// What there was since this was last asked.
-    pub(crate) fn take(&mut self) -> Vec<Lap> {
-        std::mem::take(&mut self.0)
+    /// A log-in has come to its end, with all parts since the one before it.
+    pub(crate) fn tell(&self, trace: impl FnOnce() -> Trace) {
+        let Some((tracer, laps)) = &self.0 else { return };
+        let laps = std::mem::take(&mut *laps.lock().unwrap_or_else(PoisonError::into_inner));
+        if tracer.chooses() {
+            tracer.send(Finished { trace: trace(), ended: SystemTime::now(), laps });
+        }
     }
 }
 
@@ -92,33 +105,38 @@ impl Tracer {
         let pass = settings.token_file.as_ref().map(http::read_bearer).transpose()?;
         let tls = tls::client_config(&settings.trust, TlsVersion::Tls12)?;
         let (queue, traces) = mpsc::channel(QUEUE_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
+        let fate = Arc::new(Fate::default());
         let collector = Collector {
             url: settings.url.clone(),
             pass,
             client: HttpClient::new(&tls, 1, SEND_TIME),
             resource: resource(node),
-            lost: Arc::clone(&lost),
+            fate: Arc::clone(&fate),
             log: log.clone(),
         };
-        tokio::spawn(collector.send_all(traces));
-        Ok(Self { queue, lost, one_in: settings.one_in.max(1), seen: AtomicU32::new(0) })
+        tokio::spawn(collector.run(traces));
+        Ok(Self { queue, fate, one_in: settings.one_in.max(1), seen: AtomicU32::new(0) })
     }
 
     /// Waits until all is sent, or until then; how many log-ins are not.
     pub(crate) async fn finish(&self, until: Instant) -> usize {
-        let unsent = || self.queue.max_capacity() - self.queue.capacity();
-        while unsent() > 0 && Instant::now() < until {
+        let pending = || self.fate.pending.load(Ordering::Relaxed);
+        while pending() > 0 && Instant::now() < until {
             tokio::time::sleep(FINISH_STEP).await;
         }
-        unsent()
+        pending()
     }
 
-    /// Tells of a log-in, if it is one of those that are told of.
-    pub(crate) fn tell(&self, trace: Trace) {
-        let is_chosen = self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in);
-        if is_chosen && self.queue.try_send(trace).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+    /// Whether the next log-in is one of those that are told of.
+    fn chooses(&self) -> bool {
+        self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in)
+    }
+
+    fn send(&self, finished: Finished) {
+        self.fate.pending.fetch_add(1, Ordering::Relaxed);
+        if self.queue.try_send(finished).is_err() {
+            self.fate.pending.fetch_sub(1, Ordering::Relaxed);
+            self.fate.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -130,39 +148,42 @@ struct Collector {
     pass: Option<HeaderValue>,
     client: HttpClient,
     resource: Value,
-    lost: Arc<AtomicU64>,
+    fate: Arc<Fate>,
     log: Logger,
 }
 
 impl Collector {
-    async fn send_all(self, mut traces: mpsc::Receiver<Trace>) {
+    async fn run(self, mut traces: mpsc::Receiver<Finished>) {
         let mut batch = Vec::new();
         while traces.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let count = batch.len() as u64;
+            let count = batch.len();
             let body = Bytes::from(self.body(batch.drain(..)).to_string());
-            let mut sent = Err(String::new());
-            for attempt in 0..TRIES {
-                if attempt > 0 {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                sent = self.send(&body).await;
-                if sent.is_ok() {
-                    break;
-                }
-            }
-            let unsent = if sent.is_err() { count } else { 0 };
-            let lost = self.lost.swap(0, Ordering::Relaxed) + unsent;
+            let sent = self.send_patiently(&body).await;
+            self.fate.pending.fetch_sub(count, Ordering::Relaxed);
+            let unsent = if sent.is_err() { count as u64 } else { 0 };
+            let lost = self.fate.lost.swap(0, Ordering::Relaxed) + unsent;
             if lost > 0 {
                 self.complain(&sent.err().unwrap_or_else(|| "it is too slow".to_owned()), lost);
             }
         }
     }
 
+    /// Sends a batch, as often as that takes within reason; the fault of the last attempt.
+    async fn send_patiently(&self, body: &Bytes) -> Result<(), String> {
+        for _ in 1..TRIES {
+            if self.send(body).await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.send(body).await
+    }
+
     /// Says once a minute how many log-ins are lost.
     fn complain(&self, fault: &str, lost: u64) {
         if self.log.seldom("traces are lost").is_none() {
             // They are told of the next time.
-            self.lost.fetch_add(lost, Ordering::Relaxed);
+            self.fate.lost.fetch_add(lost, Ordering::Relaxed);
             return;
         }
         let record = self.log.record(Level::Warning, "server", "traces of log-ins are lost");
@@ -186,8 +207,8 @@ impl Collector {
     }
 
     /// An `ExportTraceServiceRequest`.
-    fn body(&self, traces: impl Iterator<Item = Trace>) -> Value {
-        let spans: Vec<_> = traces.flat_map(|trace| spans(&trace)).collect();
+    fn body(&self, finished: impl Iterator<Item = Finished>) -> Value {
+        let spans: Vec<_> = finished.flat_map(|finished| spans(&finished)).collect();
         json!({ "resourceSpans": [{
             "resource": self.resource,
             "scopeSpans": [{ "scope": { "name": "gatepost", "version": env!("CARGO_PKG_VERSION") }, "spans": spans }],
@@ -205,9 +226,9 @@ fn resource(node: &str) -> Value {
 }
 
 /// The spans of a log-in, itself first.
-fn spans(trace: &Trace) -> Vec<Value> {
+fn spans(Finished { trace, ended, laps }: &Finished) -> Vec<Value> {
     let (name, own) = (hex(&trace.session), span_name());
-    let began = trace.laps.iter().filter_map(|lap| lap.ended.checked_sub(lap.took)).min().unwrap_or(trace.ended);
+    let began = laps.iter().filter_map(|lap| lap.ended.checked_sub(lap.took)).min().unwrap_or(*ended);
     let mut attributes = vec![
         text("gatepost.session", &String::from_utf8_lossy(&trace.session)),
         text("gatepost.service", trace.service),
@@ -221,10 +242,10 @@ fn spans(trace: &Trace) -> Vec<Value> {
     let status = if is_fault { json!({ "code": 2, "message": trace.result.name() }) } else { json!({}) };
     let root = json!({
         "traceId": name, "spanId": own, "name": format!("{} log-in", trace.service), "kind": SERVER,
-        "startTimeUnixNano": nanoseconds(began), "endTimeUnixNano": nanoseconds(trace.ended),
+        "startTimeUnixNano": nanoseconds(began), "endTimeUnixNano": nanoseconds(*ended),
         "attributes": attributes, "status": status,
     });
-    let parts = trace.laps.iter().map(|lap| {
+    let parts = laps.iter().map(|lap| {
         let kind = if lap.stage == Stage::Tls { INTERNAL } else { CLIENT };
         let began = lap.ended.checked_sub(lap.took).unwrap_or(lap.ended);
         json!({
@@ -275,10 +296,9 @@ mod tests {
             mechanism: Some("PLAIN"),
             backend: None,
             result: LogIn::Unavailable,
-            ended,
-            laps: vec![lap(Stage::Map, 95, 5), lap(Stage::Connect, 99, 2)],
         };
-        let spans = spans(&trace);
+        let laps = vec![lap(Stage::Map, 95, 5), lap(Stage::Connect, 99, 2)];
+        let spans = spans(&Finished { trace, ended, laps });
         let (root, part) = (&spans[0], &spans[1]);
         assert_eq!(root["traceId"], "6162636465666768696a6b6c6d6e6f70");
         assert_eq!(

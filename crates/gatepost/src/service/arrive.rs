@@ -1,0 +1,112 @@
+//! The first of the stages: a connection becomes a session, and a load balancer says whose it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_wire::proxy_header;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::idle::Wheel;
+use super::listener::ProxyHeader;
+use super::transcript::Unheard;
+use super::{Arrival, Session, Shared};
+use crate::config::Level;
+use crate::metrics::Rejection;
+use crate::net::socket::Connection;
+use crate::net::stream::Stream;
+use crate::story::Story;
+use crate::traces::Trail;
+
+/// How long a greeting waits for a header where one may come, but need not: a client that waits for the greeting would
+/// wait for ever.
+const OPTIONAL_HEADER_TIME: Duration = Duration::from_millis(250);
+
+/// Reads the PROXY header where one may come. `None`: the peer is gone or lied.
+pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, OwnedSemaphorePermit)> {
+    let Arrival { tcp, peer, snapshot, permit } = arrival;
+    let started = Instant::now();
+    let service = &snapshot.listener.service;
+    let bound = snapshot.listener.settings.address;
+    // Asked only where the answer is not known anyway.
+    let local = if bound.ip().is_unspecified() { tcp.local_addr() } else { Ok(bound) };
+    let (local, connection) = match local.and_then(|local| Ok((local, Connection::new(tcp)?))) {
+        Ok(both) => both,
+        Err(error) => {
+            let what = "a connection that was accepted can't be served";
+            if let Some(times) = shared.log.seldom(what) {
+                let record = shared.log.record(Level::Error, service.name(), what);
+                record.with("fault", error.to_string()).with("times", times).write();
+            }
+            return None;
+        }
+    };
+    let deadline = started + service.settings.login_timeout;
+    let heart = Wheel::enter(Story::new(service.name(), &snapshot.listener.scope.name, peer));
+    snapshot.listener.connections.one();
+    let mut session = Session {
+        client: Stream::new(connection),
+        address: peer,
+        local,
+        is_proxied: false,
+        deadline,
+        witness: None,
+        early: Vec::new(),
+        unheard: Unheard::default(),
+        trail: Trail::new(snapshot.tracer.as_ref()),
+        heart,
+        shared,
+        snapshot,
+    };
+    let header = session.snapshot.listener.proxy_header_of(peer.ip());
+    if header != ProxyHeader::Never
+        && let Err(reason) = session.read_proxy_header(header).await
+    {
+        session.reject(Rejection::ProxyHeader);
+        let log = &session.shared.log;
+        log.record(Level::Warning, session.story().service, "a PROXY header was refused")
+            .with("listener", &*session.snapshot.listener.scope.name)
+            .with("sender", peer.to_string())
+            .with("reason", reason)
+            .write();
+        return None;
+    }
+    Some((session, permit))
+}
+
+impl Session {
+    async fn read_proxy_header(&mut self, header: ProxyHeader) -> Result<(), &'static str> {
+        let is_required = header == ProxyHeader::Required;
+        let mut bytes = Vec::new();
+        loop {
+            match proxy_header::parse(&bytes) {
+                proxy_header::Parsed::Header { length, client } => {
+                    self.early = bytes.split_off(length);
+                    if let Some(client) = client {
+                        self.address = client;
+                        self.is_proxied = true;
+                        self.story().client = client;
+                    }
+                    return Ok(());
+                }
+                proxy_header::Parsed::Malformed(how) => return Err(how),
+                proxy_header::Parsed::Absent if is_required => return Err("there is none"),
+                proxy_header::Parsed::Absent => {
+                    self.early = bytes;
+                    return Ok(());
+                }
+                proxy_header::Parsed::Partial => {}
+            }
+            let soon = Instant::now() + OPTIONAL_HEADER_TIME;
+            let patience = if is_required { self.deadline } else { self.deadline.min(soon) };
+            match timeout_at(patience, self.client.read(&mut bytes)).await {
+                Ok(Ok(0)) => return Err("the connection was closed within it"),
+                Ok(Err(_)) => return Err("the connection broke within it"),
+                Ok(Ok(_)) => {}
+                Err(_) if is_required => return Err("none came in time"),
+                Err(_) if bytes.is_empty() => return Ok(()),
+                Err(_) => return Err("it never ended"),
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The conversation with the client until it is logged in: the one loop in which every protocol's front talks.
+
+use gatepost_wire::smtp::Receiver;
+use gatepost_wire::{Carry, Event, Front, FrontSetup, Offers, Outcome, Refusal, Secret, Step};
+use tokio::time::{Instant, timeout_at};
+
+use super::claim::Progress;
+use super::idle::Heart;
+use super::reach::LoggedIn;
+use super::{LINGER_BYTES_MAX, LINGER_TIME, Session, Shared, listener};
+use crate::config::{self, Senders};
+use crate::net::stream::Stream;
+use crate::story::Ended;
+
+/// Builds a protocol's front.
+pub(super) type Build = fn(FrontSetup) -> Box<dyn Front>;
+
+/// What a front leaves to whoever goes on with its client.
+pub(super) struct HandOver {
+    pub(super) logged_in: LoggedIn,
+    /// What the client sent behind its log-in.
+    pub(super) client_rest: Vec<u8>,
+    /// What it called itself.
+    pub(super) helo: Option<String>,
+}
+
+/// What came from the client.
+pub(super) enum Received {
+    Bytes(Secret),
+    /// Nothing will: tell it why, and end.
+    Nothing(Refusal),
+}
+
+impl Session {
+    /// Talks with the client until a back end has taken its log-in.
+    pub(super) async fn log_in(&mut self, build: Build) -> Result<HandOver, Ended> {
+        let mut front = build(self.front_setup(Carry::default()));
+        let mut out = Vec::new();
+        let mut progress = Progress::default();
+        let mut step = front.step(Event::Start, &mut out);
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            step = front.step(Event::Input(&early), &mut out);
+        }
+        loop {
+            if !front.is_exchanging() && matches!(step, Step::Read) {
+                // Whatever was begun over several messages is given up.
+                self.give_up(std::mem::take(&mut progress));
+            }
+            self.tell_front(front.as_mut(), &out, &progress);
+            self.send(&mut out).await?;
+            step = match step {
+                Step::Read => match self.receive().await? {
+                    Received::Bytes(bytes) => front.step(Event::Input(bytes.expose()), &mut out),
+                    Received::Nothing(refusal) => front.step(Event::Close(refusal), &mut out),
+                },
+                Step::StartTls => {
+                    self.secure().await?;
+                    front = build(self.front_setup(front.carry()));
+                    front.step(Event::TlsUp, &mut out)
+                }
+                Step::Ask(ask) => {
+                    let introduction = front.introduction();
+                    match self.reply_to(ask, &introduction, &mut progress).await {
+                        Some(answer) => front.step(Event::Answer(answer), &mut out),
+                        None => return Err(Ended::Gone("left during its log-in".into())),
+                    }
+                }
+                Step::Through => {
+                    let helo = front.introduction().helo;
+                    // A front is only through after a welcome.
+                    let Progress::In(logged_in) = progress else { return Err(Ended::Gone("no back end".into())) };
+                    return Ok(HandOver { logged_in: *logged_in, client_rest: front.take_rest(), helo });
+                }
+                Step::Close(Outcome::LoggedOut) => return Err(Ended::LoggedOut),
+                Step::Close(Outcome::Refused(refusal)) => return Err(Ended::Refused(refusal)),
+            };
+        }
+    }
+
+    /// What the front of a new conversation must know. Of one before it, in clear, nothing but counts remains.
+    fn front_setup(&self, carry: Carry) -> FrontSetup {
+        let config::Service { protocol, senders, .. } = self.service().settings;
+        let offers = self.snapshot.map.offers(protocol);
+        let offers = if senders == Senders::Own { Receiver::carries(protocol, offers) } else { offers };
+        self.setup(offers, carry)
+    }
+
+    /// What a state machine towards this client must know to begin, where so much may be promised.
+    pub(super) fn setup(&self, offers: Offers, carry: Carry) -> FrontSetup {
+        let client = listener::Client {
+            address: self.address,
+            is_secured: self.client.tls_facts().is_some(),
+            has_certificate: self.client.peer_certificate().is_some(),
+            can_bind: self.can_bind(),
+        };
+        self.snapshot.listener.front(&client, offers, carry, self.is_heard())
+    }
+
+    /// Says what is to be said, as long as the client has time for it.
+    pub(super) async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Ended> {
+        let sent = timeout_at(self.deadline, self.client.write_all(out)).await;
+        out.clear();
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
+            Err(_) => Err(Ended::Refused(Refusal::TimedOut)),
+        }
+    }
+
+    /// What the client says next, unless the session is to end.
+    pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
+        let called_off = called_off(&self.shared, &self.heart);
+        tokio::select! {
+            received = read_until(&mut self.client, self.deadline) => received,
+            () = called_off => Ok(Received::Nothing(Refusal::ShuttingDown)),
+        }
+    }
+
+    /// What the client says next, whether or not the session is to end.
+    pub(super) async fn receive_on(&mut self) -> Result<Received, Ended> {
+        read_until(&mut self.client, self.deadline).await
+    }
+
+    /// Sees to it that the last words arrive: ends our side, then reads what the client still sends.
+    pub(super) async fn linger(&mut self) {
+        self.client.close();
+        let deadline = Instant::now() + LINGER_TIME;
+        let (mut bytes, mut total) = (Vec::new(), 0);
+        while total < LINGER_BYTES_MAX {
+            match timeout_at(deadline, self.client.read(&mut bytes)).await {
+                Ok(Ok(count)) if count > 0 => total += count,
+                _ => return,
+            }
+            bytes.clear();
+        }
+    }
+}
+
+/// Waits until a session that is no relay must end: Gatepost stops, or an administrator says so.
+pub(super) async fn called_off(shared: &Shared, heart: &Heart) {
+    let mut stopping = shared.stopping.clone();
+    tokio::select! {
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = heart.told() => {}
+    }
+}
+
+/// What a client says next, within the time that it has.
+async fn read_until(client: &mut Stream, deadline: Instant) -> Result<Received, Ended> {
+    let mut bytes = Vec::new();
+    match timeout_at(deadline, client.read(&mut bytes)).await {
+        Ok(Ok(0)) => Err(Ended::Gone("closed by the client".into())),
+        Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
+        Ok(Ok(_)) => Ok(Received::Bytes(Secret::new(bytes))),
+        Err(_) => Ok(Received::Nothing(Refusal::TimedOut)),
+    }
+}

@@ -1,0 +1,105 @@
+//! Reaching a back end on behalf of this session's client.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use gatepost_wire::{Introduction, Proof};
+use tokio::time::Instant;
+
+use super::Session;
+use super::conversation::called_off;
+use super::denied::Denied;
+use super::resolve::Place;
+use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
+use crate::metrics::Stage;
+
+/// What is wanted of a back end, and for whom.
+pub(super) struct Wanted<'a> {
+    pub(super) user: &'a str,
+    pub(super) aim: Aim<'a>,
+    pub(super) introduction: &'a Introduction,
+    /// The client's name in the DNS, where that is known to be its own.
+    pub(super) name: Option<&'a str>,
+    pub(super) deadline: Instant,
+}
+
+/// A user who is in, with all that the log-in found out.
+pub(super) struct LoggedIn {
+    pub(super) user: String,
+    pub(super) backend: Arc<str>,
+    pub(super) connected: Connected,
+    /// When it was found out where the user's mail is.
+    pub(super) placed_at: std::time::Instant,
+    /// When the session must end, whatever it does.
+    pub(super) expires: Option<SystemTime>,
+}
+
+impl Session {
+    /// Does at a back end what is wanted of it.
+    pub(super) async fn reach(&self, backend: &Backend, wanted: Wanted<'_>) -> Result<Connected, Failure> {
+        let Wanted { user, aim, introduction, name, deadline } = wanted;
+        let service = self.service();
+        let session = self.story().session;
+        let tell = |line| self.tell_line("back end", line);
+        let purpose = Purpose {
+            protocol: service.settings.protocol,
+            user,
+            aim,
+            client: Client { address: self.address, local: self.local, session: session.as_str(), name, introduction },
+            own_greeting: &service.greeting(),
+            own_listeners: &self.snapshot.own_listeners,
+            deadline,
+            tell: self.is_heard().then_some(&tell),
+        };
+        let connected = backend.log_in(&purpose).await?;
+        let mut story = self.story();
+        story.host = Some(connected.host);
+        story.backend_tls = connected.tls;
+        drop(story);
+        Ok(connected)
+    }
+
+    /// Logs in at the user's place. `asked`: when somebody began to find out whether the credentials are right.
+    pub(super) async fn connect(
+        &self,
+        place: Place,
+        proof: Option<&Proof>,
+        introduction: &Introduction,
+        asked: Instant,
+    ) -> Result<LoggedIn, Denied> {
+        let Place { user, backend, login, password, expires, placed_at } = place;
+        let other = password.map(|password| Proof::Password(password.0.duplicate()));
+        self.story().backend = Some(Arc::clone(&backend.name));
+        let aim = Aim::LogIn(other.as_ref().or(proof));
+        let wanted = Wanted { user: &login, aim, introduction, name: None, deadline: self.deadline };
+        let started = Instant::now();
+        let logged_in = tokio::select! {
+            logged_in = self.reach(&backend, wanted) => logged_in,
+            () = self.client.connection().broken() => return Err(Denied::Left),
+            () = called_off(&self.shared, &self.heart) => return Err(Denied::Stopping),
+        };
+        let failure = match logged_in {
+            Ok(connected) => {
+                self.took_before(Stage::Connect, connected.connect_took, connected.login_took);
+                self.took(Stage::BackendLogin, connected.login_took);
+                return Ok(LoggedIn { user, backend: Arc::clone(&backend.name), connected, placed_at, expires });
+            }
+            Err(failure) => failure,
+        };
+        // However far it came.
+        self.trail.note(Stage::BackendLogin, started.elapsed(), Duration::ZERO);
+        Err(match failure {
+            Failure::BadCredentials if other.is_some() => {
+                let what = "the back end refuses the log-in that the directory holds for this user";
+                Denied::Unavailable(what.into())
+            }
+            Failure::BadCredentials => {
+                self.shared.pace.record(asked.elapsed());
+                Denied::Wrong
+            }
+            Failure::Passed(text) => Denied::Passed(text),
+            Failure::Limit(max) => Denied::Full(format!("the back end has max_connections, {max}")),
+            Failure::Unavailable(reason) => Denied::Unavailable(reason),
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! TLS with the client, at once or when it asks, and what log-ins can be bound to in it.
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Session;
+use crate::config::TlsMode;
+use crate::metrics::{Rejection, Stage};
+use crate::net::channel_binding::Witness;
+use crate::story::Ended;
+
+impl Session {
+    /// Takes up TLS. Whatever came in clear before is not looked at.
+    pub(super) async fn secure(&mut self) -> Result<(), Ended> {
+        let result = self.accept_tls().await;
+        if result.is_err() {
+            self.reject(Rejection::Tls);
+        }
+        result
+    }
+
+    async fn accept_tls(&mut self) -> Result<(), Ended> {
+        let Some(mut config) = self.snapshot.listener.tls.clone() else {
+            return Err(Ended::TlsFailed("there is no certificate".into()));
+        };
+        if self.service().binds() {
+            let (own, witness) = Witness::of(&config);
+            (config, self.witness) = (own, Some(witness));
+        }
+        let started = Instant::now();
+        let early = std::mem::take(&mut self.early);
+        let we_speak = self.snapshot.listener.settings.tls == TlsMode::Implicit;
+        match timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)).await {
+            Ok(Ok(())) => {
+                self.story().tls = self.client.tls_facts();
+                self.took(Stage::Tls, started.elapsed());
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Ended::TlsFailed(error.to_string())),
+            Err(_) => Err(Ended::TlsFailed("the handshake took too long".into())),
+        }
+    }
+
+    /// The bytes that bind to this connection by this type; `None`: there are none.
+    pub(super) fn binding(&self, kind: &str) -> Option<Vec<u8>> {
+        self.witness.as_ref()?.binding(kind)
+    }
+
+    /// Whether a log-in can be bound to this connection.
+    pub(super) fn can_bind(&self) -> bool {
+        ["tls-exporter", "tls-server-end-point"].into_iter().any(|kind| self.binding(kind).is_some())
+    }
+}
