@@ -35,25 +35,23 @@ pub(crate) struct Story {
 
 /// How long each stage took; `None`: it was not reached.
 #[derive(Debug, Default)]
-pub(crate) struct Took {
-    tls: Option<Lap>,
-    auth: Option<Lap>,
-    map: Option<Lap>,
-    connect: Option<Lap>,
-    backend_login: Option<Lap>,
-}
+pub(crate) struct Took([Option<Lap>; Stage::ALL.len()]);
 
 impl Took {
     /// A stage took so long.
     pub(crate) fn note(&mut self, stage: Stage, time: Duration) {
-        let lap = match stage {
-            Stage::Tls => &mut self.tls,
-            Stage::Auth => &mut self.auth,
-            Stage::Map => &mut self.map,
-            Stage::Connect => &mut self.connect,
-            Stage::BackendLogin => &mut self.backend_login,
-        };
-        *lap = Some(time.into());
+        self.0[stage as usize] = Some(time.into());
+    }
+}
+
+/// The field of a session's record that says how long a stage took.
+const fn field(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Tls => "ms_tls",
+        Stage::Auth => "ms_auth",
+        Stage::Map => "ms_map",
+        Stage::Connect => "ms_connect",
+        Stage::BackendLogin => "ms_backend_login",
     }
 }
 
@@ -285,17 +283,10 @@ impl Story {
         if let Ended::Served { tally: Tally { messages, recipients, bytes }, .. } = ended {
             record = record.with("messages", *messages).with("recipients", *recipients).with("bytes_up", *bytes);
         }
-        let stages = [
-            ("ms_tls", self.took.tls),
-            ("ms_auth", self.took.auth),
-            ("ms_map", self.took.map),
-            ("ms_connect", self.took.connect),
-            ("ms_backend_login", self.took.backend_login),
-            ("ms_total", Some(self.started.elapsed().into())),
-        ];
-        for (name, took) in stages {
-            record = record.with_some(name, took.map(Lap::milliseconds));
+        for (stage, took) in Stage::ALL.into_iter().zip(self.took.0) {
+            record = record.with_some(field(stage), took.map(Lap::milliseconds));
         }
+        let record = record.with("ms_total", Lap::from(self.started.elapsed()).milliseconds());
         record.write();
     }
 

@@ -1,4 +1,4 @@
-//! Every metric of docs/monitoring.md, with what can only be looked up at the moment of asking.
+//! Where each metric's numbers come from: counted, or looked up at the moment of asking.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::Server;
 use super::sessions::at_backend;
 use crate::admin::Command;
+use crate::backend::Report;
+use crate::metrics::families;
 use crate::metrics::text::{Format, Text};
-use crate::metrics::{Counter, Rejection, Stage};
 use crate::net::health::Standing;
 use crate::service::idle::Present;
+use crate::world::World;
 
 impl Server {
     /// Everything, in the words of Prometheus.
@@ -33,133 +35,115 @@ impl Server {
                 sessions.entry((service.protocol.name, report.name.to_string())).or_default();
             }
         }
-        text.gauge("gatepost_sessions", "Sessions that are open, by service and back end (none: before the log-in).");
+        let mut open = text.family(&families::SESSIONS);
         for ((service, backend), count) in sessions {
-            text.value(&[("service", service), ("backend", &backend)], count);
+            open.value([service, &backend], count);
         }
-        text.gauge("gatepost_generation_sessions", "Sessions by the generation of the program that serves them.");
-        text.value(&[("generation", &self.generation.to_string())], self.entrance.workers.sessions());
+        let mut by_generation = text.family(&families::GENERATION_SESSIONS);
+        by_generation.value([&self.generation.to_string()], self.entrance.workers.sessions());
         for (generation, status) in self.ask_elders(&Command::Status).await {
-            text.value(&[("generation", &generation.to_string())], &status["status"][0]["sessions"]);
+            by_generation.value([&generation.to_string()], &status["status"][0]["sessions"]);
         }
-        self.write_services(&mut text);
-        text.gauge("gatepost_backend_up", "Whether a back end takes log-ins: 1 or 0.");
-        for report in &reports {
-            for (service, _) in &report.by_service {
-                let mut hosts = report.hosts.iter().filter(|host| host.service == *service);
-                let is_up = report.duty.is_none() && hosts.any(|host| host.standing == Standing::Up);
-                text.value(&[("backend", &report.name), ("service", service)], u8::from(is_up));
-            }
-        }
-        text.gauge("gatepost_backend_connections", "Connections to a back end.");
-        for report in &reports {
-            for (service, count) in &report.by_service {
-                text.value(&[("backend", &report.name), ("service", service)], count);
-            }
-        }
+        self.write_services(&world, &mut text);
+        write_backends(&reports, &mut text);
         self.write_directories(&mut text);
-        text.gauge("gatepost_bans", "Networks and addresses that are banned.");
         let guessing = self.shared.defence.banned(Instant::now()).len();
-        text.value(&[], self.lasting.overrides.bans().len() + guessing);
-        text.gauge(
-            "gatepost_certificate_expiry_seconds",
-            "How long a certificate is good yet; below 0 it has expired.",
-        );
-        let mut ends: BTreeMap<&str, i64> = BTreeMap::new();
-        for (files, certificate) in world.certificates() {
-            let left = seconds_left(certificate.expires());
-            let name = certificate.names().first().map(String::as_str).or(files.chain.to_str()).unwrap_or_default();
-            ends.entry(name).and_modify(|known| *known = left.min(*known)).or_insert(left);
-        }
-        ends.iter().for_each(|(name, left)| text.value(&[("name", name)], left));
+        text.family(&families::BANS).value([], self.lasting.overrides.bans().len() + guessing);
+        write_certificates(&world, &mut text);
         self.write_process(&mut text);
         Ok(text.finish())
     }
 
-    fn write_services(&self, text: &mut Text) {
-        let world = self.entrance.world.load();
+    fn write_services(&self, world: &World, text: &mut Text) {
         let metrics = &self.lasting.metrics;
-        let services: Vec<_> = world.config.services.iter().map(|service| service.protocol.name).collect();
-        let of: Vec<_> = services.iter().map(|name| (*name, metrics.service(name))).collect();
-        text.counter("gatepost_connections_total", "Connections that were accepted.");
+        let services = world.config.services.iter().map(|service| service.protocol.name);
+        let services: Vec<_> = services.map(|name| (name, metrics.service(name))).collect();
+        let mut family = text.family(&families::CONNECTIONS);
         for (service, listener, count) in metrics.connections() {
-            text.value(&[("service", service), ("listener", &listener)], count);
+            family.value([service, &listener], count);
         }
-        text.counter(
-            "gatepost_rejected_total",
-            "Connections that were turned away before anybody spoke, or had no TLS.",
-        );
-        for (service, numbers) in &of {
-            for why in Rejection::ALL {
-                text.value(&[("service", service), ("reason", why.name())], numbers.rejected[why as usize].get());
-            }
+        let mut family = text.family(&families::REJECTED);
+        for (service, numbers) in &services {
+            numbers.rejected.iter().for_each(|(why, count)| family.value([service, why.name()], count.get()));
         }
-        text.counter("gatepost_logins_total", "Log-ins, and what became of them.");
-        for (service, numbers) in &of {
+        let mut family = text.family(&families::LOG_INS);
+        for (service, numbers) in &services {
             for (mechanism, result, count) in numbers.log_ins() {
-                text.value(&[("service", service), ("mechanism", mechanism), ("result", result)], count);
+                family.value([service, mechanism, result.name()], count);
             }
         }
-        text.histogram("gatepost_login_seconds", "How long the parts of a log-in took.");
-        for (service, numbers) in &of {
-            for stage in Stage::ALL {
-                text.buckets(&[("service", service), ("stage", stage.name())], &numbers.stages[stage as usize]);
-            }
+        let mut family = text.family(&families::LOG_IN_SECONDS);
+        for (service, numbers) in &services {
+            numbers.stages.iter().for_each(|(stage, times)| family.buckets([service, stage.name()], times));
         }
-        text.counter("gatepost_bytes_total", "Bytes that were relayed: up, from clients to back ends, and down.");
-        for (service, numbers) in &of {
-            text.value(&[("service", service), ("direction", "up")], numbers.bytes_up.get());
-            text.value(&[("service", service), ("direction", "down")], numbers.bytes_down.get());
+        let mut family = text.family(&families::BYTES);
+        for (service, numbers) in &services {
+            family.value([service, "up"], numbers.bytes_up.get());
+            family.value([service, "down"], numbers.bytes_down.get());
         }
     }
 
     fn write_directories(&self, text: &mut Text) {
         let metrics = &self.lasting.metrics;
-        text.histogram("gatepost_directory_seconds", "How long directories took to answer.");
+        let mut family = text.family(&families::DIRECTORY_SECONDS);
         for (name, numbers) in metrics.directories() {
-            for (result, histogram) in
-                [("found", &numbers.found), ("unknown", &numbers.unknown), ("fault", &numbers.fault)]
-            {
-                text.buckets(&[("directory", &name), ("result", result)], histogram);
-            }
+            numbers.answers.iter().for_each(|(answer, times)| family.buckets([&name, answer.name()], times));
         }
-        text.counter("gatepost_cache_total", "Questions to what is remembered: places of users, and right passwords.");
+        let mut family = text.family(&families::CACHE);
         for (cache, numbers) in [("places", &metrics.places), ("passwords", &metrics.passwords)] {
-            text.value(&[("cache", cache), ("result", "hit")], numbers.hits.get());
-            text.value(&[("cache", cache), ("result", "miss")], numbers.misses.get());
+            family.value([cache, "hit"], numbers.hits.get());
+            family.value([cache, "miss"], numbers.misses.get());
         }
     }
 
     fn write_process(&self, text: &mut Text) {
         let workers = &self.entrance.workers;
-        text.gauge("gatepost_worker_busy_ratio", "The part of the last second that a worker was at work.");
+        let mut family = text.family(&families::WORKER_BUSY);
         for (id, ratio) in workers.busy_ratios() {
-            text.value(&[("worker", &id.to_string())], ratio);
+            family.value([&id.to_string()], ratio);
         }
-        text.gauge("gatepost_workers", "Threads that serve sessions.");
-        text.value(&[], workers.count());
-        text.counter("gatepost_config_reloads_total", "Times that the configuration was read anew.");
+        text.family(&families::WORKERS).value([], workers.count());
         let metrics = &self.lasting.metrics;
-        let count = |text: &mut Text, result, counter: &Counter| text.value(&[("result", result)], counter.get());
-        count(text, "ok", &metrics.reloads);
-        count(text, "failed", &metrics.failed_reloads);
-        text.gauge("gatepost_build_info", "The version that is running; always 1.");
-        text.value(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-        text.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.");
+        let mut family = text.family(&families::RELOADS);
+        family.value(["ok"], metrics.reloads.get());
+        family.value(["failed"], metrics.failed_reloads.get());
+        text.family(&families::BUILD).value([env!("CARGO_PKG_VERSION")], 1);
         let began = SystemTime::now() - self.started.elapsed();
-        text.value(&[], began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+        let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        text.family(&families::START_TIME).value([], began);
         let usage = Usage::now();
-        text.counter("process_cpu_seconds_total", "Time at work, of all threads.");
-        text.value(&[], usage.cpu_seconds);
-        text.gauge("process_resident_memory_bytes", "Memory that the process has.");
-        text.value(&[], usage.resident_bytes);
-        text.gauge("process_virtual_memory_bytes", "Addresses that the process has taken.");
-        text.value(&[], usage.virtual_bytes);
-        text.gauge("process_open_fds", "Files that are open.");
-        text.value(&[], usage.open_files);
-        text.gauge("process_max_fds", "Files that may be open.");
-        text.value(&[], usage.files_max);
+        text.family(&families::CPU).value([], usage.cpu_seconds);
+        text.family(&families::RESIDENT).value([], usage.resident_bytes);
+        text.family(&families::VIRTUAL).value([], usage.virtual_bytes);
+        text.family(&families::OPEN_FILES).value([], usage.open_files);
+        text.family(&families::FILES_MAX).value([], usage.files_max);
     }
+}
+
+fn write_backends(reports: &[Report], text: &mut Text) {
+    let mut family = text.family(&families::BACKEND_UP);
+    for report in reports {
+        for (service, _) in &report.by_service {
+            let mut hosts = report.hosts.iter().filter(|host| host.service == *service);
+            let is_up = report.duty.is_none() && hosts.any(|host| host.standing == Standing::Up);
+            family.value([&report.name, service], u8::from(is_up));
+        }
+    }
+    let mut family = text.family(&families::BACKEND_CONNECTIONS);
+    for report in reports {
+        report.by_service.iter().for_each(|(service, count)| family.value([&report.name, service], count));
+    }
+}
+
+fn write_certificates(world: &World, text: &mut Text) {
+    let mut ends: BTreeMap<&str, i64> = BTreeMap::new();
+    for (files, certificate) in world.certificates() {
+        let left = seconds_left(certificate.expires());
+        let name = certificate.names().first().map(String::as_str).or(files.chain.to_str()).unwrap_or_default();
+        ends.entry(name).and_modify(|known| *known = left.min(*known)).or_insert(left);
+    }
+    let mut family = text.family(&families::CERTIFICATE_EXPIRY);
+    ends.iter().for_each(|(name, left)| family.value([name], left));
 }
 
 /// Until then, less than nothing if it has passed.

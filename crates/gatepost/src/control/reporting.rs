@@ -9,7 +9,6 @@ use tokio::sync::OnceCell;
 use super::Server;
 use crate::admin::answers;
 use crate::config::Level;
-use crate::metrics::Rejection;
 use crate::reports::{Counts, KEPT_HOURS, Reports, Row};
 
 /// Seconds between two writings.
@@ -119,7 +118,7 @@ impl Server {
             let metrics = self.lasting.metrics.service(protocol.name);
             let own = connections.iter().filter(|(service, ..)| *service == protocol.name);
             let (logins, failures) = metrics.log_in_totals();
-            let rejected = Rejection::ALL.map(|why| (why.name().to_owned(), metrics.rejected[why as usize].get()));
+            let rejected = metrics.rejected.iter().map(|(why, count)| (why.name().to_owned(), count.get()));
             let total = Counts {
                 connections: own.map(|(.., count)| count).sum(),
                 logins,
@@ -127,7 +126,7 @@ impl Server {
                 peak: std::mem::take(&mut peaks[n]),
                 bytes_up: metrics.bytes_up.get(),
                 bytes_down: metrics.bytes_down.get(),
-                rejected: rejected.into(),
+                rejected: rejected.collect(),
             };
             let fresh = difference(&total, &written[n]);
             totals.push(total);

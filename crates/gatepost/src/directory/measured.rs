@@ -6,7 +6,7 @@ use std::time::Instant;
 use gatepost_wire::Secret;
 
 use super::{Answering, Directory, Entry, Fault, Verdict, Who};
-use crate::metrics::DirectoryMetrics;
+use crate::metrics::{Answer, DirectoryMetrics};
 
 /// See the module's documentation.
 pub(crate) struct Measured {
@@ -20,12 +20,12 @@ impl Measured {
     }
 
     fn note<T>(&self, began: Instant, answer: &Result<T, Fault>, is_known: impl FnOnce(&T) -> bool) {
-        let histogram = match answer {
-            Ok(answer) if is_known(answer) => &self.metrics.found,
-            Ok(_) => &self.metrics.unknown,
-            Err(_) => &self.metrics.fault,
+        let answer = match answer {
+            Ok(answer) if is_known(answer) => Answer::Found,
+            Ok(_) => Answer::Unknown,
+            Err(_) => Answer::Fault,
         };
-        histogram.record(began.elapsed());
+        self.metrics.answers.of(answer).record(began.elapsed());
     }
 }
 

@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_failed_log_in_is_about_its_service() {
-        for protocol in &PROTOCOLS {
+        for protocol in PROTOCOLS {
             assert_eq!(Record::new(Level::Info, protocol.login_name, "").about(), protocol.name);
         }
         assert_eq!(Record::new(Level::Info, "server", "").about(), "server");

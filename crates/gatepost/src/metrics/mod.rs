@@ -1,8 +1,10 @@
-//! What is counted and measured, by the names of docs/monitoring.md, and how it is written for Prometheus.
+//! What is counted and measured, by the names in `families`, and how it is written for Prometheus.
 //!
-//! Here are the numbers that grow as things happen; what can be looked up at the moment of asking (sessions, back ends,
+//! Here belong the numbers that grow as things happen; what can be looked up at the moment of asking (sessions, back ends,
 //! certificates) is nobody's to count. No label names a user or a client.
 
+pub(crate) mod families;
+mod labels;
 pub(crate) mod text;
 
 use std::collections::BTreeMap;
@@ -11,6 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gatepost_wire::{Mechanism, PROTOCOLS};
+
+use labels::By;
+pub(crate) use labels::{Answer, LogIn, Rejection, Stage};
 
 /// The upper bounds of a histogram's buckets, in microseconds.
 const BOUNDS_MICROSECONDS: [u64; 13] =
@@ -50,84 +55,6 @@ impl Histogram {
     }
 }
 
-/// Why a connection was turned away before anybody spoke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rejection {
-    Access,
-    Ban,
-    Guessing,
-    Limit,
-    ProxyHeader,
-    Tls,
-}
-
-impl Rejection {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Access, Self::Ban, Self::Guessing, Self::Limit, Self::ProxyHeader, Self::Tls];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Access => "access",
-            Self::Ban => "ban",
-            Self::Guessing => "guessing",
-            Self::Limit => "limit",
-            Self::ProxyHeader => "proxy-header",
-            Self::Tls => "tls",
-        }
-    }
-}
-
-/// What became of a log-in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogIn {
-    Ok,
-    /// Wrong, or not allowed.
-    Denied,
-    /// Refused unseen, after too many failures.
-    Guessing,
-    Limit,
-    /// Something is out of order.
-    Unavailable,
-}
-
-impl LogIn {
-    pub(crate) const ALL: [Self; 5] = [Self::Ok, Self::Denied, Self::Guessing, Self::Limit, Self::Unavailable];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Denied => "denied",
-            Self::Guessing => "guessing",
-            Self::Limit => "limit",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
-/// A part of a log-in that takes time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Tls,
-    Auth,
-    Map,
-    Connect,
-    BackendLogin,
-}
-
-impl Stage {
-    pub(crate) const ALL: [Self; 5] = [Self::Tls, Self::Auth, Self::Map, Self::Connect, Self::BackendLogin];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::Auth => "auth",
-            Self::Map => "map",
-            Self::Connect => "connect",
-            Self::BackendLogin => "backend_login",
-        }
-    }
-}
-
 /// Every way to log in that is told apart, by its label.
 pub(crate) fn mechanisms() -> impl Iterator<Item = &'static str> {
     Mechanism::SASL.into_iter().chain([Mechanism::Command]).map(Mechanism::name)
@@ -139,10 +66,10 @@ const MECHANISMS: usize = Mechanism::SASL.len() + 1;
 /// A service's numbers.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceMetrics {
-    pub(crate) rejected: [Counter; Rejection::ALL.len()],
+    pub(crate) rejected: By<Rejection, Counter>,
     /// By mechanism, and then by result.
-    log_ins: [[Counter; LogIn::ALL.len()]; MECHANISMS],
-    pub(crate) stages: [Histogram; Stage::ALL.len()],
+    log_ins: [By<LogIn, Counter>; MECHANISMS],
+    pub(crate) stages: By<Stage, Histogram>,
     /// From clients to back ends.
     pub(crate) bytes_up: Counter,
     pub(crate) bytes_down: Counter,
@@ -150,31 +77,32 @@ pub(crate) struct ServiceMetrics {
 
 impl ServiceMetrics {
     pub(crate) fn reject(&self, why: Rejection) {
-        self.rejected[why as usize].one();
+        self.rejected.of(why).one();
     }
 
     pub(crate) fn log_in(&self, mechanism: &str, result: LogIn) {
         if let Some(n) = mechanisms().position(|name| name == mechanism) {
-            self.log_ins[n][result as usize].one();
+            self.log_ins[n].of(result).one();
         }
     }
 
     pub(crate) fn took(&self, stage: Stage, time: Duration) {
-        self.stages[stage as usize].record(time);
+        self.stages.of(stage).record(time);
     }
 
     /// Log-ins that succeeded, and those that did not.
     pub(crate) fn log_in_totals(&self) -> (u64, u64) {
-        let count = |of: LogIn| self.log_ins.iter().map(|counts| counts[of as usize].get()).sum::<u64>();
-        let failures = LogIn::ALL.into_iter().filter(|result| *result != LogIn::Ok).map(count).sum();
-        (count(LogIn::Ok), failures)
+        let (mut succeeded, mut failed) = (0, 0);
+        for (_, result, count) in self.log_ins() {
+            *(if result == LogIn::Ok { &mut succeeded } else { &mut failed }) += count;
+        }
+        (succeeded, failed)
     }
 
     /// Each count of log-ins with its mechanism and result.
-    pub(crate) fn log_ins(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        let of = |(mechanism, counts): (&'static str, &[Counter; LogIn::ALL.len()])| {
-            let counts: Vec<_> = counts.iter().map(Counter::get).collect();
-            LogIn::ALL.into_iter().zip(counts).map(move |(result, count)| (mechanism, result.name(), count))
+    pub(crate) fn log_ins(&self) -> impl Iterator<Item = (&'static str, LogIn, u64)> {
+        let of = |(mechanism, counts): (&'static str, &By<LogIn, Counter>)| {
+            counts.iter().map(|(result, count)| (mechanism, result, count.get())).collect::<Vec<_>>()
         };
         mechanisms().zip(&self.log_ins).flat_map(of)
     }
@@ -202,11 +130,7 @@ impl CacheMetrics {
 /// How a directory fares.
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryMetrics {
-    /// It knows the user.
-    pub(crate) found: Histogram,
-    pub(crate) unknown: Histogram,
-    /// It can't answer.
-    pub(crate) fault: Histogram,
+    pub(crate) answers: By<Answer, Histogram>,
 }
 
 /// Everything; outlives reloads.

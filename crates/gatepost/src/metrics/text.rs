@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::families::{Family, Kind};
 use super::{BOUNDS_MICROSECONDS, Counter, Histogram};
 
 /// Which of the two is written.
@@ -25,53 +26,27 @@ impl Format {
     }
 }
 
-/// Pairs of a label and its value.
-pub(crate) type Labels<'a> = &'a [(&'static str, &'a str)];
-
 /// The text as it grows, family by family.
 pub(crate) struct Text {
     format: Format,
     written: String,
-    name: &'static str,
 }
 
-impl Text {
-    pub(crate) fn new(format: Format) -> Self {
-        Self { format, written: String::new(), name: "" }
-    }
+/// A family that is being written.
+pub(crate) struct Values<'t, const LABELS: usize> {
+    text: &'t mut String,
+    name: &'static str,
+    labels: [&'static str; LABELS],
+}
 
-    /// Begins the counter `name`, which ends in `_total`.
-    pub(crate) fn counter(&mut self, name: &'static str, help: &str) {
-        let family = match self.format {
-            Format::Prometheus => name,
-            Format::OpenMetrics => name.trim_end_matches("_total"),
-        };
-        self.begin(name, family, "counter", help);
-    }
-
-    /// Begins a number that goes up and down.
-    pub(crate) fn gauge(&mut self, name: &'static str, help: &str) {
-        self.begin(name, name, "gauge", help);
-    }
-
-    /// Begins a histogram of seconds.
-    pub(crate) fn histogram(&mut self, name: &'static str, help: &str) {
-        self.begin(name, name, "histogram", help);
-    }
-
-    fn begin(&mut self, name: &'static str, family: &str, kind: &str, help: &str) {
-        self.name = name;
-        // Writing to a text can't fail.
-        let _ = write!(self.written, "# HELP {family} {help}\n# TYPE {family} {kind}\n");
-    }
-
-    /// One value of the family that was begun last.
-    pub(crate) fn value(&mut self, labels: Labels<'_>, value: impl std::fmt::Display) {
+impl<const LABELS: usize> Values<'_, LABELS> {
+    /// One value, with those of the family's labels in their order.
+    pub(crate) fn value(&mut self, labels: [&str; LABELS], value: impl std::fmt::Display) {
         self.line("", labels, None, value);
     }
 
-    /// One histogram of the family that was begun last.
-    pub(crate) fn buckets(&mut self, labels: Labels<'_>, histogram: &Histogram) {
+    /// One histogram.
+    pub(crate) fn buckets(&mut self, labels: [&str; LABELS], histogram: &Histogram) {
         let mut count = 0;
         let counts: Vec<_> = histogram.buckets.iter().map(Counter::get).collect();
         for (bound, in_bucket) in BOUNDS_MICROSECONDS.iter().zip(&counts) {
@@ -84,12 +59,32 @@ impl Text {
         self.line("_count", labels, None, count);
     }
 
-    fn line(&mut self, suffix: &str, labels: Labels<'_>, bound: Option<&str>, value: impl std::fmt::Display) {
+    fn line(&mut self, suffix: &str, labels: [&str; LABELS], bound: Option<&str>, value: impl std::fmt::Display) {
         let bound = bound.map(|bound| ("le", bound));
-        let pairs = labels.iter().copied().chain(bound);
+        let pairs = self.labels.into_iter().zip(labels).chain(bound);
         let pairs: Vec<_> = pairs.map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
         let pairs = if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
-        let _ = writeln!(self.written, "{}{suffix}{pairs} {value}", self.name);
+        // Writing to a text can't fail.
+        let _ = writeln!(self.text, "{}{suffix}{pairs} {value}", self.name);
+    }
+}
+
+impl Text {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format, written: String::new() }
+    }
+
+    /// Begins a family.
+    pub(crate) fn family<const LABELS: usize>(&mut self, family: &Family<LABELS>) -> Values<'_, LABELS> {
+        let Family { name, kind, labels, help } = *family;
+        let (kind, written) = match (kind, self.format) {
+            (Kind::Counter, Format::OpenMetrics) => ("counter", name.trim_end_matches("_total")),
+            (Kind::Counter, Format::Prometheus) => ("counter", name),
+            (Kind::Gauge, _) => ("gauge", name),
+            (Kind::Histogram, _) => ("histogram", name),
+        };
+        let _ = write!(self.written, "# HELP {written} {help}\n# TYPE {written} {kind}\n");
+        Values { text: &mut self.written, name, labels }
     }
 
     /// The whole text.
@@ -122,10 +117,9 @@ mod tests {
     fn both_formats_are_as_their_documents_say() {
         let write = |format| {
             let mut text = Text::new(format);
-            text.counter("a_total", "Things.");
-            text.value(&[("of", "a\"b\\c\nd")], 3);
-            text.gauge("b", "Others.");
-            text.value(&[], 0.5);
+            let counter = Family { name: "a_total", kind: Kind::Counter, labels: ["of"], help: "Things." };
+            text.family(&counter).value(["a\"b\\c\nd"], 3);
+            text.family(&Family { name: "b", kind: Kind::Gauge, labels: [], help: "Others." }).value([], 0.5);
             text.finish()
         };
         assert_eq!(
@@ -144,8 +138,8 @@ mod tests {
         let histogram = Histogram::default();
         [100, 500, 501, 30_000, 60_000_000].map(Duration::from_micros).iter().for_each(|time| histogram.record(*time));
         let mut text = Text::new(Format::Prometheus);
-        text.histogram("h", "Times.");
-        text.buckets(&[("stage", "tls")], &histogram);
+        let family = Family { name: "h", kind: Kind::Histogram, labels: ["stage"], help: "Times." };
+        text.family(&family).buckets(["tls"], &histogram);
         let text = text.finish();
         for line in [
             "h_bucket{stage=\"tls\",le=\"0.0005\"} 2",
