@@ -263,9 +263,7 @@ async fn explain_directories(
             Ok(entry) => {
                 is_possible |= explain_check(&judge, entry.as_ref(), who, steps);
                 let kept = entry.as_ref().and_then(|entry| entry.password.as_deref());
-                if offers_scram
-                    && judge.directory.keeps_hashes()
-                    && kept.is_some_and(|kept| hash::scram(kept).is_none())
+                if offers_scram && judge.abilities.keeps_hashes && kept.is_some_and(|kept| hash::scram(kept).is_none())
                 {
                     let what = "keeps no verifier for SCRAM, which is refused: set the password anew with --scram";
                     steps.say("password", format!("{name} {what}"));
@@ -315,19 +313,19 @@ fn bar_word(bar: Bar) -> &'static str {
 
 /// What a directory says without a password; nothing, where it wants to see one.
 async fn find(judge: &Judge, who: &Who) -> Result<Option<Entry>, Fault> {
-    if judge.directory.finds() { judge.directory.find(who).await } else { Ok(None) }
+    if judge.abilities.finds { judge.directory.find(who).await } else { Ok(None) }
 }
 
 /// Whether a password could be right, by a directory's entry.
 fn explain_check(judge: &Judge, entry: Option<&Entry>, who: &Who, steps: &mut Steps) -> bool {
     let name = &judge.name;
-    if !judge.directory.finds() {
+    if !judge.abilities.finds {
         steps.say("password", format!("{name} says only to who brings a password whether it knows {:?}", who.user));
         return true;
     }
     let problem = match entry {
         None => "does not know the user: refused as a wrong password",
-        Some(_) if !judge.directory.keeps_hashes() => {
+        Some(_) if !judge.abilities.keeps_hashes => {
             steps.say("password", format!("{name} judges it itself"));
             return true;
         }

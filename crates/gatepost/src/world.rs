@@ -240,7 +240,7 @@ fn open_directories(
                 let none = config::Cache { verified: Duration::ZERO, ..config.map.cache };
                 let times = if settings.takes_tokens() { none } else { config.map.cache };
                 let directory = Arc::new(Measured::new(directory, metrics.directory(&settings.name)));
-                Some(Arc::new(Judge::new(&settings.name, directory, times, &metrics.passwords)))
+                Some(Arc::new(Judge::new(settings, directory, times, &metrics.passwords)))
             }
             Err(problem) => {
                 problems.push(problem);

@@ -52,6 +52,7 @@ impl Checker {
 pub(crate) struct Judge {
     pub(crate) name: Arc<str>,
     pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) abilities: config::Abilities,
     remembered: Option<Remembered>,
     passwords: Arc<CacheMetrics>,
 }
@@ -81,12 +82,13 @@ pub(crate) enum Denial {
 impl Judge {
     /// Passwords that were right are remembered as `times` says.
     pub(crate) fn new(
-        name: &str,
+        config::Directory { name, abilities, .. }: &config::Directory,
         directory: Arc<dyn Directory>,
         times: config::Cache,
         passwords: &Arc<CacheMetrics>,
     ) -> Self {
-        Self { name: name.into(), directory, remembered: Remembered::new(times), passwords: Arc::clone(passwords) }
+        let (name, abilities) = (name.as_str().into(), *abilities);
+        Self { name, directory, abilities, remembered: Remembered::new(times), passwords: Arc::clone(passwords) }
     }
 
     /// Forgets what it has remembered of a user, or of all; how many answers there were.
@@ -150,7 +152,7 @@ impl Judge {
 /// The account in the first of these directories that knows the user, and which that is. Directories that only answer to
 /// who brings a password are passed over.
 pub(crate) async fn find_first(judges: &[Arc<Judge>], who: &Who) -> Result<Option<(Arc<str>, Entry)>, Unanswered> {
-    for judge in judges.iter().filter(|judge| judge.directory.finds()) {
+    for judge in judges.iter().filter(|judge| judge.abilities.finds) {
         match judge.directory.find(who).await {
             Ok(Some(entry)) => return Ok(Some((Arc::clone(&judge.name), entry))),
             Ok(None) => {}

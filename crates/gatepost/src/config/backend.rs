@@ -27,9 +27,9 @@ pub(super) fn read_backend(
     if hosts.as_ref().is_some_and(Vec::is_empty) {
         table.problem_with(&at::backend::HOST, "names no host");
     }
-    let login = table.optional_table("login", &at::login::SECTION).and_then(|login| read_login(&login));
+    let login = table.optional_table(&at::login::SECTION).and_then(|login| read_login(&login));
     let links = services.iter().filter_map(|(protocol, service)| {
-        let own = table.table(protocol.name, &at::backend_service::SECTION);
+        let own = table.of_service(protocol, &at::backend_service::SECTION);
         let port = own.get(&at::backend_service::PORT);
         let link = read_link(service, &own, port, protocol)?;
         if link.tls == TlsMode::None && !hosts.iter().flatten().all(|host| is_this_machine(host)) {

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use gatepost_wire::{Course, PROTOCOLS, Protocol};
+use gatepost_wire::PROTOCOLS;
 
 use super::backend::{read_backend, read_link};
 use super::log::read_log;
 use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::service::{check_addresses, read_access, read_service};
-use super::settings::{self as at, Section};
+use super::settings as at;
 use super::{
     Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, Traces, Trust, directory, is_exposed, map,
 };
@@ -37,22 +37,25 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     let name = root.get_or(&at::root::NAME, host_name());
     let state = root.file(&at::root::STATE);
     let drain = root.get(&at::root::DRAIN);
-    let threads = read_threads(&root.table("threads", &at::threads::SECTION));
-    let log = read_log(&root.table("log", &at::log::SECTION));
-    let tls = read_tls(&root.table("tls", &at::tls::SECTION));
+    let threads = read_threads(&root.table(&at::threads::SECTION));
+    let log = read_log(&root.table(&at::log::SECTION));
+    let tls = read_tls(&root.table(&at::tls::SECTION));
     let access = read_access(root, "all");
     let directories: Vec<_> = root
-        .named_tables("directory", |table| directory::section_of(table.peek(&at::directory::TYPE)))
+        .named_tables("directory", directory::section_of)
         .iter()
         .filter_map(|(name, table)| directory::read(name, table))
         .collect();
 
-    let map_table = root.table("map", &at::map::SECTION);
+    let map_table = root.table(&at::map::SECTION);
     let mut services = Vec::new();
     let mut links = Vec::new();
     for protocol in PROTOCOLS {
-        let Some(table) = root.optional_table(protocol.name, section_of(protocol)) else { continue };
-        let link_table = table.table("backend", &at::link::SECTION);
+        let Some(table) = root.has(protocol.name).then(|| root.of_service(protocol, at::service_section(protocol)))
+        else {
+            continue;
+        };
+        let link_table = table.table(&at::link::SECTION);
         if let Some(link) = read_link(&link_table, &link_table, None, protocol) {
             services.extend(read_service(&table, protocol, tls.as_ref(), &directories, &map_table, link));
         }
@@ -70,16 +73,16 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         .collect();
     let named: Vec<_> = root.names_of("backend");
     let map = map::read(&map_table, &named, &directories);
-    let defence = root.optional_table("defence", &at::defence::SECTION).and_then(|table| read_defence(&table));
-    let dns = root.table("dns", &at::dns::SECTION);
+    let defence = root.optional_table(&at::defence::SECTION).and_then(|table| read_defence(&table));
+    let dns = root.table(&at::dns::SECTION);
     let dns = Dns {
         servers: dns.get(&at::dns::SERVERS)?,
         timeout: dns.get(&at::dns::TIMEOUT)?,
         stale: dns.get(&at::dns::STALE)?,
     };
     let state = state?.to_path_buf();
-    let admin = read_admin(&root.table("admin", &at::admin::SECTION), &state, tls.as_ref());
-    let traces = root.optional_table("traces", &at::traces::SECTION).and_then(|table| read_traces(&table));
+    let admin = read_admin(&root.table(&at::admin::SECTION), &state, tls.as_ref());
+    let traces = root.optional_table(&at::traces::SECTION).and_then(|table| read_traces(&table));
     Some(Config {
         name,
         state,
@@ -99,15 +102,6 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     })
 }
 
-/// What may stand in a service's section.
-pub(super) fn section_of(protocol: &Protocol) -> &'static Section {
-    match protocol.course {
-        Course::LogIn(_) => &at::service::SECTION,
-        Course::Submission(_) => &at::submission::SECTION,
-        Course::Mail(_) => &at::mail::SECTION,
-    }
-}
-
 /// The host's name, as the kernel knows it.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -115,7 +109,7 @@ fn host_name() -> String {
 
 fn read_admin(table: &Table<'_>, state: &Path, tls: Option<&Tls>) -> Option<Admin> {
     let listen: Vec<std::net::SocketAddr> = table.get(&at::admin::LISTEN)?;
-    let certificate = table.optional_table("certificate", &at::certificate::SECTION);
+    let certificate = table.optional_table(&at::certificate::SECTION);
     let certificate = certificate.and_then(|table| read_certificate(&table));
     let has_certificate = certificate.is_some() || tls.is_some_and(|tls| !tls.certificates.is_empty());
     if let Some(open) = listen.iter().find(|address| !address.ip().is_loopback())
@@ -199,7 +193,7 @@ fn read_threads(table: &Table<'_>) -> Option<Threads> {
 }
 
 fn read_tls(table: &Table<'_>) -> Option<Tls> {
-    let certificates = table.tables("certificate", &at::certificate::SECTION);
+    let certificates = table.tables(&at::certificate::SECTION);
     Some(Tls {
         min_version: table.get(&at::tls::MIN_VERSION)?,
         certificates: certificates

@@ -1,15 +1,12 @@
 //! Changing a configuration file as a person would: settings are set, taken away and added where they belong, and
 //! comments, order and blank lines stay; a table that is taken away takes along what stands right above it. What comes out is read again like any other file before anybody uses it.
 
-use gatepost_wire::PROTOCOLS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
-use super::reader::{Shape, Value as _};
+use super::reader::Shape;
 use super::settings::{self as at, Section};
-use super::values::DirectoryType;
-use super::{build, directory};
 
 /// The way to a table from the file's top; in a list of tables, a number (from 0) says which. `imap/listener/0`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -62,10 +59,18 @@ pub(crate) struct Field {
 pub(crate) struct Form {
     pub(crate) help: &'static str,
     /// The tables that may stand in it.
-    pub(crate) tables: &'static [&'static str],
+    pub(crate) tables: Vec<Nested>,
     pub(crate) fields: Vec<Field>,
     /// It stands in the file.
     pub(crate) is_written: bool,
+}
+
+/// A table that may stand in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nested {
+    pub(crate) name: &'static str,
+    /// What a form of it is called; empty: it has none.
+    pub(crate) title: &'static str,
 }
 
 /// Tables of tables: which there are in the file.
@@ -109,7 +114,7 @@ impl Lists {
         };
         Some(Form {
             help: section.help,
-            tables: section.tables,
+            tables: section.children().map(|(name, title, _)| Nested { name, title }).collect(),
             fields: section.settings().map(field).collect(),
             is_written: table.is_some(),
         })
@@ -373,54 +378,8 @@ fn remove_in(table: &mut dyn TableLike, path: &[String]) -> Option<()> {
 /// What may stand in the table at a path.
 fn section_of(path: &TablePath, table: Option<&dyn TableLike>) -> Option<&'static Section> {
     let parts: Vec<&str> = path.0.iter().map(String::as_str).collect();
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let protocol = |name: &str| PROTOCOLS.iter().find(|protocol| protocol.name == name);
-    Some(match parts[..] {
-        [] => &at::root::SECTION,
-        ["threads"] => &at::threads::SECTION,
-        ["log"] => &at::log::SECTION,
-        ["log", "rule", n] if is_number(n) => &at::log_rule::SECTION,
-        ["log", "rule", n, "rotate"] if is_number(n) => &at::rotate::SECTION,
-        ["tls"] => &at::tls::SECTION,
-        ["tls", "certificate", n] if is_number(n) => &at::certificate::SECTION,
-        ["access", n] if is_number(n) => &at::access::SECTION,
-        ["access", n, "limits"] if is_number(n) => &at::limits::SECTION,
-        ["map"] => &at::map::SECTION,
-        ["map", "cache"] => &at::cache::SECTION,
-        ["map", "rule", n] if is_number(n) => &at::map_rule::SECTION,
-        ["backend", _] => &at::backend::SECTION,
-        ["backend", _, "login"] => &at::login::SECTION,
-        ["backend", _, service] => protocol(service).map(|_| &at::backend_service::SECTION)?,
-        ["directory", _] => {
-            let kind = table.and_then(|table| table.get("type")).and_then(Item::as_str);
-            directory::section_of(kind.and_then(|kind| DirectoryType::read(&toml::de::DeValue::String(kind.into()))))
-        }
-        ["directory", _, "bind"] => &at::ldap_bind::SECTION,
-        ["directory", _, "fields"] => &at::ldap_fields::SECTION,
-        ["directory", _, "secret_header"] => &at::http_secret_header::SECTION,
-        ["directory", _, "client"] => &at::oauth2_client::SECTION,
-        ["dns"] => &at::dns::SECTION,
-        ["defence"] => &at::defence::SECTION,
-        ["admin"] => &at::admin::SECTION,
-        ["traces"] => &at::traces::SECTION,
-        ["admin", "certificate"] => &at::certificate::SECTION,
-        [service] => build::section_of(protocol(service)?),
-        [service, ref rest @ ..] => {
-            protocol(service)?;
-            match *rest {
-                ["limits"] | ["listener" | "access", _, "limits"] => &at::limits::SECTION,
-                ["access", n] | ["listener", _, "access", n] if is_number(n) => &at::access::SECTION,
-                ["listener", _, "access", n, "limits"] if is_number(n) => &at::limits::SECTION,
-                ["client_certificate"] | ["listener", _, "client_certificate"] => &at::client_certificate::SECTION,
-                ["rates"] => &at::rates::SECTION,
-                ["backend"] => &at::link::SECTION,
-                ["listener", n] if is_number(n) => &at::listener::SECTION,
-                ["listener", _, "proxy_protocol"] => &at::proxy_protocol::SECTION,
-                ["listener", _, "certificate"] => &at::certificate::SECTION,
-                _ => return None,
-            }
-        }
-    })
+    let kind = table.and_then(|table| table.get("type")).and_then(Item::as_str);
+    at::root::SECTION.at(&parts, kind)
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Value for SyslogServer {
 
 pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
     let level = table.get(&at::log::LEVEL)?;
-    let rules = table.tables("rule", &at::log_rule::SECTION);
+    let rules = table.tables(&at::log_rule::SECTION);
     let rules = rules.iter().filter_map(|rule| {
         rule.head("[[", "]]");
         let service = rule.get(&at::log_rule::SERVICE)?;
@@ -89,7 +89,7 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
                 return None;
             }
             (LogTo::File, Some(path)) => {
-                LogTarget::File { path, rotate: read_rotate(&rule.table("rotate", &at::rotate::SECTION))? }
+                LogTarget::File { path, rotate: read_rotate(&rule.table(&at::rotate::SECTION))? }
             }
             (LogTo::File, None) => {
                 rule.problem("needs `path`, where the records go");

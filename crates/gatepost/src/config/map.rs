@@ -112,7 +112,7 @@ pub(super) fn read(table: &Table<'_>, backends: &[String], known: &[Directory]) 
             table.problem_with(&key::DIRECTORIES, format_args!("{name} knows tokens, not where mail is"));
         } else if n + 1 < directories.len()
             && matches!(&directory.kind, DirectoryKind::Http(_))
-            && !directory.tells_unknown()
+            && !directory.abilities.tells_unknown
         {
             let message =
                 format!("{name} can't tell an unknown user from a wrong password: those behind it are never asked");
@@ -133,15 +133,14 @@ pub(super) fn read(table: &Table<'_>, backends: &[String], known: &[Directory]) 
     if !spread.is_empty() && default.is_some() {
         table.problem_with(&key::DEFAULT, "is never used where `spread` places everybody: leave one of them out");
     }
-    let rules: Vec<_> =
-        table.tables("rule", &at::map_rule::SECTION).iter().filter_map(|t| read_rule(t, backends)).collect();
+    let rules: Vec<_> = table.tables(&at::map_rule::SECTION).iter().filter_map(|t| read_rule(t, backends)).collect();
     if default.is_none() && directories.is_empty() && spread.is_empty() && rules.is_empty() {
         table
             .context
             .problem(table.at(), "[map] needs `directories`, `default`, `spread` or a rule: no user can be placed");
     }
     let Pairs(aliases) = table.get(&key::ALIASES).unwrap_or_default();
-    let cache = table.table("cache", &at::cache::SECTION);
+    let cache = table.table(&at::cache::SECTION);
     Some(Map {
         directories,
         rules,

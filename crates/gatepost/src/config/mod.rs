@@ -4,6 +4,12 @@
 //! `config effective` follow. Here belong the settings' types and what they mean together; opening the
 //! files they name is the business of those who use them.
 
+// Macros are known from where they are defined on.
+#[macro_use]
+mod values;
+#[macro_use]
+mod settings;
+
 mod backend;
 mod build;
 mod directory;
@@ -14,10 +20,8 @@ mod networks;
 mod query;
 mod reader;
 mod service;
-mod settings;
 mod template;
 mod trust;
-mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -28,7 +32,7 @@ use gatepost_wire::{Mechanism, Protocol};
 
 pub(crate) use backend::is_host;
 pub(crate) use directory::{
-    Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, OAuth2, Sql,
+    Abilities, Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, OAuth2, Sql,
 };
 pub(crate) use edit::{Change, Field, Form, Lists, TablePath, apply, settings_of};
 pub(crate) use log::SyslogServer;

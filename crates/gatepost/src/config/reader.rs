@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gatepost_wire::Protocol;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -318,12 +319,12 @@ impl<'a> Table<'a> {
         self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span)
     }
 
-    /// The dotted name, `imap.listener`.
     /// Whether something of this name stands here.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entry(name).is_some()
     }
 
+    /// The dotted name, `imap.listener`.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
@@ -436,9 +437,9 @@ impl<'a> Table<'a> {
         Some(named_in.named_file(key, &path))
     }
 
-    /// The subtable `name`. One that is left out is read as an empty one.
-    pub(super) fn table(&self, name: &str, section: &Section) -> Table<'a> {
-        self.table_with(name, |_| section)
+    /// The subtable that a section is about. One that is left out is read as an empty one.
+    pub(super) fn table(&self, section: &Section) -> Table<'a> {
+        self.table_with(section.name, |_| section)
     }
 
     /// As [`Table::table`], where what may stand in it follows from what does.
@@ -452,13 +453,19 @@ impl<'a> Table<'a> {
         table
     }
 
-    /// The subtable `name`, if it is written.
-    pub(super) fn optional_table(&self, name: &str, section: &Section) -> Option<Table<'a>> {
-        self.entry(name).map(|_| self.table(name, section))
+    /// As [`Table::table`], if it is written.
+    pub(super) fn optional_table(&self, section: &Section) -> Option<Table<'a>> {
+        self.entry(section.name).map(|_| self.table(section))
     }
 
-    /// The array of tables `name`.
-    pub(super) fn tables(&self, name: &str, section: &Section) -> Vec<Table<'a>> {
+    /// The table of a service, in which stands what this section says.
+    pub(super) fn of_service(&self, protocol: &Protocol, section: &Section) -> Table<'a> {
+        self.table_with(protocol.name, |_| section)
+    }
+
+    /// The array of tables that a section is about.
+    pub(super) fn tables(&self, section: &Section) -> Vec<Table<'a>> {
+        let name = section.name;
         let Some(entry) = self.entry(name) else { return Vec::new() };
         let DeValue::Array(items) = entry.get_ref() else {
             let message = format!("{}: expected a list of tables, [[{}]]", self.full(name), self.full(name));
@@ -541,7 +548,7 @@ impl<'a> Table<'a> {
         for (key, _) in self.entries.into_iter().flat_map(DeTable::iter) {
             let name: &str = key.get_ref();
             let full = self.full(name);
-            if section.is_later(name) {
+            if section.is_reserved(name) {
                 self.context.problem(&key.span(), format!("{full}: not in this version of Gatepost"));
             } else if !section.is_known(name) {
                 let hint = section.nearest(name).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();

@@ -19,13 +19,13 @@ use super::{
 };
 
 pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
-    let rules = parent.tables("access", &at::access::SECTION);
+    let rules = parent.tables(&at::access::SECTION);
     let read = |(n, table): (usize, &Table<'_>)| {
         table.head("[[", "]]");
         let allow = table.get(&at::access::ALLOW);
         let deny = table.get(&at::access::DENY);
         let priority = table.get(&at::access::PRIORITY)?;
-        let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
+        let limits = read_limits(&table.table(&at::limits::SECTION))?;
         if [&allow, &deny].into_iter().flatten().any(Vec::is_empty) {
             table.problem("names no network");
         }
@@ -98,11 +98,11 @@ pub(super) fn read_service(
     check_idle_timeout(table, &key::IDLE_TIMEOUT, idle_timeout, protocol);
     let has_certificate = tls.is_some_and(|tls| !tls.certificates.is_empty());
     let mut listeners: Vec<_> = table
-        .tables("listener", &at::listener::SECTION)
+        .tables(&at::listener::SECTION)
         .iter()
         .filter_map(|listener| read_listener(listener, protocol, map, idle_timeout, has_certificate))
         .collect();
-    let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
+    let limits = read_limits(&table.table(&at::limits::SECTION))?;
     if listeners.is_empty() {
         let names = map::names_of(map);
         listeners = default_listeners(table, protocol, idle_timeout, &names, has_certificate);
@@ -186,12 +186,14 @@ fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directorie
         }
     }
     let asked = map.peek(&at::map::DIRECTORIES).unwrap_or_default();
-    for directory in directories.iter().filter(|directory| asked.contains(&directory.name) && !directory.finds()) {
+    for directory in
+        directories.iter().filter(|directory| asked.contains(&directory.name) && !directory.abilities.finds)
+    {
         let what = "only answers to who brings a password, and who sends mail brings none";
         table.problem(format!("[map] directories: {} {what}", directory.name));
     }
     let domains = all_of(&key::DOMAINS)?;
-    let rates = table.table("rates", &at::rates::SECTION);
+    let rates = table.table(&at::rates::SECTION);
     let interval = read_interval(&rates, &at::rates::INTERVAL)?;
     Some(MailRules {
         domains,
@@ -228,14 +230,14 @@ fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Direc
     }
     let can = |tokens: bool| names.iter().filter_map(find).any(|directory| directory.takes_tokens() == tokens);
     let all_known = names.iter().all(|name| find(name).is_some());
-    let keeps_hashes = names.iter().filter_map(find).any(Directory::keeps_hashes);
+    let keeps_hashes = names.iter().filter_map(find).any(|directory| directory.abilities.keeps_hashes);
     for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_scram() && all_known && !keeps_hashes) {
         let what = "no directory of `directory` keeps anything to check it against: all judge passwords themselves";
         table.problem_with(&key::MECHANISMS, format_args!("{} is offered, but {what}", mechanism.name()));
     }
     let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();
     for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_carried() && all_known) {
-        if let Some(mute) = passwords.iter().find(|directory| !directory.finds()) {
+        if let Some(mute) = passwords.iter().find(|directory| !directory.abilities.finds) {
             let what = "only answers to who brings a password, and would be left out";
             table.problem_with(
                 &key::MECHANISMS,
@@ -258,7 +260,7 @@ fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Direc
         table.problem_with(&key::MECHANISMS, message);
     }
     if let Some((_, before)) = passwords.split_last() {
-        for directory in before.iter().filter(|directory| !directory.tells_unknown()) {
+        for directory in before.iter().filter(|directory| !directory.abilities.tells_unknown) {
             let what = "can't tell an unknown user from a wrong password: those behind it are never asked";
             table.warn_of(&key::DIRECTORY, format_args!("{} {what}", directory.name));
         }
@@ -313,9 +315,9 @@ fn read_listener(
     if idle_timeout != service_timeout {
         check_idle_timeout(table, &key::IDLE_TIMEOUT, idle_timeout, protocol);
     }
-    let limits = read_limits(&table.table("limits", &at::limits::SECTION))?;
-    let proxy = table.optional_table("proxy_protocol", &at::proxy_protocol::SECTION);
-    let certificate = table.optional_table("certificate", &at::certificate::SECTION);
+    let limits = read_limits(&table.table(&at::limits::SECTION))?;
+    let proxy = table.optional_table(&at::proxy_protocol::SECTION);
+    let certificate = table.optional_table(&at::certificate::SECTION);
     let own_certificate = certificate.as_ref().map(read_certificate);
     if tls != TlsMode::None && !has_certificate && own_certificate.is_none() {
         table.problem_with(
@@ -352,7 +354,7 @@ fn check_idle_timeout(table: &Table<'_>, key: &Key<Duration>, idle_timeout: Dura
 fn read_client_certificates(parent: &Table<'_>) -> Option<ClientCertificates> {
     use at::client_certificate as key;
 
-    let table = parent.optional_table("client_certificate", &key::SECTION)?;
+    let table = parent.optional_table(&key::SECTION)?;
     let ca = table.require_file(&key::CA);
     let names = table.get(&key::NAME)?;
     if names.is_empty() {

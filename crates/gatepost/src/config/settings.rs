@@ -5,15 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gatepost_wire::Mechanism;
+use gatepost_wire::{Course, Mechanism, PROTOCOLS, Protocol};
 
-use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
+use super::directory;
 use super::networks::{HostPattern, Network};
-use super::reader::{Key, Shape, Value};
-use super::template::Template;
+use super::reader::Shape;
 use super::values::{
-    AnnounceBy, AuthenticateAt, Delimiter, DirectoryType, Facility, HeloCheck, HttpUrl, LdapTls, LogTo, LoginBy,
-    MailProtocol, Pairs, Pattern, Pin, Port, Several, Size, SqlTls, Weights,
+    AnnounceBy, AuthenticateAt, Delimiter, Facility, HeloCheck, HttpUrl, LogTo, LoginBy, MailProtocol, Pairs, Pattern,
+    Pin, Port, Size, Weights,
 };
 use super::{
     CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, SyslogServer, TlsMode,
@@ -23,16 +22,41 @@ use super::{
 /// A table of the file.
 #[derive(Debug)]
 pub(super) struct Section {
-    /// How it is opened in the file; `NAME` is the administrator's choice.
+    /// What it is called where it stands; of [`Child::Named`] and [`Child::Services`], the first of the names.
+    pub(super) name: &'static str,
+    /// How it is opened in the file; `NAME` is the administrator's choice, and behind `#` stands which of several it is.
     pub(super) head: &'static str,
     pub(super) help: &'static str,
+    /// What a form of it is called in that of the table in which it stands; empty: it has no form there.
+    pub(super) title: &'static str,
     pub(super) keys: &'static [Described],
     /// Tables that may stand in it.
-    pub(super) tables: &'static [&'static str],
+    pub(super) tables: &'static [Child],
     /// A further section whose settings may stand here too.
     pub(super) includes: Option<&'static Section>,
     /// Names of the contract that this version refuses.
-    pub(super) later: &'static [&'static str],
+    pub(super) reserved: &'static [&'static str],
+}
+
+/// How a table stands in another.
+#[derive(Debug)]
+pub(super) enum Child {
+    /// At most once.
+    Table(&'static Section),
+    /// Any number of them, in order.
+    List(&'static Section),
+    /// Any number of them under names of the administrator's; which of the sections it is says the table's `type`.
+    Named(&'static [Variant]),
+    /// One for each service, under the service's name.
+    Services(fn(&Protocol) -> &'static Section),
+}
+
+/// What a named table may be.
+#[derive(Debug)]
+pub(super) struct Variant {
+    /// As it stands for `type`; `None`: of a table that has none.
+    pub(super) word: Option<&'static str>,
+    pub(super) section: &'static Section,
 }
 
 /// A setting without its type, for the reference.
@@ -45,10 +69,31 @@ pub(super) struct Described {
     pub(super) help: &'static str,
 }
 
+impl Child {
+    /// The tables that may stand so, each with its name and what a form of it is called.
+    fn tables(&self) -> Vec<(&'static str, &'static str, &'static Section)> {
+        match self {
+            Self::Table(section) | Self::List(section) => vec![(section.name, section.title, *section)],
+            Self::Named(variants) => {
+                variants.iter().map(|variant| (variant.section.name, "", variant.section)).collect()
+            }
+            Self::Services(section_of) => {
+                PROTOCOLS.iter().map(|protocol| (protocol.name, protocol.title, section_of(protocol))).collect()
+            }
+        }
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.tables().iter().any(|(known, ..)| *known == name)
+    }
+}
+
 impl Section {
+    pub(super) const EMPTY: Self =
+        Self { name: "", head: "", help: "", title: "", keys: &[], tables: &[], includes: None, reserved: &[] };
+
     fn names(&self) -> impl Iterator<Item = &'static str> {
-        let included = self.includes.map(|section| section.keys).unwrap_or_default();
-        self.keys.iter().chain(included).map(|key| key.name).chain(self.tables.iter().copied())
+        self.settings().map(|key| key.name).chain(self.children().map(|(name, ..)| name))
     }
 
     /// Every setting that may stand in it.
@@ -57,17 +102,54 @@ impl Section {
         self.keys.iter().chain(included)
     }
 
+    /// Every table that may stand in it, with its name and what a form of it is called.
+    pub(super) fn children(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static Section)> {
+        self.tables.iter().flat_map(Child::tables)
+    }
+
+    /// The section of the table at a path below this one, in which numbers stand for the items of lists. `kind`: what the
+    /// table has as its `type`.
+    pub(super) fn at(&'static self, path: &[&str], kind: Option<&str>) -> Option<&'static Self> {
+        let Some((name, rest)) = path.split_first() else { return Some(self) };
+        match self.tables.iter().find(|child| child.is_called(name))? {
+            Child::Table(section) => section.at(rest, kind),
+            Child::List(section) => {
+                let (number, rest) = rest.split_first()?;
+                number.parse::<usize>().ok()?;
+                section.at(rest, kind)
+            }
+            Child::Named(variants) => match rest.split_first()?.1 {
+                [] => variants.iter().find(|variant| variant.word == kind).or(variants.first()).map(|v| v.section),
+                // Whatever type it is: no two have tables of one name.
+                rest => variants.iter().find_map(|variant| variant.section.at(rest, kind)),
+            },
+            Child::Services(section_of) => {
+                let protocol = PROTOCOLS.iter().find(|protocol| protocol.name == *name)?;
+                section_of(protocol).at(rest, kind)
+            }
+        }
+    }
+
     pub(super) fn is_known(&self, name: &str) -> bool {
         self.names().any(|known| known == name)
     }
 
-    pub(super) fn is_later(&self, name: &str) -> bool {
-        self.later.contains(&name)
+    pub(super) fn is_reserved(&self, name: &str) -> bool {
+        self.reserved.contains(&name)
     }
 
     /// The name that was probably meant.
     pub(super) fn nearest(&self, name: &str) -> Option<&'static str> {
         self.names().min_by_key(|known| edits(known, name)).filter(|known| edits(known, name) <= 2)
+    }
+}
+
+/// What may stand in a service's table.
+pub(super) fn service_section(protocol: &Protocol) -> &'static Section {
+    match protocol.course {
+        Course::LogIn(_) => &service::SECTION,
+        Course::Submission(_) => &submission::SECTION,
+        Course::Mail(_) => &mail::SECTION,
     }
 }
 
@@ -96,58 +178,64 @@ macro_rules! default {
     };
 }
 
-/// Defines a section: its keys as typed constants, and its description for the reference.
+/// Defines a section: its keys as typed constants, and its description, from which the reader's checks, the reference, the
+/// effective configuration and the console's forms follow.
 macro_rules! section {
-    ($module:ident, $head:literal, $help:literal,
-     tables $tables:expr, later $later:expr, includes $includes:expr;
-     $($key:ident: $type:ty = $name:literal $(or $default:literal)?, $doc:literal;)*) => {
+    ($module:ident, $name:literal, $head:literal, $help:literal $(, { $($field:ident: $value:expr,)+ })?;
+     $($key:ident: $type:ty = $setting:literal $(or $default:literal)?, $doc:literal;)*) => {
         pub(super) mod $module {
             #[allow(unused_imports, reason = "each section uses a few of the types")]
             use super::*;
+            use $crate::config::reader::{Key, Value};
+            use $crate::config::settings::{Described, Section};
 
-            $(pub(in crate::config) const $key: Key<$type> = Key::new($name, default!($($default)?));)*
+            $(pub(in crate::config) const $key: Key<$type> = Key::new($setting, default!($($default)?));)*
 
             pub(in crate::config) static SECTION: Section = Section {
+                name: $name,
                 head: $head,
                 help: $help,
                 keys: &[$(Described {
-                    name: $name,
+                    name: $setting,
                     expected: <$type as Value>::EXPECTED,
                     shape: <$type as Value>::SHAPE,
                     default: default!($($default)?),
                     help: $doc,
                 },)*],
-                tables: $tables,
-                includes: $includes,
-                later: $later,
+                $($($field: $value,)+)?
+                ..Section::EMPTY
             };
         }
     };
 }
 
-section! { root, "", "Settings of the whole program.",
-    tables &["threads", "log", "tls", "access", "imap", "pop3", "sieve", "submission", "smtp", "lmtp", "map", "backend", "directory", "defence", "dns", "traces", "admin"],
-    later &["webmail", "cluster"], includes None;
+use Child::{List, Named, Services, Table};
+
+section! { root, "", "", "Settings of the whole program.", {
+        tables: &[Table(&threads::SECTION), Table(&log::SECTION), Table(&tls::SECTION), Services(service_section), List(&access::SECTION), Table(&map::SECTION), Named(&[Variant { word: None, section: &backend::SECTION }]), Named(directory::VARIANTS), Table(&dns::SECTION), Table(&defence::SECTION), Table(&admin::SECTION), Table(&traces::SECTION)],
+        reserved: &["webmail", "cluster"],
+    };
     NAME: String = "name", "This node's name, in the greeting and for the loop check. Default: the host's name. No two nodes should share it.";
     STATE: PathBuf = "state" or "\"gatepost-state\"", "The folder for what Gatepost keeps: admin.sock, administrators.json, overrides.json (what was decided on the command line or the console), reports.db, history, and unknown-users.key, which SCRAM needs and each node should have a copy of. Each Gatepost needs a folder of its own. A relative path, here and in every other setting, is relative to this file's folder.";
     DRAIN: Duration = "drain" or "\"30s\"", "How long a stop waits for sessions to end.";
 }
 
-section! { threads, "[threads]", "Connection-handling threads, adapted to the load.",
-    tables &[], later &[], includes None;
-    MIN: u32 = "min" or "1", "Threads that are always there.";
-    MAX: u32 = "max" or "0", "Threads at most; 0: one for each core.";
+section! { threads, "threads", "[threads]", "Connection-handling threads, adapted to the load.";
+    MIN: u32 = "min" or "1", "Fewest threads.";
+    MAX: u32 = "max" or "0", "Most threads; 0: one for each core.";
 }
 
-section! { log, "[log]", "Logging.",
-    tables &["rule"], later &[], includes None;
-    LEVEL: Level = "level" or "\"info\"", "The lightest records that are kept, where a rule doesn't say otherwise.";
+section! { log, "log", "[log]", "Logging.", {
+        tables: &[List(&log_rule::SECTION)],
+    };
+    LEVEL: Level = "level" or "\"info\"", "The least severe records that are written, where a rule doesn't say otherwise.";
 }
 
-section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule, everything goes to standard error.",
-    tables &["rotate"], later &[], includes None;
+section! { log_rule, "rule", "[[log.rule]]", "Sends records to a place. Without any rule, everything goes to standard error.", {
+        tables: &[Table(&rotate::SECTION)],
+    };
     SERVICE: String = "service" or "\"*\"", "imap, pop3, sieve, submission, smtp, lmtp, directory, admin, server, or * for all.";
-    LEVEL: Level = "level", "The lightest records that go there. Default: log.level.";
+    LEVEL: Level = "level", "The least severe records that go there. Default: log.level.";
     TO: LogTo = "to" or "\"stderr\"", "Where: stderr, file, syslog, journald, or remote, which is another Gatepost.";
     PATH: PathBuf = "path", "The file, where `to` is file.";
     SERVER: SyslogServer = "server" or "\"unix:/dev/log\"", "The syslog server, where `to` is syslog (RFC 5424; over TCP and TLS each message with its length).";
@@ -158,33 +246,32 @@ section! { log_rule, "[[log.rule]]", "Sends records to a place. Without any rule
     FORMAT: LogFormat = "format" or "\"text\"", "One line of text, or one JSON object, for each record.";
 }
 
-section! { rotate, "[log.rule.rotate]", "When the file is put aside under a name with the time, and a new one begun.",
-    tables &[], later &[], includes None;
+section! { rotate, "rotate", "[log.rule.rotate]", "When the file is put aside under a name with the time, and a new one begun.";
     SIZE: Size = "size", "Before it grows beyond this.";
     EVERY: Period = "every", "When an hour, day or week (UTC) ends.";
     KEEP: u32 = "keep" or "0", "How many old files are kept; 0: all.";
 }
 
-section! { tls, "[tls]", "TLS towards clients.",
-    tables &["certificate"], later &[], includes None;
+section! { tls, "tls", "[tls]", "TLS towards clients.", {
+        tables: &[List(&certificate::SECTION)],
+    };
     MIN_VERSION: TlsVersion = "min_version" or "\"1.2\"", "The oldest version of TLS that is spoken, towards back ends too.";
 }
 
-section! { certificate, "[[tls.certificate]]", "A certificate, chosen by the name that the client asks for; the first serves clients that ask for none. [admin.certificate] is that of the console alone; without it, these serve there too.",
-    tables &[], later &[], includes None;
+section! { certificate, "certificate", "[[tls.certificate]]", "A certificate, chosen by the name that the client asks for; the first serves clients that ask for none. The same table may stand in a listener (`certificate = { chain = …, key = … }`), for that listener alone, and as [admin.certificate] for the console alone; without that, these serve there too.";
     CHAIN: PathBuf = "chain", "The certificate and its intermediates, PEM.";
     KEY: PathBuf = "key", "Its private key, PEM.";
 }
 
-section! { access, "[[access]]", "Who may connect. The most specific level with a matching rule decides: listener, service, all. Without a match: allowed.",
-    tables &["limits"], later &[], includes None;
+section! { access, "access", "[[access]]", "Who may connect. The most specific level with a matching rule decides: listener, service, all. Without a match: allowed.", {
+        tables: &[Table(&limits::SECTION)],
+    };
     ALLOW: Vec<Network> = "allow", "Networks, ranges or addresses that are let in.";
-    DENY: Vec<Network> = "deny", "Those that are kept out. A rule has `allow` or `deny`.";
+    DENY: Vec<Network> = "deny", "Networks, ranges or addresses that are refused. A rule has `allow` or `deny`.";
     PRIORITY: i64 = "priority" or "100", "The lowest number wins; at equal priority deny, then the longest prefix.";
 }
 
-section! { limits, "[imap.limits]", "Flow control; a connection must fit all limits that apply to it. The same table may stand in a listener and in an access rule.",
-    tables &[], later &[], includes None;
+section! { limits, "limits", "[imap.limits]", "Flow control; a connection must fit all limits that apply to it. The same table may stand in a listener and in an access rule.";
     CONNECTIONS: u32 = "connections", "At once.";
     CONNECTIONS_PER_IP: u32 = "connections_per_ip", "At once from one address (IPv6: one /64).";
     NEW_CONNECTIONS: u32 = "new_connections", "New ones within `interval`.";
@@ -192,8 +279,9 @@ section! { limits, "[imap.limits]", "Flow control; a connection must fit all lim
     INTERVAL: Duration = "interval" or "\"1m\"", "The interval of the two settings above.";
 }
 
-section! { service, "[imap]", "The IMAP service; [pop3], [sieve], [submission], [smtp] and [lmtp] are the same for POP3, ManageSieve, mail that users send, mail that comes in, and mail that comes from within the site; and so are the tables below. It runs if this section stands in the file.",
-    tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes None;
+section! { service, "imap", "[imap]", "The IMAP service; [pop3], [sieve], [submission], [smtp] and [lmtp] are the same for POP3, ManageSieve, mail that users send, mail that comes in, and mail that comes from within the site; and so are the tables below. It runs if this section stands in the file.", {
+        tables: &[Table(&limits::SECTION), List(&access::SECTION), List(&listener::SECTION), Table(&link::SECTION), Table(&client_certificate::SECTION)],
+    };
     AUTHENTICATE: AuthenticateAt = "authenticate" or "\"backend\"", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
     DIRECTORY: Vec<String> = "directory", "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. One of type oauth2 checks tokens.";
     MECHANISMS: Vec<Mechanism> = "mechanisms" or "[\"PLAIN\", \"LOGIN\"]", "SASL mechanisms offered. With EXTERNAL and the SCRAM ones nothing comes that could be passed on: the back end needs a master log-in, or the directory holds a password for it.";
@@ -206,51 +294,53 @@ section! { service, "[imap]", "The IMAP service; [pop3], [sieve], [submission], 
     IDLE_TIMEOUT: Duration = "idle_timeout" or "\"35m\"", "After log-in, without a byte either way; at least 30m (RFC 9051), for POP3 10m (RFC 1939), where mail is taken 5m (RFC 5321).";
 }
 
-section! { submission, "[submission]", "What [submission] has beside the settings of [imap].",
-    tables &["limits", "access", "listener", "backend", "client_certificate"], later &[], includes Some(&service::SECTION);
+section! { submission, "submission", "[submission]", "What [submission] has beside the settings of [imap].", {
+        tables: &[Table(&limits::SECTION), List(&access::SECTION), List(&listener::SECTION), Table(&link::SECTION), Table(&client_certificate::SECTION)],
+        includes: Some(&service::SECTION),
+    };
     DOMAINS: Vec<String> = "domains" or "[]", "With senders = \"own\": domains that are ours, where users log in by names without them or directories do not name accounts in full. `map.domain` is one of them.";
     SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other addresses of ours that a directory gives the same back end and log-in, and nobody (<>).";
 }
 
-section! { mail, "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.",
-    tables &["limits", "access", "listener", "backend", "client_certificate", "rates"], later &[], includes Some(&service::SECTION);
+section! { mail, "smtp", "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.", {
+        tables: &[Table(&limits::SECTION), List(&access::SECTION), List(&listener::SECTION), Table(&link::SECTION), Table(&client_certificate::SECTION), Table(&rates::SECTION)],
+        includes: Some(&service::SECTION),
+    };
     DOMAINS: Vec<String> = "domains" or "[]", "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Of other domains those are taken that a directory knows in full.";
     HELO: HeloCheck = "helo" or "\"any\"", "What a client must call itself: any name, or strict (a fully qualified name or an address literal, and not ours).";
     REVERSE_DNS: ReverseDns = "reverse_dns" or "\"off\"", "Look up the client's name in the DNS: off, note (for the log and the back end) or require (a name that leads back to its address).";
     GREET_DELAY: Duration = "greet_delay" or "\"0s\"", "Wait so long before the greeting; whoever talks before it is turned away.";
 }
 
-section! { rates, "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450). `max_errors` also counts recipients who are refused for good, until a message is taken.",
-    tables &[], later &[], includes None;
+section! { rates, "rates", "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450). `max_errors` also counts recipients who are refused for good, until a message is taken.";
     MESSAGES_PER_IP: u32 = "messages_per_ip", "Messages within `interval` from one address (IPv6: one /64).";
     RECIPIENTS_PER_IP: u32 = "recipients_per_ip", "Recipients within `interval` from one address.";
     MESSAGES_PER_SENDER: u32 = "messages_per_sender", "Messages within `interval` by one sender.";
     INTERVAL: Duration = "interval" or "\"1m\"", "The interval of the settings above.";
 }
 
-section! { listener, "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 (POP3: 110, ManageSieve: 4190, submission: 587, SMTP: 25, LMTP: 24) with STARTTLS and, with a certificate, 127.0.0.1:993 (995; none; 465; none; none) with implicit TLS.",
-    tables &["limits", "access", "proxy_protocol", "certificate", "client_certificate"], later &[], includes Some(&names::SECTION);
+section! { listener, "listener", "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 (POP3: 110, ManageSieve: 4190, submission: 587, SMTP: 25, LMTP: 24) with STARTTLS, and 127.0.0.1:993 (995; none; 465; none; none) with implicit TLS; but without a [[tls.certificate]] only the former, in clear, where `plaintext` = tls lets nobody log in.", {
+        tables: &[Table(&limits::SECTION), List(&access::SECTION), Table(&proxy_protocol::SECTION), Table(&certificate::SECTION), Table(&client_certificate::SECTION)],
+        includes: Some(&names::SECTION),
+    };
     ADDRESS: SocketAddr = "address", "Address and port.";
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls or implicit.";
     IDLE_TIMEOUT: Duration = "idle_timeout", "Default: the service's.";
 }
 
-section! { client_certificate, "[imap.client_certificate]", "Asks clients under TLS for a certificate, by which the mechanism EXTERNAL lets them in. The same may stand in a listener, for that listener alone.",
-    tables &[], later &[], includes None;
+section! { client_certificate, "client_certificate", "[imap.client_certificate]", "Asks clients under TLS for a certificate, by which the mechanism EXTERNAL lets them in. The same may stand in a listener, for that listener alone.";
     CA: PathBuf = "ca", "Authorities that issue them, PEM. A certificate of any other ends the handshake.";
     CRL: PathBuf = "crl", "What the authorities have revoked, PEM; for each of them one. Read again at a reload.";
     NAME: Vec<CertificateName> = "name" or "[\"email\"]", "Where the user's name stands: email, upn (both among the alternative names), cn or uid (of the subject); the first of the list that a certificate has.";
-    REQUIRED: bool = "required" or "false", "Turn away clients without one. One of a gate's two locks: they must still log in.";
+    REQUIRED: bool = "required" or "false", "Turn away clients without one. With one they must still log in.";
 }
 
-section! { proxy_protocol, "[imap.listener.proxy_protocol]", "Load balancers that announce the client by the PROXY protocol, version 1 or 2.",
-    tables &[], later &[], includes None;
+section! { proxy_protocol, "proxy_protocol", "[imap.listener.proxy_protocol]", "Load balancers that announce the client by the PROXY protocol, version 1 or 2.";
     FROM: Vec<Network> = "from", "The only senders whose header is believed.";
     REQUIRED: bool = "required" or "true", "Turn away a listed sender that sends no header.";
 }
 
-section! { link, "[imap.backend]", "How this service talks to back ends. Each back end may set the same in its own `imap`, `pop3`, `sieve`, `submission`, `smtp` or `lmtp` table.",
-    tables &[], later &[], includes None;
+section! { link, "backend", "[imap.backend]", "How this service talks to back ends. Each back end may set the same in its own `imap`, `pop3`, `sieve`, `submission`, `smtp` or `lmtp` table.";
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls (required, not tried) or implicit.";
     VERIFY: bool = "verify" or "true", "Check the back end's certificate: its chain, its name and its time.";
     CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
@@ -265,8 +355,10 @@ section! { link, "[imap.backend]", "How this service talks to back ends. Each ba
     ANNOUNCE: AnnounceBy = "announce" or "\"auto\"", "Tell the back end the client's address: auto (IMAP: ID; all others: XCLIENT, where it is offered), none, id, xclient or proxy-v2.";
 }
 
-section! { map, "[map]", "Which back end holds whose mail: what a directory says, then the first rule that fits, the spread, the default.",
-    tables &["cache", "rule"], later &[], includes Some(&names::SECTION);
+section! { map, "map", "[map]", "Which back end holds whose mail: what a directory says, then the first rule that fits, the spread, the default.", {
+        tables: &[Table(&cache::SECTION), List(&map_rule::SECTION)],
+        includes: Some(&names::SECTION),
+    };
     DIRECTORIES: Vec<String> = "directories" or "[]", "Directories asked in turn; the first that knows the user answers.";
     DEFAULT: String = "default", "The back end of users of whom nothing else is said. Left out: they are refused.";
     SPREAD: Weights = "spread", "Back ends that share the users of whom no directory and no rule says more, by weight, such as { store-a = 2, store-b = 1 }. A user stays at the same one.";
@@ -275,23 +367,20 @@ section! { map, "[map]", "Which back end holds whose mail: what a directory says
     HOLD_TIME: Duration = "hold_time" or "\"30s\"", "How long a log-in waits for a user who is being moved (`gatepost user set NAME --hold`). Then: UNAVAILABLE.";
 }
 
-section! { names, "[map]", "How a user's name is completed. The same may stand in a listener, for that listener alone.",
-    tables &[], later &[], includes None;
+section! { names, "map", "[map]  # how names are completed", "How a user's name is completed. The same may stand in a listener, for that listener alone.";
     DOMAIN: String = "domain", "Completes a bare user name, for look-ups, logs and the back-end log-in alike.";
     FOLD_CASE: bool = "fold_case" or "true", "User names are taken in lower case throughout.";
     DETAIL: Delimiter = "detail", "What divides a name from a detail, such as \"+\": kim+lists@example.org is kim@example.org.";
     STRIP_DOMAINS: Vec<String> = "strip_domains" or "[]", "Domains or realms that are taken off a name; \"*\" takes off any.";
 }
 
-section! { map_rule, "[[map.rule]]", "Places users of whom no directory says where they are. The first rule that fits wins.",
-    tables &[], later &[], includes None;
+section! { map_rule, "rule", "[[map.rule]]", "Places users of whom no directory says where they are. The first rule that fits wins.";
     DOMAIN: String = "domain", "Fits users of this domain.";
     MATCH: Pattern = "match", "Fits users whose whole name this regular expression matches.";
     BACKEND: String = "backend", "Where they are.";
 }
 
-section! { cache, "[map.cache]", "How long answers of directories are remembered. A reload forgets them all.",
-    tables &[], later &[], includes None;
+section! { cache, "cache", "[map.cache]", "How long answers of directories are remembered. A reload forgets them all.";
     FOUND: Duration = "found" or "\"0s\"", "A user's place.";
     MISSING: Duration = "missing" or "\"0s\"", "That a user is unknown.";
     STALE: Duration = "stale" or "\"0s\"", "A place, and that a password was right, while a directory that must be asked is down.";
@@ -299,197 +388,76 @@ section! { cache, "[map.cache]", "How long answers of directories are remembered
     ENTRIES: u32 = "entries" or "100000", "How many answers are remembered at most, for the map and for each directory's passwords.";
 }
 
-section! { backend, "[backend.NAME]", "A mail server, or several that hold the same mail.",
-    tables &["imap", "pop3", "sieve", "submission", "smtp", "lmtp", "login"], later &["webmail"], includes None;
+section! { backend, "backend", "[backend.NAME]", "A mail server, or several that hold the same mail.", {
+        tables: &[Services(|_| &backend_service::SECTION), Table(&login::SECTION)],
+        reserved: &["webmail"],
+    };
     HOST: Vec<String> = "host", "A name or address, or several, those that are down last. A name such as _imaps._tcp.example.org is looked up as a service (SRV), which says hosts and ports.";
     ORDER: HostOrder = "order" or "\"listed\"", "Which of several hosts a user comes to: listed (the first that is in order) or spread (shared by the users' names; a user stays at the same one, and moves to another while that is down).";
 }
 
-section! { backend_service, "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:",
-    tables &[], later &[], includes Some(&link::SECTION);
+section! { backend_service, "imap", "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:", {
+        includes: Some(&link::SECTION),
+    };
     PORT: Port = "port", "Default: 143, with implicit TLS 993; for POP3 110 and 995, for ManageSieve 4190, for submission 587 and 465, for SMTP 25, for LMTP 24.";
 }
 
-section! { login, "[backend.NAME.login]", "A master log-in (SASL PLAIN, with the user as authorisation identity) in the stead of the user's own.",
-    tables &[], later &[], includes None;
+section! { login, "login", "[backend.NAME.login]", "A master log-in (SASL PLAIN, with the user as authorisation identity) instead of the user's own.", {
+        title: "Master log-in",
+    };
     MASTER: String = "master", "Its name.";
-    SEPARATOR: Delimiter = "separator", "Log in as user, separator, master (such as kim*gatepost) in the stead of an authorisation identity.";
+    SEPARATOR: Delimiter = "separator", "Log in as user, separator, master (such as kim*gatepost) instead of an authorisation identity.";
     PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is its password.";
 }
 
-section! { directory, "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.",
-    tables &[], later &[], includes None;
-    TYPE: DirectoryType = "type", "sql, passwd-file, ldap, http or oauth2.";
-}
-
-section! { directory_sql, "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.",
-    tables &[], later &[], includes Some(&directory::SECTION);
-    URL: String = "url", "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";
-    QUERY: String = "query", "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: name, backend, port, password, disabled, held, services, networks, login, login_password.";
-    PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is the database user's password.";
-    TLS: SqlTls = "tls", "none or required. Default: none on this machine, else required.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the server's certificate: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Not for databases.";
-    CONNECTIONS: u32 = "connections" or "8", "Connections at once.";
-    TIMEOUT: Duration = "timeout" or "\"4s\"", "For a look-up, with connecting.";
-}
-
-section! { directory_passwd_file, "[directory.NAME]  # type = \"passwd-file\"", "A file in Dovecot's format, with the extra fields host, port, nologin and allow_nets.",
-    tables &[], later &[], includes Some(&directory::SECTION);
-    PATH: PathBuf = "path", "The file. It is read again when it changes.";
-}
-
-section! { directory_ldap, "[directory.NAME]  # type = \"ldap\"", "LDAP servers, Active Directory included. In the texts, %u is the whole name, %n its local part, %d its domain.",
-    tables &["bind", "fields"], later &[], includes Some(&directory::SECTION);
-    URLS: Vec<LdapUrl> = "urls", "The servers, all with the same content: asked in order, those that are down last.";
-    STARTTLS: LdapTls = "tls" or "\"starttls\"", "For ldap:// servers: none or starttls. ldaps:// is implicit TLS.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the servers' certificates: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check them against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
-    BASE: Template = "base", "The entry below which users are searched.";
-    SCOPE: LdapScope = "scope" or "\"subtree\"", "How far below: base, one or subtree.";
-    FILTER: Template = "filter", "Which entry is the user's, such as (mail=%u). What is put in is escaped.";
-    DN: Template = "dn", "The name of a user's entry, such as uid=%n,ou=people,dc=example,dc=org, in the stead of a search below `base`.";
-    VERIFY: LdapVerify = "verify" or "\"bind\"", "How a password is checked: bind (log in as the user) or compare (with the hash in `fields.password`).";
-    SEVERAL: Several = "several" or "\"refuse\"", "What if several entries match: refuse the log-in, or take the first.";
-    CLEARTEXT: bool = "cleartext" or "false", "With compare: take passwords that stand in the directory in clear.";
-    TIMEOUT: Duration = "timeout" or "\"4s\"", "For connecting to a server, and for each answer.";
-    CONNECTIONS: u32 = "connections" or "8", "Connections at once to each server for checking passwords. Searches share one more.";
-}
-
-section! { ldap_bind, "[directory.NAME.bind]", "As whom users are searched. Left out: as nobody (an anonymous search).",
-    tables &[], later &[], includes None;
-    DN: String = "dn", "The account's name in the directory; for Active Directory also name@domain.";
-    PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is its password.";
-}
-
-section! { ldap_fields, "[directory.NAME.fields]", "The attributes that an account is read from. One that is not named is not asked for.",
-    tables &[], later &[], includes None;
-    BACKEND: String = "backend", "Where the mail is: the name of a [backend.…], or a host or host:port that `map.hosts` allows.";
-    PASSWORD: String = "password", "The password's hash, for verify = \"compare\".";
-    DISABLED: String = "disabled", "Disables the account, unless its value is 0, false, no, off, active or enabled. userAccountControl is read by its flag.";
-    HELD: String = "held", "Has log-ins wait while the user is being moved, by the same rule.";
-    SERVICES: String = "services", "The only services that the account may use, a value each, such as imap.";
-    NETWORKS: String = "networks", "The only networks it may log in from, a value each.";
-    NAME: String = "name", "The user's name, as the directory has it: it must be the one that was looked for. For directories that take other letters as equal.";
-    LOGIN: String = "login", "The name to log in with at the back end, where it is not the user's.";
-    LOGIN_PASSWORD: String = "login_password", "The password for the back end, where it is not the user's own. Only used once the user's is checked.";
-}
-
-section! { directory_http, "[directory.NAME]  # type = \"http\"", "A responder asked over HTTP with each log-in: nginx's auth_http protocol, or JSON.",
-    tables &["secret_header"], later &[], includes Some(&directory::SECTION);
-    URL: HttpUrl = "url", "Where it is; http or https.";
-    FORM: HttpForm = "form" or "\"nginx\"", "How it is spoken to: nginx (all in headers) or json.";
-    HEADERS: Pairs = "headers", "Headers sent with each request, such as { X-Site = \"mail\" }.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the responder's certificate: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
-    CONNECTIONS: u32 = "connections" or "8", "Connections that are kept while nothing is asked.";
-    TIMEOUT: Duration = "timeout" or "\"4s\"", "For an answer, with connecting.";
-}
-
-section! { http_secret_header, "[directory.NAME.secret_header]", "One more header, whose value is a secret.",
-    tables &[], later &[], includes None;
-    NAME: String = "name", "The header's name, such as X-Auth-Key.";
-    FILE: PathBuf = "file", "The file whose first line is its value.";
-}
-
-section! { directory_oauth2, "[directory.NAME]  # type = \"oauth2\"", "A provider of OAuth 2 tokens, for the mechanisms OAUTHBEARER and XOAUTH2.",
-    tables &["client"], later &[], includes Some(&directory::SECTION);
-    ISSUER: String = "issuer", "The provider's URL, as its tokens name it. Its keys are found from there.";
-    INTROSPECTION: HttpUrl = "introspection", "Where it is asked about each token (RFC 7662), in the stead of checking signatures.";
-    AUDIENCE: Vec<String> = "audience", "A token must be for one of these.";
-    SCOPE: Vec<String> = "scope" or "[]", "A token must have all of these.";
-    USER_CLAIM: String = "user_claim" or "\"email\"", "The claim that holds the user's name.";
-    CLOSE_SESSIONS: bool = "close_sessions" or "false", "End sessions when their token ends.";
-    CACHE: Duration = "cache" or "\"1m\"", "How long the answer to introspection is remembered, within the token's life.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the provider's certificate: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
-    TIMEOUT: Duration = "timeout" or "\"4s\"", "For an answer of the provider's, with connecting.";
-}
-
-section! { oauth2_client, "[directory.NAME.client]", "What identifies Gatepost to the provider when it asks about tokens.",
-    tables &[], later &[], includes None;
-    ID: String = "id", "The client's id.";
-    SECRET_FILE: PathBuf = "secret_file", "The file whose first line is its secret.";
-}
-
-section! { dns, "[dns]", "How the host names of back ends are looked up. Answers are remembered for their time to live (a second to an hour).",
-    tables &[], later &[], includes None;
+section! { dns, "dns", "[dns]", "How the host names of back ends are looked up. Answers are remembered for their time to live (a second to an hour).";
     SERVERS: Vec<SocketAddr> = "servers" or "[]", "DNS servers, such as \"10.0.0.53:53\". Left out: those of /etc/resolv.conf. /etc/hosts is always read.";
     TIMEOUT: Duration = "timeout" or "\"2s\"", "For one try; there are two.";
     STALE: Duration = "stale" or "\"1h\"", "How long an answer goes on serving while no server gives a newer one.";
 }
 
-section! { defence, "[defence]", "Against guessing, if this section stands in the file: failed log-ins are slowed, then refused, for an address (IPv6: one /64), a user, and both together. Whoever logged in from an address within 30 days is only held to their own failures there.",
-    tables &[], later &[], includes None;
+section! { defence, "defence", "[defence]", "Against guessing, if this section stands in the file: failed log-ins are slowed, then refused, for an address (IPv6: one /64), a user, and both together. Whoever logged in from an address within 30 days is only held to their own failures there.";
     FAILURES_PER_IP: u32 = "failures_per_ip" or "30", "Within `window` from one address; then it is banned.";
     FAILURES_PER_USER: u32 = "failures_per_user" or "30", "Within `window` for one user, from everywhere; then the user's log-ins from new places are refused.";
     WINDOW: Duration = "window" or "\"10m\"", "How far back failures count.";
-    DELAY: Duration = "delay" or "\"15s\"", "What the delay of a log-in grows to, from one second at the third failure.";
+    DELAY: Duration = "delay" or "\"15s\"", "What the delay of a log-in grows to, from one second after two failures.";
     BAN: Duration = "ban" or "\"1h\"", "How long an address is banned.";
-    EXEMPT: Vec<Network> = "exempt" or "[]", "Addresses of which all this is not true: webmail hosts, probes.";
+    EXEMPT: Vec<Network> = "exempt" or "[]", "Addresses that are never counted, delayed or banned: webmail hosts, probes.";
 }
 
-section! { admin, "[admin]", "The ways in for administrators.",
-    tables &["certificate"], later &[], includes None;
+section! { admin, "admin", "[admin]", "The ways in for administrators.", {
+        tables: &[Table(&certificate::SECTION)],
+    };
     LISTEN: Vec<SocketAddr> = "listen" or "[]", "Addresses of the console, the API under /api/v1, /metrics, /livez and /readyz, such as \"127.0.0.1:9000\". On other addresses than this machine's own (127.0.0.0/8, ::1), and with a `certificate`, HTTPS alone is spoken. None: off.";
     HOSTS: Vec<String> = "hosts" or "[]", "Names by which browsers may call it, beside localhost, its addresses, this node's name and those of its certificate.";
     METRICS_TOKEN_FILE: PathBuf = "metrics_token_file", "The file whose first line must come as a bearer token for /metrics. Left out: anybody may read them.";
     SOCKET: PathBuf = "socket", "Where `gatepost status` and its like find the running server. Only the user that it runs as, and root, may ask. Default: admin.sock in the state folder.";
 }
 
-section! { traces, "[traces]", "Sends traces of log-ins to a collector that takes OpenTelemetry's protocol (OTLP over HTTP, as JSON). They name neither users nor clients. Left out: none are made.",
-    tables &[], later &[], includes None;
+section! { traces, "traces", "[traces]", "Sends traces of log-ins to a collector that takes OpenTelemetry's protocol (OTLP over HTTP, as JSON). They name neither users nor clients. Left out: none are made.";
     URL: HttpUrl = "url", "The collector, such as \"http://127.0.0.1:4318\"; traces go to /v1/traces there.";
-    ONE_IN: u32 = "one_in" or "1", "Of so many log-ins, one is told of.";
+    ONE_IN: u32 = "one_in" or "1", "Trace one log-in in this many.";
     TOKEN_FILE: PathBuf = "token_file", "The file whose first line the collector wants as a bearer token.";
     CA: PathBuf = "ca", "Authorities for the collector's certificate, PEM. Default: the system's.";
 }
 
-/// All sections, in the order of the reference.
-static SECTIONS: &[&Section] = &[
-    &root::SECTION,
-    &threads::SECTION,
-    &log::SECTION,
-    &log_rule::SECTION,
-    &rotate::SECTION,
-    &tls::SECTION,
-    &certificate::SECTION,
-    &access::SECTION,
-    &service::SECTION,
-    &submission::SECTION,
-    &mail::SECTION,
-    &rates::SECTION,
-    &limits::SECTION,
-    &listener::SECTION,
-    &client_certificate::SECTION,
-    &proxy_protocol::SECTION,
-    &link::SECTION,
-    &map::SECTION,
-    &names::SECTION,
-    &map_rule::SECTION,
-    &cache::SECTION,
-    &backend::SECTION,
-    &backend_service::SECTION,
-    &login::SECTION,
-    &directory::SECTION,
-    &directory_sql::SECTION,
-    &directory_passwd_file::SECTION,
-    &directory_ldap::SECTION,
-    &ldap_bind::SECTION,
-    &ldap_fields::SECTION,
-    &directory_http::SECTION,
-    &http_secret_header::SECTION,
-    &directory_oauth2::SECTION,
-    &oauth2_client::SECTION,
-    &dns::SECTION,
-    &defence::SECTION,
-    &admin::SECTION,
-    &traces::SECTION,
-];
+/// All sections, each before those of the tables in it.
+fn sections() -> Vec<&'static Section> {
+    fn add(section: &'static Section, known: &mut Vec<&'static Section>) {
+        if known.iter().any(|other| std::ptr::eq(*other, section)) {
+            return;
+        }
+        known.push(section);
+        section
+            .includes
+            .into_iter()
+            .chain(section.children().map(|(.., child)| child))
+            .for_each(|next| add(next, known));
+    }
+    let mut known = Vec::new();
+    add(&root::SECTION, &mut known);
+    known
+}
 
 /// The reference of all settings, for programs.
 pub(crate) fn reference_json() -> serde_json::Value {
@@ -501,16 +469,19 @@ pub(crate) fn reference_json() -> serde_json::Value {
             })
         })
     };
-    serde_json::json!({ "reference": SECTIONS.iter().copied().flat_map(describe).collect::<Vec<_>>() })
+    serde_json::json!({ "reference": sections().into_iter().flat_map(describe).collect::<Vec<_>>() })
 }
 
 /// The reference of all settings, for people: in the shape of a configuration file, all in comments.
 pub(crate) fn reference() -> String {
     let mut text = String::from("# Every setting of gatepost.toml, with its type and default.\n");
-    for section in SECTIONS {
+    for section in sections() {
         let _ = writeln!(text, "\n# {}", section.help);
         if !section.head.is_empty() {
             let _ = writeln!(text, "# {}", section.head);
+        }
+        if let Some(included) = section.includes {
+            let _ = writeln!(text, "# Also what stands in {}.", included.head);
         }
         for key in section.keys {
             let default = key.default.map_or_else(|| "(no default)".to_owned(), str::to_owned);
@@ -527,21 +498,24 @@ mod tests {
     /// The reference as a page of the documents.
     fn page() -> String {
         let mut text = String::from(
-            "# Every setting of gatepost.toml\n\nMade from the definitions that the parser follows; `gatepost config reference` prints the same.\n",
+            "# Every setting of gatepost.toml\n\nMade from the definitions that the parser follows; `gatepost config reference` prints the same settings.\n",
         );
         let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;");
-        for section in SECTIONS {
+        for section in sections() {
             let head = if section.head.is_empty() { "At the top of the file" } else { section.head };
             let _ = write!(text, "\n## `{head}`\n\n{}\n", cell(section.help));
             if let Some(included) = section.includes {
-                let _ = write!(text, "\nAll settings of `{}` too.\n", included.head);
+                let keys: Vec<_> = included.keys.iter().map(|key| format!("`{}`", key.name)).collect();
+                let _ = write!(text, "\nAlso, as in `{}`: {}.\n", included.head, keys.join(", "));
             }
             if !section.keys.is_empty() {
                 text.push_str("\n| setting | takes | default | meaning |\n| --- | --- | --- | --- |\n");
             }
             for key in section.keys {
                 let default = key.default.map_or_else(String::new, |default| format!("`{default}`"));
-                let _ = writeln!(text, "| `{}` | {} | {default} | {} |", key.name, cell(key.expected), cell(key.help));
+                let several = if matches!(key.shape, Shape::List(_)) { ", or a list of them" } else { "" };
+                let expected = cell(key.expected);
+                let _ = writeln!(text, "| `{}` | {expected}{several} | {default} | {} |", key.name, cell(key.help));
             }
         }
         text

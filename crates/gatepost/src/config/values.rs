@@ -322,13 +322,13 @@ impl Value for Pairs {
 
 /// Settings that are one word out of a few.
 macro_rules! words {
-    ($type:ty, $expected:literal, $($word:literal => $value:expr),+ $(,)?) => {
-        impl Value for $type {
+    ($type:ty, $expected:expr, $($word:literal => $value:expr),+ $(,)?) => {
+        impl $crate::config::reader::Value for $type {
             const EXPECTED: &'static str = $expected;
-            const SHAPE: Shape = Shape::Words(&[$($word),+]);
+            const SHAPE: $crate::config::reader::Shape = $crate::config::reader::Shape::Words(&[$($word),+]);
 
-            fn read(value: &DeValue<'_>) -> Option<Self> {
-                match text(value)? {
+            fn read(value: &toml::de::DeValue<'_>) -> Option<Self> {
+                match $crate::config::values::text(value)? {
                     $($word => Some($value),)+
                     _ => None,
                 }
@@ -336,7 +336,7 @@ macro_rules! words {
 
             fn show(&self) -> String {
                 $(if *self == $value {
-                    return quoted($word);
+                    return $crate::config::values::quoted($word);
                 })+
                 String::new()
             }
@@ -414,18 +414,6 @@ pub(super) enum AuthenticateAt {
 }
 words!(AuthenticateAt, "backend or proxy", "backend" => AuthenticateAt::Backend, "proxy" => AuthenticateAt::Proxy);
 
-/// What a directory is, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DirectoryType {
-    Sql,
-    PasswdFile,
-    Ldap,
-    Http,
-    OAuth2,
-}
-words!(DirectoryType, "sql, passwd-file, ldap, http or oauth2", "sql" => DirectoryType::Sql,
-    "passwd-file" => DirectoryType::PasswdFile, "ldap" => DirectoryType::Ldap, "http" => DirectoryType::Http,
-    "oauth2" => DirectoryType::OAuth2);
 words!(HostOrder, "listed or spread", "listed" => HostOrder::Listed, "spread" => HostOrder::Spread);
 words!(HttpForm, "nginx or json", "nginx" => HttpForm::Nginx, "json" => HttpForm::Json);
 

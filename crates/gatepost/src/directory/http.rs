@@ -188,14 +188,6 @@ impl Directory for Http {
         })
     }
 
-    fn finds(&self) -> bool {
-        self.settings.form == HttpForm::Json
-    }
-
-    fn keeps_hashes(&self) -> bool {
-        false
-    }
-
     fn is_down(&self) -> bool {
         self.health.is_down()
     }

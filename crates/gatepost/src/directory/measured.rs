@@ -52,14 +52,6 @@ impl Directory for Measured {
         })
     }
 
-    fn finds(&self) -> bool {
-        self.directory.finds()
-    }
-
-    fn keeps_hashes(&self) -> bool {
-        self.directory.keeps_hashes()
-    }
-
     fn set_place<'a>(&'a self, user: &'a str, place: &'a str) -> Answering<'a, bool> {
         self.directory.set_place(user, place)
     }

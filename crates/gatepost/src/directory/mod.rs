@@ -165,16 +165,6 @@ pub(crate) trait Directory: Send + Sync {
         Box::pin(async move { Ok(self.find(who).await?.map_or(Verdict::Unknown, Verdict::Compare)) })
     }
 
-    /// Whether [`Directory::find`] can answer: some only speak to who brings a password.
-    fn finds(&self) -> bool {
-        true
-    }
-
-    /// Whether passwords are compared with hashes from its entries, rather than judged by itself.
-    fn keeps_hashes(&self) -> bool {
-        true
-    }
-
     /// Writes down which back end holds a user's mail; false: it can't be written to, or has no such user.
     fn set_place<'a>(&'a self, _user: &'a str, _place: &'a str) -> Answering<'a, bool> {
         Box::pin(async { Ok(false) })

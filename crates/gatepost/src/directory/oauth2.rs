@@ -342,14 +342,6 @@ impl Directory for OAuth2 {
         Box::pin(self.judge(token))
     }
 
-    fn finds(&self) -> bool {
-        false
-    }
-
-    fn keeps_hashes(&self) -> bool {
-        false
-    }
-
     fn forget(&self) -> usize {
         self.known.forget_about(None)
     }

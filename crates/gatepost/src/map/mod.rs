@@ -114,7 +114,7 @@ impl Map {
     /// Asks the directories in turn. An error means that one that had to be asked can't answer, and
     /// nothing remembered helps: the user may exist.
     pub(crate) async fn find(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, Unanswered> {
-        if evidence.checked.is_some() || self.judges.iter().any(|judge| !judge.directory.finds()) {
+        if evidence.checked.is_some() || self.judges.iter().any(|judge| !judge.abilities.finds) {
             // What these say goes for this log-in alone.
             return self.ask(who, evidence, None).await;
         }
@@ -139,13 +139,13 @@ impl Map {
                         let entry = Box::new(entry.clone());
                         Found::Account { directory: Arc::clone(&judge.name), entry, is_checked }
                     };
-                    if is_cacheable && judge.directory.finds() {
+                    if is_cacheable && judge.abilities.finds {
                         // Good for the place alone: the next one's password is another question.
                         self.keep(who, &account(false), now);
                     }
                     return Ok(account(true));
                 }
-                _ if judge.directory.finds() => judge.directory.find(who).await.map(|found| found.map(|e| (e, false))),
+                _ if judge.abilities.finds => judge.directory.find(who).await.map(|found| found.map(|e| (e, false))),
                 Evidence { password: Some(password), .. } => {
                     is_cacheable = false;
                     match judge.judge(&self.checker, who, password).await {

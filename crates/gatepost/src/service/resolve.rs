@@ -156,7 +156,7 @@ impl Session {
         self.took(Stage::Auth, started.elapsed());
         let Some((judge, judged)) = judged else { return Err(Denied::Wrong) };
         let Account { entry, is_remembered } = judged?;
-        let is_current = !is_remembered || !judge.directory.finds();
+        let is_current = !is_remembered || !judge.abilities.finds;
         Ok(Some(Checked { by: Arc::clone(&judge.name), entry, is_current }))
     }
 
@@ -176,7 +176,7 @@ impl Session {
     /// user be placed as if it had said nothing.
     fn check_map_can_answer(&self, checked: Option<&Checked>) -> Result<(), Denied> {
         let is_mute =
-            |judge: &&Arc<Judge>| !judge.directory.finds() && checked.is_none_or(|checked| checked.by != judge.name);
+            |judge: &&Arc<Judge>| !judge.abilities.finds && checked.is_none_or(|checked| checked.by != judge.name);
         match self.snapshot.map.judges().iter().find(is_mute) {
             Some(judge) => {
                 let what = "of `map.directories` only answers to who brings a password";

@@ -22,7 +22,7 @@ use crate::protocols::{BackSetup, ClientTls, Course, Inband, Offers, Protocol, R
 /// Submission's row in the table.
 pub(crate) const SUBMISSION: Protocol = Protocol {
     name: "submission",
-    title: "submission",
+    title: "Submission",
     port: 587,
     tls_port: Some(465),
     course: Course::Submission(|setup| Box::new(front::Front::new(setup))),

@@ -196,10 +196,6 @@ impl Directory for Ldap {
         })
     }
 
-    fn keeps_hashes(&self) -> bool {
-        self.settings.verify == LdapVerify::Compare
-    }
-
     fn is_down(&self) -> bool {
         self.servers.iter().all(|server: &Server| Health::is_down(&server.health))
     }

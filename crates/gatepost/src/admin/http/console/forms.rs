@@ -13,7 +13,22 @@ pub(super) struct Block {
     pub(super) kind: Kind,
     /// The settings that are shown; none: all.
     pub(super) keys: &'static [&'static str],
-    pub(super) nested: &'static [Block],
+    pub(super) inner: Inner,
+}
+
+/// The tables in a block's table that have forms too.
+#[derive(Clone, Copy)]
+pub(super) enum Inner {
+    These(&'static [Block]),
+    /// All that may stand there, under the titles that they have.
+    All,
+}
+
+impl Block {
+    /// All settings of a table.
+    const fn of_table(name: &'static str, title: &'static str) -> Self {
+        Self { title, path: name, kind: Kind::Table, keys: &[], inner: Inner::These(&[]) }
+    }
 }
 
 /// What stands at a block's path.
@@ -80,14 +95,10 @@ impl FieldView {
             Shape::Words(words) => choose(words),
             Shape::Text | Shape::Number | Shape::List(_) | Shape::Raw => Vec::new(),
         };
-        let mut label = field.key.replace('_', " ");
-        if let Some(first) = label.get_mut(0..1) {
-            first.make_ascii_uppercase();
-        }
         Self {
             id: format!("{path}-{}", field.key).replace(['/', '.'], "-"),
             key: field.key,
-            label,
+            label: capitalised(&field.key.replace('_', " ")),
             value: field.shown.clone(),
             placeholder: default.unwrap_or_default().trim_matches(['[', ']']).replace('"', ""),
             help: field.help,
@@ -95,6 +106,15 @@ impl FieldView {
             options,
         }
     }
+}
+
+/// With a capital, as titles are written.
+pub(super) fn capitalised(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(0..1) {
+        first.make_ascii_uppercase();
+    }
+    text
 }
 
 /// The way to a block, where the service stands for `*`.
@@ -112,6 +132,10 @@ pub(super) fn show(
     is_fixed: bool,
 ) -> Result<String, String> {
     let path = path_of(parent, block, service);
+    if lists.form(&path).is_none() && block.kind == Kind::Table {
+        // Not every service has it.
+        return Ok(String::new());
+    }
     if block.kind == Kind::Table {
         return show_table(lists, &path, block, service, is_fixed, None);
     }
@@ -150,16 +174,21 @@ fn show_table(
     let shown: Vec<_> = fields.iter().filter(is_shown).collect();
     let is_entry = entry.is_some();
     let is_new = is_entry && !is_written;
-    // Of one that isn't there yet, what is nested can follow once it is.
-    let nested: &[Block] = if is_new { &[] } else { block.nested };
-    // What may stand in a directory follows from its type.
-    let nested = nested.iter().filter(|inner| tables.contains(&inner.path));
-    let inner = nested.map(|inner| show(lists, path, inner, service, is_fixed)).collect::<Result<_, _>>()?;
+    let show = |inner: &Block| show(lists, path, inner, service, is_fixed);
+    let inner = match block.inner {
+        // Of one that isn't there yet, what is nested can follow once it is.
+        _ if is_new => Vec::new(),
+        Inner::These(blocks) => blocks.iter().map(show).collect::<Result<_, _>>()?,
+        Inner::All => {
+            let titled = tables.iter().filter(|table| !table.title.is_empty());
+            titled.map(|table| show(&Block::of_table(table.name, table.title))).collect::<Result<_, _>>()?
+        }
+    };
     let telling = ["address", "allow", "deny", "host", "type", "backend", "service", "chain"];
     let said =
         telling.iter().filter_map(|key| fields.iter().find(|field| field.key == *key && !field.shown.is_empty()));
     FormView {
-        title: entry.unwrap_or_else(|| block.title.to_owned()),
+        title: entry.unwrap_or_else(|| block.title.to_string()),
         help: if is_entry || !block.keys.is_empty() { String::new() } else { help.to_owned() },
         fields: shown.iter().map(|field| FieldView::new(path, field)).collect(),
         inner,
@@ -214,7 +243,8 @@ mod tests {
     use super::*;
 
     const FILE: &str = "[imap]\nplaintext = \"tls\"\n[[imap.listener]]\naddress = \"127.0.0.1:143\"\n[[imap.listener]]\naddress = \"127.0.0.1:993\"\n";
-    const LISTENERS: Block = Block { title: "Listener", path: "*/listener", kind: Kind::List, keys: &[], nested: &[] };
+    const LISTENERS: Block =
+        Block { title: "Listener", path: "*/listener", kind: Kind::List, keys: &[], inner: Inner::These(&[]) };
 
     fn pairs(said: &[(&str, &str)]) -> Vec<(String, String)> {
         said.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -256,7 +286,8 @@ mod tests {
     fn a_page_shows_nothing_unescaped() {
         let lists =
             Lists::of("[imap]\ngreeting = \"<script>\\\"'\"\n[[imap.listener]]\naddress = \"<b>\"\n").expect("a file");
-        let service = Block { title: "Service", path: "*", kind: Kind::Table, keys: &["greeting"], nested: &[] };
+        let service =
+            Block { title: "Service", path: "*", kind: Kind::Table, keys: &["greeting"], inner: Inner::These(&[]) };
         for block in [service, LISTENERS] {
             let html = show(&lists, &TablePath::default(), &block, "imap", false).expect("a form");
             assert!(!html.contains("<script>") && !html.contains("<b>"), "{html}");

@@ -25,7 +25,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use futures_util::Stream;
-use gatepost_wire::{PROTOCOLS, Secret};
+use gatepost_wire::{Course, PROTOCOLS, Secret};
 use serde_json::{Value, json};
 
 use super::gate::{Asker, Peer, broken};
@@ -212,16 +212,11 @@ fn notice(done: &str) -> &'static str {
 
 /// A service's name for people.
 fn service_title(name: &str) -> String {
-    let title = match name {
-        "imap" => "IMAP Proxy",
-        "pop3" => "POP3 Proxy",
-        "sieve" => "ManageSieve Proxy",
-        "submission" => "Submission",
-        "smtp" => "SMTP",
-        "lmtp" => "LMTP",
-        other => other,
-    };
-    title.to_owned()
+    let Some(protocol) = PROTOCOLS.iter().find(|protocol| protocol.name == name) else { return name.to_owned() };
+    match protocol.course {
+        Course::LogIn(_) => format!("{} Proxy", protocol.title),
+        Course::Submission(_) | Course::Mail(_) => protocol.title.to_owned(),
+    }
 }
 
 /// A page, or why there is none.

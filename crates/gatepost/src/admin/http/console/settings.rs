@@ -10,7 +10,7 @@ use gatepost_wire::PROTOCOLS;
 use serde_json::Value;
 
 use super::super::gate::Asker;
-use super::forms::{self, Block, Kind};
+use super::forms::{self, Block, Inner, Kind};
 use super::pages::Filter;
 use super::{App, Frame, Page, Posted, Problem, Said, Visitor, ask, explain_problem, go, local, render, service_title};
 use crate::admin::accounts::Role;
@@ -31,11 +31,16 @@ struct Group {
 }
 
 const fn table(title: &'static str, path: &'static str, keys: &'static [&'static str]) -> Block {
-    Block { title, path, kind: Kind::Table, keys, nested: &[] }
+    Block { title, path, kind: Kind::Table, keys, inner: Inner::These(&[]) }
 }
 
-const fn list(title: &'static str, path: &'static str, nested: &'static [Block]) -> Block {
-    Block { title, path, kind: Kind::List, keys: &[], nested }
+const fn list(title: &'static str, path: &'static str, inner: &'static [Block]) -> Block {
+    Block { title, path, kind: Kind::List, keys: &[], inner: Inner::These(inner) }
+}
+
+/// Tables under names, each with all that may stand in it.
+const fn named(title: &'static str, path: &'static str) -> Block {
+    Block { title, path, kind: Kind::Named, keys: &[], inner: Inner::All }
 }
 
 /// No setting of the table itself.
@@ -61,7 +66,7 @@ static TABS: &[Tab] = &[
                         path: "*/listener",
                         kind: Kind::Kept,
                         keys: NOTHING,
-                        nested: &[CERTIFICATE, CLIENT_CERTIFICATE],
+                        inner: Inner::These(&[CERTIFICATE, CLIENT_CERTIFICATE]),
                     },
                     table("For all services", "tls", &[]),
                     list("Certificate", "tls/certificate", &[]),
@@ -153,24 +158,7 @@ pub(super) enum Shown {
     System,
 }
 
-static BACKENDS: &[Group] = &[Group {
-    title: "Back ends",
-    blocks: &[Block {
-        title: "Back end",
-        path: "backend",
-        kind: Kind::Named,
-        keys: &[],
-        nested: &[
-            table("Master log-in", "login", &[]),
-            table("IMAP", "imap", &[]),
-            table("POP3", "pop3", &[]),
-            table("ManageSieve", "sieve", &[]),
-            table("Submission", "submission", &[]),
-            table("SMTP", "smtp", &[]),
-            table("LMTP", "lmtp", &[]),
-        ],
-    }],
-}];
+static BACKENDS: &[Group] = &[Group { title: "Back ends", blocks: &[named("Back end", "backend")] }];
 
 static MAP: &[Group] = &[
     Group {
@@ -181,21 +169,7 @@ static MAP: &[Group] = &[
             list("Map rule", "map/rule", &[]),
         ],
     },
-    Group {
-        title: "Directories",
-        blocks: &[Block {
-            title: "Directory",
-            path: "directory",
-            kind: Kind::Named,
-            keys: &[],
-            nested: &[
-                table("Gatepost's own account there", "bind", &[]),
-                table("Attributes", "fields", &[]),
-                table("A header of its own", "secret_header", &[]),
-                table("What identifies Gatepost there", "client", &[]),
-            ],
-        }],
-    },
+    Group { title: "Directories", blocks: &[named("Directory", "directory")] },
 ];
 
 static DEFENCE: &[Group] = &[Group { title: "Defence", blocks: &[table("Failed log-ins", "defence", &[])] }];
@@ -270,10 +244,12 @@ async fn file(app: &App, asker: &Asker) -> Result<(Lists, String), Problem> {
 fn views(lists: &Lists, groups: &'static [Group], service: &str, is_fixed: bool) -> Result<Vec<GroupView>, Problem> {
     let view = |group: &'static Group| {
         let show = |block| forms::show(lists, &TablePath::default(), block, service, is_fixed);
-        let forms = group.blocks.iter().map(show).collect::<Result<_, _>>()?;
+        let forms = group.blocks.iter().map(show).collect::<Result<Vec<_>, _>>()?;
         Ok(GroupView { title: group.title, forms })
     };
-    groups.iter().map(view).collect::<Result<_, String>>().map_err(super::broken)
+    let views = groups.iter().map(view).collect::<Result<Vec<_>, String>>().map_err(super::broken)?;
+    // Not every service has all of them.
+    Ok(views.into_iter().filter(|view| view.forms.iter().any(|form| !form.is_empty())).collect())
 }
 
 /// A part of a service's page.

@@ -1,0 +1,134 @@
+//! Directories as the configuration describes them: a file for each type, with its settings and what they mean together.
+//!
+//! What a directory is asked, and how, is not the configuration's business, but that of the drivers.
+
+mod http;
+mod ldap;
+mod oauth2;
+mod passwd_file;
+mod sql;
+
+use std::time::Duration;
+
+use super::reader::{Key, NamedFile, Section, Table};
+use super::settings::Variant;
+pub(crate) use http::{Http, HttpForm};
+pub(crate) use ldap::{Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify};
+pub(crate) use oauth2::OAuth2;
+pub(crate) use sql::Sql;
+
+section! { any, "directory", "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.";
+    TYPE: DirectoryType = "type", "What kind of directory it is.";
+}
+
+/// A source of accounts and places.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    pub(crate) name: String,
+    pub(crate) kind: DirectoryKind,
+    pub(crate) abilities: Abilities,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum DirectoryKind {
+    /// The embedded `SQLite` file.
+    Sqlite {
+        path: NamedFile,
+    },
+    /// Dovecot's passwd-file.
+    PasswdFile {
+        path: NamedFile,
+    },
+    /// Another database, or the administrator's own query.
+    Sql(Box<Sql>),
+    Ldap(Box<Ldap>),
+    Http(Box<Http>),
+    OAuth2(Box<OAuth2>),
+}
+
+impl Directory {
+    /// Whether it judges tokens, rather than passwords.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        self.abilities.judges == Judges::Tokens
+    }
+}
+
+/// What a directory can do for others, as far as its settings say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Abilities {
+    pub(crate) judges: Judges,
+    /// What it keeps of a password can be seen, rather than only asked about.
+    pub(crate) keeps_hashes: bool,
+    /// It can be asked about a user without a password.
+    pub(crate) finds: bool,
+    /// It can tell a name that it doesn't know from a wrong password, so that the next directory may be asked.
+    pub(crate) tells_unknown: bool,
+}
+
+/// What a directory says to be right or wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judges {
+    Passwords,
+    Tokens,
+}
+
+/// Declares the types: how each is written, and the file that reads it.
+macro_rules! types {
+    ($($type:ident = $word:literal in $file:ident;)+) => {
+        /// What a directory is, as written.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum DirectoryType { $($type),+ }
+
+        impl DirectoryType {
+            const fn section(self) -> &'static Section {
+                match self { $(Self::$type => &$file::main::SECTION,)+ }
+            }
+        }
+
+        words!(DirectoryType, EXPECTED, $($word => DirectoryType::$type),+);
+
+        /// What may stand in the table of a directory, by its type.
+        pub(super) static VARIANTS: &[Variant] = &[
+            Variant { word: None, section: &any::SECTION },
+            $(Variant { word: Some($word), section: DirectoryType::$type.section() },)+
+        ];
+
+        /// `None` only where a problem was recorded.
+        pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
+            match table.require(&any::TYPE)? {
+                $(DirectoryType::$type => $file::read(name, table),)+
+            }
+        }
+    };
+}
+
+const EXPECTED: &str = "sql, passwd-file, ldap, http or oauth2";
+
+types! {
+    Sql = "sql" in sql;
+    PasswdFile = "passwd-file" in passwd_file;
+    Ldap = "ldap" in ldap;
+    Http = "http" in http;
+    OAuth2 = "oauth2" in oauth2;
+}
+
+/// The section with the settings of a directory, by the type that is written in its table.
+pub(super) fn section_of(table: &Table<'_>) -> &'static Section {
+    table.peek(&any::TYPE).map_or(&any::SECTION, DirectoryType::section)
+}
+
+fn within(table: &Table<'_>, key: &Key<u32>) -> Option<u32> {
+    let connections = table.get(key)?;
+    if connections == 0 || connections > 1000 {
+        table.problem_with(key, "is from 1 to 1000");
+    }
+    Some(connections)
+}
+
+fn more_than_nothing(table: &Table<'_>, key: &Key<Duration>) -> Option<Duration> {
+    let time = table.get(key)?;
+    if time.is_zero() {
+        table.problem_with(key, "is more than nothing");
+    }
+    Some(time)
+}

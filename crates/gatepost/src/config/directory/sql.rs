@@ -1,0 +1,143 @@
+//! Directories of type sql: the embedded file, and databases that are asked with the administrator's own query.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Abilities, Directory, DirectoryKind, Judges, more_than_nothing, within};
+use crate::config::backend::read_trust;
+use crate::config::query::{Dialect, Query};
+use crate::config::reader::{NamedFile, Place, Table};
+use crate::config::values::{Pin, SqlTls};
+use crate::config::{Trust, is_this_machine};
+
+section! { main, "directory", "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.", {
+        includes: Some(&super::super::any::SECTION),
+    };
+    URL: String = "url", "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";
+    QUERY: String = "query", "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: name, backend, port, password, disabled, held, services, networks, login, login_password.";
+    PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is the database user's password.";
+    TLS: SqlTls = "tls", "none or required. Default: none on this machine, else required.";
+    TLS_VERIFY: bool = "tls_verify" or "true", "Check the server's certificate: chain, name and time.";
+    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
+    PINS: Vec<Pin> = "pin_sha256", "Refused: database drivers can't pin. Name the authority with `ca`.";
+    CONNECTIONS: u32 = "connections" or "8", "Connections at once.";
+    TIMEOUT: Duration = "timeout" or "\"4s\"", "For a look-up, with connecting.";
+}
+
+/// A database that is asked with the administrator's own query.
+#[derive(Debug, Clone)]
+pub(crate) struct Sql {
+    pub(crate) dialect: Dialect,
+    pub(crate) url: String,
+    /// The URL without what may be secret.
+    pub(crate) shown: String,
+    pub(crate) place: Place,
+    pub(crate) password_file: Option<NamedFile>,
+    pub(crate) query: Query,
+    pub(crate) tls: bool,
+    pub(crate) trust: Trust,
+    /// At once.
+    pub(crate) connections: u32,
+    pub(crate) timeout: Duration,
+}
+
+pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
+    let abilities = Abilities { judges: Judges::Passwords, keeps_hashes: true, finds: true, tells_unknown: true };
+    Some(Directory { name: name.to_owned(), kind: read_kind(table)?, abilities })
+}
+
+fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
+    use main as key;
+
+    let url = table.require(&key::URL)?;
+    let query = table.get(&key::QUERY);
+    let (dialect, rest) = match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() && query.is_none() => {
+            return Some(DirectoryKind::Sqlite { path: table.named_file(&key::URL, Path::new(path)) });
+        }
+        Some(("sqlite", path)) if !path.is_empty() => (Dialect::Sqlite, path),
+        Some(("postgres" | "postgresql", rest)) => (Dialect::Postgres, rest),
+        Some(("mysql" | "mariadb", rest)) => (Dialect::MySql, rest),
+        _ => {
+            let expected = "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database";
+            table.problem_with(&key::URL, format_args!("expected {expected}"));
+            return None;
+        }
+    };
+    let Some(query) = query else {
+        table.problem("needs `query`, which gives a user's account, such as \"SELECT password, backend FROM users WHERE name = :user\"");
+        return None;
+    };
+    let query = match Query::parse(&query, dialect) {
+        Ok(query) => query,
+        Err(what) => {
+            table.problem_with(&key::QUERY, what);
+            return None;
+        }
+    };
+    let (user, host, path) = authority(rest);
+    let options = rest.split_once('?').map_or("", |(_, options)| options);
+    for option in options.split('&').filter(|option| dialect != Dialect::Sqlite && !option.is_empty()) {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let elsewhere = name == "hostaddr" || (name == "host" && !value.starts_with('/') && !value.starts_with("%2F"));
+        if elsewhere || name.starts_with("ssl") {
+            table.problem_with(
+                &key::URL,
+                format_args!("has {name} behind the question mark: the host stands before it, and TLS is `tls`"),
+            );
+        }
+    }
+    if user.contains(':') {
+        table.warn_of(&key::URL, "holds a password: `password_file` keeps it out of this file");
+    }
+    let is_here = dialect == Dialect::Sqlite || is_local(host);
+    let tls = table.get_or(&key::TLS, if is_here { SqlTls::None } else { SqlTls::Required }) == SqlTls::Required;
+    if !tls && !is_here {
+        table.warn_of(&key::TLS, format_args!("none: what is asked of {host} crosses the network in clear"));
+    }
+    let trust = read_trust(table, &key::TLS_VERIFY, &key::CA, &key::PINS)?;
+    if !trust.pins.is_empty() {
+        table.problem_with(&key::PINS, "can't be used with databases: name the authority with `ca`");
+    }
+    let shown = match dialect {
+        Dialect::Sqlite => url.clone(),
+        Dialect::Postgres => format!("postgres://{host}{path}"),
+        Dialect::MySql => format!("mysql://{host}{path}"),
+    };
+    let url = match dialect {
+        // Relative to the configuration's folder, as every path.
+        Dialect::Sqlite => format!("sqlite://{}", table.named_file(&key::URL, Path::new(rest)).display()),
+        Dialect::Postgres | Dialect::MySql => url,
+    };
+    Some(DirectoryKind::Sql(Box::new(Sql {
+        dialect,
+        url,
+        shown,
+        place: table.place(),
+        password_file: table.file(&key::PASSWORD_FILE),
+        query,
+        tls,
+        trust,
+        connections: within(table, &key::CONNECTIONS)?,
+        timeout: more_than_nothing(table, &key::TIMEOUT)?,
+    })))
+}
+
+/// Takes `user:password@host:port/path` apart: user and password, the host with its port, the path.
+fn authority(rest: &str) -> (&str, &str, &str) {
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let path = path.split('?').next().unwrap_or_default();
+    (user, host, path)
+}
+
+/// Whether a host, perhaps with a port, is this machine; none at all means a socket on it.
+fn is_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, _)) if !host.ends_with(']') => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.is_empty() || is_this_machine(name)
+}
