@@ -5,8 +5,8 @@ use crate::exchange::{Exchange, Turn};
 use crate::frame::{Announced, Frame, Framer, is_http};
 use crate::limits::{BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
 use crate::protocols::{
-    Answer, Back, BackEvent, BackFault, BackStep, Carry, Event, Front, FrontSetup, Introduction, Mechanism, Outcome,
-    Refusal, Step, Welcome,
+    Answer, Back, BackEvent, BackFault, BackStep, Carry, ClientTls, Event, Front, FrontSetup, Introduction, Mechanism,
+    Outcome, Refusal, Step, Welcome,
 };
 use crate::secret::Secret;
 use crate::text::printable;
@@ -194,6 +194,11 @@ impl Client {
     pub(crate) fn mechanism(&self, name: &[u8]) -> Option<Mechanism> {
         self.setup.mechanisms.iter().copied().find(|mechanism| mechanism.name().as_bytes() == name)
     }
+
+    /// The mechanisms that the client is told of: none while there would have to be TLS first.
+    pub(crate) fn advertised(&self) -> &[Mechanism] {
+        if self.setup.passwords { &self.setup.mechanisms } else { &[] }
+    }
 }
 
 /// A protocol towards a client: what it has of its own is its commands and how things are put into words; those of a
@@ -213,8 +218,8 @@ pub(crate) trait FrontGrammar: Send {
     fn command(&mut self, line: &[u8], is_broken: bool, out: &mut Vec<u8>) -> Step;
 
     /// The client announces a literal. Where there are only lines, the framer finds none.
-    fn literal(&mut self, _announced: Announced, _out: &mut Vec<u8>) -> Step {
-        Step::Read
+    fn literal(&mut self, _announced: Announced, out: &mut Vec<u8>) -> Step {
+        self.reject_literal(out)
     }
 
     /// What a line of an exchange holds, in base64, or what is wrong with it; `is_broken` as for a command.
@@ -282,6 +287,25 @@ pub(crate) trait FrontGrammar: Send {
             return Step::Close(Outcome::Refused(Refusal::Misbehaved));
         }
         Step::Read
+    }
+
+    /// A password is refused before it is sent, where it isn't sent already.
+    fn refuse_in_clear(&mut self, out: &mut Vec<u8>) -> Step {
+        self.say_refused(Refusal::TlsRequired, out);
+        self.count_error(out)
+    }
+
+    /// Begins TLS, where it is to be had; `agreed` is the line that the client reads then.
+    fn start_tls(&mut self, agreed: &str, out: &mut Vec<u8>) -> Step {
+        match self.client().setup.tls {
+            ClientTls::Offered => {
+                out.extend_from_slice(agreed.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                Step::StartTls
+            }
+            ClientTls::Up => self.wrong("TLS is already active.", out),
+            ClientTls::Never => self.wrong("TLS is not available here.", out),
+        }
     }
 
     /// Says goodbye.

@@ -1,4 +1,4 @@
-//! The mail protocols as Gatepost speaks them before a log-in: grammar and words, nothing else.
+//! The mail protocols as Gatepost speaks them, before a log-in and where it takes mail: grammar and words, nothing else.
 //!
 //! Nothing here opens a socket, reads a clock, writes a log or knows the configuration. Each protocol
 //! is a pair of state machines ([`Front`] towards the client, [`Back`] towards the mail server) that

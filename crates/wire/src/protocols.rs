@@ -541,7 +541,7 @@ impl std::fmt::Display for BackFault {
             Self::NoStartTls => f.write_str("TLS is required, but it offers no STARTTLS or refused it"),
             Self::TrailingBytes => f.write_str("it sent data behind its answer to STARTTLS"),
             Self::NoMechanism => f.write_str("it offers no way to log in that can be used for this user"),
-            Self::NotUnderstood => f.write_str("it answers our log-in with BAD"),
+            Self::NotUnderstood => f.write_str("it does not understand our log-in"),
             Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),
             Self::Protocol(what) => write!(f, "it broke the protocol: {what}"),
             Self::Bye(text) => write!(f, "it ended the conversation: {text:?}"),

@@ -6,6 +6,11 @@ pub(crate) fn printable(text: &[u8], bytes_max: usize) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
+/// Whether a text begins with one of these codes, in whatever case it has them.
+pub(crate) fn begins_with_any(text: &str, codes: &[&str]) -> bool {
+    codes.iter().any(|code| text.get(..code.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(code)))
+}
+
 /// Appends `text` as a quoted string. The caller knows that it holds no CR, LF or NUL.
 pub(crate) fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');

@@ -1,4 +1,6 @@
 //! Checking passwords at the proxy.
+//!
+//! Here belongs judging what a client shows. Whom a directory knows is the directory's to say, and where mail is the map's.
 
 pub(crate) mod hash;
 mod remembered;

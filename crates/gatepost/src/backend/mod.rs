@@ -1,4 +1,6 @@
 //! Back ends: which there are, how they are doing, and how many connections each has.
+//!
+//! Here belongs reaching a server and knowing how it is; which one a user's mail is on is the map's to say.
 
 mod conversation;
 mod host;

@@ -1,4 +1,6 @@
 //! The command line: what can be asked of Gatepost, and how it answers.
+//!
+//! Arguments and print-outs belong here; what is asked for is done elsewhere.
 
 /// As `println!`, for an output that may go away.
 macro_rules! say_line {

@@ -1,4 +1,7 @@
-//! The control plane: starts everything, accepts connections, reloads, and stops in good order.
+//! The control plane: starts everything, does what commands say, reloads, and stops in good order.
+//!
+//! Here belongs what must happen once and in order. Sessions are the service's, and how one asks for something is the
+//! business of the ways in.
 
 mod commands;
 mod effects;

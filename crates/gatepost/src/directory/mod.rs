@@ -2,7 +2,8 @@
 //!
 //! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password or token
 //! as well, it also judges that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
-//! Adding one is a file here, an arm in [`open`] and its settings. None knows what a back end is.
+//! Adding one is a file here with its arm in [`open`], and a file and a row for its settings. What a back end is doesn't belong
+//! here.
 
 mod fields;
 pub(crate) mod http;

@@ -1,7 +1,7 @@
 //! Records of what happens, to where the rules send them.
 //!
 //! Who logs hands a record over and goes on: a thread of its own formats and writes. The queue between
-//! is bounded; what doesn't fit is counted and said, never waited for.
+//! is bounded; what doesn't fit is counted and said, never waited for. What a record says belongs to whoever writes it.
 
 mod format;
 mod outlet;

@@ -1,6 +1,7 @@
 //! The map: which back end holds whose mail.
 //!
 //! Asking the directories is the only part that waits; what follows from their answers is a pure [`choice`].
+//! Connections to back ends don't belong here.
 
 pub(crate) mod choice;
 

@@ -104,7 +104,8 @@ impl Connection {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         prepare(&socket)?;
         if let Some(source) = source {
-            // Lets the kernel give a port to several connections, as long as they lead to different places.
+            // The kernel gives each connection a port of its own then, wherever it leads: so an address is good for as many
+            // connections as there are ports.
             socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }

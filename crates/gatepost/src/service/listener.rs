@@ -82,7 +82,8 @@ impl Service {
 
     /// The greeting's text, which also shows a loop.
     pub(crate) fn greeting(&self) -> String {
-        format!("{} {}", self.node, self.settings.greeting)
+        // As backs read it: without blanks at its end.
+        format!("{} {}", self.node, self.settings.greeting).trim_end().to_owned()
     }
 }
 

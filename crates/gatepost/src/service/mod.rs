@@ -2,7 +2,7 @@
 //!
 //! [`establish`] is the whole of it up to the log-in, a stage a line. What is needed only until then lives in one boxed
 //! future that is dropped there, but for sessions in which mail is taken; what stays is the [`relay`], which is small. What
-//! outlives a connection is kept elsewhere, and handed in with [`Shared`] and [`Snapshot`].
+//! outlives a connection belongs elsewhere, and is handed in with [`Shared`] and [`Snapshot`].
 
 mod access;
 pub(crate) mod admit;

@@ -1,6 +1,6 @@
 //! Traces of log-ins, for collectors that take OpenTelemetry's protocol.
 //!
-//! Here is how a session tells of its log-ins; how that is said to a collector, `otlp` knows. Built without the feature
+//! Here belongs how a session tells of its log-ins; how that is said to a collector, `otlp` knows. Built without the feature
 //! `traces`, `off` stands in its place. No span names a user or a client, and whoever logs in waits for nothing of this.
 
 #[cfg_attr(feature = "traces", path = "otlp.rs")]

@@ -48,17 +48,6 @@ impl Front {
         });
     }
 
-    fn start_tls(&mut self, out: &mut Vec<u8>) -> Step {
-        match self.client.setup.tls {
-            ClientTls::Offered => {
-                self.say(out, "OK Begin TLS negotiation now.");
-                Step::StartTls
-            }
-            ClientTls::Up => self.wrong("TLS is already active.", out),
-            ClientTls::Never => self.wrong("TLS is not available here.", out),
-        }
-    }
-
     /// ID (RFC 2971): answered each time, merged, and told to the back end once. What only a proxy may
     /// say of the client's address is the proxy's to say, so such fields are dropped.
     fn identify(&mut self, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
@@ -126,11 +115,6 @@ impl Front {
         self.turn(Exchange::begin(mechanism, initial), out)
     }
 
-    /// Passwords are refused before the secret is sent, where it isn't sent already.
-    fn refuse_in_clear(&mut self, out: &mut Vec<u8>) -> Step {
-        self.deny("[PRIVACYREQUIRED] Passwords are only taken under TLS.", out)
-    }
-
     /// As [`FrontGrammar::wrong`], for a command that is right but can't be had here.
     fn deny(&mut self, text: &str, out: &mut Vec<u8>) -> Step {
         self.say(out, &format!("NO {text}"));
@@ -156,7 +140,7 @@ impl Front {
         if self.client.setup.tls == ClientTls::Offered {
             list.push_str(" STARTTLS");
         }
-        for mechanism in self.client.setup.mechanisms.iter().filter(|_| self.client.setup.passwords) {
+        for mechanism in self.client.advertised() {
             list.push_str(" AUTH=");
             list.push_str(mechanism.name());
         }
@@ -217,7 +201,9 @@ impl FrontGrammar for Front {
                 self.say(out, "OK Logout completed.");
                 Step::Close(Outcome::LoggedOut)
             }
-            "STARTTLS" if cursor.end().is_some() => self.start_tls(out),
+            "STARTTLS" if cursor.end().is_some() => {
+                self.start_tls(&format!("{} OK Begin TLS negotiation now.", self.tag), out)
+            }
             "ID" if self.client.setup.id => self.identify(cursor, out),
             "LOGIN" => self.login(cursor, out),
             "AUTHENTICATE" => self.authenticate(cursor, out),

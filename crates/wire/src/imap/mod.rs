@@ -1,5 +1,7 @@
 //! IMAP (RFC 9051, RFC 3501) before log-in, with SASL-IR (RFC 4959), LITERAL- (RFC 7888), ID (RFC 2971)
 //! and the response codes of RFC 5530.
+//!
+//! Grammar and words belong here; the course of a log-in, which is no protocol's own, is `conversation`'s.
 
 mod back;
 mod front;
@@ -8,6 +10,7 @@ mod syntax;
 use std::time::Duration;
 
 use crate::protocols::{Course, Inband, Protocol, Refusal};
+use crate::text::begins_with_any;
 
 /// IMAP's row in the table.
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -46,7 +49,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
 
 /// See [`Protocol::passed_counts`].
 fn passed_counts(text: &str) -> bool {
-    !["[LIMIT]", "[INUSE]"].iter().any(|code| text.starts_with(code))
+    !begins_with_any(text, &["[LIMIT]", "[INUSE]"])
 }
 
 /// See [`Protocol::turned_away`].

@@ -58,7 +58,7 @@ impl Back {
     }
 
     fn greeting(&mut self, text: &[u8], out: &mut Vec<u8>) -> BackStep {
-        if text == self.setup.own_greeting.as_bytes() {
+        if text.trim_ascii_end() == self.setup.own_greeting.as_bytes() {
             return BackStep::Fault(BackFault::Loop);
         }
         self.takes_xclient = has_code(text, "[XCLIENT]");

@@ -66,7 +66,7 @@ impl Front {
     /// AUTH by itself is in no RFC, but many ask so.
     fn list_mechanisms(&self, out: &mut Vec<u8>) -> Step {
         say(out, "+OK");
-        let offered = self.client.setup.mechanisms.iter().filter(|_| self.client.setup.passwords);
+        let offered = self.client.advertised().iter();
         offered.for_each(|mechanism| say(out, mechanism.name()));
         say(out, ".");
         Step::Read
@@ -145,14 +145,7 @@ impl FrontGrammar for Front {
                 say(out, ".");
                 Step::Read
             }
-            (b"STLS", None) => match self.client.setup.tls {
-                ClientTls::Offered => {
-                    say(out, "+OK Begin TLS negotiation now.");
-                    Step::StartTls
-                }
-                ClientTls::Up => self.wrong("TLS is already active.", out),
-                ClientTls::Never => self.wrong("TLS is not available here.", out),
-            },
+            (b"STLS", None) => self.start_tls("+OK Begin TLS negotiation now.", out),
             (b"QUIT", None) => {
                 say(out, "+OK Logging out.");
                 Step::Close(Outcome::LoggedOut)

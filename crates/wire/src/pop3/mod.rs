@@ -1,5 +1,7 @@
 //! POP3 (RFC 1939) before log-in, with CAPA (RFC 2449), STLS (RFC 2595), AUTH (RFC 5034), response codes (RFC 2449,
 //! RFC 3206) and UTF8 (RFC 6856).
+//!
+//! Grammar and words belong here; the course of a log-in, which is no protocol's own, is `conversation`'s.
 
 mod back;
 mod front;
@@ -7,6 +9,7 @@ mod front;
 use std::time::Duration;
 
 use crate::protocols::{Course, Inband, Protocol, Refusal};
+use crate::text::begins_with_any;
 
 /// POP3's row in the table.
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -46,7 +49,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
 
 /// See [`Protocol::passed_counts`].
 fn passed_counts(text: &str) -> bool {
-    !["[IN-USE]", "[LOGIN-DELAY]", "[SYS/"].iter().any(|code| text.starts_with(code))
+    !begins_with_any(text, &["[IN-USE]", "[LOGIN-DELAY]", "[SYS/"])
 }
 
 /// See [`Protocol::turned_away`].

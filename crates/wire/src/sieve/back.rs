@@ -88,7 +88,7 @@ impl Back {
     }
 
     fn greeting(&mut self, text: &str, out: &mut Vec<u8>) -> BackStep {
-        if text == self.setup.own_greeting {
+        if text.trim_end() == self.setup.own_greeting {
             return BackStep::Fault(BackFault::Loop);
         }
         if self.setup.starttls {

@@ -89,7 +89,7 @@ impl Front {
     /// What is true on this connection at this moment; of the language, what every back end has.
     fn capabilities(&self, text: &str, out: &mut Vec<u8>) {
         let extensions: Vec<_> = self.client.setup.offers.names(&super::PROTOCOL).collect();
-        let offered = self.client.setup.mechanisms.iter().filter(|_| self.client.setup.passwords);
+        let offered = self.client.advertised().iter();
         let mechanisms: Vec<_> = offered.map(|mechanism| mechanism.name()).collect();
         let mut lines = vec![
             "\"IMPLEMENTATION\" \"Gatepost\"".to_owned(),
@@ -144,14 +144,7 @@ impl FrontGrammar for Front {
                 Step::Close(Outcome::LoggedOut)
             }
             "NOOP" => self.noop(cursor, out),
-            "STARTTLS" if cursor.end().is_some() => match self.client.setup.tls {
-                ClientTls::Offered => {
-                    say(out, "OK \"Begin TLS negotiation now.\"");
-                    Step::StartTls
-                }
-                ClientTls::Up => self.wrong("TLS is already active.", out),
-                ClientTls::Never => self.wrong("TLS is not available here.", out),
-            },
+            "STARTTLS" if cursor.end().is_some() => self.start_tls("OK \"Begin TLS negotiation now.\"", out),
             "AUTHENTICATE" => self.authenticate(cursor, out),
             _ => self.wrong("Unknown command, or not allowed before log-in.", out),
         }

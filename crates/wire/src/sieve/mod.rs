@@ -1,4 +1,6 @@
 //! `ManageSieve` (RFC 5804) before log-in.
+//!
+//! Grammar and words belong here; the course of a log-in, which is no protocol's own, is `conversation`'s.
 
 mod back;
 mod front;
@@ -6,6 +8,7 @@ mod front;
 use std::time::Duration;
 
 use crate::protocols::{Course, Inband, Protocol, Refusal};
+use crate::text::begins_with_any;
 
 /// `ManageSieve`'s row in the table.
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -100,7 +103,7 @@ const fn words(refusal: Refusal) -> (&'static str, &'static str) {
 
 /// See [`Protocol::passed_counts`].
 fn passed_counts(text: &str) -> bool {
-    !["(QUOTA", "(TRYLATER"].iter().any(|code| text.starts_with(code))
+    !begins_with_any(text, &["(QUOTA", "(TRYLATER"])
 }
 
 /// See [`Protocol::turned_away`].

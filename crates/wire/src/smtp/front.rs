@@ -65,8 +65,7 @@ impl Front {
 
     fn auth(&mut self, arguments: &[u8], out: &mut Vec<u8>) -> Step {
         if !self.client.setup.passwords {
-            let (code, text) = words(Refusal::TlsRequired);
-            return self.wrong(&format!("{code} {text}"), out);
+            return self.refuse_in_clear(out);
         }
         if !self.is_extended {
             return self.wrong("503 5.5.1 EHLO comes first.", out);

@@ -1,5 +1,7 @@
 //! SMTP (RFC 5321) in its three uses: submission with a log-in (RFC 6409, RFC 4954), mail that comes in, and LMTP (RFC 2033)
 //! within a site; with STARTTLS (RFC 3207) and enhanced status codes (RFC 3463, RFC 5248).
+//!
+//! Grammar and words belong here, and the course of mail; where mail goes, whoever asks the machines knows.
 
 mod back;
 mod content;

@@ -1,6 +1,6 @@
 //! Directories as the configuration describes them: a file for each type, with its settings and what they mean together.
 //!
-//! What a directory is asked, and how, is not the configuration's business, but that of the drivers.
+//! What a directory is asked, and how, doesn't belong here, but to the drivers.
 
 mod http;
 mod ldap;

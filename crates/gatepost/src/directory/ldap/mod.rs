@@ -2,7 +2,7 @@
 //!
 //! A look-up is one search, multiplexed with others on one connection to a server; a password is judged by
 //! a bind on a connection of its own, or by its hash in the entry. `server` has the connections, `entry`
-//! makes accounts of what comes back.
+//! makes accounts of what comes back. Nothing belongs here that another kind of directory could need too.
 
 mod entry;
 mod server;

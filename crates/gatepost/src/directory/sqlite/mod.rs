@@ -1,4 +1,6 @@
 //! The embedded directory: a `SQLite` file, kept by `gatepost user`.
+//!
+//! The file and its schema belong here; what a hash is worth, `auth` knows.
 
 pub(crate) mod app_password;
 

@@ -1,7 +1,8 @@
 //! The console: pages made here, which work without a script, and follow what happens with one.
 //!
 //! A page asks the control plane as every other way in does; a form that changes something is checked for whose it is,
-//! carried out, and answered with another page.
+//! carried out, and answered with another page. State that no command gives belongs on no page, but for the log and the
+//! administrators.
 
 mod administrators;
 mod charts;
