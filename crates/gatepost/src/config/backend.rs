@@ -89,13 +89,15 @@ pub(super) fn read_link(
     let tls = own.inherit(service, &key::TLS)?;
     let port = port.map(|port| port.0);
     for timeout in [&key::CONNECT_TIMEOUT, &key::LOGIN_TIMEOUT] {
-        if own.inherit_quietly(service, timeout).is_some_and(|time| time.is_zero()) {
+        // A mistake is said where it stands, not again where it is inherited.
+        if own.has(timeout.name) && own.inherit_quietly(service, timeout).is_some_and(|time| time.is_zero()) {
             own.problem_with(timeout, "is more than nothing");
         }
     }
-    if own
-        .inherit_quietly(service, &key::CHECK_INTERVAL)
-        .is_some_and(|interval| !interval.is_zero() && interval < Duration::from_secs(1))
+    if own.has(key::CHECK_INTERVAL.name)
+        && own
+            .inherit_quietly(service, &key::CHECK_INTERVAL)
+            .is_some_and(|interval| !interval.is_zero() && interval < Duration::from_secs(1))
     {
         own.problem_with(&key::CHECK_INTERVAL, "is at least 1s, or 0s for never");
     }

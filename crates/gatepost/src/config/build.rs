@@ -5,13 +5,12 @@ use std::path::Path;
 use gatepost_wire::PROTOCOLS;
 
 use super::backend::{read_backend, read_link};
+use super::directory::Directories;
 use super::log::read_log;
 use super::reader::{Context, Key, Problems, Table, parse_syntax};
 use super::service::{check_addresses, read_access, read_service};
 use super::settings as at;
-use super::{
-    Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, Traces, Trust, directory, is_exposed, map,
-};
+use super::{Admin, CertificateFiles, Config, Defence, Dns, Draft, Threads, Tls, Traces, Trust, is_exposed, map};
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Draft, Problems> {
     let context = Context::new(path, text);
@@ -41,11 +40,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     let log = read_log(&root.table(&at::log::SECTION));
     let tls = read_tls(&root.table(&at::tls::SECTION));
     let access = read_access(root, "all");
-    let directories: Vec<_> = root
-        .named_tables("directory", directory::section_of)
-        .iter()
-        .filter_map(|(name, table)| directory::read(name, table))
-        .collect();
+    let directories = Directories::read(root);
 
     let map_table = root.table(&at::map::SECTION);
     let mut services = Vec::new();
@@ -56,9 +51,8 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
             continue;
         };
         let link_table = table.table(&at::link::SECTION);
-        if let Some(link) = read_link(&link_table, &link_table, None, protocol) {
-            services.extend(read_service(&table, protocol, tls.as_ref(), &directories, &map_table, link));
-        }
+        let link = read_link(&link_table, &link_table, None, protocol);
+        services.extend(read_service(&table, protocol, tls.as_ref(), &directories, &map_table, link));
         links.push((protocol, link_table));
     }
     if services.is_empty() && links.is_empty() {
@@ -96,7 +90,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         services,
         map: map?,
         backends,
-        directories,
+        directories: directories.sound,
         dns,
         defence,
     })

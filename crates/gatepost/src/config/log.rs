@@ -62,21 +62,22 @@ impl Value for SyslogServer {
     }
 }
 
+/// What records are about that are about no protocol.
+const OTHER_SERVICES: [&str; 3] = ["directory", "admin", "server"];
+
 pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
     let level = table.get(&at::log::LEVEL)?;
     let rules = table.tables(&at::log_rule::SECTION);
     let rules = rules.iter().filter_map(|rule| {
         rule.head("[[", "]]");
         let service = rule.get(&at::log_rule::SERVICE)?;
-        let known = |name: &str| ["server", "directory", "admin"].contains(&name) || PROTOCOLS.iter().any(|p| p.name == name);
+        let known: Vec<_> = PROTOCOLS.iter().map(|protocol| protocol.name).chain(OTHER_SERVICES).collect();
         if service == "webmail" {
             rule.problem_with(&at::log_rule::SERVICE, format_args!("{service:?}: not in this version of Gatepost"));
-        } else if service != "*" && !known(&service) {
+        } else if service != "*" && !known.contains(&service.as_str()) {
             rule.problem_with(
                 &at::log_rule::SERVICE,
-                format_args!(
-                    "expected imap, pop3, sieve, submission, smtp, lmtp, directory, admin, server or *, found {service:?}"
-                ),
+                format_args!("expected {} or *, found {service:?}", known.join(", ")),
             );
         }
         let level = rule.get_or(&at::log_rule::LEVEL, level);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::directory::{Directory, DirectoryKind};
+use super::directory::Directories;
 use super::is_host;
 use super::networks::HostPattern;
 use super::reader::Table;
@@ -98,22 +98,17 @@ pub(crate) struct Cache {
 }
 
 /// `None` only where a problem was recorded.
-pub(super) fn read(table: &Table<'_>, backends: &[String], known: &[Directory]) -> Option<Map> {
+pub(super) fn read(table: &Table<'_>, backends: &[String], known: &Directories) -> Option<Map> {
     use at::map as key;
 
     let is_backend = |name: &String| backends.contains(name);
     let directories = table.get(&key::DIRECTORIES)?;
-    for name in directories.iter().filter(|name| !known.iter().any(|directory| directory.name == **name)) {
-        table.problem_with(&key::DIRECTORIES, format_args!("there is no [directory.{name}]"));
-    }
+    known.check(table, &key::DIRECTORIES, &directories);
     for (n, name) in directories.iter().enumerate() {
-        let Some(directory) = known.iter().find(|directory| directory.name == *name) else { continue };
+        let Some(directory) = known.get(name) else { continue };
         if directory.takes_tokens() {
             table.problem_with(&key::DIRECTORIES, format_args!("{name} knows tokens, not where mail is"));
-        } else if n + 1 < directories.len()
-            && matches!(&directory.kind, DirectoryKind::Http(_))
-            && !directory.abilities.tells_unknown
-        {
+        } else if n + 1 < directories.len() && !directory.abilities.finds {
             let message =
                 format!("{name} can't tell an unknown user from a wrong password: those behind it are never asked");
             table.warn_of(&key::DIRECTORIES, message);

@@ -8,7 +8,7 @@ use gatepost_wire::{Course, Mechanism, Protocol};
 
 use super::backend::is_host;
 use super::build::read_certificate;
-use super::directory::Directory;
+use super::directory::Directories;
 use super::map;
 use super::reader::{Key, Table};
 use super::settings as at;
@@ -71,9 +71,9 @@ pub(super) fn read_service(
     table: &Table<'_>,
     protocol: &'static Protocol,
     tls: Option<&Tls>,
-    directories: &[Directory],
+    directories: &Directories,
     map: &Table<'_>,
-    link: Link,
+    link: Option<Link>,
 ) -> Option<Service> {
     use at::service as key;
 
@@ -81,7 +81,7 @@ pub(super) fn read_service(
     if mechanisms.as_ref().is_some_and(Vec::is_empty) {
         table.warn_of(&key::MECHANISMS, "[]: clients are left with the bare log-in command");
     }
-    let authenticate = read_authenticate(table, mechanisms.as_deref().unwrap_or_default(), directories)?;
+    let authenticate = read_authenticate(table, mechanisms.as_deref().unwrap_or_default(), directories);
     let max_auth_errors = table.get(&key::MAX_AUTH_ERRORS)?;
     if max_auth_errors == 0 {
         table.warn_of(&key::MAX_AUTH_ERRORS, "0: one connection may guess passwords without end");
@@ -131,7 +131,7 @@ pub(super) fn read_service(
         protocol,
         senders,
         mail: read_mail(table, protocol, map, directories)?,
-        authenticate,
+        authenticate: authenticate?,
         mechanisms: mechanisms?,
         client_certificates,
         plaintext,
@@ -143,12 +143,12 @@ pub(super) fn read_service(
         limits,
         access: read_access(table, protocol.name),
         listeners,
-        link,
+        link: link?,
     })
 }
 
 /// What mail is taken: by whom nobody logs in for, all of it; of those who submit, only which domains are ours.
-fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directories: &[Directory]) -> Option<MailRules> {
+fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directories: &Directories) -> Option<MailRules> {
     use at::mail as key;
 
     let own = map.peek(&at::names::DOMAIN);
@@ -187,7 +187,7 @@ fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directorie
     }
     let asked = map.peek(&at::map::DIRECTORIES).unwrap_or_default();
     for directory in
-        directories.iter().filter(|directory| asked.contains(&directory.name) && !directory.abilities.finds)
+        directories.sound.iter().filter(|directory| asked.contains(&directory.name) && !directory.abilities.finds)
     {
         let what = "only answers to who brings a password, and who sends mail brings none";
         table.problem(format!("[map] directories: {} {what}", directory.name));
@@ -209,14 +209,12 @@ fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directorie
     })
 }
 
-fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &[Directory]) -> Option<Authenticate> {
+fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &Directories) -> Option<Authenticate> {
     use at::service as key;
 
     let names = table.get(&key::DIRECTORY).unwrap_or_default();
-    let find = |name: &String| known.iter().find(|directory| directory.name == *name);
-    for name in names.iter().filter(|name| find(name).is_none()) {
-        table.problem_with(&key::DIRECTORY, format_args!("there is no [directory.{name}]"));
-    }
+    let find = |name: &String| known.get(name);
+    known.check(table, &key::DIRECTORY, &names);
     if table.get(&key::AUTHENTICATE)? == AuthenticateAt::Backend {
         if let Some(scram) = mechanisms.iter().find(|mechanism| mechanism.is_scram()) {
             let what = "is checked against what a directory keeps: it needs authenticate = \"proxy\"";

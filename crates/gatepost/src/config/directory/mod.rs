@@ -72,6 +72,33 @@ pub(crate) enum Judges {
     Tokens,
 }
 
+/// The directories of a file.
+pub(super) struct Directories {
+    /// All that stand in it, also those with a mistake.
+    named: Vec<String>,
+    pub(super) sound: Vec<Directory>,
+}
+
+impl Directories {
+    pub(super) fn read(root: &Table<'_>) -> Self {
+        let tables = root.named_tables("directory", section_of);
+        let sound = tables.iter().filter_map(|(name, table)| read(name, table)).collect();
+        Self { named: root.names_of("directory"), sound }
+    }
+
+    /// The directory of this name; of one with a mistake nothing more can be said.
+    pub(super) fn get(&self, name: &str) -> Option<&Directory> {
+        self.sound.iter().find(|directory| directory.name == name)
+    }
+
+    /// Says of the names in a setting that no directory has.
+    pub(super) fn check(&self, table: &Table<'_>, key: &Key<Vec<String>>, names: &[String]) {
+        for name in names.iter().filter(|name| !self.named.contains(name)) {
+            table.problem_with(key, format_args!("there is no [directory.{name}]"));
+        }
+    }
+}
+
 /// Declares the types: how each is written, and the file that reads it.
 macro_rules! types {
     ($($type:ident = $word:literal in $file:ident;)+) => {
@@ -94,7 +121,7 @@ macro_rules! types {
         ];
 
         /// `None` only where a problem was recorded.
-        pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
+        fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
             match table.require(&any::TYPE)? {
                 $(DirectoryType::$type => $file::read(name, table),)+
             }
@@ -113,7 +140,7 @@ types! {
 }
 
 /// The section with the settings of a directory, by the type that is written in its table.
-pub(super) fn section_of(table: &Table<'_>) -> &'static Section {
+fn section_of(table: &Table<'_>) -> &'static Section {
     table.peek(&any::TYPE).map_or(&any::SECTION, DirectoryType::section)
 }
 

@@ -220,7 +220,7 @@ pub(super) fn changes(lists: &Lists, pairs: &[(String, String)]) -> Result<Vec<C
         let form = lists.form(&path).ok_or_else(unknown)?;
         let field = form.fields.iter().find(|field| field.key == key).ok_or_else(unknown)?;
         let typed = typed.trim();
-        if typed == field.shown {
+        if typed == field.shown.trim() {
             continue;
         }
         let value = (!typed.is_empty()).then(|| field.shape.written(typed));

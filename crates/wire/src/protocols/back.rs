@@ -1,0 +1,153 @@
+//! The state machine towards a mail server: what it is told, what comes of it, and what it must know to begin.
+
+use std::net::SocketAddr;
+
+use super::{Introduction, Mechanism, Proof, Welcome};
+
+/// The state machine towards a back end, from its greeting to its answer to the log-in.
+pub trait Back: Send {
+    /// Takes one event, appends what is to be sent to `out` and says what to do next. After any step but
+    /// [`BackStep::Read`] and [`BackStep::StartTls`] the conversation is over, and no event may follow.
+    fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep;
+
+    /// What the back end sent behind its answer: it belongs to the client.
+    fn take_rest(&mut self) -> Vec<u8>;
+
+    /// As [`Front::take_trace`], of both directions.
+    fn take_trace(&mut self) -> Vec<String>;
+}
+
+/// What happens to a [`Back`].
+#[derive(Debug)]
+pub enum BackEvent<'a> {
+    /// The back end sent this.
+    Input(&'a [u8]),
+    /// The TLS that [`BackStep::StartTls`] asked for is up.
+    TlsUp,
+    /// The back end closed the connection.
+    Closed,
+}
+
+/// What a [`Back`] wants done.
+#[derive(Debug)]
+pub enum BackStep {
+    /// More input.
+    Read,
+    /// Begin TLS, then send [`BackEvent::TlsUp`].
+    StartTls,
+    /// What was aimed at is done: logged in, or found in order.
+    Done(Welcome),
+    /// The back end refuses this user: wrong credentials.
+    BadCredentials,
+    /// The back end refuses this user in words of its own, to be passed on.
+    Passed(String),
+    /// The back end can't serve now, or not at all.
+    Fault(BackFault),
+}
+
+/// What is wrong with a back end, whose administrator is told; its clients see an outage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackFault {
+    /// Its first line is no greeting of this protocol, or turns us away. The text is what it said.
+    Greeting(String),
+    /// It greeted with our own greeting: the map leads back to Gatepost.
+    Loop,
+    /// STARTTLS is required here and it offers none, or refused it.
+    NoStartTls,
+    /// It sent data behind its answer to STARTTLS, which an attacker could have placed there.
+    TrailingBytes,
+    /// It offers no way to log in that can be used here.
+    NoMechanism,
+    /// It does not understand our log-in, which may be this user's alone.
+    NotUnderstood,
+    /// It says that it can't serve at the moment. The text is what it said.
+    Unavailable(String),
+    /// It broke the protocol. The text says how.
+    Protocol(&'static str),
+    /// It ended the conversation. The text is what it said.
+    Bye(String),
+    /// It ended the conversation without a word.
+    Closed,
+}
+
+/// The client, as it is announced to a back end.
+#[derive(Debug, Clone)]
+pub struct ClientFacts {
+    /// Where it is, and where it connected to; `None`: that goes another way.
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The session's name in our log.
+    pub session: String,
+    /// The client's name in the DNS, where it was asked for and leads back to its address.
+    pub name: Option<String>,
+}
+
+impl ClientFacts {
+    /// The XCLIENT command by which Dovecot's POP3 and `ManageSieve` take them.
+    pub(crate) fn xclient(&self) -> String {
+        let address = self.addresses.map(|(client, _)| {
+            let (ip, port) = (client.ip().to_canonical(), client.port());
+            format!(" ADDR={ip} PORT={port}")
+        });
+        format!("XCLIENT{} SESSION={}\r\n", address.unwrap_or_default(), self.session)
+    }
+}
+
+impl std::fmt::Display for BackFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Greeting(text) => write!(f, "its greeting is not one that can be used: {text:?}"),
+            Self::Loop => f.write_str(
+                "it greets with our own name and greeting: the map leads back to Gatepost, or two Gateposts have the same `name`",
+            ),
+            Self::NoStartTls => f.write_str("TLS is required, but it offers no STARTTLS or refused it"),
+            Self::TrailingBytes => f.write_str("it sent data behind its answer to STARTTLS"),
+            Self::NoMechanism => f.write_str("it offers no way to log in that can be used for this user"),
+            Self::NotUnderstood => f.write_str("it does not understand our log-in"),
+            Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),
+            Self::Protocol(what) => write!(f, "it broke the protocol: {what}"),
+            Self::Bye(text) => write!(f, "it ended the conversation: {text:?}"),
+            Self::Closed => f.write_str("it closed the connection"),
+        }
+    }
+}
+
+/// As whom to log in at a back end.
+#[derive(Debug)]
+pub struct BackLogin {
+    /// Whose mail is wanted.
+    pub user: String,
+    /// The master's name, where its password is used in the user's stead.
+    pub master: Option<String>,
+    /// The user's password or token, or the master's password.
+    pub proof: Proof,
+    /// The only mechanism to be used, where one is set; else the best that is offered.
+    pub mechanism: Option<Mechanism>,
+}
+
+/// What a conversation with a back end is for.
+#[derive(Debug)]
+pub enum BackAim {
+    /// To log in.
+    LogIn(BackLogin),
+    /// To hand over mail, for which nobody logs in ([`smtp`] alone).
+    Deliver,
+    /// To see whether it would take log-ins, and to leave politely: [`BackStep::Done`] comes with an empty welcome.
+    Check,
+}
+
+/// What a [`Back`] must know to begin.
+#[derive(Debug)]
+pub struct BackSetup {
+    /// STARTTLS is required.
+    pub starttls: bool,
+    /// What it is for.
+    pub aim: BackAim,
+    /// The client; `None`: nothing of it is announced.
+    pub client: Option<ClientFacts>,
+    /// What the client said before its log-in.
+    pub introduction: Introduction,
+    /// Our own greeting, by which a loop is seen: our name and its text.
+    pub own_greeting: String,
+    /// Keep what is said, for the log.
+    pub trace: bool,
+}

@@ -1,0 +1,91 @@
+//! Who somebody says to be, and by what mechanism.
+
+use crate::secret::Secret;
+
+/// What a client offered as proof of who it is.
+#[derive(Debug)]
+pub struct Credentials {
+    /// How it was offered.
+    pub mechanism: Mechanism,
+    /// The name, as the client wrote it; empty where a token says whose it is.
+    pub user: String,
+    /// What proves it.
+    pub proof: Proof,
+}
+
+/// What a client proves its name with.
+#[derive(Debug)]
+pub enum Proof {
+    /// A password.
+    Password(Secret),
+    /// An OAuth 2 access token (RFC 6750).
+    Token(Secret),
+}
+
+impl Proof {
+    /// A second copy, as [`Secret::duplicate`].
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        match self {
+            Self::Password(password) => Self::Password(password.duplicate()),
+            Self::Token(token) => Self::Token(token.duplicate()),
+        }
+    }
+}
+
+/// How credentials are offered. Each is also a setting, but for the bare command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// SASL PLAIN (RFC 4616).
+    Plain,
+    /// SASL LOGIN.
+    Login,
+    /// SASL OAUTHBEARER (RFC 7628).
+    OAuthBearer,
+    /// SASL XOAUTH2, which Google and Microsoft had before it.
+    XOAuth2,
+    /// SASL EXTERNAL (RFC 4422, appendix A): the client's certificate.
+    External,
+    /// SASL SCRAM-SHA-256 (RFC 7677).
+    Scram,
+    /// The same, bound to the TLS beneath it.
+    ScramPlus,
+    /// The protocol's own command (IMAP's LOGIN), allowed wherever passwords are.
+    Command,
+}
+
+impl Mechanism {
+    /// The SASL mechanisms, as they are named in the configuration and on the wire.
+    pub const SASL: [Self; 7] =
+        [Self::Plain, Self::Login, Self::OAuthBearer, Self::XOAuth2, Self::External, Self::Scram, Self::ScramPlus];
+
+    /// Its name on the wire, in logs and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::OAuthBearer => "OAUTHBEARER",
+            Self::XOAuth2 => "XOAUTH2",
+            Self::External => "EXTERNAL",
+            Self::Scram => "SCRAM-SHA-256",
+            Self::ScramPlus => "SCRAM-SHA-256-PLUS",
+            Self::Command => "command",
+        }
+    }
+
+    /// Whether it carries a token rather than a password.
+    pub const fn takes_token(self) -> bool {
+        matches!(self, Self::OAuthBearer | Self::XOAuth2)
+    }
+
+    /// Whether it is one of the SCRAM mechanisms.
+    pub const fn is_scram(self) -> bool {
+        matches!(self, Self::Scram | Self::ScramPlus)
+    }
+
+    /// Whether it proves a user's name without anything that could be passed on to a back end. Its messages
+    /// need what a front doesn't have (a certificate, a directory, a secret), so that a front only carries them.
+    pub const fn is_carried(self) -> bool {
+        matches!(self, Self::External | Self::Scram | Self::ScramPlus)
+    }
+}

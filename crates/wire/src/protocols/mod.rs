@@ -1,0 +1,20 @@
+//! What every protocol has in common: the events and steps of its two state machines, the refusals it must have words for,
+//! and the table in which it is one row.
+//!
+//! Nothing that only one protocol needs belongs here; what is said, and in which grammar, stands in its own folder.
+
+mod back;
+mod credentials;
+mod front;
+mod offers;
+mod refusal;
+mod table;
+
+pub use back::{Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts};
+pub use credentials::{Credentials, Mechanism, Proof};
+pub use front::{
+    Answer, Ask, Carry, ClientTls, Event, Front, FrontSetup, Introduction, OAuthHints, Outcome, Step, Welcome,
+};
+pub use offers::Offers;
+pub use refusal::Refusal;
+pub use table::{Course, Inband, PROTOCOLS, Protocol};

@@ -1,0 +1,58 @@
+//! What back ends of a protocol were found to offer, so that clients can be promised it.
+
+use std::num::NonZeroU64;
+
+use super::Protocol;
+
+/// Which of a protocol's [`Protocol::learnt`] capabilities there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// One bit for each, in the table's order.
+    bits: u64,
+    /// The number that stands with one of them: SMTP's SIZE, in bytes.
+    number: Option<NonZeroU64>,
+}
+
+impl Offers {
+    /// None of them, as long as nothing is known.
+    pub const NONE: Self = Self { bits: 0, number: None };
+
+    /// Those that stand in a back end's list, words divided by spaces; a number stands as `NAME=NUMBER`.
+    pub fn of(protocol: &Protocol, list: &str) -> Self {
+        let mut offers = Self::NONE;
+        for word in list.split(' ') {
+            let (word, number) = word.split_once('=').unwrap_or((word, ""));
+            let Some(at) = protocol.learnt.iter().position(|name| word.eq_ignore_ascii_case(name)) else { continue };
+            offers.bits |= 1 << at;
+            offers.number = number.parse().ok().or(offers.number);
+        }
+        offers
+    }
+
+    /// What both have: of their numbers the smaller one, since no number is no limit.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let number = match (self.number, other.number) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        Self { bits: self.bits & other.bits, number }
+    }
+
+    /// What is left without these.
+    #[must_use]
+    pub fn without(self, protocol: &Protocol, names: &[&str]) -> Self {
+        let bits = protocol.learnt.iter().enumerate().filter(|(_, name)| names.contains(name)).map(|(n, _)| 1 << n);
+        Self { bits: self.bits & !bits.sum::<u64>(), ..self }
+    }
+
+    /// Their names, in the table's order.
+    pub fn names(self, protocol: &'static Protocol) -> impl Iterator<Item = &'static str> {
+        protocol.learnt.iter().enumerate().filter(move |(n, _)| self.bits & (1 << n) != 0).map(|(_, name)| *name)
+    }
+
+    /// The number that stands with one of them.
+    pub const fn number(self) -> Option<NonZeroU64> {
+        self.number
+    }
+}
