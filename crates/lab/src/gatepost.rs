@@ -9,6 +9,9 @@ use rustix::process::Signal;
 use crate::process::{Process, wait_for};
 use crate::{Result, context};
 
+/// What Gatepost says of a reload that went well.
+const RELOADED: &str = "the configuration was reloaded";
+
 /// A running Gatepost. Dropped, it ends.
 #[derive(Debug)]
 pub struct Gatepost {
@@ -65,12 +68,23 @@ impl Gatepost {
         Ok(found().unwrap_or_default())
     }
 
-    /// Changes its configuration and has it reload; gives what it says about that.
-    pub fn reload(&self, configuration: &str) -> Result<String> {
+    /// Changes its configuration and has it reload, which must go well.
+    pub fn reload(&self, configuration: &str) -> Result<()> {
+        let said = self.try_reload(configuration)?;
+        if said.contains(RELOADED) { Ok(()) } else { Err(format!("{said}\n{}", self.log())) }
+    }
+
+    /// As [`Gatepost::reload`], where it must be refused; gives what is said about that.
+    pub fn refused_reload(&self, configuration: &str) -> Result<String> {
+        let said = self.try_reload(configuration)?;
+        if said.contains(RELOADED) { Err("the reload was not refused".to_owned()) } else { Ok(said) }
+    }
+
+    fn try_reload(&self, configuration: &str) -> Result<String> {
         let path = self.folder.join("gatepost.toml");
         context(std::fs::write(&path, configuration), path.display())?;
-        let answers =
-            |log: &str| log.lines().filter(|line| line.contains("reload")).map(str::to_owned).collect::<Vec<_>>();
+        let is_answer = |line: &str| line.contains(RELOADED) || line.contains("the reload failed");
+        let answers = |log: &str| log.lines().filter(|line| is_answer(line)).map(str::to_owned).collect::<Vec<_>>();
         let before = answers(&self.log()).len();
         self.process.signal(Signal::HUP)?;
         let answer = || answers(&self.log()).get(before).cloned();

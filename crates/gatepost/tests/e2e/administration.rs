@@ -128,11 +128,12 @@ fn a_drained_back_end_empties_while_users_go_elsewhere() {
 fn a_drain_cuts_who_never_pauses_at_its_end_and_a_change_of_mind_stops_it() {
     let site = Site::new(FILE);
     let mut kim = site.bed.logged_in(KIM);
-    kim.command("NOOP");
+    kim.goes_on();
     site.bed.list(&["drain", "a", "--over", "1h"]);
     site.bed.list(&["ready", "a"]);
+    // Longer than a session must be quiet to be asked to go.
     std::thread::sleep(Duration::from_secs(3));
-    kim.command("NOOP");
+    kim.goes_on();
     // A command that is never finished: there is no safe point.
     kim.send("a1 SELECT ");
     site.bed.list(&["drain", "a", "--over", "2s"]);

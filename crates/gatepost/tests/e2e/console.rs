@@ -210,7 +210,7 @@ fn listeners_and_rules_come_and_go_without_a_session_lost() {
     site.click("button.main");
     site.sees("in force");
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
-    kim.command("NOOP");
+    kim.goes_on();
 }
 
 #[test]

@@ -187,11 +187,12 @@ fn a_host_where_every_log_in_fails_is_left_alone_and_does_not_flap() {
 fn a_reload_takes_back_nothing_that_looks_have_found() {
     let bed = Bed::new();
     let mut store = bed.dovecot("store", &[KIM]);
-    let text = bed.one_backend("", store.imap).replacen("[map]", "check_interval = \"1s\"\n[map]", 1);
+    let text = bed.one_backend("greeting = \"Hello.\"", store.imap);
+    let text = text.replacen("[map]", "check_interval = \"1s\"\n[map]", 1);
     let gatepost = bed.gatepost(&text);
     store.server.kill().expect("an end");
     wait_for_nth(&gatepost, OUT, 1);
-    gatepost.reload(&text.replace("Gatepost ready.", "Ready.")).expect("a reload");
+    gatepost.reload(&text.replace("Hello.", "Ready.")).expect("a reload");
     store.resume().expect("a start");
     wait_for_nth(&gatepost, BACK, 1);
     let state = gatepost.command(&["backends", "--json"]).expect("an answer");

@@ -167,6 +167,15 @@ impl Talk {
         self.answer(&tag)
     }
 
+    /// Its session is there, and nobody has asked it to go.
+    #[track_caller]
+    pub(crate) fn goes_on(&mut self) {
+        let lines = self.command("NOOP");
+        let is_well =
+            lines.last().is_some_and(|line| line.contains(" OK")) && !lines.iter().any(|line| line.contains("BYE"));
+        assert!(is_well, "{lines:?}");
+    }
+
     /// All lines up to the one with this tag.
     pub(crate) fn answer(&mut self, tag: &str) -> Vec<String> {
         let mut lines = Vec::new();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gatepost_lab::{OTLP, Process, ensure_python_tool, free_port, free_ports, wait_for, wait_for_port};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::bed::{Bed, KIM};
@@ -67,6 +68,22 @@ fn each_log_in_is_a_span_with_what_took_time_beneath() {
     let text = std::fs::read_to_string(bed.path("spans")).expect("spans");
     let port = record.split("rport=").nth(1).and_then(|rest| rest.split(',').next()).expect("the client's port");
     assert!(!text.contains("kim") && !text.contains(port) && !text.contains("wrong"), "{text}");
+}
+
+#[test]
+fn what_is_not_sent_when_gatepost_stops_is_said() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    let port = free_port().expect("a port");
+    // As often as it is tried before the end.
+    let _collector = collector(&bed, port, 99, "-");
+    let traces = format!("[traces]\nurl = \"http://127.0.0.1:{port}\"\n");
+    let mut gatepost = bed.gatepost(&(bed.one_backend("", store.imap) + &traces));
+    drop(bed.logged_in(KIM));
+    gatepost.signal(Signal::TERM).expect("a signal");
+    gatepost.wait(Duration::from_secs(30)).expect("an end");
+    let record = gatepost.wait_for_log("traces of log-ins are lost").expect("a record");
+    assert!(record.contains("lost=1"), "{record}");
 }
 
 #[test]

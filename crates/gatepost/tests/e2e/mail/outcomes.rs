@@ -37,6 +37,38 @@ fn lmtp_answers_for_each_recipient() {
     drop(a);
 }
 
+#[test]
+fn a_connection_that_is_lost_between_messages_is_made_anew() {
+    let bed = Bed::new();
+    let (mut a, _b, gatepost) = before_dovecots(&bed, "");
+    // The connection to kim's back end is the first of the session, so that another comes behind it.
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user, LEE.user]);
+    talk.send(format!("{LETTER}.\r\n"));
+    assert!(talk.reply().starts_with("250"));
+    a.server.kill().expect("an end");
+    a.resume().expect("a Dovecot");
+    assert!(talk.ask("MAIL FROM:<a@example.net>").starts_with("250"));
+    for recipient in [LEE.user, KIM.user] {
+        let answer = talk.ask(&format!("RCPT TO:<{recipient}>"));
+        assert!(answer.starts_with("250"), "{recipient}: {answer}\n{}", gatepost.log());
+    }
+}
+
+#[test]
+fn the_whole_conversation_is_shown_at_level_protocol() {
+    let bed = Bed::new();
+    let store = postfix(&bed, "a", KIM);
+    let text = configuration(&bed, "", "tls = \"none\"", store.port, store.port);
+    let gatepost = bed.gatepost(&format!("{text}[log]\nlevel = \"protocol\"\n"));
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user]);
+    talk.send(format!("{LETTER}.\r\n"));
+    assert!(talk.reply().starts_with("250"));
+    for line in ["S: 220 mail.example.org", "C: MAIL FROM:<a@example.net>", "C: DATA", "S: 354 ", "S: 250 2.0.0"] {
+        gatepost.wait_for_log(line).expect(line);
+    }
+    assert!(!gatepost.log().contains("Text of the letter"), "content is nobody's to read");
+}
+
 /// Sends a message, and gives the replies to its recipients and to its end.
 fn send(bed: &Bed, recipients: &[&str], letter: &str) -> (Vec<String>, String) {
     let mut talk = greeted(bed.imap, "EHLO mx.example.net");
