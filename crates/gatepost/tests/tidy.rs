@@ -65,6 +65,7 @@ fn modules_use_only_what_lies_below_them() {
         }
         let own = layer(&module).unwrap_or_else(|| panic!("{module} stands in no layer"));
         for (number, line) in text(&path).lines().enumerate() {
+            assert!(!line.contains("crate::{"), "{}:{}: a module a line", path.display(), number + 1);
             for used in line.split("crate::").skip(1) {
                 let used: String = used.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
                 let Some(other) = layer(&used) else { continue };
@@ -109,6 +110,106 @@ fn nothing_unfinished_or_banned_is_left() {
             "{} can panic",
             path.display()
         );
+    }
+}
+
+/// Words that may stand in few places.
+struct Kept {
+    words: &'static [&'static str],
+    /// A folder below `crates`, in which they may not stand,
+    out_of: &'static str,
+    /// but for these of its folders and files.
+    but: &'static [&'static str],
+    why: &'static str,
+}
+
+const KEPT: &[Kept] = &[
+    Kept {
+        words: &["Instant::now", "SystemTime::now", "std::net::Tcp", "std::fs", "std::env", "println!"],
+        out_of: "wire/src",
+        but: &[],
+        why: "no I/O, no clock",
+    },
+    Kept {
+        words: &[" println!", "process::exit"],
+        out_of: "gatepost/src",
+        but: &["cli"],
+        why: "the command line alone prints and exits",
+    },
+    Kept { words: &["eprintln!"], out_of: "gatepost/src", but: &["cli", "log"], why: "what is said goes to the log" },
+    Kept {
+        words: &["thread::sleep"],
+        out_of: "gatepost/src",
+        but: &["cli", "log", "control/upgrade.rs"],
+        why: "only threads of their own, and a process at its end, may wait so",
+    },
+    Kept { words: &["std::fs"], out_of: "gatepost/src/service", but: &[], why: "a session opens no file" },
+    Kept {
+        words: &["\"gatepost_"],
+        out_of: "gatepost/src",
+        but: &["metrics/families.rs"],
+        why: "each metric begins in one place",
+    },
+    Kept {
+        words: &["Reply::ours(", "[AUTHENTICATIONFAILED]", "[CLIENTBUG]", "[UNAVAILABLE]", "[CONTACTADMIN]", "[SYS/"],
+        out_of: "gatepost/src",
+        but: &[],
+        why: "what a client is told stands in wire, a place for each protocol",
+    },
+];
+
+#[test]
+fn what_has_few_places_stands_nowhere_else() {
+    let crates = root().join("crates");
+    for Kept { words, out_of, but, why } in KEPT {
+        let folder = crates.join(out_of);
+        let may = |path: &Path| but.iter().any(|place| path.starts_with(folder.join(place)));
+        for path in sources(&folder).into_iter().filter(|path| !may(path)) {
+            let text = text(&path);
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for word in *words {
+                assert!(!code.contains(word), "{} has {word}: {why}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn folders_say_what_belongs_there() {
+    for folder in ["crates/gatepost/src", "crates/wire/src"] {
+        for path in sources(&root().join(folder)).into_iter().filter(|path| path.ends_with("mod.rs")) {
+            let text = text(&path);
+            let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+            assert!(head.contains("belong"), "{} doesn't say what belongs there", path.display());
+        }
+    }
+}
+
+/// Texts that may be called as secrets are, and are none: hashes, names of attributes, and what is on its way to a file or
+/// page at once.
+const NO_SECRETS: &[(&str, &str)] = &[
+    ("admin/http/console", "token"),
+    ("admin/mod.rs", "password"),
+    ("admin/accounts.rs", "password"),
+    ("config/directory/ldap.rs", "password"),
+    ("config/directory/ldap.rs", "login_password"),
+    ("directory/mod.rs", "password"),
+    ("directory/sqlite/mod.rs", "password"),
+];
+
+#[test]
+fn secrets_are_of_their_own_type() {
+    let src = root().join("crates/gatepost/src");
+    for path in sources(&src) {
+        for (number, line) in text(&path).lines().enumerate() {
+            let Some((name, kind)) = line.trim().trim_end_matches(',').split_once(": ") else { continue };
+            let name = name.rsplit(' ').next().unwrap_or_default();
+            let is_called_so =
+                ["password", "secret", "token"].iter().any(|word| name == *word || name.ends_with(&format!("_{word}")));
+            let is_plain = ["String", "Vec<u8>", "Option<String>", "Option<Vec<u8>>"].contains(&kind);
+            let is_known = NO_SECRETS.iter().any(|(place, known)| path.starts_with(src.join(place)) && *known == name);
+            assert!(!is_called_so || !is_plain || is_known, "{}:{}: {line}", path.display(), number + 1);
+        }
     }
 }
 

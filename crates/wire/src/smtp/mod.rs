@@ -9,6 +9,7 @@ mod envelope;
 mod front;
 mod receiver;
 mod reply;
+mod words;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub use content::{Chunk, Content, Scanned};
 pub use envelope::{Mailbox, Parameter, Path};
 pub use receiver::{Event, Receiver, Step};
 pub use reply::{Replies, Reply};
+pub use words::{OwnReply, chunk_taken};
 
 use crate::limits::HELO_BYTES_MAX;
 use crate::protocols::{BackSetup, ClientTls, Course, Inband, Offers, Protocol, Refusal};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost_wire::sasl;
-use gatepost_wire::smtp::{Mailbox, Path, Reply};
+use gatepost_wire::smtp::{Mailbox, OwnReply, Path, Reply};
 
 use crate::backend::Backend;
 use crate::config::{Level, Names};
@@ -113,11 +113,11 @@ pub(crate) fn place(
 impl Unwelcome {
     fn reply(&self) -> Reply {
         match self {
-            Self::Unknown => Reply::ours(550, "5.1.1 There is no such user here."),
-            Self::Foreign => Reply::ours(550, "5.7.1 Mail for this domain is not taken here."),
-            Self::Disabled => Reply::ours(550, "5.2.1 This user takes no mail."),
-            Self::Held => Reply::ours(451, "4.2.1 This user is being moved, try again later."),
-            Self::Misplaced(_) => Reply::ours(451, "4.3.5 The server is not set up for this user, try again later."),
+            Self::Unknown => OwnReply::UnknownUser.reply(),
+            Self::Foreign => OwnReply::ForeignDomain.reply(),
+            Self::Disabled => OwnReply::UserDisabled.reply(),
+            Self::Held => OwnReply::UserHeld.reply(),
+            Self::Misplaced(_) => OwnReply::Misplaced.reply(),
         }
     }
 }
@@ -167,7 +167,7 @@ impl Session {
         let found = self.on_control(async move { map.find(&who, Evidence::default()).await }).await;
         found.map_err(|unanswered| {
             self.report(Level::Error, "a directory can't answer", &unanswered.to_string());
-            Reply::ours(451, "4.3.0 Addresses can't be looked up now, try again later.")
+            OwnReply::NoLookUp.reply()
         })
     }
 
@@ -176,7 +176,7 @@ impl Session {
     pub(super) async fn check_owner(&self, mailbox: &Mailbox) -> Result<(), Reply> {
         let user = self.story().user.clone().unwrap_or_default();
         let address = self.address(mailbox);
-        let stranger = || Reply::ours(553, "5.7.1 This is not your address.");
+        let stranger = || OwnReply::NotYourAddress.reply();
         if address.written.is_routed() {
             return Err(stranger());
         }

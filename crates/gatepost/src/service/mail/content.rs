@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatepost_wire::Refusal;
-use gatepost_wire::smtp::{Chunk, Content, Event, Reply, Step};
+use gatepost_wire::smtp::{Chunk, Content, Event, OwnReply, Reply, Step, chunk_taken};
 use tokio::time::{Instant, timeout_at};
 
 use super::delivery::{COMMAND_TIME, OUTCOME_TIME};
@@ -55,7 +55,7 @@ impl Mail<'_> {
             }
             return Ok(step);
         }
-        let step = self.tell(Event::Reply(Reply::ours(354, "End with a dot on a line by itself.")));
+        let step = self.tell(Event::Reply(OwnReply::SendContent.reply()));
         if step != Step::Read {
             return Ok(step);
         }
@@ -87,7 +87,7 @@ impl Mail<'_> {
         pace.excuse(closing);
         self.session.deadline = pace.deadline();
         self.delivery.keep_pace(pace);
-        let step = self.tell(Event::Reply(Reply::ours(250, format!("2.0.0 {size} bytes taken."))));
+        let step = self.tell(Event::Reply(chunk_taken(size)));
         Ok(self.go_on(step, &rest))
     }
 
@@ -143,8 +143,7 @@ impl Mail<'_> {
                 }
                 self.delivery.pass(scanned.part).await;
             } else {
-                let text = "5.5.2 Lines must end in CRLF, and there only.";
-                self.delivery.refuse(&Reply::ours(550, text));
+                self.delivery.refuse(&OwnReply::BareLineEnd.reply());
             }
             pace.excuse(passing);
             self.check_discarded(&mut pace, scanned.taken).await?;

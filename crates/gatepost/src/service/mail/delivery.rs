@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::smtp::{Dialect, Path, Reply};
+use gatepost_wire::smtp::{Dialect, OwnReply, Path, Reply};
 use tokio::time::Instant;
 
 use super::content::Pace;
@@ -151,7 +151,7 @@ impl Delivery {
                 let answer = leg.begin(&sender, Instant::now() + COMMAND_TIME).await;
                 self.of_the_one(answer)
             }
-            _ => Reply::ours(250, "2.1.0 Ok."),
+            _ => OwnReply::SenderOk.reply(),
         };
         if reply.is_good() {
             self.message = Some(Message {
@@ -171,8 +171,7 @@ impl Delivery {
     pub(super) fn must_wait(&self, recipient: &str) -> Option<Reply> {
         let message = self.message.as_ref().filter(|message| !message.recipients.is_empty())?;
         let is_alike = self.dialect == Dialect::Lmtp || self.memory.fate(&message.sender, recipient) == message.fate;
-        let text = "4.5.3 Not together with the others: some have this sender's mail, some have not.";
-        (!is_alike).then(|| Reply::ours(452, text))
+        (!is_alike).then(|| OwnReply::NotTogether.reply())
     }
 
     pub(super) fn has_leg(&self, backend: &Backend) -> bool {
@@ -411,7 +410,7 @@ impl Delivery {
         for recipient in recipients.iter_mut().filter(|recipient| recipient.backend == *backend) {
             let mark = Mark::taken(sender, &recipient.written, backend, content);
             if self.memory.has(&mark) {
-                recipient.answer = Some(Reply::ours(250, "2.0.0 Taken earlier."));
+                recipient.answer = Some(OwnReply::TakenEarlier.reply());
                 marks.push(mark);
                 known += 1;
             }
@@ -505,26 +504,24 @@ impl Delivery {
 
 /// A back end does not take this mail, for reasons that are not the client's.
 pub(super) fn unfit() -> Reply {
-    Reply::ours(451, "4.3.5 The mail server does not take this now, try again later.")
+    OwnReply::ServerUnfit.reply()
 }
 
 /// A back end did not come to an end with a message.
 fn lost() -> Reply {
-    Reply::ours(451, "4.4.2 A mail server failed within the message, try again later.")
+    OwnReply::LostWithin.reply()
 }
 
 /// The only back end there is has gone: so must the client.
 fn gone() -> Reply {
-    Reply::ours(421, "4.4.2 The mail server is lost.")
+    OwnReply::OnlyServerLost.reply()
 }
 
 /// One answer of several: yes if all say so, and no for good only if all of them do.
 fn in_one(replies: &[Reply]) -> Reply {
     let is_taken = replies.iter().any(Reply::is_good);
     match replies.iter().find(|reply| reply.is_transient()).or(replies.first()) {
-        Some(_) if is_taken && !replies.iter().all(Reply::is_good) => {
-            Reply::ours(451, "4.3.0 Taken for some recipients; try again later for the others.")
-        }
+        Some(_) if is_taken && !replies.iter().all(Reply::is_good) => OwnReply::TakenForSome.reply(),
         Some(reply) => reply.clone(),
         None => lost(),
     }

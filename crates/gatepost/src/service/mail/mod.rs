@@ -15,7 +15,7 @@ mod stranger;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::smtp::{Dialect, Event, Mailbox, Path, Receiver, Reply, Step};
+use gatepost_wire::smtp::{Dialect, Event, Mailbox, OwnReply, Path, Receiver, Reply, Step};
 use gatepost_wire::{Carry, Introduction, Outcome};
 use tokio::time::Instant;
 
@@ -270,10 +270,10 @@ impl<'s> Mail<'s> {
         }
         let needs_tls = session.snapshot.listener.client_certificates().is_some_and(|clients| clients.required);
         if needs_tls && session.client.tls_facts().is_none() {
-            return Err(Reply::ours(530, "5.7.0 Must issue a STARTTLS command first."));
+            return Err(OwnReply::TlsFirst.reply());
         }
         if self.expires.is_some_and(|end| end <= SystemTime::now()) {
-            return Err(Reply::ours(421, "4.7.0 What you logged in with has expired."));
+            return Err(OwnReply::Expired.reply());
         }
         if let (Senders::Own, Some(mailbox)) = (session.snapshot.listener.service.settings.senders, &path.mailbox) {
             session.check_owner(mailbox).await?;
@@ -311,7 +311,7 @@ impl<'s> Mail<'s> {
         };
         if backend.duty().is_some() {
             self.delivery.drop_unused_leg(&backend);
-            return Reply::ours(451, "4.3.2 The mail server of this user is out of service, try again later.");
+            return OwnReply::OutOfService.reply();
         }
         let deadline = Instant::now() + COMMAND_TIME;
         let mut is_fresh = false;
@@ -330,9 +330,7 @@ impl<'s> Mail<'s> {
                 Err(fault) => {
                     self.session.report(Level::Error, HANDING_OVER, &format!("{}: {fault}", backend.name));
                     return match fault {
-                        Fault::Lost(_) => {
-                            Reply::ours(451, "4.4.2 The mail server of this user is lost, try again later.")
-                        }
+                        Fault::Lost(_) => OwnReply::ServerLost.reply(),
                         Fault::Unfit(_) => delivery::unfit(),
                     };
                 }
@@ -347,7 +345,7 @@ impl<'s> Mail<'s> {
             0 => None,
             _ => match Arc::clone(&self.session.shared.room).try_acquire_owned() {
                 Ok(room) => Some(room),
-                Err(_) => return Err(Reply::ours(451, "4.3.2 Too many connections, try again later.")),
+                Err(_) => return Err(OwnReply::TooManyConnections.reply()),
             },
         };
         let session = &mut *self.session;
@@ -364,7 +362,7 @@ impl<'s> Mail<'s> {
             }
             Err(failure) => {
                 session.report(Level::Error, HANDING_OVER, &format!("{}: {failure}", backend.name));
-                Err(Reply::ours(451, "4.4.1 The mail server of this user can't be reached, try again later."))
+                Err(OwnReply::ServerUnreachable.reply())
             }
         }
     }

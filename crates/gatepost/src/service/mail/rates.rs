@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatepost_wire::smtp::Reply;
+use gatepost_wire::smtp::{OwnReply, Reply};
 
 use crate::ledger::bucket;
 use crate::service::Session;
@@ -52,12 +52,12 @@ impl Session {
         let (rates, name, now) = (service.settings.mail.rates, service.name(), Instant::now());
         let take = |key: &Key, max| self.shared.rates.take(key, max, rates.interval, now);
         if !take(&Key::Messages(name, bucket(self.address.ip())), rates.messages_per_ip) {
-            return Some(Reply::ours(450, "4.7.1 Too many messages from your address, try again later."));
+            return Some(OwnReply::TooManyMessages.reply());
         }
         // Reports come by no sender.
         let sender = sender.map(|sender| Key::Sender(name, sender.to_lowercase()));
         if sender.is_some_and(|sender| !take(&sender, rates.messages_per_sender)) {
-            return Some(Reply::ours(450, "4.7.1 Too many messages of this sender, try again later."));
+            return Some(OwnReply::TooManyOfSender.reply());
         }
         None
     }
@@ -68,7 +68,7 @@ impl Session {
         let rates = service.settings.mail.rates;
         let key = Key::Recipients(service.name(), bucket(self.address.ip()));
         let is_in = self.shared.rates.take(&key, rates.recipients_per_ip, rates.interval, Instant::now());
-        (!is_in).then(|| Reply::ours(450, "4.7.1 Too many recipients from your address, try again later."))
+        (!is_in).then(|| OwnReply::TooManyRecipients.reply())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::Refusal;
-use gatepost_wire::smtp::Reply;
+use gatepost_wire::smtp::{OwnReply, Reply};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ReverseDns;
@@ -56,8 +56,8 @@ impl Session {
         let required = rules.reverse_dns == ReverseDns::Require;
         let objection = match &name {
             Ok(Some(_)) => None,
-            Ok(None) => required.then(|| Reply::ours(550, "5.7.25 Your address has no name that leads back to it.")),
-            Err(_) => required.then(|| Reply::ours(450, "4.7.25 Your address' name can't be looked up now.")),
+            Ok(None) => required.then(|| OwnReply::NoName.reply()),
+            Err(_) => required.then(|| OwnReply::NameUnknown.reply()),
         };
         Ok(Stranger { name: name.ok().flatten(), objection })
     }
