@@ -170,19 +170,15 @@ impl World {
         named(&self.directories, name)
     }
 
-    /// Keys, directories and tokens that everyone on this machine can read.
+    /// Keys and tokens that everyone on this machine can read.
     fn exposure_warnings(&self) -> Vec<Problem> {
         let keys = self.certificates.iter().map(|(files, _)| &files.key);
-        let directories = self.config.directories.iter().filter_map(|directory| match &directory.kind {
-            DirectoryKind::Sqlite { path } | DirectoryKind::PasswdFile { path } => Some(path),
-            _ => None,
-        });
         let traces = self.config.traces.iter().filter_map(|traces| traces.token_file.as_ref());
         let tokens = self.config.log.rules.iter().filter_map(|rule| match &rule.target {
             LogTarget::Remote { token_file, .. } => Some(token_file),
             _ => None,
         });
-        keys.chain(directories).chain(tokens).chain(traces).filter_map(secret_file::exposure).collect()
+        keys.chain(tokens).chain(traces).filter_map(secret_file::exposure).collect()
     }
 
     /// Every address that is listened on.

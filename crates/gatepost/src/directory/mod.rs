@@ -26,6 +26,7 @@ use subtle::ConstantTimeEq as _;
 use crate::config::{self, DirectoryKind, Names, Network, Problem, Tls};
 use crate::log::Logger;
 use crate::net::stream::TlsFacts;
+use crate::secret_file;
 
 /// Whom a directory is asked about, and who wants to know.
 #[derive(Debug, Clone)]
@@ -192,10 +193,12 @@ pub(crate) fn open(
 ) -> Result<Arc<dyn Directory>, Problem> {
     match &settings.kind {
         DirectoryKind::Sqlite { path } => {
+            warnings.extend(secret_file::exposure(path));
             let opened = sqlite::Sqlite::open(path).map_err(|fault| path.problem(fault))?;
             Ok(Arc::new(opened))
         }
         DirectoryKind::PasswdFile { path } => {
+            warnings.extend(secret_file::exposure(path));
             let opened =
                 passwd_file::PasswdFile::open(path, names.clone(), log).map_err(|fault| path.problem(fault))?;
             Ok(Arc::new(opened))

@@ -101,7 +101,11 @@ impl Directories {
 
 /// Declares the types: how each is written, and the file that reads it.
 macro_rules! types {
-    ($($type:ident = $word:literal in $file:ident;)+) => {
+    ($first:ident = $first_word:literal in $first_file:ident; $($type:ident = $word:literal in $file:ident;)+) => {
+        types! { @ concat!($first_word $(, ", ", $word)+);
+            $first = $first_word in $first_file; $($type = $word in $file;)+ }
+    };
+    (@ $expected:expr; $($type:ident = $word:literal in $file:ident;)+) => {
         /// What a directory is, as written.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum DirectoryType { $($type),+ }
@@ -112,7 +116,7 @@ macro_rules! types {
             }
         }
 
-        words!(DirectoryType, EXPECTED, $($word => DirectoryType::$type),+);
+        words!(DirectoryType, $expected, $($word => DirectoryType::$type),+);
 
         /// What may stand in the table of a directory, by its type.
         pub(super) static VARIANTS: &[Variant] = &[
@@ -128,8 +132,6 @@ macro_rules! types {
         }
     };
 }
-
-const EXPECTED: &str = "sql, passwd-file, ldap, http or oauth2";
 
 types! {
     Sql = "sql" in sql;
