@@ -1,0 +1,230 @@
+//! What each row of the table must have, and what the log may see of each protocol's conversations.
+
+use std::collections::HashSet;
+
+use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
+use gatepost_wire::{
+    Answer, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Course, Event, FrontSetup,
+    Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, sasl, scram,
+};
+
+fn setup(trace: bool) -> FrontSetup {
+    FrontSetup {
+        name: "mail.example.org".into(),
+        greeting: "Ready.".into(),
+        tls: ClientTls::Up,
+        passwords: true,
+        mechanisms: vec![Mechanism::Plain, Mechanism::Login],
+        has_passwords: true,
+        oauth: OAuthHints::default(),
+        id: true,
+        offers: Offers::NONE,
+        max_errors: None,
+        max_auth_errors: None,
+        carry: Carry::default(),
+        trace,
+    }
+}
+
+fn row(name: &str) -> &'static Protocol {
+    PROTOCOLS.iter().find(|protocol| protocol.name == name).expect("a protocol")
+}
+
+#[test]
+fn rows_are_whole_and_can_be_told_apart() {
+    let unique = |of: fn(&Protocol) -> String| PROTOCOLS.iter().map(of).collect::<HashSet<_>>().len();
+    for of in [|p: &Protocol| p.name.to_owned(), |p: &Protocol| p.title.to_owned()] {
+        assert_eq!(unique(of), PROTOCOLS.len());
+    }
+    for protocol in PROTOCOLS {
+        assert!(protocol.port > 0, "{}", protocol.name);
+        if matches!(protocol.course, Course::Mail(_)) {
+            continue;
+        }
+        // Filters against guessing go by it.
+        let is_word = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        assert!(protocol.login_name.strip_suffix("-login").is_some_and(is_word), "{}", protocol.login_name);
+    }
+    let takes_mail: Vec<_> =
+        PROTOCOLS.iter().filter(|row| matches!(row.course, Course::Mail(_))).map(|row| row.name).collect();
+    assert_eq!(takes_mail, ["smtp", "lmtp"]);
+    let ports: Vec<_> = PROTOCOLS.iter().map(|row| (row.port, row.tls_port)).collect();
+    let well_known = [(143, Some(993)), (110, Some(995)), (4190, None), (587, Some(465)), (25, None), (24, None)];
+    assert_eq!(ports, well_known);
+}
+
+#[test]
+fn whoever_is_turned_away_hears_why() {
+    for protocol in PROTOCOLS {
+        let words = |refusal| String::from_utf8_lossy((protocol.turned_away)(refusal)).into_owned();
+        for (refusal, text) in [
+            (Refusal::TooMany, "Too many connections"),
+            (Refusal::Guessing, "Too many failed log-ins"),
+            (Refusal::Forbidden, "Access from your address is not allowed"),
+            (Refusal::ShuttingDown, "ends this session"),
+        ] {
+            let said = words(refusal);
+            assert!(said.contains(text) && said.ends_with("\r\n"), "{}: {said:?}", protocol.name);
+        }
+    }
+}
+
+#[test]
+fn a_back_ends_own_words_count_as_a_failure_unless_their_code_says_otherwise() {
+    for (name, counted, not) in [
+        ("imap", "[EXPIRED] Set a new one.", vec!["[LIMIT] Too many.", "[INUSE] Later.", "[inuse] Later."]),
+        (
+            "pop3",
+            "[AUTH] No.",
+            vec!["[IN-USE] Locked.", "[in-use] Locked.", "[LOGIN-DELAY] Wait.", "[SYS/TEMP] Later."],
+        ),
+        ("sieve", "No.", vec!["(TRYLATER) Later.", "(QUOTA) Full.", "(quota/maxsize) Full."]),
+        ("submission", "535 5.7.8 No.", vec!["454 4.7.0 Later."]),
+    ] {
+        assert!((row(name).passed_counts)(counted), "{name}: {counted}");
+        for text in not {
+            assert!(!(row(name).passed_counts)(text), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_clients_are_promised_is_what_all_back_ends_have() {
+    let smtp = row("smtp");
+    let (one, other) = (Offers::of(smtp, "SIZE=1000 DSN 8BITMIME"), Offers::of(smtp, "SIZE=500 8BITMIME CHUNKING"));
+    let both: Vec<_> = one.and(other).names(smtp).collect();
+    assert!(both.contains(&"8BITMIME") && !both.contains(&"DSN") && !both.contains(&"CHUNKING"), "{both:?}");
+    assert_eq!(Offers::NONE.and(one).names(smtp).count(), 0);
+}
+
+#[test]
+fn mechanisms_are_what_they_are_called() {
+    let are = |is: fn(Mechanism) -> bool| Mechanism::SASL.into_iter().filter(move |it| is(*it)).map(Mechanism::name);
+    assert_eq!(are(Mechanism::is_scram).collect::<Vec<_>>(), ["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]);
+    let carried: HashSet<_> = are(Mechanism::is_carried).collect();
+    assert_eq!(carried, HashSet::from(["EXTERNAL", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]));
+    assert_eq!(sasl::external(&Secret::new(b"kim".to_vec())), Some("kim".to_owned()));
+    assert_eq!(scram::server_first("nonce", b"salt", 4096), "r=nonce,s=c2FsdA==,i=4096");
+    assert_eq!(scram::server_final(b"signature"), "v=c2lnbmF0dXJl");
+}
+
+#[test]
+fn every_fault_of_a_back_end_is_said() {
+    for fault in [BackFault::Loop, BackFault::NoMechanism, BackFault::NotUnderstood] {
+        assert!(fault.to_string().split(' ').count() > 3, "{fault:?}");
+    }
+}
+
+/// A conversation in which a secret is said in every way there is.
+fn conversation(name: &str) -> &'static [u8] {
+    match name {
+        "imap" => {
+            b"a CAPABILITY\r\nb LOGIN kim hushed\r\nc LOGIN kim {6+}\r\nhushed\r\nd AUTHENTICATE PLAIN AGtpbQBodXNoZWQ=\r\n\
+              e hushed\r\nhushed e\r\n"
+        }
+        "pop3" => b"CAPA\r\nUSER kim\r\nPASS hushed\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\nAPOP kim hushed\r\n",
+        "sieve" => {
+            b"CAPABILITY\r\nAUTHENTICATE \"PLAIN\" \"AGtpbQBodXNoZWQ=\"\r\nAUTHENTICATE \"PLAIN\" {16+}\r\nAGtpbQBodXNoZWQ=\r\nhushed\r\n"
+        }
+        _ => b"EHLO client.example.org\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\n",
+    }
+}
+
+#[test]
+fn a_conversation_in_the_log_has_every_command_and_no_secret() {
+    for protocol in PROTOCOLS {
+        for trace in [true, false] {
+            let Some(mut front) = protocol.course.front(setup(trace)) else { continue };
+            let mut out = Vec::new();
+            front.step(Event::Start, &mut out);
+            let mut step = front.step(Event::Input(conversation(protocol.name)), &mut out);
+            let mut asked = 0;
+            while let Step::Ask(_) = step {
+                asked += 1;
+                step = front.step(Event::Answer(Answer::Refused(Refusal::BadCredentials)), &mut out);
+            }
+            assert!(asked >= 1, "{}: nobody was asked", protocol.name);
+            let heard = front.take_trace();
+            if !trace {
+                assert!(heard.is_empty(), "{}: {heard:?}", protocol.name);
+                continue;
+            }
+            let text = heard.join("\n");
+            assert!(!text.contains("hushed") && !text.contains("AGtpbQBodXNoZWQ"), "{}: {text}", protocol.name);
+            let first = String::from_utf8_lossy(conversation(protocol.name)).lines().next().unwrap_or("").to_owned();
+            assert_eq!(heard.first(), Some(&first), "{}", protocol.name);
+            assert!(text.contains("[struck out]"), "{}: {text}", protocol.name);
+            assert!(front.take_trace().is_empty(), "{}: it is told once", protocol.name);
+        }
+    }
+}
+
+#[test]
+fn what_a_mail_client_says_is_in_the_log() {
+    let mut receiver = Receiver::new(row("smtp"), smtp::Dialect::Smtp, false, setup(true));
+    let mut out = Vec::new();
+    receiver.step(smtp::Event::Start, &mut out);
+    receiver.step(smtp::Event::Input(b"EHLO client.example.org\r\n"), &mut out);
+    assert_eq!(receiver.helo(), Some("client.example.org"));
+    receiver.step(smtp::Event::Input(b"NONSENSE\r\n"), &mut out);
+    // It may be a password that came to the wrong door.
+    assert_eq!(receiver.take_trace(), ["EHLO client.example.org", "[struck out]"]);
+    assert!(receiver.take_trace().is_empty());
+}
+
+#[test]
+fn towards_a_back_end_the_log_sees_no_secret() {
+    for (name, said) in [
+        ("imap", "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n"),
+        ("pop3", "+OK ready\r\n+OK\r\nSASL PLAIN\r\nUSER\r\n.\r\n"),
+        ("sieve", "\"SASL\" \"PLAIN\"\r\nOK\r\n"),
+        ("submission", "220 store ESMTP\r\n250-store\r\n250 AUTH PLAIN\r\n"),
+    ] {
+        for trace in [true, false] {
+            let login = BackLogin {
+                user: "kim".into(),
+                proof: Proof::Password(Secret::new(b"hushed".to_vec())),
+                master: None,
+                mechanism: None,
+            };
+            let mut back = (row(name).back)(BackSetup {
+                starttls: false,
+                aim: BackAim::LogIn(login),
+                client: None,
+                introduction: Introduction::default(),
+                own_greeting: "mail.example.org Ready.".into(),
+                trace,
+            });
+            let mut out = Vec::new();
+            let step = back.step(BackEvent::Input(said.as_bytes()), &mut out);
+            assert!(matches!(step, BackStep::Read), "{name}: {step:?}");
+            assert!(!out.is_empty(), "{name} logs in");
+            let heard = back.take_trace().join("\n");
+            assert_eq!(!heard.is_empty(), trace, "{name}: {heard}");
+            assert!(!heard.contains("hushed") && !heard.contains("AGtpbQBodXNoZWQ"), "{name}: {heard}");
+        }
+    }
+}
+
+#[test]
+fn replies_come_whole_in_order_and_one_at_a_time() {
+    let mut replies = Replies::after(b"250-one\r\n250 t");
+    assert!(!replies.is_empty(), "something has come");
+    assert_eq!(replies.next_reply(), Ok(None));
+    replies.push(b"wo\r\n354 go\r\n");
+    let first = replies.next_reply().expect("a reply").expect("a reply");
+    assert_eq!((first.code, first.joined().contains("one")), (250, true));
+    assert_eq!(replies.next_reply(), Ok(Some(Reply::ours(354, "go"))));
+    assert!(replies.is_empty() && replies.next_reply() == Ok(None));
+    replies.push(b"no reply at all\r\n");
+    assert!(replies.next_reply().is_err());
+}
+
+#[test]
+fn an_address_that_leads_elsewhere_is_known() {
+    for (name, is_routed) in
+        [("kim@example.org", false), ("kim%elsewhere@example.org", true), ("kim!x@example.org", true)]
+    {
+        assert_eq!(Mailbox::of(name).is_routed(), is_routed, "{name}");
+    }
+}
