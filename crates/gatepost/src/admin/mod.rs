@@ -6,6 +6,7 @@
 pub(crate) mod accounts;
 pub(crate) mod answers;
 pub(crate) mod http;
+pub(crate) mod human;
 pub(crate) mod socket;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,21 @@ use accounts::Role;
 
 /// Bans, traces and the like last no longer than this: ten years.
 pub(crate) const LASTING_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
+
+/// What is meant where a question doesn't say: by every way in alike.
+pub(crate) mod defaults {
+    use std::time::Duration;
+
+    use crate::reports::KEPT_HOURS;
+
+    /// The time that sessions of a drained back end have.
+    pub(crate) const DRAIN: Duration = Duration::from_mins(5);
+    /// For how long a user's conversations are logged.
+    pub(crate) const TRACE: Duration = Duration::from_mins(10);
+    /// How many days a report goes back, and how many it can.
+    pub(crate) const REPORT_DAYS: u64 = 30;
+    pub(crate) const REPORT_DAYS_MAX: u64 = KEPT_HOURS / 24;
+}
 
 /// What can be asked of a running Gatepost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,14 +2,16 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::Failure;
-use super::table::{Table, bytes, printable, time};
+use super::table::{Table, printable};
+use crate::admin::human::{bytes, time};
 use crate::admin::{Command, Whose, socket};
+use crate::admin::{defaults, human};
 use crate::config::{self, Level, Problem};
 
 /// How often `--wait` looks.
@@ -61,8 +63,8 @@ pub(super) enum RunningCommand {
         /// The back end
         backend: String,
         /// Time for its sessions to end, between two commands; then they are cut
-        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
-        over: Duration,
+        #[arg(long, value_name = "TIME", default_value_t = defaults::DRAIN.into())]
+        over: humantime::Duration,
         /// Wait until it has no sessions
         #[arg(long)]
         wait: bool,
@@ -105,8 +107,8 @@ pub(super) enum RunningCommand {
         /// The user
         user: String,
         /// For how long
-        #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
-        time: Duration,
+        #[arg(long = "for", value_name = "TIME", default_value_t = defaults::TRACE.into())]
+        time: humantime::Duration,
         /// No more
         #[arg(long)]
         off: bool,
@@ -131,7 +133,7 @@ pub(super) enum RunningCommand {
         #[arg(long)]
         hourly: bool,
         /// How many days back
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=90))]
+        #[arg(long, default_value_t = defaults::REPORT_DAYS, value_parser = clap::value_parser!(u64).range(1..=defaults::REPORT_DAYS_MAX))]
         days: u64,
         /// Answer in CSV
         #[arg(long, conflicts_with = "json")]
@@ -331,14 +333,17 @@ fn text(value: &Value) -> String {
     }
 }
 
+fn decimal(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
 /// How long ago a moment was.
 fn age(value: &Value) -> String {
-    let at = value.as_str().and_then(|text| humantime::parse_rfc3339(text).ok());
-    at.map_or_else(|| text(value), |at| time(SystemTime::now().duration_since(at).unwrap_or_default().as_secs()))
+    human::age(value).unwrap_or_else(|| text(value))
 }
 
 /// An answer, for people.
@@ -364,7 +369,7 @@ fn print(command: &Command, list: &[Value]) {
                 let [from, service, connections, logins, failures, peak] =
                     ["from", "service", "connections", "logins", "failures", "peak_sessions"]
                         .map(|key| text(&row[key]));
-                let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(number(&row[key])));
+                let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(decimal(&row[key])));
                 let rejected = &row["rejected"][0];
                 let why = if rejected.is_null() {
                     String::new()
@@ -454,7 +459,7 @@ fn print_sessions(list: &[Value], nothing: &str) {
     for session in list {
         let [id, service, user, backend, client, state] =
             ["id", "service", "user", "backend", "client", "state"].map(|key| text(&session[key]));
-        let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(number(&session[key])));
+        let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(decimal(&session[key])));
         let idle = time(number(&session["idle_seconds"]));
         table.row([id, service, user, backend, client, age(&session["since"]), idle, up, down, state]);
     }

@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::Failure;
 use super::running::{Server, ask};
-use super::table::{bytes, printable, time};
+use super::table::printable;
+use crate::admin::human::{bytes, figure, time};
 use crate::admin::{Command, Whose};
 use crate::config::Problem;
 
@@ -179,8 +180,8 @@ impl Screen {
             number(&live["sessions"]),
             rate(&live["logins_per_second"]),
             rate(&live["failures_per_second"]),
-            bytes(whole(rate(&live["bytes_up_per_second"]))),
-            bytes(whole(rate(&live["bytes_down_per_second"]))),
+            bytes(rate(&live["bytes_up_per_second"])),
+            bytes(rate(&live["bytes_down_per_second"])),
             number(&live["workers"]),
             rate(&live["busy"]) * 100.0,
         );
@@ -233,8 +234,8 @@ impl Screen {
                 busy.backend.clone(),
                 busy.client.clone(),
                 busy.state.clone(),
-                format!("{}/s", bytes(busy.per_second)),
-                bytes(busy.total),
+                format!("{}/s", bytes(figure(busy.per_second))),
+                bytes(figure(busy.total)),
             ])
         };
         let rows: Vec<_> = self.sessions.iter().take(200).map(row).collect();

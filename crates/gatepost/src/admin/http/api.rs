@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind};
 use super::gate::{ApiAsker, Asker, PASSWORD_BYTES_MAX, Peer};
 use super::{App, Problem, logs, openapi};
-use crate::admin::LASTING_SECONDS_MAX;
+use crate::admin::{LASTING_SECONDS_MAX, defaults};
 use crate::config::whole;
 
 /// What of a request's body is read.
@@ -140,7 +140,10 @@ fn is_such(value: &Value, kind: Kind) -> bool {
         Kind::Seconds => whole(value).is_some_and(|seconds| seconds <= LASTING_SECONDS_MAX),
         Kind::Changes => serde_json::from_value::<Vec<crate::config::Change>>(value.clone()).is_ok(),
         Kind::Period => value == "hour" || value == "day",
-        Kind::Days => value.as_str().and_then(|days| days.parse().ok()).is_some_and(|days| (1..=90).contains(&days)),
+        Kind::Days => value
+            .as_str()
+            .and_then(|days| days.parse().ok())
+            .is_some_and(|days: u64| (1..=defaults::REPORT_DAYS_MAX).contains(&days)),
         Kind::Level => value.as_str().is_some_and(|text| text.parse::<crate::config::Level>().is_ok()),
     }
 }

@@ -5,7 +5,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use crate::admin::accounts::Role;
-use crate::admin::{Changes, Command, UserChange, Whose, answers};
+use crate::admin::{Changes, Command, UserChange, Whose, answers, defaults};
 use crate::config::whole;
 
 /// One address and method.
@@ -113,13 +113,6 @@ const CHANGES: Input = input("changes", At::Body, Kind::Changes, true, "The chan
 const DIGEST: Input =
     maybe("digest", At::Body, "The digest of the file that they are about, so that nobody else's are overwritten.");
 const BACKEND: Input = text("backend", At::Path, "The back end.");
-/// How long a drain takes where nothing else is said.
-const DRAIN_SECONDS: u64 = 300;
-/// How far a report goes back where nothing else is said.
-const REPORT_DAYS: u64 = 30;
-/// How long a trace lasts where nothing else is said.
-const TRACE_SECONDS: u64 = 600;
-
 /// All of them.
 pub(super) static ENDPOINTS: &[Endpoint] = &[
     Endpoint {
@@ -153,7 +146,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         ],
         command: |inputs| {
             let by_day = inputs.some_text("by").is_none_or(|by| by == "day");
-            let days = inputs.some_text("days").and_then(|days| days.parse().ok()).unwrap_or(REPORT_DAYS);
+            let days = inputs.some_text("days").and_then(|days| days.parse().ok()).unwrap_or(defaults::REPORT_DAYS);
             Ok(Command::Report { days, by_day })
         },
         list: "report",
@@ -227,7 +220,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("over_seconds", At::Body, Kind::Seconds, false, "The time that its sessions have. Default: 300."),
         ],
         command: |inputs| {
-            let over_seconds = inputs.seconds("over_seconds").unwrap_or(DRAIN_SECONDS);
+            let over_seconds = inputs.seconds("over_seconds").unwrap_or(defaults::DRAIN.as_secs());
             Ok(Command::Drain { backend: inputs.text("backend"), over_seconds })
         },
         list: "drain",
@@ -326,7 +319,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("for_seconds", At::Body, Kind::Seconds, false, "For how long; 0: no more. Default: 600."),
         ],
         command: |inputs| {
-            let for_seconds = inputs.seconds("for_seconds").unwrap_or(TRACE_SECONDS);
+            let for_seconds = inputs.seconds("for_seconds").unwrap_or(defaults::TRACE.as_secs());
             Ok(Command::Trace { user: inputs.text("user"), for_seconds })
         },
         list: "trace",

@@ -4,7 +4,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::endpoints::{At, ENDPOINTS, Endpoint, Input, Kind};
-use crate::admin::LASTING_SECONDS_MAX;
+use crate::admin::{LASTING_SECONDS_MAX, defaults};
 use crate::config::Level;
 use crate::log::Carried;
 
@@ -175,7 +175,7 @@ fn schema(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
         // Characters of any kind take four bytes at most.
         Kind::Password => json!({ "type": "string", "minLength": 1, "maxLength": super::gate::PASSWORD_BYTES_MAX / 4 }),
         Kind::Period => json!({ "enum": ["hour", "day"] }),
-        Kind::Days => json!({ "type": "integer", "minimum": 1, "maximum": 90 }),
+        Kind::Days => json!({ "type": "integer", "minimum": 1, "maximum": defaults::REPORT_DAYS_MAX }),
         Kind::Level => json!({ "enum": crate::config::Level::ALL.map(crate::config::Level::name) }),
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use crate::admin::human::{bytes, rate};
+
 /// A drawing's width and height.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 120.0;
@@ -33,24 +35,6 @@ pub(super) struct Chart {
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
-}
-
-/// A rate, for people.
-pub(super) fn rate(value: f64) -> String {
-    if value >= 100.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
-}
-
-/// So many bytes, for people.
-pub(super) fn bytes(count: f64) -> String {
-    let mut scaled = count;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if scaled < 1024.0 {
-            let places = usize::from(scaled < 10.0 && unit != "B");
-            return format!("{scaled:.places$} {unit}");
-        }
-        scaled /= 1024.0;
-    }
-    format!("{scaled:.1} TiB")
 }
 
 pub(super) fn tiles(live: &Value) -> Vec<Tile> {

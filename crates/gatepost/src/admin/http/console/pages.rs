@@ -1,7 +1,6 @@
 //! Pages about what is there now, and the forms on them.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use askama::Template;
 use axum::Form;
@@ -9,13 +8,14 @@ use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::charts::{Chart, Tile, bytes, charts, tiles};
+use super::charts::{Chart, Tile, charts, tiles};
 use super::settings::{Shown, shown};
 use super::{
     App, Frame, Page, Posted, Said, Visitor, ask, carry_out, explain_problem, go, render, service_names, service_title,
 };
 use crate::admin::http::logs::Wanted;
-use crate::admin::{Command, Whose};
+use crate::admin::human::{self, bytes};
+use crate::admin::{Command, Whose, defaults};
 use crate::config::Level;
 use crate::log::Record;
 
@@ -23,8 +23,6 @@ use crate::log::Record;
 const SESSIONS_SHOWN_MAX: usize = 500;
 /// Warnings that the overview shows.
 const WARNINGS_SHOWN_MAX: usize = 8;
-/// How long a trace lasts that is begun here.
-const TRACE_SECONDS: u64 = 600;
 
 /// What the address of a page may say.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -68,17 +66,7 @@ pub(super) fn list<'v>(answer: &'v Value, name: &str) -> impl Iterator<Item = &'
 
 /// How long ago a moment was, in few words.
 fn age(value: &Value) -> String {
-    let at = value.as_str().and_then(|text| humantime::parse_rfc3339(text).ok());
-    at.map_or_else(String::new, |at| time(SystemTime::now().duration_since(at).unwrap_or_default().as_secs()))
-}
-
-fn time(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
+    human::age(value).unwrap_or_default()
 }
 
 struct LogLine {
@@ -226,7 +214,7 @@ pub(super) async fn sessions(
             backend: text(&session["backend"]),
             client: text(&session["client"]),
             age: age(&session["since"]),
-            idle: time(session["idle_seconds"].as_u64().unwrap_or(0)),
+            idle: human::time(session["idle_seconds"].as_u64().unwrap_or(0)),
             up: count("bytes_up"),
             down: count("bytes_down"),
             state: text(&session["state"]),
@@ -288,7 +276,7 @@ pub(super) async fn change_backend(State(app): State<Arc<App>>, Visitor(asker): 
     let backend = said.get("backend").to_owned();
     let (command, done) = match said.get("do") {
         "drain" => {
-            let over_seconds = said.get("over").parse().unwrap_or(300);
+            let over_seconds = said.get("over").parse().unwrap_or(defaults::DRAIN.as_secs());
             (Command::Drain { backend, over_seconds }, "drain")
         }
         "maint" => (Command::Maint { backend }, "maint"),
@@ -368,7 +356,7 @@ pub(super) async fn change_log(State(app): State<Arc<App>>, Visitor(asker): Visi
     let said = Said(posted);
     asker.proves(said.get("proof"))?;
     if said.get("do") == "trace" {
-        let command = Command::Trace { user: said.get("user").to_owned(), for_seconds: TRACE_SECONDS };
+        let command = Command::Trace { user: said.get("user").to_owned(), for_seconds: defaults::TRACE.as_secs() };
         return carry_out(&app, &asker, command, "/log?level=protocol", "traced").await;
     }
     let level = said.get("level").parse().unwrap_or(Level::Info);
@@ -439,7 +427,7 @@ pub(super) async fn system(State(app): State<Arc<App>>, Visitor(asker): Visitor,
         ("Name", text(&status["name"])),
         ("Version", text(&status["version"])),
         ("Process", text(&status["pid"])),
-        ("Up", time(status["up_seconds"].as_u64().unwrap_or(0))),
+        ("Up", human::time(status["up_seconds"].as_u64().unwrap_or(0))),
         ("Sessions", text(&status["sessions"])),
         ("Threads", text(&status["workers"])),
         ("File", text(&file["settings"][0]["path"])),

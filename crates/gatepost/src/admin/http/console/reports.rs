@@ -9,10 +9,11 @@ use axum::http::header;
 use axum::response::IntoResponse as _;
 use serde_json::Value;
 
-use super::charts::{Chart, bars, bytes, rate};
+use super::charts::{Chart, bars};
 use super::pages::{Filter, list, text};
 use super::{App, Frame, Page, Visitor, ask, render};
-use crate::admin::Command;
+use crate::admin::human::{bytes, count, rate};
+use crate::admin::{Command, defaults};
 
 #[derive(Template)]
 #[template(path = "reports.html")]
@@ -39,7 +40,10 @@ struct ReportRow {
 
 impl Filter {
     fn report(&self) -> (u64, bool) {
-        (self.days.unwrap_or(30).clamp(1, 90), self.by.as_deref() == Some("hour"))
+        (
+            self.days.unwrap_or(defaults::REPORT_DAYS).clamp(1, defaults::REPORT_DAYS_MAX),
+            self.by.as_deref() == Some("hour"),
+        )
     }
 }
 
@@ -65,7 +69,7 @@ pub(super) async fn reports(
     };
     let charts = vec![
         bars("logins", "Log-ins, and failed ones", &values(0, Some(1)), rate),
-        bars("peaks", "Most sessions at once", &values(2, None), rate),
+        bars("peaks", "Most sessions at once", &values(2, None), count),
         bars("traffic", "Bytes down, and up", &values(3, Some(4)), bytes),
     ];
     let row = |row: &Value| ReportRow {
@@ -84,7 +88,7 @@ pub(super) async fn reports(
     };
     let mut rows: Vec<_> = list(&answer, "report").map(row).collect();
     rows.reverse();
-    let spans = [(1, "day"), (7, "7 days"), (30, "30 days"), (90, "90 days")];
+    let spans = [(1, "day"), (7, "7 days"), (30, "30 days"), (defaults::REPORT_DAYS_MAX, "90 days")];
     render(&Reports { frame, by_hour, days, spans, charts, rows })
 }
 
