@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use gatepost_lab::{Authority, Certificate, Dovecot, Gatepost, Mailbox, free_ports};
@@ -147,6 +148,26 @@ pub(crate) fn back_end(script: impl Fn(TcpStream) + Send + Sync + 'static) -> u1
         }
     });
     port
+}
+
+/// A back end that says these words to each connection, with what each has heard by its end.
+pub(crate) fn hearing(words: &'static [u8]) -> (u16, Receiver<String>) {
+    let (heard, all) = channel();
+    let port = back_end(move |stream| {
+        let said = String::from_utf8_lossy(&say_and_listen(stream, words)).into_owned();
+        // Nobody may be left to tell.
+        let _ = heard.send(said);
+    });
+    (port, all)
+}
+
+/// What a back end of [`hearing`]'s was told: the first is waited for, and who comes at the same time (a look) is heard too.
+pub(crate) fn all_heard(heard: &Receiver<String>) -> String {
+    let mut all = heard.recv_timeout(Duration::from_mins(1)).expect("the end of a connection");
+    while let Ok(more) = heard.recv_timeout(Duration::from_millis(500)) {
+        all.push_str(&more);
+    }
+    all
 }
 
 /// Says the words and reads for as long as the other side talks; gives what it said.

@@ -67,7 +67,8 @@ fn answers_last_their_time_and_serve_while_nobody_gives_newer_ones() {
     process.signal(Signal::STOP).expect("a stop");
     let started = Instant::now();
     assert!(log_in().starts_with("OK "));
-    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    // Asking twice in vain would take four.
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     process.signal(Signal::CONT).expect("going on");
     names.process = None;
     std::thread::sleep(Duration::from_millis(2100));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, free_ports};
 
-use crate::bed::{Bed, KIM, LEE, back_end, run, say_and_listen};
+use crate::bed::{Bed, KIM, LEE, all_heard, back_end, hearing, run};
 use crate::talk::Talk;
 
 /// Gatepost with POP3 alone, before the ports of `bed`, which are otherwise IMAP's.
@@ -282,17 +282,12 @@ fn clients_are_promised_what_every_back_end_has() {
 #[test]
 fn a_password_that_would_be_two_commands_reaches_nobody() {
     let bed = Bed::new();
-    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let hearing = std::sync::Arc::clone(&heard);
-    let port = back_end(move |stream| {
-        let said = say_and_listen(stream, b"+OK ready\r\n+OK\r\nUSER\r\n.\r\n");
-        hearing.lock().expect("a lock").extend(said);
-    });
+    let (port, heard) = hearing(b"+OK ready\r\n+OK\r\nUSER\r\n.\r\n");
     let _gatepost = bed.gatepost(&one_backend(&bed, "mechanisms = [\"PLAIN\"]\n", port));
     let mut talk = secure(&bed);
     // NUL kim NUL a CR LF DELE 1
     assert!(ask(&mut talk, "AUTH PLAIN AGtpbQBhDQpERUxFIDE=").starts_with("-ERR"));
-    let heard = String::from_utf8_lossy(&heard.lock().expect("a lock")).into_owned();
+    let heard = all_heard(&heard);
     assert!(!heard.contains("DELE") && !heard.contains("PASS"), "{heard}");
 }
 

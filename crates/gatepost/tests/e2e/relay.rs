@@ -167,7 +167,9 @@ fn thousands_of_idle_sessions_come_and_go_without_a_trace() {
     let files = gatepost.open_files().expect("files");
     drop(open(1000));
     wait_for_files(&gatepost, files);
-    assert_eq!(gatepost.log().matches("result=logged-in").count(), 1010);
+    let ended = || gatepost.log().matches("result=logged-in").count();
+    gatepost_lab::wait_for(|| ended() >= 1010).unwrap_or_else(|_| panic!("{} have ended", ended()));
+    assert_eq!(ended(), 1010);
 }
 
 /// Waits until sessions have given their sockets back.

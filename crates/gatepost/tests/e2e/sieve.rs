@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Dovecot, Gatepost};
 
-use crate::bed::{Bed, KIM, back_end, say_and_listen};
+use crate::bed::{Bed, KIM, all_heard, hearing};
 use crate::talk::Talk;
 
 /// Gatepost with `ManageSieve` alone, on the bed's first port, and one back end for everybody.
@@ -148,16 +148,11 @@ fn an_outage_is_no_wrong_password_and_a_stripped_starttls_no_way_in() {
     let outage = "NO (TRYLATER) \"Temporarily unavailable, try again later.\"";
     let (mut talk, _) = secure(&bed);
     assert_eq!(ask(&mut talk, &log_in), outage);
-    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let hearing = std::sync::Arc::clone(&heard);
-    let stripped = back_end(move |stream| {
-        let said = say_and_listen(stream, b"\"SASL\" \"PLAIN\"\r\nOK \"ready\"\r\nNO \"what\"\r\n");
-        hearing.lock().expect("a lock").extend(said);
-    });
+    let (stripped, heard) = hearing(b"\"SASL\" \"PLAIN\"\r\nOK \"ready\"\r\nNO \"what\"\r\n");
     gatepost.reload(&configuration(&bed, "", "ca = \"ca.pem\"", stripped)).expect("a reload");
     let (mut talk, _) = secure(&bed);
     assert_eq!(ask(&mut talk, &log_in), outage);
     gatepost.wait_for_log("offers no STARTTLS or refused it").expect("the reason");
-    let heard = String::from_utf8_lossy(&heard.lock().expect("a lock")).into_owned();
+    let heard = all_heard(&heard);
     assert!(!heard.contains("AUTHENTICATE"), "{heard}");
 }

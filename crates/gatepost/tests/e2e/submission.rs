@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Dovecot, Gatepost, MASTER_PASSWORD, Mailbox, Postfix, PostfixSetup};
 
-use crate::bed::{Bed, back_end, run, say_and_listen};
+use crate::bed::{Bed, all_heard, hearing, run};
 use crate::talk::Talk;
 
 const KIM: Mailbox<'_> = Mailbox { user: "kim@example.org", password: "kim's secret" };
@@ -234,17 +234,12 @@ fn failures_have_their_own_words() {
         assert!(started.elapsed() < Duration::from_secs(10), "{}", gatepost.log());
         (talk, _) = secure(&bed);
     }
-    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let hearing = std::sync::Arc::clone(&heard);
-    let stripped = back_end(move |stream| {
-        let said = say_and_listen(stream, b"220 store ESMTP\r\n250-store\r\n250 AUTH PLAIN\r\n");
-        hearing.lock().expect("a lock").extend(said);
-    });
+    let (stripped, heard) = hearing(b"220 store ESMTP\r\n250-store\r\n250 AUTH PLAIN\r\n");
     gatepost.reload(&one_backend(&bed, "", "ca = \"ca.pem\"", stripped)).expect("a reload");
     let (mut talk, _) = secure(&bed);
     assert_eq!(talk.ask(&log_in), outage);
     gatepost.wait_for_log("offers no STARTTLS or refused it").expect("the reason");
-    let heard = String::from_utf8_lossy(&heard.lock().expect("a lock")).into_owned();
+    let heard = all_heard(&heard);
     assert!(heard.contains("EHLO") && !heard.contains("AUTH"), "{heard}");
     // A Postfix without log-ins is never sent one.
     let [port] = gatepost_lab::free_ports().expect("a port");

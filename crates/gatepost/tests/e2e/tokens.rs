@@ -59,7 +59,9 @@ fn xoauth2_reaches_a_real_server_over_every_protocol() {
         store.wait_for_log(&line).expect("a log-in by token");
     }
     postfix.wait_for_messages("lee@example.org", 1).expect("a message");
+    let failed = || gatepost.log().matches("Aborted login (auth failed").count();
+    gatepost_lab::wait_for(|| failed() >= 3).unwrap_or_else(|_| panic!("{}", gatepost.log()));
     let log = gatepost.log();
     assert!(!log.contains(&token), "a token in the log");
-    assert_eq!(log.matches("Aborted login (auth failed").count(), 3, "{log}");
+    assert_eq!(failed(), 3, "{log}");
 }
