@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use gatepost_wire::Secret;
 
 use super::super::gate::Asker;
-use super::pages::Filter;
+use super::parts::Filter;
 use super::{App, Frame, Page, Posted, Problem, Said, Visitor, explain_problem, go, render};
 use crate::admin::accounts::{Listed, Role};
 use crate::config::Level;

@@ -5,11 +5,18 @@
 //! administrators.
 
 mod administrators;
+mod backends;
+mod bans;
 mod charts;
 mod forms;
-mod pages;
+mod log;
+mod map;
+mod overview;
+mod parts;
 mod reports;
+mod sessions;
 mod settings;
+mod system;
 mod users;
 
 use std::convert::Infallible;
@@ -33,26 +40,26 @@ use super::gate::{Asker, Peer, broken};
 use super::{App, Problem, logs};
 use crate::admin::Command;
 use crate::admin::accounts::Role;
-use pages::Filter;
+use parts::Filter;
 
 /// How often numbers are sent to a page.
 const LIVE_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
-        .route("/", get(pages::overview))
+        .route("/", get(overview::show))
         .route("/services/{service}/{tab}", get(settings::service))
         .route("/settings/review", post(settings::review))
         .route("/settings/apply", post(settings::apply))
-        .route("/map", get(pages::map).post(pages::change_map))
-        .route("/backends", get(pages::backends).post(pages::change_backend))
-        .route("/sessions", get(pages::sessions))
-        .route("/sessions/kick", post(pages::kick))
-        .route("/bans", get(pages::bans).post(pages::change_bans))
-        .route("/log", get(pages::log).post(pages::change_log))
+        .route("/map", get(map::show).post(map::change))
+        .route("/backends", get(backends::show).post(backends::change))
+        .route("/sessions", get(sessions::show))
+        .route("/sessions/kick", post(sessions::kick))
+        .route("/bans", get(bans::show).post(bans::change))
+        .route("/log", get(log::show).post(log::change))
         .route("/log/follow", get(follow))
         .route("/administrators", get(administrators::administrators).post(administrators::change_administrators))
-        .route("/system", get(pages::system).post(pages::change_system))
+        .route("/system", get(system::show).post(system::change))
         .route("/users", get(users::users).post(users::change_users))
         .route("/reports", get(reports::reports))
         .route("/reports.csv", get(reports::reports_csv))

@@ -10,7 +10,7 @@ use axum::response::IntoResponse as _;
 use serde_json::Value;
 
 use super::charts::{Chart, bars};
-use super::pages::{Filter, list, text};
+use super::parts::{Filter, list, text};
 use super::{App, Frame, Page, Visitor, ask, render};
 use crate::admin::human::{bytes, count, rate};
 use crate::admin::{Command, defaults};

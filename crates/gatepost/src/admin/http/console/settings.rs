@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::super::gate::Asker;
 use super::forms::{self, Block, Inner, Kind};
-use super::pages::Filter;
+use super::parts::Filter;
 use super::{App, Frame, Page, Posted, Problem, Said, Visitor, ask, explain_problem, go, local, render, service_title};
 use crate::admin::accounts::Role;
 use crate::admin::{Changes, Command};

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use gatepost_wire::Secret;
 use serde_json::Value;
 
-use super::pages::{Filter, backend_names, list, text};
+use super::parts::{Filter, backend_names, list, text};
 use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, explain_problem, render};
 use crate::admin::{Command, UserChange};
 

@@ -1,0 +1,50 @@
+//! Bans: who may not connect.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query, State};
+use serde_json::Value;
+
+use super::parts::{Filter, list, text};
+use super::settings::{Shown, shown};
+use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, render};
+use crate::admin::Command;
+
+#[derive(Template)]
+#[template(path = "bans.html")]
+struct Bans {
+    frame: Frame,
+    rows: Vec<BanRow>,
+    settings: String,
+}
+
+struct BanRow {
+    network: String,
+    by: String,
+    until: String,
+}
+
+pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
+    let frame = Frame::new(&app, &asker, "Bans", "/bans").await?.noting(filter.done.as_ref());
+    let answer = ask(&app, &asker, Command::Bans).await?;
+    let row = |ban: &Value| {
+        let until = if ban["until"].is_null() { "it is lifted".into() } else { text(&ban["until"]) };
+        BanRow { network: text(&ban["network"]), by: text(&ban["by"]), until }
+    };
+    let rows = list(&answer, "bans").map(row).collect();
+    let settings = shown(&app, &asker, &frame, Shown::Defence).await?;
+    render(&Bans { frame, rows, settings })
+}
+
+pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
+    let said = Said(posted);
+    asker.proves(said.get("proof"))?;
+    let network = said.get("network").trim().to_owned();
+    let (command, done) = match said.get("do") {
+        "add" => (Command::Ban { network, for_seconds: said.get("for").parse().ok() }, "banned"),
+        _ => (Command::Unban { network }, "lifted"),
+    };
+    carry_out(&app, &asker, command, "/bans", done).await
+}

@@ -1,0 +1,47 @@
+//! The map: what becomes of a user, and moving one.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query, State};
+
+use super::parts::{Filter, backend_names, list, said, text};
+use super::settings::{Shown, shown};
+use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, render};
+use crate::admin::Command;
+
+#[derive(Template)]
+#[template(path = "map.html")]
+struct Map {
+    frame: Frame,
+    user: String,
+    steps: Vec<(String, String)>,
+    backends: Vec<String>,
+    settings: String,
+}
+
+pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
+    let frame = Frame::new(&app, &asker, "Map and directories", "/map").await?.noting(filter.done.as_ref());
+    let user = said(filter.user.as_ref()).unwrap_or_default();
+    let steps = if user.is_empty() {
+        Vec::new()
+    } else {
+        let answer = ask(&app, &asker, Command::Explain { user: user.clone() }).await?;
+        list(&answer, "explain").map(|step| (text(&step["step"]), text(&step["text"]))).collect()
+    };
+    let backends = backend_names(&ask(&app, &asker, Command::Backends).await?);
+    let settings = shown(&app, &asker, &frame, Shown::Map).await?;
+    render(&Map { frame, user, steps, backends, settings })
+}
+
+pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
+    let said = Said(posted);
+    asker.proves(said.get("proof"))?;
+    let user = said.get("user").to_owned();
+    let (command, done) = match said.get("do") {
+        "move" => (Command::Move { user, backend: said.get("backend").to_owned() }, "moved"),
+        _ => (Command::FlushCaches { user: Some(user) }, "forgotten"),
+    };
+    carry_out(&app, &asker, command, "/map", done).await
+}

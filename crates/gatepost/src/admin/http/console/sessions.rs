@@ -1,0 +1,104 @@
+//! Sessions: who is there, and ending those that are chosen.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query, State};
+use serde_json::Value;
+
+use super::parts::{Filter, age, backend_names, list, said, text};
+use super::{App, Frame, Page, Posted, Said, Visitor, ask, explain_problem, go, render, service_names};
+use crate::admin::human::{self, bytes};
+use crate::admin::{Command, Whose};
+
+/// Sessions that a page shows.
+const SESSIONS_SHOWN_MAX: usize = 500;
+
+#[derive(Template)]
+#[template(path = "sessions.html")]
+struct Sessions {
+    frame: Frame,
+    user: String,
+    backend: String,
+    service: String,
+    backends: Vec<String>,
+    services: Vec<&'static str>,
+    rows: Vec<SessionRow>,
+    total: usize,
+}
+
+struct SessionRow {
+    id: String,
+    user: String,
+    service: String,
+    backend: String,
+    client: String,
+    age: String,
+    idle: String,
+    up: String,
+    down: String,
+    state: String,
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    Visitor(asker): Visitor,
+    Query(filter): Query<Filter>,
+    uri: axum::http::Uri,
+) -> Page {
+    let here = uri.path_and_query().map_or("/sessions", axum::http::uri::PathAndQuery::as_str);
+    let here = here.split("done=").next().unwrap_or_default().trim_end_matches(['?', '&']);
+    let frame = Frame::new(&app, &asker, "Sessions", here).await?.noting(filter.done.as_ref());
+    let whose = Whose {
+        user: said(filter.user.as_ref()),
+        backend: said(filter.backend.as_ref()),
+        service: said(filter.service.as_ref()),
+        ..Whose::default()
+    };
+    let answer = ask(&app, &asker, Command::Sessions(whose.clone())).await?;
+    let row = |session: &Value| {
+        let count = |key: &str| bytes(session[key].as_f64().unwrap_or(0.0));
+        SessionRow {
+            id: text(&session["id"]),
+            user: text(&session["user"]),
+            service: text(&session["service"]),
+            backend: text(&session["backend"]),
+            client: text(&session["client"]),
+            age: age(&session["since"]),
+            idle: human::time(session["idle_seconds"].as_u64().unwrap_or(0)),
+            up: count("bytes_up"),
+            down: count("bytes_down"),
+            state: text(&session["state"]),
+        }
+    };
+    // Those of processes that have handed over stand behind ours.
+    let mut sessions: Vec<_> = list(&answer, "sessions").collect();
+    sessions.sort_by_key(|session| session["since"].as_str());
+    let backends = backend_names(&ask(&app, &asker, Command::Backends).await?);
+    render(&Sessions {
+        frame,
+        user: whose.user.unwrap_or_default(),
+        backend: whose.backend.unwrap_or_default(),
+        service: whose.service.unwrap_or_default(),
+        backends,
+        services: service_names(),
+        total: sessions.len(),
+        rows: sessions.into_iter().take(SESSIONS_SHOWN_MAX).map(row).collect(),
+    })
+}
+
+pub(super) async fn kick(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
+    let said = Said(posted);
+    asker.proves(said.get("proof"))?;
+    for id in said.all("id") {
+        let command = Command::Kick(Whose { id: Some(id.to_owned()), ..Whose::default() });
+        // One that has gone by itself meanwhile is what was wanted.
+        if let Err(problem) = ask(&app, &asker, command).await
+            && !problem.text.contains("there is no session")
+        {
+            return explain_problem(&app, &asker, &problem, said.get("back")).await;
+        }
+    }
+    Ok(go(said.get("back"), "kicked"))
+}
