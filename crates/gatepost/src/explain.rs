@@ -127,6 +127,10 @@ async fn explain_service(
     explain_found(world, &found, steps);
     let (backend, reason) = match world.map.choose(name, &found) {
         Ok(chosen) => chosen,
+        Err(NoPlace::Unknown) if matches!(found, Found::Nobody) && only_with_password(world).next().is_some() => {
+            steps.say("map", "where the user's mail is, only a log-in shows");
+            return is_possible;
+        }
         Err(NoPlace::Unknown) => {
             steps.say("map", "unknown users are refused ([map] has no `default`, `spread` or rule for them)");
             return false;
@@ -339,6 +343,11 @@ fn explain_check(judge: &Judge, entry: Option<&Entry>, who: &Who, steps: &mut St
     false
 }
 
+/// The directories of the map that can't be asked without a password.
+fn only_with_password(world: &World) -> impl Iterator<Item = &str> {
+    world.map.judges().iter().filter(|judge| !judge.abilities.finds).map(|judge| &*judge.name)
+}
+
 fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
     let asked: Vec<_> = world.map.judges().iter().map(|judge| &*judge.name).collect();
     let (directory, entry) = match found {
@@ -346,7 +355,17 @@ fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
         Found::Nobody if asked.is_empty() => {
             return steps.say("directory", "none is asked ([map] has no `directories`)");
         }
-        Found::Nobody | Found::Denied(_) => return steps.say("directory", format!("unknown to {}", asked.join(", "))),
+        Found::Nobody | Found::Denied(_) => {
+            let mute: Vec<_> = only_with_password(world).collect();
+            let asked: Vec<_> = asked.into_iter().filter(|name| !mute.contains(name)).collect();
+            if !asked.is_empty() {
+                steps.say("directory", format!("unknown to {}", asked.join(", ")));
+            }
+            for name in mute {
+                steps.say("directory", format!("{name} answers only to who brings a password"));
+            }
+            return;
+        }
     };
     let place = entry.place.as_ref().map_or_else(|| "without a place".to_owned(), |place| format!("at {place:?}"));
     let password = if entry.password.is_some() { ", with a password hash" } else { "" };

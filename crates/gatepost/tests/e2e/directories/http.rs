@@ -89,6 +89,9 @@ fn a_responder_of_nginxs_serves_as_it_is() {
     // Another name and password for the store.
     assert!(bed.secure().try_log_in(Mailbox { user: "lee", password: "not the store's" }).starts_with("OK "));
     assert_eq!(bed.secure().try_log_in(LEE), REFUSED);
+    let explained = gatepost.command(&["explain", "kim"]).expect("an answer");
+    let said = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(explained.status.success() && said.contains("answers only to who brings a password"), "{said}");
     // What says that it can't tell now is an outage.
     assert_eq!(bed.secure().try_log_in(Mailbox { user: "max", password: "later" }), UNAVAILABLE);
     gatepost.wait_for_log("it can't tell now").expect("the reason");
