@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
 use super::reader::Shape;
-use super::settings::{self as at, Section};
+use super::settings::{self as at, Nested, Section};
 
 /// The way to a table from the file's top; in a list of tables, a number (from 0) says which. `imap/listener/0`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -55,7 +55,7 @@ pub(crate) struct Field {
 }
 
 /// A table, as a form shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Form {
     pub(crate) help: &'static str,
     /// The tables that may stand in it.
@@ -63,14 +63,6 @@ pub(crate) struct Form {
     pub(crate) fields: Vec<Field>,
     /// It stands in the file.
     pub(crate) is_written: bool,
-}
-
-/// A table that may stand in another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nested {
-    pub(crate) name: &'static str,
-    /// What a form of it is called; empty: it has none.
-    pub(crate) title: &'static str,
 }
 
 /// Tables of tables: which there are in the file.
@@ -114,7 +106,7 @@ impl Lists {
         };
         Some(Form {
             help: section.help,
-            tables: section.children().map(|(name, title, _)| Nested { name, title }).collect(),
+            tables: section.children().collect(),
             fields: section.settings().map(field).collect(),
             is_written: table.is_some(),
         })

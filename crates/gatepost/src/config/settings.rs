@@ -32,8 +32,8 @@ pub(super) struct Section {
     pub(super) keys: &'static [Described],
     /// Tables that may stand in it.
     pub(super) tables: &'static [Child],
-    /// A further section whose settings may stand here too.
-    pub(super) includes: Option<&'static Section>,
+    /// Further sections whose settings may stand here too.
+    pub(super) includes: &'static [&'static Section],
     /// Names of the contract that this version refuses.
     pub(super) reserved: &'static [&'static str],
 }
@@ -59,6 +59,15 @@ pub(super) struct Variant {
     pub(super) section: &'static Section,
 }
 
+/// A table that may stand in another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nested {
+    pub(crate) name: &'static str,
+    /// What a form of it is called; empty: it has none.
+    pub(crate) title: &'static str,
+    pub(super) section: &'static Section,
+}
+
 /// A setting without its type, for the reference.
 #[derive(Debug)]
 pub(super) struct Described {
@@ -70,40 +79,43 @@ pub(super) struct Described {
 }
 
 impl Child {
-    /// The tables that may stand so, each with its name and what a form of it is called.
-    fn tables(&self) -> Vec<(&'static str, &'static str, &'static Section)> {
+    /// The tables that may stand so.
+    fn tables(&self) -> Vec<Nested> {
+        let own = |section: &'static Section| Nested { name: section.name, title: section.title, section };
         match self {
-            Self::Table(section) | Self::List(section) => vec![(section.name, section.title, *section)],
-            Self::Named(variants) => {
-                variants.iter().map(|variant| (variant.section.name, "", variant.section)).collect()
-            }
+            Self::Table(section) | Self::List(section) => vec![own(section)],
+            Self::Named(variants) => variants.iter().map(|variant| own(variant.section)).collect(),
             Self::Services(section_of) => {
-                PROTOCOLS.iter().map(|protocol| (protocol.name, protocol.title, section_of(protocol))).collect()
+                let of = |protocol: &'static Protocol| Nested {
+                    name: protocol.name,
+                    title: protocol.title,
+                    section: section_of(protocol),
+                };
+                PROTOCOLS.iter().map(of).collect()
             }
         }
     }
 
     fn is_called(&self, name: &str) -> bool {
-        self.tables().iter().any(|(known, ..)| *known == name)
+        self.tables().iter().any(|table| table.name == name)
     }
 }
 
 impl Section {
     pub(super) const EMPTY: Self =
-        Self { name: "", head: "", help: "", title: "", keys: &[], tables: &[], includes: None, reserved: &[] };
+        Self { name: "", head: "", help: "", title: "", keys: &[], tables: &[], includes: &[], reserved: &[] };
 
     fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.settings().map(|key| key.name).chain(self.children().map(|(name, ..)| name))
+        self.settings().map(|key| key.name).chain(self.children().map(|table| table.name))
     }
 
     /// Every setting that may stand in it.
     pub(super) fn settings(&self) -> impl Iterator<Item = &'static Described> {
-        let included = self.includes.map(|section| section.keys).unwrap_or_default();
-        self.keys.iter().chain(included)
+        self.keys.iter().chain(self.includes.iter().flat_map(|section| section.keys))
     }
 
-    /// Every table that may stand in it, with its name and what a form of it is called.
-    pub(super) fn children(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static Section)> {
+    /// Every table that may stand in it.
+    pub(super) fn children(&self) -> impl Iterator<Item = Nested> {
         self.tables.iter().flat_map(Child::tables)
     }
 
@@ -296,7 +308,7 @@ section! { service, "imap", "[imap]", "The IMAP service; [pop3], [sieve], [submi
 
 section! { submission, "submission", "[submission]", "What [submission] has beside the settings of [imap].", {
         tables: &[Table(&limits::SECTION), List(&access::SECTION), List(&listener::SECTION), Table(&link::SECTION), Table(&client_certificate::SECTION)],
-        includes: Some(&service::SECTION),
+        includes: &[&service::SECTION],
     };
     DOMAINS: Vec<String> = "domains" or "[]", "With senders = \"own\": domains that are ours, where users log in by names without them or directories do not name accounts in full. `map.domain` is one of them.";
     SENDERS: Senders = "senders" or "\"any\"", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other addresses of ours that a directory gives the same back end and log-in, and nobody (<>).";
@@ -304,7 +316,7 @@ section! { submission, "submission", "[submission]", "What [submission] has besi
 
 section! { mail, "smtp", "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.", {
         tables: &[Table(&limits::SECTION), List(&access::SECTION), List(&listener::SECTION), Table(&link::SECTION), Table(&client_certificate::SECTION), Table(&rates::SECTION)],
-        includes: Some(&service::SECTION),
+        includes: &[&service::SECTION],
     };
     DOMAINS: Vec<String> = "domains" or "[]", "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Of other domains those are taken that a directory knows in full.";
     HELO: HeloCheck = "helo" or "\"any\"", "What a client must call itself: any name, or strict (a fully qualified name or an address literal, and not ours).";
@@ -321,7 +333,7 @@ section! { rates, "rates", "[smtp.rates]", "How much mail is taken. What is beyo
 
 section! { listener, "listener", "[[imap.listener]]", "An address that is listened on. Without any: 127.0.0.1:143 (POP3: 110, ManageSieve: 4190, submission: 587, SMTP: 25, LMTP: 24) with STARTTLS, and 127.0.0.1:993 (995; none; 465; none; none) with implicit TLS; but without a [[tls.certificate]] only the former, in clear, where `plaintext` = tls lets nobody log in.", {
         tables: &[Table(&limits::SECTION), List(&access::SECTION), Table(&proxy_protocol::SECTION), Table(&certificate::SECTION), Table(&client_certificate::SECTION)],
-        includes: Some(&names::SECTION),
+        includes: &[&names::SECTION],
     };
     ADDRESS: SocketAddr = "address", "Address and port.";
     TLS: TlsMode = "tls" or "\"starttls\"", "none, starttls or implicit.";
@@ -357,7 +369,7 @@ section! { link, "backend", "[imap.backend]", "How this service talks to back en
 
 section! { map, "map", "[map]", "Which back end holds whose mail: what a directory says, then the first rule that fits, the spread, the default.", {
         tables: &[Table(&cache::SECTION), List(&map_rule::SECTION)],
-        includes: Some(&names::SECTION),
+        includes: &[&names::SECTION],
     };
     DIRECTORIES: Vec<String> = "directories" or "[]", "Directories asked in turn; the first that knows the user answers.";
     DEFAULT: String = "default", "The back end of users of whom nothing else is said. Left out: they are refused.";
@@ -397,7 +409,7 @@ section! { backend, "backend", "[backend.NAME]", "A mail server, or several that
 }
 
 section! { backend_service, "imap", "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:", {
-        includes: Some(&link::SECTION),
+        includes: &[&link::SECTION],
     };
     PORT: Port = "port", "Default: 143, with implicit TLS 993; for POP3 110 and 995, for ManageSieve 4190, for submission 587 and 465, for SMTP 25, for LMTP 24.";
 }
@@ -450,8 +462,9 @@ fn sections() -> Vec<&'static Section> {
         known.push(section);
         section
             .includes
-            .into_iter()
-            .chain(section.children().map(|(.., child)| child))
+            .iter()
+            .copied()
+            .chain(section.children().map(|table| table.section))
             .for_each(|next| add(next, known));
     }
     let mut known = Vec::new();
@@ -480,7 +493,7 @@ pub(crate) fn reference() -> String {
         if !section.head.is_empty() {
             let _ = writeln!(text, "# {}", section.head);
         }
-        if let Some(included) = section.includes {
+        for included in section.includes {
             let _ = writeln!(text, "# Also what stands in {}.", included.head);
         }
         for key in section.keys {
@@ -504,7 +517,7 @@ mod tests {
         for section in sections() {
             let head = if section.head.is_empty() { "At the top of the file" } else { section.head };
             let _ = write!(text, "\n## `{head}`\n\n{}\n", cell(section.help));
-            if let Some(included) = section.includes {
+            for included in section.includes {
                 let keys: Vec<_> = included.keys.iter().map(|key| format!("`{}`", key.name)).collect();
                 let _ = write!(text, "\nAlso, as in `{}`: {}.\n", included.head, keys.join(", "));
             }

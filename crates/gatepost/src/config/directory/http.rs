@@ -5,23 +5,19 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::{Abilities, Directory, DirectoryKind, Judges, more_than_nothing, within};
-use crate::config::backend::read_trust;
+use super::{Abilities, DirectoryKind, Judges, any, more_than_nothing, read_trust, trust, within};
 use crate::config::reader::{NamedFile, Table};
-use crate::config::settings::Child::Table as One;
-use crate::config::values::{HttpUrl, Pairs, Pin};
+use crate::config::settings::Child;
+use crate::config::values::{HttpUrl, Pairs};
 use crate::config::{Trust, is_exposed};
 
 section! { main, "directory", "[directory.NAME]  # type = \"http\"", "A responder asked over HTTP with each log-in: nginx's auth_http protocol, or JSON.", {
-        tables: &[One(&secret_header::SECTION)],
-        includes: Some(&super::super::any::SECTION),
+        tables: &[Child::Table(&secret_header::SECTION)],
+        includes: &[&any::SECTION, &trust::SECTION],
     };
     URL: HttpUrl = "url", "Where it is; http or https.";
     FORM: HttpForm = "form" or "\"nginx\"", "How it is spoken to: nginx (all in headers) or json.";
     HEADERS: Pairs = "headers", "Headers sent with each request, such as { X-Site = \"mail\" }.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the responder's certificate: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
     CONNECTIONS: u32 = "connections" or "8", "Connections that are kept while nothing is asked.";
     TIMEOUT: Duration = "timeout" or "\"4s\"", "For an answer, with connecting.";
 }
@@ -56,20 +52,20 @@ pub(crate) enum HttpForm {
     Json,
 }
 
-pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
+pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let http = read_http(table)?;
     let is_json = http.form == HttpForm::Json;
     // nginx's form wants a password with each question, and has one word for all that is wrong.
     let abilities =
         Abilities { judges: Judges::Passwords, keeps_hashes: false, finds: is_json, tells_unknown: is_json };
-    Some(Directory { name: name.to_owned(), kind: DirectoryKind::Http(Box::new(http)), abilities })
+    Some((DirectoryKind::Http(Box::new(http)), abilities))
 }
 
 fn read_http(table: &Table<'_>) -> Option<Http> {
     use main as key;
 
     let url = table.require(&key::URL)?.0;
-    let trust = read_trust(table, &key::TLS_VERIFY, &key::CA, &key::PINS)?;
+    let trust = read_trust(table)?;
     if is_exposed(&url) {
         let host = url.host().unwrap_or_default();
         table.warn_of(&key::URL, format_args!("http: passwords cross the network to {host} in clear"));

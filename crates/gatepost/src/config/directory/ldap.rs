@@ -3,23 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Abilities, Directory, DirectoryKind, Judges, more_than_nothing, within};
+use super::{Abilities, DirectoryKind, Judges, any, more_than_nothing, read_trust, trust, within};
 use crate::config::Trust;
-use crate::config::backend::read_trust;
 use crate::config::reader::{NamedFile, Table};
-use crate::config::settings::Child::Table as One;
+use crate::config::settings::Child;
 use crate::config::template::Template;
-use crate::config::values::{LdapTls, Pin, Several};
+use crate::config::values::{LdapTls, Several};
 
 section! { main, "directory", "[directory.NAME]  # type = \"ldap\"", "LDAP servers, Active Directory included. In the texts, %u is the whole name, %n its local part, %d its domain.", {
-        tables: &[One(&bind::SECTION), One(&fields::SECTION)],
-        includes: Some(&super::super::any::SECTION),
+        tables: &[Child::Table(&bind::SECTION), Child::Table(&fields::SECTION)],
+        includes: &[&any::SECTION, &trust::SECTION],
     };
     URLS: Vec<LdapUrl> = "urls", "The servers, all with the same content: asked in order, those that are down last.";
     STARTTLS: LdapTls = "tls" or "\"starttls\"", "For ldap:// servers: none or starttls. ldaps:// is implicit TLS.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the servers' certificates: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check them against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
     BASE: Template = "base", "The entry below which users are searched.";
     SCOPE: LdapScope = "scope" or "\"subtree\"", "How far below: base, one or subtree.";
     FILTER: Template = "filter", "Which entry is the user's, such as (mail=%u). What is put in is escaped.";
@@ -130,13 +126,13 @@ pub(crate) struct LdapFields {
     pub(crate) name: Option<String>,
 }
 
-pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
+pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let ldap = read_ldap(table)?;
     let keeps_hashes = ldap.verify == LdapVerify::Compare;
     // A bind as a user who is not there fails as one with a wrong password does.
     let tells_unknown = ldap.dn.is_none() || keeps_hashes;
     let abilities = Abilities { judges: Judges::Passwords, keeps_hashes, finds: true, tells_unknown };
-    Some(Directory { name: name.to_owned(), kind: DirectoryKind::Ldap(Box::new(ldap)), abilities })
+    Some((DirectoryKind::Ldap(Box::new(ldap)), abilities))
 }
 
 fn read_ldap(table: &Table<'_>) -> Option<Ldap> {
@@ -147,14 +143,14 @@ fn read_ldap(table: &Table<'_>) -> Option<Ldap> {
         table.problem_with(&key::URLS, "names no server");
     }
     let starttls = table.get(&key::STARTTLS)? == LdapTls::StartTls;
-    let trust = read_trust(table, &key::TLS_VERIFY, &key::CA, &key::PINS)?;
+    let trust = read_trust(table)?;
     let in_clear = |url: &&LdapUrl| !starttls && !url.is_tls && !url.is_local;
     if let Some(url) = urls.iter().flatten().find(in_clear) {
         table.warn_of(&key::STARTTLS, format_args!("none: passwords cross the network to {} in clear", url.text));
     }
     if !trust.verify && trust.pins.is_empty() && urls.iter().flatten().any(|url| starttls || url.is_tls) {
         table.warn_of(
-            &key::TLS_VERIFY,
+            &trust::TLS_VERIFY,
             "the servers' certificates are not checked: anyone on the path can read passwords",
         );
     }

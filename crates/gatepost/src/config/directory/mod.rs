@@ -8,10 +8,13 @@ mod oauth2;
 mod passwd_file;
 mod sql;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Trust;
 use super::reader::{Key, NamedFile, Section, Table};
 use super::settings::Variant;
+use super::values::Pin;
 pub(crate) use http::{Http, HttpForm};
 pub(crate) use ldap::{Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify};
 pub(crate) use oauth2::OAuth2;
@@ -19,6 +22,12 @@ pub(crate) use sql::Sql;
 
 section! { any, "directory", "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.";
     TYPE: DirectoryType = "type", "What kind of directory it is.";
+}
+
+section! { trust, "directory", "[directory.NAME]  # whose certificates are taken", "What types that are reached over TLS have in common.";
+    TLS_VERIFY: bool = "tls_verify" or "true", "Check the server's certificate: chain, name and time.";
+    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
+    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused. Not for databases, whose drivers can't pin.";
 }
 
 /// A source of accounts and places.
@@ -126,9 +135,10 @@ macro_rules! types {
 
         /// `None` only where a problem was recorded.
         fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
-            match table.require(&any::TYPE)? {
-                $(DirectoryType::$type => $file::read(name, table),)+
-            }
+            let (kind, abilities) = match table.require(&any::TYPE)? {
+                $(DirectoryType::$type => $file::read(table)?,)+
+            };
+            Some(Directory { name: name.to_owned(), kind, abilities })
         }
     };
 }
@@ -144,6 +154,11 @@ types! {
 /// The section with the settings of a directory, by the type that is written in its table.
 fn section_of(table: &Table<'_>) -> &'static Section {
     table.peek(&any::TYPE).map_or(&any::SECTION, DirectoryType::section)
+}
+
+/// Which certificates are taken of the servers of a directory.
+fn read_trust(table: &Table<'_>) -> Option<Trust> {
+    super::backend::read_trust(table, &trust::TLS_VERIFY, &trust::CA, &trust::PINS)
 }
 
 fn within(table: &Table<'_>, key: &Key<u32>) -> Option<u32> {

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::{Abilities, Directory, DirectoryKind, Judges, more_than_nothing};
-use crate::config::backend::read_trust;
+use super::{Abilities, DirectoryKind, Judges, any, more_than_nothing, read_trust, trust};
 use crate::config::reader::{NamedFile, Table};
-use crate::config::settings::Child::Table as One;
-use crate::config::values::{HttpUrl, Pin};
+use crate::config::settings::Child;
+use crate::config::values::HttpUrl;
 use crate::config::{Trust, is_exposed};
 
 section! { main, "directory", "[directory.NAME]  # type = \"oauth2\"", "A provider of OAuth 2 tokens, for the mechanisms OAUTHBEARER and XOAUTH2.", {
-        tables: &[One(&client::SECTION)],
-        includes: Some(&super::super::any::SECTION),
+        tables: &[Child::Table(&client::SECTION)],
+        includes: &[&any::SECTION, &trust::SECTION],
     };
     ISSUER: String = "issuer", "The provider's URL, as its tokens name it. Its keys are found from there.";
     INTROSPECTION: HttpUrl = "introspection", "Where it is asked about each token (RFC 7662), instead of checking signatures.";
@@ -23,9 +22,6 @@ section! { main, "directory", "[directory.NAME]  # type = \"oauth2\"", "A provid
     USER_CLAIM: String = "user_claim" or "\"email\"", "The claim that holds the user's name.";
     CLOSE_SESSIONS: bool = "close_sessions" or "false", "End sessions when their token ends.";
     CACHE: Duration = "cache" or "\"1m\"", "How long the answer to introspection is remembered, within the token's life.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the provider's certificate: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused.";
     TIMEOUT: Duration = "timeout" or "\"4s\"", "For an answer of the provider's, with connecting.";
 }
 
@@ -67,10 +63,10 @@ pub(crate) struct OAuth2Client {
     pub(crate) secret_file: NamedFile,
 }
 
-pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
+pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let kind = DirectoryKind::OAuth2(Box::new(read_oauth2(table)?));
     let abilities = Abilities { judges: Judges::Tokens, keeps_hashes: false, finds: false, tells_unknown: true };
-    Some(Directory { name: name.to_owned(), kind, abilities })
+    Some((kind, abilities))
 }
 
 fn read_oauth2(table: &Table<'_>) -> Option<OAuth2> {
@@ -120,7 +116,7 @@ fn read_oauth2(table: &Table<'_>) -> Option<OAuth2> {
         user_claim: table.get(&key::USER_CLAIM)?,
         close_sessions: table.get(&key::CLOSE_SESSIONS)?,
         cache: table.get(&key::CACHE)?,
-        trust: read_trust(table, &key::TLS_VERIFY, &key::CA, &key::PINS)?,
+        trust: read_trust(table)?,
         timeout: more_than_nothing(table, &key::TIMEOUT)?,
     })
 }

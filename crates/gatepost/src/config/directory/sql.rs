@@ -3,23 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Abilities, Directory, DirectoryKind, Judges, more_than_nothing, within};
-use crate::config::backend::read_trust;
+use super::{Abilities, DirectoryKind, Judges, any, more_than_nothing, read_trust, trust, within};
 use crate::config::query::{Dialect, Query};
 use crate::config::reader::{NamedFile, Place, Table};
-use crate::config::values::{Pin, SqlTls};
+use crate::config::values::SqlTls;
 use crate::config::{Trust, is_this_machine};
 
 section! { main, "directory", "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.", {
-        includes: Some(&super::super::any::SECTION),
+        includes: &[&any::SECTION, &trust::SECTION],
     };
     URL: String = "url", "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";
     QUERY: String = "query", "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: name, backend, port, password, disabled, held, services, networks, login, login_password.";
     PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is the database user's password.";
     TLS: SqlTls = "tls", "none or required. Default: none on this machine, else required.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the server's certificate: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Refused: database drivers can't pin. Name the authority with `ca`.";
     CONNECTIONS: u32 = "connections" or "8", "Connections at once.";
     TIMEOUT: Duration = "timeout" or "\"4s\"", "For a look-up, with connecting.";
 }
@@ -41,9 +37,9 @@ pub(crate) struct Sql {
     pub(crate) timeout: Duration,
 }
 
-pub(super) fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
+pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let abilities = Abilities { judges: Judges::Passwords, keeps_hashes: true, finds: true, tells_unknown: true };
-    Some(Directory { name: name.to_owned(), kind: read_kind(table)?, abilities })
+    Some((read_kind(table)?, abilities))
 }
 
 fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
@@ -95,9 +91,9 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
     if !tls && !is_here {
         table.warn_of(&key::TLS, format_args!("none: what is asked of {host} crosses the network in clear"));
     }
-    let trust = read_trust(table, &key::TLS_VERIFY, &key::CA, &key::PINS)?;
+    let trust = read_trust(table)?;
     if !trust.pins.is_empty() {
-        table.problem_with(&key::PINS, "can't be used with databases: name the authority with `ca`");
+        table.problem_with(&trust::PINS, "can't be used with databases: name the authority with `ca`");
     }
     let shown = match dialect {
         Dialect::Sqlite => url.clone(),
