@@ -45,7 +45,7 @@ impl Front {
             Step::StartTls => "starttls".into(),
             Step::Through => "through".into(),
             Step::Close(outcome) => format!("close {outcome:?}"),
-            Step::Ask(Ask::Malformed(mechanism)) => format!("hopeless {}", mechanism.name()),
+            Step::Ask(Ask::Malformed(mechanism)) => format!("malformed {}", mechanism.name()),
             Step::Ask(Ask::Exchange(mechanism, message)) => {
                 format!("exchange {} {:?}", mechanism.name(), String::from_utf8_lossy(message.expose()))
             }
