@@ -17,6 +17,11 @@ pub(crate) fn bytes(count: f64) -> String {
     format!("{scaled:.1} TiB")
 }
 
+/// A number of an answer; 0 where there is none.
+pub(crate) fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
 /// A whole number, as a figure.
 pub(crate) fn figure(whole: u64) -> f64 {
     f64::from((whole >> 32) as u32) * 4_294_967_296.0 + f64::from(whole as u32)

@@ -333,10 +333,6 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn decimal(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(0.0)
-}
-
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
@@ -369,7 +365,7 @@ fn print(command: &Command, list: &[Value]) {
                 let [from, service, connections, logins, failures, peak] =
                     ["from", "service", "connections", "logins", "failures", "peak_sessions"]
                         .map(|key| text(&row[key]));
-                let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(decimal(&row[key])));
+                let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(human::number(&row[key])));
                 let rejected = &row["rejected"][0];
                 let why = if rejected.is_null() {
                     String::new()
@@ -459,7 +455,7 @@ fn print_sessions(list: &[Value], nothing: &str) {
     for session in list {
         let [id, service, user, backend, client, state] =
             ["id", "service", "user", "backend", "client", "state"].map(|key| text(&session[key]));
-        let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(decimal(&session[key])));
+        let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(human::number(&session[key])));
         let idle = time(number(&session["idle_seconds"]));
         table.row([id, service, user, backend, client, age(&session["since"]), idle, up, down, state]);
     }

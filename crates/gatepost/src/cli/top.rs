@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::Failure;
 use super::running::{Server, ask};
 use super::table::printable;
-use crate::admin::human::{bytes, figure, time};
+use crate::admin::human::{self, bytes, figure, time};
 use crate::admin::{Command, Whose};
 use crate::config::Problem;
 
@@ -98,10 +98,6 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-fn rate(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(0.0)
-}
-
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(String::new, printable)
 }
@@ -178,12 +174,12 @@ impl Screen {
         let numbers = format!(
             "{} sessions   {:.1} log-ins/s   {:.1} failed/s   {}/s up   {}/s down   {} threads {:.0} % at work",
             number(&live["sessions"]),
-            rate(&live["logins_per_second"]),
-            rate(&live["failures_per_second"]),
-            bytes(rate(&live["bytes_up_per_second"])),
-            bytes(rate(&live["bytes_down_per_second"])),
+            human::number(&live["logins_per_second"]),
+            human::number(&live["failures_per_second"]),
+            bytes(human::number(&live["bytes_up_per_second"])),
+            bytes(human::number(&live["bytes_down_per_second"])),
             number(&live["workers"]),
-            rate(&live["busy"]) * 100.0,
+            human::number(&live["busy"]) * 100.0,
         );
         Paragraph::new(vec![name, Line::from(numbers)])
     }
@@ -198,7 +194,7 @@ impl Screen {
             // The latest that have room.
             let room = usize::from(area.width.saturating_sub(2));
             let values = history.iter().skip(history.len().saturating_sub(room));
-            let values: Vec<u64> = values.map(|sample| whole(rate(&sample[key]) * scale)).collect();
+            let values: Vec<u64> = values.map(|sample| whole(human::number(&sample[key]) * scale)).collect();
             let chart = Sparkline::default().data(&values).style(Style::new().fg(Color::Cyan));
             frame.render_widget(chart.block(Block::bordered().title(title)), *area);
         }

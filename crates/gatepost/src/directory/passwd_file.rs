@@ -67,7 +67,9 @@ impl PasswdFile {
     /// Reads a changed file. One that can't be taken is complained of once.
     fn look(&self, state: &mut State) {
         let found = stamp(&self.path);
-        if found.as_ref().ok() == state.stamp.as_ref() && found.is_ok() {
+        if let (Ok(found), Some(known)) = (&found, &state.stamp)
+            && found == known
+        {
             return;
         }
         let result = match found {

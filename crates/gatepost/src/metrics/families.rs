@@ -40,9 +40,9 @@ families! {
     REJECTED: Counter "gatepost_rejected_total" ["service", "reason"] =
         "Connections that were turned away before a log-in.";
     LOG_INS: Counter "gatepost_logins_total" ["service", "mechanism", "result"] =
-        "Log-ins that came to an end; the mechanism `command` is LOGIN, or USER and PASS.";
+        "Log-ins that came to an end; the mechanism `command` is LOGIN, or USER and PASS, and the result `guessing` one that was refused unseen.";
     LOG_IN_SECONDS: Histogram "gatepost_login_seconds" ["service", "stage"] =
-        "How long the parts of a log-in took.";
+        "How long the parts of a log-in took, in seconds: a histogram.";
     BYTES: Counter "gatepost_bytes_total" ["service", "direction"] =
         "Bytes that were relayed: up, from clients to back ends, and down.";
     BACKEND_UP: Gauge "gatepost_backend_up" ["backend", "service"] =
@@ -50,7 +50,7 @@ families! {
     BACKEND_CONNECTIONS: Gauge "gatepost_backend_connections" ["backend", "service"] =
         "Connections to a back end that are open.";
     DIRECTORY_SECONDS: Histogram "gatepost_directory_seconds" ["directory", "result"] =
-        "How long directories took to answer: found (a wrong password too), unknown, fault.";
+        "How long directories took to answer, in seconds, a histogram: found (a wrong password too), unknown, fault.";
     CACHE: Counter "gatepost_cache_total" ["cache", "result"] =
         "Questions to what is remembered, places of users and right passwords: hit, miss.";
     BANS: Gauge "gatepost_bans" [] =

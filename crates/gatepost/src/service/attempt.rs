@@ -1,6 +1,7 @@
 //! A log-in by somebody who claims to be a user: counted, checked, placed and tried at the back end, and told of where it
 //! came to nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::{Introduction, Mechanism};
@@ -183,7 +184,7 @@ impl Session {
         self.trail.tell(|| Trace {
             session: story.session.bytes(),
             service: story.service,
-            listener: std::sync::Arc::clone(&story.listener),
+            listener: Arc::clone(&story.listener),
             mechanism: story.mechanism,
             backend: story.backend.clone(),
             result,

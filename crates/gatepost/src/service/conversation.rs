@@ -1,5 +1,7 @@
 //! The conversation with the client until it is logged in: the one loop in which every protocol's front talks.
 
+use std::time::Duration;
+
 use gatepost_wire::smtp::Receiver;
 use gatepost_wire::{Carry, Event, Front, FrontSetup, Offers, Outcome, Refusal, Secret, Step};
 use tokio::time::{Instant, timeout_at};
@@ -7,10 +9,15 @@ use tokio::time::{Instant, timeout_at};
 use super::claim::Progress;
 use super::idle::Heart;
 use super::reach::LoggedIn;
-use super::{LINGER_BYTES_MAX, LINGER_TIME, Session, Shared, listener};
+use super::{Session, Shared, listener};
 use crate::config::{self, Senders};
 use crate::net::stream::Stream;
 use crate::story::Ended;
+
+/// What was said last may still be on its way when a connection is closed under unread input; the peer's
+/// kernel would throw it away. So much is read, and for so long, before that.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Builds a protocol's front.
 pub(super) type Build = fn(FrontSetup) -> Box<dyn Front>;

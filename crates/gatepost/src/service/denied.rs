@@ -37,7 +37,14 @@ impl Denied {
         match self {
             Self::Wrong | Self::Unfit(_) => true,
             Self::Passed(text) => (protocol.passed_counts)(text),
-            _ => false,
+            Self::Disabled
+            | Self::Expired
+            | Self::Guessing
+            | Self::Misplaced(_)
+            | Self::Full(_)
+            | Self::Unavailable(_)
+            | Self::Stopping
+            | Self::Left => false,
         }
     }
 

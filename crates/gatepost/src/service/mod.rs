@@ -50,11 +50,6 @@ use idle::Heart;
 use listener::{Listener, Service};
 use transcript::Unheard;
 
-/// What was said last may still be on its way when a connection is closed under unread input; the peer's
-/// kernel would throw it away. So much is read, and for so long, before that.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(1);
-
 /// What sessions share with one another and with the control plane; outlives reloads.
 pub(crate) struct Shared {
     pub(crate) log: Logger,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::admin::human::{bytes, rate};
+use crate::admin::human::{bytes, number, rate};
 
 /// A drawing's width and height.
 const WIDTH: f64 = 600.0;
@@ -31,10 +31,6 @@ pub(super) struct Chart {
     pub(super) area: String,
     pub(super) second: String,
     pub(super) has_second: bool,
-}
-
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(0.0)
 }
 
 pub(super) fn tiles(live: &Value) -> Vec<Tile> {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::charts::{Chart, bars};
 use super::parts::{Filter, list, text};
 use super::{App, Frame, Page, Visitor, ask, render};
-use crate::admin::human::{bytes, count, rate};
+use crate::admin::human::{bytes, count, number, rate};
 use crate::admin::{Command, defaults};
 
 #[derive(Template)]
@@ -55,13 +55,12 @@ pub(super) async fn reports(
     let frame = Frame::new(&app, &asker, "Reports", "/reports").await?;
     let (days, by_hour) = filter.report();
     let answer = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
-    let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or(0.0);
     // All services of a moment together, moments in their order.
     let mut moments: BTreeMap<String, [f64; 5]> = BTreeMap::new();
     for row in list(&answer, "report") {
         let sums = moments.entry(text(&row["from"])).or_default();
         let keys = ["logins", "failures", "peak_sessions", "bytes_down", "bytes_up"];
-        sums.iter_mut().zip(keys).for_each(|(sum, key)| *sum += number(row, key));
+        sums.iter_mut().zip(keys).for_each(|(sum, key)| *sum += number(&row[key]));
     }
     let values = |first: usize, second: Option<usize>| {
         let value = |sums: &[f64; 5]| (sums[first], second.map_or(0.0, |second| sums[second]));
@@ -79,8 +78,8 @@ pub(super) async fn reports(
         logins: text(&row["logins"]),
         failures: text(&row["failures"]),
         peak: text(&row["peak_sessions"]),
-        up: bytes(number(row, "bytes_up")),
-        down: bytes(number(row, "bytes_down")),
+        up: bytes(number(&row["bytes_up"])),
+        down: bytes(number(&row["bytes_down"])),
         rejected: list(row, "rejected")
             .map(|one| format!("{} {}", text(&one["count"]), text(&one["reason"])))
             .collect::<Vec<_>>()
