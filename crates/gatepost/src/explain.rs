@@ -60,7 +60,7 @@ async fn walk(world: &World, user: &str, steps: &mut Steps) -> bool {
             let at = if everywhere { String::new() } else { format!(" at {}", listeners.join(", ")) };
             let mut of_listeners = service.listeners.iter().map(|listener| &listener.names);
             let of_name = of_listeners.find(|names| names.canonical(&user) == name);
-            let of_name = of_name.unwrap_or(&world.config.map.names);
+            let of_name = of_name.unwrap_or(&world.config.names);
             let what = if takes_mail(service) { "looked up" } else { "looked up, logged and logged in" };
             steps.say("name", format!("{user:?} is {what} as {name:?}{at}"));
             possible &= explain_service(world, service, (&user, &name), of_name, steps).await;
@@ -74,7 +74,7 @@ fn names(service: &Service, user: &str) -> Vec<(String, Vec<String>)> {
     let mut names: Vec<(String, Vec<String>)> = Vec::new();
     for listener in &service.listeners {
         let name = listener.names.canonical(user);
-        let address = listener.address.to_string();
+        let address = listener.written.address.to_string();
         match names.iter_mut().find(|(known, _)| *known == name) {
             Some((_, listeners)) => listeners.push(address),
             None => names.push((name, vec![address])),
@@ -98,7 +98,8 @@ async fn explain_service(
         return explain_mail(world, service, written, of_name, steps).await;
     }
     let mut is_possible = true;
-    let takes_passwords = |listener: &Listener| listener.tls != TlsMode::None || service.plaintext != Plaintext::Tls;
+    let takes_passwords =
+        |listener: &Listener| listener.written.tls != TlsMode::None || service.written.plaintext != Plaintext::Tls;
     if !service.listeners.iter().any(takes_passwords) {
         steps.say("listener", format!("{protocol}: no listener takes passwords: none has TLS, and `plaintext` is tls"));
         is_possible = false;
@@ -175,7 +176,7 @@ async fn explain_service(
             None => format!("as {login:?}, with the user's own password"),
         },
     );
-    if let Some(carried) = service.mechanisms.iter().find(|mechanism| mechanism.is_carried())
+    if let Some(carried) = service.written.mechanisms.iter().find(|mechanism| mechanism.is_carried())
         && !acts
     {
         let what = "brings nothing that could be passed on, and there is no master log-in: UNAVAILABLE";
@@ -188,7 +189,7 @@ async fn explain_service(
 /// Where mail for an address goes; false where it is refused.
 async fn explain_mail(world: &World, service: &Service, written: &str, names: &Names, steps: &mut Steps) -> bool {
     let protocol = service.protocol.name;
-    let address = Address::new(&Mailbox::of(written), names, &service.mail.domains);
+    let address = Address::new(&Mailbox::of(written), names, &service.domains);
     let found = match world.map.find(&Who::somebody(&address.name, protocol), Evidence::default()).await {
         Ok(found) => found,
         Err(unanswered) => {
@@ -197,7 +198,7 @@ async fn explain_mail(world: &World, service: &Service, written: &str, names: &N
         }
     };
     explain_found(world, &found, steps);
-    let why_not = match place(&world.map, &service.mail.domains, &address, &found) {
+    let why_not = match place(&world.map, &service.domains, &address, &found) {
         Ok((backend, reason)) => {
             steps.say("map", format!("{protocol}: back end {}, {}", backend.name, reason_words(&reason)));
             if let Some(link) = backend.link(protocol) {
@@ -233,9 +234,15 @@ fn reason_words(reason: &Reason) -> String {
 
 /// By which certificates clients may come.
 fn explain_certificates(service: &Service, steps: &mut Steps) {
-    let own = service.listeners.iter().map(|listener| (listener.address.to_string(), &listener.client_certificates));
-    for (at, settings) in std::iter::once((String::from("all listeners"), &service.client_certificates)).chain(own) {
-        let Some(settings) = settings.as_ref().filter(|_| service.mechanisms.contains(&Mechanism::External)) else {
+    let own = service
+        .listeners
+        .iter()
+        .map(|listener| (listener.written.address.to_string(), &listener.written.client_certificates));
+    for (at, settings) in
+        std::iter::once((String::from("all listeners"), &service.written.client_certificates)).chain(own)
+    {
+        let Some(settings) = settings.as_ref().filter(|_| service.written.mechanisms.contains(&Mechanism::External))
+        else {
             continue;
         };
         let protocol = service.protocol.name;
@@ -253,7 +260,7 @@ async fn explain_directories(
     steps: &mut Steps,
 ) -> Option<bool> {
     let protocol = service.protocol.name;
-    let offers_scram = service.mechanisms.iter().any(|mechanism| mechanism.is_scram());
+    let offers_scram = service.written.mechanisms.iter().any(|mechanism| mechanism.is_scram());
     let of_tokens = |name: &&String| world.config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
     let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(of_tokens);
     for name in &tokens {
@@ -377,7 +384,7 @@ fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
 }
 
 fn explain_link(protocol: &Protocol, hosts: &str, link: &Link, steps: &mut Steps) {
-    let tls = match link.tls {
+    let tls = match link.written.tls {
         TlsMode::None => "in clear",
         TlsMode::StartTls => "with STARTTLS",
         TlsMode::Implicit => "with implicit TLS",

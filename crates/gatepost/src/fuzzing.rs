@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use crate::config::{self, CertificateFiles, NamedFile, Names, TlsVersion};
+use crate::config::{self, CertificateFiles, Completion, NamedFile, Names, TlsVersion};
 use crate::directory::passwd_file;
 use crate::net::records::{Outgoing, Progress, Sending, Side};
 use crate::net::tls::{self, Certificate};
@@ -17,7 +17,10 @@ pub fn configuration(text: &str) -> bool {
 
 /// Reads a passwd-file; how many users it has.
 pub fn passwd_file(text: &str) -> Option<usize> {
-    let names = Names { fold_case: true, domain: Some("example.org".into()), ..Names::default() };
+    let names = Names {
+        by: Completion { fold_case: true, domain: Some("example.org".into()), ..Completion::default() },
+        aliases: Vec::new(),
+    };
     passwd_file::parse(text, &names).map(|users| users.len()).ok()
 }
 

@@ -59,7 +59,7 @@ impl Door {
         own: Option<&Certificate>,
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, Problem> {
-        let config::Admin { listen, hosts, metrics_token_file, .. } = &config.admin;
+        let config::AdminSettings { listen, hosts, metrics_token_file, .. } = &config.admin.written;
         let listed: Vec<_> = config.tls.certificates.iter().collect();
         let shared = shared.iter().filter(|(files, _)| listed.contains(&files)).map(|(_, certificate)| certificate);
         let certificates: Vec<_> = own.map_or_else(|| shared.cloned().collect(), |own| vec![own.clone()]);
@@ -124,11 +124,18 @@ impl World {
         let mut certificates = Vec::new();
         let listeners = build_listeners(&config, &directories, &lasting.metrics, &mut certificates, &mut problems);
         let chosen = config.map.directories.iter().filter_map(|name| named(&directories, name));
-        let map =
-            Map::new(&config.map, chosen.collect(), backends, checker.clone(), log.clone(), &lasting.metrics.places);
-        let own_listeners = listeners.iter().map(|listener| listener.settings.address).collect();
+        let map = Map::new(
+            &config.map,
+            &config.names,
+            chosen.collect(),
+            backends,
+            checker.clone(),
+            log.clone(),
+            &lasting.metrics.places,
+        );
+        let own_listeners = listeners.iter().map(|listener| listener.settings.written.address).collect();
         let level = Arc::new(Level::new(&config.access));
-        let own = config.admin.certificate.as_ref();
+        let own = config.admin.written.certificate.as_ref();
         let own = own.and_then(|files| load_certificate(files, &mut certificates, &mut problems));
         let door = Door::open(&config, &certificates, own.as_ref(), warnings).unwrap_or_else(|problem| {
             problems.push(problem);
@@ -189,7 +196,7 @@ impl World {
     /// Forgets what directories and name servers have said of a user, or of all; how many answers there were.
     pub(crate) fn forget(&self, user: Option<&str>) -> usize {
         // As it is given, and as each listener completes it.
-        let names = self.config.listeners().map(|listener| &listener.names).chain([&self.config.map.names]);
+        let names = self.config.listeners().map(|listener| &listener.names).chain([&self.config.names]);
         let users =
             user.map(|user| names.map(|names| names.canonical(user)).chain([user.to_owned()]).collect::<Vec<_>>());
         let users = users.as_deref();
@@ -198,7 +205,7 @@ impl World {
 
     /// Begins to look at the back ends, on the runtime that this is called on.
     pub(crate) fn look(&self, log: &Logger) -> Looking {
-        let greeting = |service: &config::Service| format!("{} {}", self.config.name, service.greeting);
+        let greeting = |service: &config::Service| format!("{} {}", self.config.name, service.written.greeting);
         let services = self.config.services.iter().map(|service| (service.protocol, greeting(service))).collect();
         let own_listeners = Arc::clone(&self.own_listeners);
         self.map.look(&Looker { services, own_listeners, log: log.clone() })
@@ -206,7 +213,7 @@ impl World {
 
     /// What a connection to `address` needs; `None`: nobody listens there any more.
     pub(crate) fn snapshot(&self, address: SocketAddr) -> Option<Snapshot> {
-        let listener = self.listeners.iter().find(|listener| listener.settings.address == address)?;
+        let listener = self.listeners.iter().find(|listener| listener.settings.written.address == address)?;
         Some(Snapshot {
             listener: Arc::clone(listener),
             level: Arc::clone(&self.level),
@@ -229,20 +236,20 @@ fn open_directories(
     warnings: &mut Vec<Problem>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Judge>> {
-    let open =
-        |settings: &config::Directory| match directory::open(settings, &config.map.names, &config.tls, log, warnings) {
-            Ok(directory) => {
-                // What is known of tokens, such a directory remembers itself, within their life.
-                let none = config::Cache { verified: Duration::ZERO, ..config.map.cache };
-                let times = if settings.takes_tokens() { none } else { config.map.cache };
-                let directory = Arc::new(Measured::new(directory, metrics.directory(&settings.name)));
-                Some(Arc::new(Judge::new(settings, directory, times, &metrics.passwords)))
-            }
-            Err(problem) => {
-                problems.push(problem);
-                None
-            }
-        };
+    let open = |settings: &config::Directory| match directory::open(settings, &config.names, &config.tls, log, warnings)
+    {
+        Ok(directory) => {
+            // What is known of tokens, such a directory remembers itself, within their life.
+            let none = config::Cache { verified: Duration::ZERO, ..config.map.cache };
+            let times = if settings.takes_tokens() { none } else { config.map.cache };
+            let directory = Arc::new(Measured::new(directory, metrics.directory(&settings.name)));
+            Some(Arc::new(Judge::new(settings, directory, times, &metrics.passwords)))
+        }
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
     config.directories.iter().filter_map(open).collect()
 }
 
@@ -263,7 +270,7 @@ fn oauth_hints(config: &Config, checks: &Checks) -> OAuthHints {
     };
     OAuthHints {
         scope: Some(settings.scope.join(" ")).filter(|scope| !scope.is_empty()),
-        configuration: settings.configuration.as_ref().map(ToString::to_string),
+        configuration: settings.configuration().as_ref().map(ToString::to_string),
     }
 }
 
@@ -300,19 +307,22 @@ fn build_listeners(
             settings: settings.clone(),
             node: config.name.clone(),
             level: Level::new(&settings.access),
-            scope: Scope { name: protocol.name.into(), limits: settings.limits },
+            scope: Scope { name: protocol.name.into(), limits: settings.written.limits },
             checks,
             oauth,
             metrics: metrics.service(protocol.name),
         });
         for settings in &settings.listeners {
-            let own = settings.certificate.as_ref().and_then(|files| load(files, problems));
+            let own = settings.written.certificate.as_ref().and_then(|files| load(files, problems));
             let certificates = own.as_ref().map_or(&shared[..], std::slice::from_ref);
-            let tls = match settings.tls {
+            let tls = match settings.written.tls {
                 TlsMode::None => None,
                 TlsMode::StartTls | TlsMode::Implicit => {
-                    let clients =
-                        settings.client_certificates.as_ref().or(service.settings.client_certificates.as_ref());
+                    let clients = settings.written.client_certificates.as_ref().or(service
+                        .settings
+                        .written
+                        .client_certificates
+                        .as_ref());
                     let built = tls::server_config(certificates, config.tls.min_version, protocol.alpn, clients);
                     built.unwrap_or_else(|problem| {
                         problems.push(problem);
@@ -325,11 +335,11 @@ fn build_listeners(
                 settings: settings.clone(),
                 level: Level::new(&settings.access),
                 scope: Scope {
-                    name: format!("{} {}", protocol.name, settings.address).into(),
-                    limits: settings.limits,
+                    name: format!("{} {}", protocol.name, settings.written.address).into(),
+                    limits: settings.written.limits,
                 },
                 tls,
-                connections: metrics.listener(protocol.name, &settings.address.to_string()),
+                connections: metrics.listener(protocol.name, &settings.written.address.to_string()),
             }));
         }
     }

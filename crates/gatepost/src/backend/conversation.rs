@@ -70,7 +70,7 @@ impl Backend {
         deadline: Instant,
     ) -> Result<Done, Trouble> {
         let started = Instant::now();
-        let connect_deadline = deadline.min(started + link.settings.connect_timeout);
+        let connect_deadline = deadline.min(started + link.settings.written.connect_timeout);
         let connecting = self.connect(host, link, &errand, connect_deadline);
         let (mut stream, address) =
             timeout_at(connect_deadline, connecting).await.map_err(|_| too_slow_to_greet(started))??;
@@ -108,7 +108,7 @@ impl Backend {
             match step {
                 BackStep::Read => {
                     // A STARTTLS that is asked for is still part of connecting.
-                    if stream.tls_facts().is_some() || link.settings.tls == TlsMode::None {
+                    if stream.tls_facts().is_some() || link.settings.written.tls == TlsMode::None {
                         greeted.get_or_insert_with(Instant::now);
                     }
                 }
@@ -159,7 +159,7 @@ impl Backend {
             found.truncate(ADDRESSES_MAX);
             found
         };
-        let (first, awaited) = match (settings.announce, settings.tls) {
+        let (first, awaited) = match (settings.announce, settings.written.tls) {
             (Announce::ProxyV2, _) | (_, TlsMode::Implicit) => (Interest::WRITABLE, "connection"),
             // A server that speaks first has accepted the connection when it does.
             _ => (Interest::READABLE, "greeting"),
@@ -200,7 +200,7 @@ impl Backend {
                     .await
                     .map_err(|error| Trouble::Down(format!("the connection broke: {error}")))?;
             }
-            if settings.tls == TlsMode::Implicit {
+            if settings.written.tls == TlsMode::Implicit {
                 let name = certificate_name(host)?;
                 let config = link.tls.clone().ok_or_else(|| Trouble::Down("TLS is not set up".into()))?;
                 stream.connect_tls(config, name).await.map_err(|error| tls_failed(&error))?;

@@ -128,9 +128,9 @@ impl Backend {
                 duty.name()
             )));
         }
-        let max = link.settings.max_connections;
+        let max = link.settings.written.max_connections;
         let mut lease = Some(self.state.lease(service, max).ok_or(Failure::Limit(max.unwrap_or(0)))?);
-        let deadline = purpose.deadline.min(Instant::now() + link.settings.login_timeout);
+        let deadline = purpose.deadline.min(Instant::now() + link.settings.written.login_timeout);
         let mut reasons = Vec::new();
         // Hosts that would say the same again.
         let mut given_up: Vec<&str> = Vec::new();
@@ -153,7 +153,8 @@ impl Backend {
                 let is_worth_time = |other: &&Host<'_>| other.state.appears() != Standing::Out;
                 let share = left / (1 + hosts[n + 1..].iter().filter(is_worth_time).count() as u32);
                 // Where the client has hardly any patience left, its end says nothing of the host.
-                let is_fair = share >= link.settings.connect_timeout.min(link.settings.login_timeout / 2);
+                let is_fair =
+                    share >= link.settings.written.connect_timeout.min(link.settings.written.login_timeout / 2);
                 match self.try_host(host, link, purpose, Instant::now() + share, &mut lease).await {
                     Ok(connected) => {
                         state.served();
@@ -226,7 +227,7 @@ impl Backend {
 
     /// A log-in; `None`: there is nothing to log in with.
     fn log_in_errand<'a>(&self, link: &ServiceLink, purpose: &Purpose<'a>) -> Option<Errand<'a>> {
-        let mechanism = link.settings.mechanism;
+        let mechanism = link.settings.written.mechanism.0;
         let aim = match (&self.master, purpose.aim) {
             (_, Aim::Deliver) => BackAim::Deliver,
             (Some(Master { name, separator, password }), Aim::LogIn(_)) => {
@@ -255,7 +256,7 @@ impl Backend {
             Announce::Nothing => (Vec::new(), None),
         };
         let setup = BackSetup {
-            starttls: link.settings.tls == TlsMode::StartTls,
+            starttls: link.settings.written.tls == TlsMode::StartTls,
             aim,
             client: announced,
             introduction: client.introduction.clone(),

@@ -62,7 +62,7 @@ impl Backends {
         let permits = Arc::new(Semaphore::new(LOOKS_MAX));
         for backend in self.named.values() {
             for (protocol, greeting) in &looker.services {
-                let interval = backend.link(protocol.name).and_then(|link| link.settings.check_interval);
+                let interval = backend.link(protocol.name).and_then(|link| link.settings.written.check_interval.0);
                 for host in &backend.hosts {
                     let state = backend.state.host(protocol.name, host);
                     let Some(interval) = interval else {
@@ -166,7 +166,7 @@ impl Subject {
         let link = self.backend.link(self.protocol.name)?;
         let ServiceLink { settings, .. } = link;
         let setup = BackSetup {
-            starttls: settings.tls == TlsMode::StartTls,
+            starttls: settings.written.tls == TlsMode::StartTls,
             aim: BackAim::Check,
             client: None,
             introduction: Introduction::default(),
@@ -179,7 +179,7 @@ impl Subject {
         };
         let own_listeners = &looker.own_listeners;
         let errand = Errand { protocol: settings.protocol, setup, header, own_listeners, tell: None };
-        let deadline = Instant::now() + settings.connect_timeout;
+        let deadline = Instant::now() + settings.written.connect_timeout;
         Some(match self.backend.converse(&self.host, link, errand, deadline).await {
             Ok(done) => {
                 if let Some(list) = &done.welcome.capabilities {

@@ -179,7 +179,7 @@ impl Backends {
         let links = open_all(&defaults);
         let opened: Vec<_> = settings.backends.iter().map(|backend| open_all(&backend.links)).collect();
         for (backend, links) in settings.backends.iter().zip(opened) {
-            let master = match backend.login.as_ref().map(|login| read_master(login, warnings)).transpose() {
+            let master = match backend.written.login.as_ref().map(|login| read_master(login, warnings)).transpose() {
                 Ok(master) => master,
                 Err(problem) => {
                     problems.push(problem);
@@ -188,8 +188,8 @@ impl Backends {
             };
             let opened = Backend {
                 name: backend.name.as_str().into(),
-                hosts: backend.hosts.clone(),
-                order: backend.order,
+                hosts: backend.written.hosts.clone(),
+                order: backend.written.order,
                 master,
                 links,
                 state: states.of(&backend.name),
@@ -351,7 +351,7 @@ impl Backend {
     /// The local address for the next connection to an address of this family.
     fn source(&self, link: &Link, target: SocketAddr) -> Option<IpAddr> {
         let fitting: Vec<_> =
-            link.source_addresses.iter().filter(|source| source.is_ipv4() == target.is_ipv4()).collect();
+            link.written.source_addresses.iter().filter(|source| source.is_ipv4() == target.is_ipv4()).collect();
         let turn = self.state.next_source.fetch_add(1, Ordering::Relaxed);
         fitting.get(turn.checked_rem(fitting.len())?).map(|&&source| source)
     }
@@ -359,8 +359,8 @@ impl Backend {
 
 impl ServiceLink {
     fn open(link: &Link, min: TlsVersion) -> Result<Self, Problem> {
-        let needs_tls = link.tls != config::TlsMode::None;
-        let tls = needs_tls.then(|| tls::client_config(&link.trust, min)).transpose()?;
+        let needs_tls = link.written.tls != config::TlsMode::None;
+        let tls = needs_tls.then(|| tls::client_config(&link.written.trust(), min)).transpose()?;
         Ok(Self { settings: link.clone(), tls })
     }
 }
@@ -380,7 +380,7 @@ impl States {
 
 fn read_master(login: &config::MasterLogin, warnings: &mut Vec<Problem>) -> Result<Master, Problem> {
     let password = crate::secret_file::read(&login.password_file, warnings)?;
-    Ok(Master { name: login.master.clone(), separator: login.separator, password })
+    Ok(Master { name: login.master.clone(), separator: login.separator.map(|delimiter| delimiter.0), password })
 }
 
 #[cfg(test)]

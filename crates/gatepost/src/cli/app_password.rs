@@ -58,7 +58,7 @@ pub(super) enum AppPasswordCommand {
 pub(super) async fn carry_out(command: AppPasswordCommand, config: &Config) -> Result<(), Failure> {
     match command {
         AppPasswordCommand::Add { name, label, services, expires, directory, output } => {
-            let name = full_name(&name, &config.map)?;
+            let name = full_name(&name, &config.names)?;
             if label.is_empty() || label.len() > LABEL_BYTES_MAX || label.chars().any(char::is_control) {
                 let message = "a label is not empty, of at most 100 bytes and without control characters";
                 return Err(Problem::of("--label", message).into());
@@ -76,14 +76,14 @@ pub(super) async fn carry_out(command: AppPasswordCommand, config: &Config) -> R
             }
         }
         AppPasswordCommand::List { name, directory, output } => {
-            let name = full_name(&name, &config.map)?;
+            let name = full_name(&name, &config.names)?;
             let directory = directory.open(config).await?;
             let list = directory.app_passwords(&name).await.map_err(fault)?;
             directory.close().await;
             print_list(&list, output.json);
         }
         AppPasswordCommand::Revoke { name, id, directory, output } => {
-            let name = full_name(&name, &config.map)?;
+            let name = full_name(&name, &config.names)?;
             let directory = directory.open(config).await?;
             let done = directory.revoke_app_password(&name, id).await.map_err(fault)?;
             directory.close().await;

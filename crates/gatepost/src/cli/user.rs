@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Failure;
 use super::app_password::{self, AppPasswordCommand};
 use crate::auth::hash;
-use crate::config::{self, Config, DirectoryKind, Loaded, Map, NamedFile, Problem};
+use crate::config::{self, Config, DirectoryKind, Loaded, NamedFile, Names, Problem};
 use crate::directory::sqlite::{self, Account, Change, Sqlite};
 use crate::directory::{Entry, passwd_file};
 
@@ -161,7 +161,7 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
         }
         UserCommand::Remove { name, directory, output } => {
             let directory = directory.open(config).await?;
-            let name = full_name(&name, &config.map)?;
+            let name = full_name(&name, &config.names)?;
             let done = directory.remove(&name).await.map_err(fault)?;
             directory.close().await;
             if !done {
@@ -183,7 +183,7 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
 
 async fn import(file: &Path, directory: &DirectoryName, output: &Output, config: &Config) -> Result<(), Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Problem::file(file, format!("can't be read: {error}")))?;
-    let users = passwd_file::parse(&text, &config.map.names).map_err(|fault| Problem::file(file, fault.0))?;
+    let users = passwd_file::parse(&text, &config.names).map_err(|fault| Problem::file(file, fault.0))?;
     let directory = directory.open(config).await?;
     for (name, entry) in &users {
         doubts(entry, config).iter().for_each(|doubt| eprintln!("gatepost: warning: {name}: {doubt}"));
@@ -230,7 +230,7 @@ impl Settings {
                 Problem::of("--backend", format!("there is no [backend.{backend}] in the configuration")).into()
             );
         }
-        let name = full_name(&self.name, &config.map)?;
+        let name = full_name(&self.name, &config.names)?;
         let mut warnings = Vec::new();
         let password: Option<Secret> = self
             .password_file
@@ -266,12 +266,12 @@ impl DirectoryName {
 }
 
 /// The name under which log-ins will look the user up.
-pub(super) fn full_name(name: &str, map: &Map) -> Result<String, Failure> {
+pub(super) fn full_name(name: &str, names: &Names) -> Result<String, Failure> {
     let sound = sasl::user_name(name.as_bytes());
     let sound = sound.ok_or_else(|| {
         Problem::of("NAME", "a user name is not empty, of at most 512 bytes and without control characters")
     })?;
-    Ok(map.names.canonical(&sound))
+    Ok(names.canonical(&sound))
 }
 
 fn print_list(accounts: &[Account], json: bool) {

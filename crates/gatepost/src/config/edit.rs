@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
-use super::reader::Shape;
-use super::settings::{self as at, Nested, Section};
+use super::root::Root;
+use super::section::{Described, Nested, Section, Written};
+use super::values::Shape;
 
 /// The way to a table from the file's top; in a list of tables, a number (from 0) says which. `imap/listener/0`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -93,7 +94,7 @@ impl Lists {
             _ => None,
         };
         let section = section_of(path, table)?;
-        let field = |described: &'static at::Described| {
+        let field = |described: &'static Described| {
             let written = table.and_then(|table| table.get(described.name));
             // What is a table has a form of its own.
             let value = written.and_then(Item::as_value);
@@ -101,7 +102,7 @@ impl Lists {
                 Some(value) => plain(described.shape, value),
                 None => (described.shape, String::new()),
             };
-            let at::Described { name, help, expected, default, .. } = *described;
+            let Described { name, help, expected, default, .. } = *described;
             Field { key: name, help, expected, default, shape, shown }
         };
         Some(Form {
@@ -371,7 +372,7 @@ fn remove_in(table: &mut dyn TableLike, path: &[String]) -> Option<()> {
 fn section_of(path: &TablePath, table: Option<&dyn TableLike>) -> Option<&'static Section> {
     let parts: Vec<&str> = path.0.iter().map(String::as_str).collect();
     let kind = table.and_then(|table| table.get("type")).and_then(Item::as_str);
-    at::root::SECTION.at(&parts, kind)
+    Root::SECTION.at(&parts, kind)
 }
 
 #[cfg(test)]

@@ -1,15 +1,154 @@
 //! The log as the configuration describes it: which records go where.
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use gatepost_wire::PROTOCOLS;
+use hyper::Uri;
 use toml::de::DeValue;
 
-use super::reader::{Table, Value};
-use super::settings as at;
-use super::values::{LogTo, quoted, text};
-use super::{Log, LogRule, LogTarget, Rotate, Trust, is_exposed, is_host};
+use super::is_host;
+use super::problem::NamedFile;
+use super::reader::Table;
+use super::section::{Child, Written};
+use super::trust::{Trust, is_exposed};
+use super::values::{Max, Size, Value, quoted, text};
+
+/// How much is logged where.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    pub(crate) level: Level,
+    pub(crate) rules: Vec<LogRule>,
+}
+
+/// Sends records of one service, or of all, to one place.
+#[derive(Debug, Clone)]
+pub(crate) struct LogRule {
+    /// `None`: every service.
+    pub(crate) service: Option<String>,
+    pub(crate) level: Level,
+    pub(crate) target: LogTarget,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum LogTarget {
+    Stderr,
+    File {
+        path: NamedFile,
+        rotate: Rotate,
+    },
+    /// The trust is for TLS.
+    Syslog {
+        server: SyslogServer,
+        facility: Facility,
+        trust: Trust,
+    },
+    Journald,
+    /// Another Gatepost, by its REST API and with the token in the file.
+    Remote {
+        url: Uri,
+        token_file: NamedFile,
+        trust: Trust,
+    },
+}
+
+section! {
+    pub(super) struct LogSettings: "log", "[log]", "Logging.", {
+        read_apart: &[Child::List(RuleSettings::SECTION)],
+    };
+    level: Level = "info", "The least severe records that are written, where a rule doesn't say otherwise.";
+}
+
+section! {
+    pub(super) struct RuleSettings: "rule", "[[log.rule]]", "Sends records to a place. Without any rule, everything goes to standard error.";
+    service: String = "*", "A service; directory, admin or server, for what is about none; or * for all.";
+    level: Option<Level>, "The least severe records that go there. Default: log.level.";
+    to: LogTo = "stderr", "Where: stderr, file, syslog, journald, or remote, which is another Gatepost.";
+    path: Option<NamedFile>, "The file, where `to` is file.";
+    server: SyslogServer = "unix:/dev/log", "The syslog server, where `to` is syslog (RFC 5424; over TCP and TLS each message with its length).";
+    facility: Facility = "mail", "What syslog takes the records for.";
+    url: Option<Uri>, "The console of the Gatepost that keeps the records, where `to` is remote, such as \"https://logs.example.org:9443\".";
+    token_file: Option<NamedFile>, "The file whose first line is a token of the role sender there, where `to` is remote.";
+    ca: Option<NamedFile>, "Authorities for the certificate of a syslog server or a Gatepost, PEM. Default: the system's.";
+    format: LogFormat = "text", "One line of text, or one JSON object, for each record.";
+    [rotate]: Option<Rotate>;
+}
+
+section! {
+    #[derive(Copy, Default)]
+    pub(crate) struct Rotate: "rotate", "[log.rule.rotate]", "When the file is put aside under a name with the time, and a new one begun.";
+    size: Option<Size>, "Before it grows beyond this.";
+    every: Option<Period>, "When an hour, day or week (UTC) ends.";
+    keep: Max = 0, "How many old files are kept; 0: all.";
+}
+
+words! {
+    /// A record's weight, lightest last.
+    #[derive(PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub(crate) enum Level {
+        Critical = "critical",
+        Error = "error",
+        Warning = "warning",
+        Info = "info",
+        Protocol = "protocol",
+    }
+}
+
+impl std::str::FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|level| level.name() == text);
+        known.ok_or_else(|| format!("expected {}", Self::EXPECTED))
+    }
+}
+
+words! {
+    pub(crate) enum LogFormat {
+        Text = "text",
+        Json = "json",
+    }
+}
+
+words! {
+    /// Where records go, as written.
+    pub(crate) enum LogTo {
+        Stderr = "stderr",
+        File = "file",
+        Syslog = "syslog",
+        Journald = "journald",
+        Remote = "remote",
+    }
+}
+
+words! {
+    pub(crate) enum Period {
+        Hour = "hour",
+        Day = "day",
+        Week = "week",
+    }
+}
+
+/// What kind of program a record is from, as syslog has it: a number of RFC 5424's (section 6.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facility(pub(crate) u8);
+
+words! {
+    for Facility, "mail, daemon, auth, authpriv or local0 to local7";
+    "mail" => Facility(2),
+    "daemon" => Facility(3),
+    "auth" => Facility(4),
+    "authpriv" => Facility(10),
+    "local0" => Facility(16),
+    "local1" => Facility(17),
+    "local2" => Facility(18),
+    "local3" => Facility(19),
+    "local4" => Facility(20),
+    "local5" => Facility(21),
+    "local6" => Facility(22),
+    "local7" => Facility(23),
+}
 
 /// Where a syslog server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,51 +205,9 @@ impl Value for SyslogServer {
 const OTHER_SERVICES: [&str; 3] = ["directory", "admin", "server"];
 
 pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
-    let level = table.get(&at::log::LEVEL)?;
-    let rules = table.tables(&at::log_rule::SECTION);
-    let rules = rules.iter().filter_map(|rule| {
-        rule.head("[[", "]]");
-        let service = rule.get(&at::log_rule::SERVICE)?;
-        let known: Vec<_> = PROTOCOLS.iter().map(|protocol| protocol.name).chain(OTHER_SERVICES).collect();
-        if service == "webmail" {
-            rule.problem_with(&at::log_rule::SERVICE, format_args!("{service:?}: not in this version of Gatepost"));
-        } else if service != "*" && !known.contains(&service.as_str()) {
-            rule.problem_with(
-                &at::log_rule::SERVICE,
-                format_args!("expected {} or *, found {service:?}", known.join(", ")),
-            );
-        }
-        let level = rule.get_or(&at::log_rule::LEVEL, level);
-        let format = rule.get(&at::log_rule::FORMAT)?;
-        let path = rule.file(&at::log_rule::PATH);
-        let target = match (rule.get(&at::log_rule::TO)?, path) {
-            (LogTo::Stderr, None) => LogTarget::Stderr,
-            (LogTo::Stderr, Some(_)) => {
-                rule.problem_with(&at::log_rule::PATH, "goes with to = \"file\"");
-                return None;
-            }
-            (LogTo::File, Some(path)) => {
-                LogTarget::File { path, rotate: read_rotate(&rule.table(&at::rotate::SECTION))? }
-            }
-            (LogTo::File, None) => {
-                rule.problem("needs `path`, where the records go");
-                return None;
-            }
-            (LogTo::Syslog | LogTo::Journald | LogTo::Remote, Some(_)) => {
-                rule.problem_with(&at::log_rule::PATH, "goes with to = \"file\"");
-                return None;
-            }
-            (LogTo::Syslog, None) => LogTarget::Syslog {
-                server: rule.get(&at::log_rule::SERVER)?,
-                facility: rule.get(&at::log_rule::FACILITY)?.0,
-                trust: Trust::by(rule.file(&at::log_rule::CA)),
-            },
-            (LogTo::Journald, None) => LogTarget::Journald,
-            (LogTo::Remote, None) => read_remote(rule)?,
-        };
-        Some(LogRule { service: (service != "*").then_some(service), level, target, format })
-    });
-    let rules: Vec<LogRule> = rules.collect();
+    let level = LogSettings::read(table)?.level;
+    let rules = table.each(RuleSettings::SECTION, |_, rule| read_rule(rule, level));
+    let rules: Vec<_> = rules.into_iter().flatten().collect();
     let mut paths: Vec<_> = rules
         .iter()
         .filter_map(|rule| match &rule.target {
@@ -125,25 +222,54 @@ pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
     Some(Log { level, rules })
 }
 
-/// Another Gatepost that keeps the records.
-fn read_remote(rule: &Table<'_>) -> Option<LogTarget> {
-    let (url, token_file) = (rule.require(&at::log_rule::URL), rule.require_file(&at::log_rule::TOKEN_FILE));
-    let url = url?.0;
-    if is_exposed(&url) {
-        rule.problem_with(
-            &at::log_rule::URL,
-            "http: whoever is on the path could read the token and the records; use https",
+/// `usual`: the level of rules that name none.
+fn read_rule(table: &Table<'_>, usual: Level) -> Option<LogRule> {
+    let rule = RuleSettings::read(table)?;
+    let level = table.or(&RuleSettings::level, rule.level, usual);
+    let (service, format) = (rule.service.clone(), rule.format);
+    let known: Vec<_> = PROTOCOLS.iter().map(|protocol| protocol.name).chain(OTHER_SERVICES).collect();
+    if service == "webmail" {
+        table.problem_with(&RuleSettings::service, format_args!("{service:?}: not in this version of Gatepost"));
+    } else if service != "*" && !known.contains(&service.as_str()) {
+        table.problem_with(
+            &RuleSettings::service,
+            format_args!("expected {} or *, found {service:?}", known.join(", ")),
         );
-        return None;
     }
-    let trust = Trust::by(rule.file(&at::log_rule::CA));
-    Some(LogTarget::Remote { url, token_file: token_file?, trust })
+    Some(LogRule { service: (service != "*").then_some(service), level, target: target_of(rule, table)?, format })
 }
 
-fn read_rotate(table: &Table<'_>) -> Option<Rotate> {
-    Some(Rotate {
-        size: table.get(&at::rotate::SIZE).map(|size| size.0),
-        every: table.get(&at::rotate::EVERY),
-        keep: NonZeroU32::new(table.get(&at::rotate::KEEP)?),
+fn target_of(rule: RuleSettings, table: &Table<'_>) -> Option<LogTarget> {
+    if rule.to != LogTo::File {
+        if rule.path.is_some() {
+            table.problem_with(&RuleSettings::path, "goes with to = \"file\"");
+        }
+        if rule.rotate.is_some() {
+            table.problem("`rotate` goes with to = \"file\"");
+        }
+    }
+    let trust = Trust::by(rule.ca);
+    Some(match rule.to {
+        LogTo::Stderr => LogTarget::Stderr,
+        LogTo::Journald => LogTarget::Journald,
+        LogTo::Syslog => LogTarget::Syslog { server: rule.server, facility: rule.facility, trust },
+        LogTo::File => {
+            let Some(path) = rule.path else {
+                table.problem("needs `path`, where the records go");
+                return None;
+            };
+            LogTarget::File { path, rotate: rule.rotate.unwrap_or_default() }
+        }
+        // Another Gatepost, which keeps the records.
+        LogTo::Remote => {
+            let url = table.needed(&RuleSettings::url, rule.url);
+            let token_file = table.needed(&RuleSettings::token_file, rule.token_file);
+            let url = url?;
+            if is_exposed(&url) {
+                let what = "http: whoever is on the path could read the token and the records; use https";
+                table.problem_with(&RuleSettings::url, what);
+            }
+            LogTarget::Remote { url, token_file: token_file?, trust }
+        }
     })
 }

@@ -2,50 +2,69 @@
 
 use std::time::Duration;
 
-use super::directory::Directories;
+use super::directory::{Directories, check_directories};
 use super::is_host;
 use super::networks::HostPattern;
 use super::reader::Table;
-use super::settings as at;
 use super::template::split;
 use super::values::{Delimiter, Pairs, Pattern, Weights};
 
-/// Which user's mail is where.
-#[derive(Debug, Clone)]
-pub(crate) struct Map {
-    pub(crate) directories: Vec<String>,
-    pub(crate) rules: Vec<MapRule>,
-    /// Back ends by weight.
-    pub(crate) spread: Vec<(String, u32)>,
-    pub(crate) default: Option<String>,
-    pub(crate) names: Names,
-    pub(crate) hosts: Vec<HostPattern>,
-    pub(crate) hold_time: Duration,
-    pub(crate) cache: Cache,
+section! {
+    pub(crate) struct Map: "map", "[map]", "Which back end holds whose mail: what a directory says, then the first rule that fits, the spread, the default.";
+    directories: Vec<String> = [], "Directories asked in turn; the first that knows the user answers.";
+    default: Option<String>, "The back end of users of whom nothing else is said. Left out: they are refused.";
+    spread: Weights = {}, "Back ends that share the users of whom no directory and no rule says more, by weight, such as { store-a = 2, store-b = 1 }. A user stays at the same one.";
+    hosts: Vec<HostPattern> = [], "Hosts that a directory may name beside the back ends of this file.";
+    aliases: Pairs = {}, "Other names of users, such as { \"info@example.org\" = \"kim@example.org\" }, as they are once all else is done.";
+    hold_time: Duration = "30s", "How long a log-in waits for a user who is being moved (`gatepost user set NAME --hold`). Then: UNAVAILABLE.";
+    ..completion: Completion;
+    [cache]: Cache;
+    [rules]: Vec<MapRule>;
+    => check_places;
 }
 
-/// Places users by their names.
-#[derive(Debug, Clone)]
-pub(crate) struct MapRule {
-    pub(crate) domain: Option<String>,
-    pub(crate) pattern: Option<Pattern>,
-    pub(crate) backend: String,
+section! {
+    #[derive(Default)]
+    pub(crate) struct Completion: "map", "[map]  # how names are completed", "How a user's name is completed. The same may stand in a listener, for that listener alone.";
+    domain: Option<String>, "Completes a bare user name, for look-ups, logs and the back-end log-in alike.";
+    fold_case: bool = true, "User names are taken in lower case throughout.";
+    detail: Option<Delimiter>, "What divides a name from a detail, such as \"+\": kim+lists@example.org is kim@example.org.";
+    strip_domains: Vec<String> = [], "Domains or realms that are taken off a name; \"*\" takes off any.";
+    => check_domain;
 }
 
-/// How user names are completed.
+section! {
+    pub(crate) struct MapRule: "rule", "[[map.rule]]", "Places users of whom no directory says where they are. The first rule that fits wins.";
+    domain: Option<String>, "Fits users of this domain.";
+    pattern as "match": Option<Pattern>, "Fits users whose whole name this regular expression matches.";
+    backend: String, "Where they are.";
+    => check_rule;
+}
+
+section! {
+    #[derive(Copy)]
+    pub(crate) struct Cache: "cache", "[map.cache]", "How long answers of directories are remembered. A reload forgets them all.";
+    found: Duration = "0s", "A user's place.";
+    missing: Duration = "0s", "That a user is unknown.";
+    stale: Duration = "0s", "A place, and that a password was right, while a directory that must be asked is down.";
+    verified: Duration = "0s", "That a password was right (as a keyed hash). A new password works at once; the old one may go on working for this long.";
+    entries: u32 = 100000, "How many answers are remembered at most, for the map and for each directory's passwords.";
+}
+
+/// How users' names are completed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
-    pub(crate) fold_case: bool,
-    pub(crate) domain: Option<String>,
-    /// What divides a name from a detail.
-    pub(crate) detail: Option<char>,
-    /// Domains that are taken off; `*`: any.
-    pub(crate) strip_domains: Vec<String>,
+    pub(crate) by: Completion,
     /// Other names, and what they stand for.
     pub(crate) aliases: Vec<(String, String)>,
 }
 
 impl Names {
+    /// As they are completed where nothing else is said.
+    pub(crate) fn of(map: &Map) -> Self {
+        Self { by: map.completion.clone(), aliases: map.aliases.0.clone() }
+    }
+
     /// The name under which a user is looked up, logged and logged in.
     pub(crate) fn canonical(&self, user: &str) -> String {
         let name = self.completed(user);
@@ -57,15 +76,15 @@ impl Names {
 
     /// As that, but for aliases, which stand for themselves.
     pub(crate) fn completed(&self, user: &str) -> String {
-        let mut name = match self.fold_case {
+        let mut name = match self.by.fold_case {
             true if user.is_ascii() => user.to_ascii_lowercase(),
             true => user.to_lowercase(),
             false => user.to_owned(),
         };
-        if self.detail.is_some() || !self.strip_domains.is_empty() {
+        if self.by.detail.is_some() || !self.by.strip_domains.is_empty() {
             name = self.shortened(&name);
         }
-        if let Some(domain) = self.domain.as_ref().filter(|_| !name.contains('@')) {
+        if let Some(domain) = self.by.domain.as_ref().filter(|_| !name.contains('@')) {
             name.push('@');
             name.push_str(domain);
         }
@@ -76,128 +95,66 @@ impl Names {
     fn shortened(&self, name: &str) -> String {
         let (local, domain) = split(name);
         let domain = domain.filter(|domain| {
-            !self.strip_domains.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(domain))
+            !self.by.strip_domains.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(domain))
         });
         // A name that begins with the divider has no detail; it would leave nobody.
-        let end = self.detail.and_then(|divider| local.find(divider)).filter(|&at| at > 0);
+        let end = self.by.detail.and_then(|Delimiter(divider)| local.find(divider)).filter(|&at| at > 0);
         let local = &local[..end.unwrap_or(local.len())];
         domain.map_or_else(|| local.to_owned(), |domain| format!("{local}@{domain}"))
     }
 }
 
-/// How long directories' answers are remembered. Zero: not at all.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cache {
-    pub(crate) found: Duration,
-    pub(crate) missing: Duration,
-    pub(crate) stale: Duration,
-    /// That a password was right.
-    pub(crate) verified: Duration,
-    /// How many at most.
-    pub(crate) entries: u32,
-}
-
-/// `None` only where a problem was recorded.
-pub(super) fn read(table: &Table<'_>, backends: &[String], known: &Directories) -> Option<Map> {
-    use at::map as key;
-
-    let is_backend = |name: &String| backends.contains(name);
-    let directories = table.get(&key::DIRECTORIES)?;
-    known.check(table, &key::DIRECTORIES, &directories);
-    for (n, name) in directories.iter().enumerate() {
-        let Some(directory) = known.get(name) else { continue };
-        if directory.takes_tokens() {
-            table.problem_with(&key::DIRECTORIES, format_args!("{name} knows tokens, not where mail is"));
-        } else if n + 1 < directories.len() && !directory.abilities.finds {
-            let message =
-                format!("{name} can't tell an unknown user from a wrong password: those behind it are never asked");
-            table.warn_of(&key::DIRECTORIES, message);
-        }
+fn check_places(read: &Map, table: &Table<'_>) {
+    let Map { directories, default, spread: Weights(spread), rules, .. } = read;
+    for name in default.iter().filter(|name| !table.knows("backend", name)) {
+        table.problem_with(&Map::default, format_args!("there is no [backend.{name}]"));
     }
-    let default = table.get(&key::DEFAULT);
-    if let Some(name) = default.as_ref().filter(|name| !is_backend(name)) {
-        table.problem_with(&key::DEFAULT, format_args!("there is no [backend.{name}]"));
-    }
-    let Weights(spread) = table.get(&key::SPREAD).unwrap_or_default();
-    for (name, _) in spread.iter().filter(|(name, _)| !is_backend(name)) {
-        table.problem_with(&key::SPREAD, format_args!("there is no [backend.{name}]"));
+    for (name, _) in spread.iter().filter(|(name, _)| !table.knows("backend", name)) {
+        table.problem_with(&Map::spread, format_args!("there is no [backend.{name}]"));
     }
     if !spread.is_empty() && spread.iter().all(|(_, weight)| *weight == 0) {
-        table.problem_with(&key::SPREAD, "gives no back end any weight");
+        table.problem_with(&Map::spread, "gives no back end any weight");
     }
     if !spread.is_empty() && default.is_some() {
-        table.problem_with(&key::DEFAULT, "is never used where `spread` places everybody: leave one of them out");
+        table.problem_with(&Map::default, "is never used where `spread` places everybody: leave one of them out");
     }
-    let rules: Vec<_> = table.tables(&at::map_rule::SECTION).iter().filter_map(|t| read_rule(t, backends)).collect();
     if default.is_none() && directories.is_empty() && spread.is_empty() && rules.is_empty() {
-        table
-            .context
-            .problem(table.at(), "[map] needs `directories`, `default`, `spread` or a rule: no user can be placed");
-    }
-    let Pairs(aliases) = table.get(&key::ALIASES).unwrap_or_default();
-    let cache = table.table(&at::cache::SECTION);
-    Some(Map {
-        directories,
-        rules,
-        spread,
-        default,
-        names: Names { aliases, ..read_names(table, None)? },
-        hosts: table.get(&key::HOSTS)?,
-        hold_time: table.get(&key::HOLD_TIME)?,
-        cache: Cache {
-            found: cache.get(&at::cache::FOUND)?,
-            missing: cache.get(&at::cache::MISSING)?,
-            stale: cache.get(&at::cache::STALE)?,
-            verified: cache.get(&at::cache::VERIFIED)?,
-            entries: cache.get(&at::cache::ENTRIES)?.max(1),
-        },
-    })
-}
-
-/// How names are completed where nothing else is said; looked at before `map` is read.
-pub(super) fn names_of(map: &Table<'_>) -> Names {
-    use at::names as key;
-
-    Names {
-        fold_case: map.peek(&key::FOLD_CASE).unwrap_or(true),
-        domain: map.peek(&key::DOMAIN),
-        detail: map.peek(&key::DETAIL).map(|Delimiter(divider)| divider),
-        strip_domains: map.peek(&key::STRIP_DOMAINS).unwrap_or_default(),
-        aliases: map.peek(&at::map::ALIASES).map(|Pairs(aliases)| aliases).unwrap_or_default(),
+        let what = "needs `directories`, `default`, `spread` or a rule: no user can be placed";
+        table.problem(what);
     }
 }
 
-/// How names are completed, in `table` and, where it says nothing, in `map`.
-pub(super) fn read_names(table: &Table<'_>, map: Option<&Table<'_>>) -> Option<Names> {
-    use at::names as key;
-
-    let map = map.unwrap_or(table);
-    let domain = table.inherit(map, &key::DOMAIN);
-    if let Some(domain) = domain.as_ref().filter(|domain| !is_host(domain)) {
-        table.problem_with(&key::DOMAIN, format_args!("expected a domain such as \"example.org\", found {domain:?}"));
+/// Whether the directories can say where mail is.
+pub(super) fn check_map(map: &Map, table: &Table<'_>, known: &Directories) {
+    check_directories(table, &Map::directories, &map.directories);
+    for (n, name) in map.directories.iter().enumerate() {
+        let Some(directory) = known.get(name) else { continue };
+        if directory.takes_tokens() {
+            table.problem_with(&Map::directories, format_args!("{name} knows tokens, not where mail is"));
+        } else if n + 1 < map.directories.len() && !directory.abilities.finds {
+            let message =
+                format!("{name} can't tell an unknown user from a wrong password: those behind it are never asked");
+            table.warn_of(&Map::directories, message);
+        }
     }
-    Some(Names {
-        fold_case: table.inherit(map, &key::FOLD_CASE)?,
-        domain,
-        detail: table.inherit(map, &key::DETAIL).map(|Delimiter(divider)| divider),
-        strip_domains: table.inherit(map, &key::STRIP_DOMAINS)?,
-        aliases: map.peek(&at::map::ALIASES).map(|Pairs(aliases)| aliases).unwrap_or_default(),
-    })
 }
 
-fn read_rule(table: &Table<'_>, backends: &[String]) -> Option<MapRule> {
-    use at::map_rule as key;
+fn check_domain(read: &Completion, table: &Table<'_>) {
+    // A mistake is said where it stands, not again where it is inherited.
+    let own = read.domain.iter().filter(|_| table.has(Completion::domain.name));
+    for domain in own.filter(|domain| !is_host(domain)) {
+        let what = format_args!("expected a domain such as \"example.org\", found {domain:?}");
+        table.problem_with(&Completion::domain, what);
+    }
+}
 
-    table.head("[[", "]]");
-    let (domain, pattern) = (table.get(&key::DOMAIN), table.get(&key::MATCH));
-    if domain.is_none() && pattern.is_none() {
+fn check_rule(read: &MapRule, table: &Table<'_>) {
+    if read.domain.is_none() && read.pattern.is_none() {
         table.problem("needs `domain`, `match` or both: it would fit everybody, which is what `default` is for");
     }
-    let backend = table.require(&key::BACKEND)?;
-    if !backends.contains(&backend) {
-        table.problem_with(&key::BACKEND, format_args!("there is no [backend.{backend}]"));
+    if !table.knows("backend", &read.backend) {
+        table.problem_with(&MapRule::backend, format_args!("there is no [backend.{}]", read.backend));
     }
-    Some(MapRule { domain, pattern, backend })
 }
 
 #[cfg(test)]
@@ -210,11 +167,12 @@ mod tests {
 
     #[test]
     fn names_are_completed() {
-        let names = Names { fold_case: true, domain: Some("example.org".into()), ..Names::default() };
+        let by = Completion { fold_case: true, domain: Some("example.org".into()), ..Completion::default() };
+        let names = Names { by, aliases: Vec::new() };
         assert_eq!(canonical(&names, "Kim"), "kim@example.org");
         assert_eq!(canonical(&names, "Kim@Other.ORG"), "kim@other.org");
         assert_eq!(canonical(&names, "\u{c4}nne"), "\u{e4}nne@example.org");
-        let names = Names { detail: Some('+'), ..names };
+        let names = Names { by: Completion { detail: Some(Delimiter('+')), ..names.by }, ..names };
         assert_eq!(canonical(&names, "kim+lists"), "kim@example.org");
         assert_eq!(canonical(&names, "kim+a+b@other.org"), "kim@other.org");
         assert_eq!(canonical(&names, "+kim"), "+kim@example.org");
@@ -223,10 +181,12 @@ mod tests {
 
     #[test]
     fn realms_are_taken_off_and_aliases_resolved_once() {
-        let names = Names { strip_domains: vec!["Corp.Example".into()], ..Names::default() };
+        let by = Completion { strip_domains: vec!["Corp.Example".into()], ..Completion::default() };
+        let names = Names { by, aliases: Vec::new() };
         assert_eq!(canonical(&names, "Kim@corp.example"), "Kim");
         assert_eq!(canonical(&names, "kim@other.example"), "kim@other.example");
-        let names = Names { strip_domains: vec!["*".into()], domain: Some("new.org".into()), ..names };
+        let by = Completion { strip_domains: vec!["*".into()], domain: Some("new.org".into()), ..names.by };
+        let names = Names { by, ..names };
         assert_eq!(canonical(&names, "kim@anything"), "kim@new.org");
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         let names = Names { aliases: vec![pair("a", "b"), pair("b", "c")], ..Names::default() };

@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use toml::de::DeValue;
 
-use super::reader::Value;
-use super::values::{quoted, text};
+use super::values::{Value, quoted, text};
 
 /// A set of addresses that follow one another: a network, a range, or one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

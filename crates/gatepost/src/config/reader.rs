@@ -2,175 +2,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::time::Duration;
 
 use gatepost_wire::Protocol;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub(super) use super::settings::Section;
-
-/// Where something stands in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    offset: usize,
-    /// File, line and column.
-    shown: Arc<str>,
-}
-
-/// A file that a setting or the command line names.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct NamedFile {
-    path: PathBuf,
-    /// Where in the configuration it is named.
-    place: Option<Place>,
-}
-
-impl NamedFile {
-    /// One that the command line names.
-    pub(crate) fn given(path: &Path) -> Self {
-        Self { path: path.to_owned(), place: None }
-    }
-
-    /// A problem with it, at the place that names it.
-    pub(crate) fn problem(&self, message: impl std::fmt::Display) -> Problem {
-        match &self.place {
-            Some(place) => Problem::at(place, format!("{}: {message}", self.path.display())),
-            None => Problem::file(&self.path, message.to_string()),
-        }
-    }
-}
-
-impl std::ops::Deref for NamedFile {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl AsRef<Path> for NamedFile {
-    fn as_ref(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Something that keeps Gatepost from starting, or a reload from being taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// The file, with line and column where they are known.
-    place: String,
-    message: String,
-}
-
-impl Problem {
-    /// A problem with a whole file that no setting names.
-    pub(crate) fn file(path: &Path, message: impl Into<String>) -> Self {
-        Self { place: path.display().to_string(), message: message.into() }
-    }
-
-    /// A problem with what stands at this place.
-    pub(crate) fn at(place: &Place, message: impl Into<String>) -> Self {
-        Self { place: place.shown.to_string(), message: message.into() }
-    }
-
-    /// A problem with something that has a name of its own, such as a listener.
-    pub(crate) fn of(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { place: place.into(), message: message.into() }
-    }
-}
-
-/// Something that works, but that an administrator should know of.
-pub(crate) type Warning = Problem;
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
-    }
-}
-
-/// One problem or more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problems(Vec<Problem>);
-
-impl Problems {
-    pub(crate) fn one(problem: Problem) -> Self {
-        Self(vec![problem])
-    }
-
-    /// `Ok(value)` where there are none.
-    pub(crate) fn check<T>(problems: Vec<Problem>, value: T) -> Result<T, Self> {
-        if problems.is_empty() { Ok(value) } else { Err(Self(problems)) }
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
-    }
-
-    pub(crate) fn into_vec(self) -> Vec<Problem> {
-        self.0
-    }
-}
-
-impl std::fmt::Display for Problems {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (n, problem) in self.0.iter().enumerate() {
-            let line_end = if n == 0 { "" } else { "\n" };
-            write!(f, "{line_end}{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-/// How a value is written in TOML, for forms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// A text in quotes.
-    Text,
-    Number,
-    Truth,
-    /// One of these texts.
-    Words(&'static [&'static str]),
-    /// Several in brackets, or one.
-    List(&'static Shape),
-    /// As it stands in the file.
-    Raw,
-}
-
-/// A type that a setting can have.
-pub(crate) trait Value: Sized {
-    /// What it looks like, in the reference and in errors: `a duration such as "90s"`.
-    const EXPECTED: &'static str;
-    /// How a form shows it.
-    const SHAPE: Shape = Shape::Text;
-
-    /// Reads it; `None` where the value doesn't look like [`Value::EXPECTED`].
-    fn read(value: &DeValue<'_>) -> Option<Self>;
-
-    /// Writes it as TOML.
-    fn show(&self) -> String;
-}
-
-/// One setting: its only definition.
-#[derive(Debug)]
-pub(crate) struct Key<T> {
-    pub(super) name: &'static str,
-    /// As it would be written in the file.
-    pub(super) default: Option<&'static str>,
-    kind: std::marker::PhantomData<fn() -> T>,
-}
-
-impl<T> Key<T> {
-    pub(super) const fn new(name: &'static str, default: Option<&'static str>) -> Self {
-        Self { name, default, kind: std::marker::PhantomData }
-    }
-}
+use super::effective::{Block, Effective, Setting};
+use super::problem::{NamedFile, Place, Problem, Warning};
+use super::section::{Key, Section};
+use super::values::Value;
 
 /// What is gathered while a file is read.
 pub(super) struct Context<'a> {
     path: &'a Path,
     text: &'a str,
+    /// Names of the administrator's choice that stand in the file, sound or not, each with the table in which it does.
+    names: RefCell<Vec<(String, String)>>,
     /// With their offsets in the file, by which they are put in order.
     problems: RefCell<Vec<(usize, Problem)>>,
     warnings: RefCell<Vec<Warning>>,
@@ -178,77 +27,30 @@ pub(super) struct Context<'a> {
     effective: RefCell<Vec<Block>>,
 }
 
-/// The settings in force, table by table.
-#[derive(Debug, Default)]
-pub(crate) struct Effective(Vec<Block>);
-
-/// One table of the effective configuration.
-#[derive(Debug)]
-struct Block {
-    /// As it is opened in the file; empty for the file itself.
-    head: String,
-    settings: Vec<Setting>,
+/// Where a value stands that is being read.
+pub(super) struct Here<'a> {
+    context: &'a Context<'a>,
+    at: Range<usize>,
 }
 
-/// One setting of it.
-#[derive(Debug)]
-struct Setting {
-    name: &'static str,
-    /// As it would be written; `None`: it is not set and has no default.
-    value: Option<String>,
-    is_default: bool,
-}
-
-impl std::fmt::Display for Effective {
-    /// As a configuration file, with the defaults marked.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for block in &self.0 {
-            if !block.head.is_empty() {
-                writeln!(f, "\n{}", block.head)?;
-            }
-            for Setting { name, value, is_default } in &block.settings {
-                let mark = if *is_default { "  # default" } else { "" };
-                match value {
-                    Some(value) => writeln!(f, "{name} = {value}{mark}")?,
-                    None => writeln!(f, "# {name} is not set")?,
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Effective {
-    /// Each setting: its table, its name, its value as it would be written, and whether that is the default.
-    pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &'static str, Option<&str>, bool)> {
-        self.0.iter().flat_map(|block| {
-            let settings = block.settings.iter();
-            settings.map(|setting| (block.head.as_str(), setting.name, setting.value.as_deref(), setting.is_default))
-        })
-    }
-
-    /// For programs: each setting with its table, its value as it would be written, and whether that is the default.
-    pub(crate) fn json(&self) -> serde_json::Value {
-        let describe = |block: &Block| {
-            let setting = |setting: &Setting| {
-                let Setting { name, value, is_default } = setting;
-                serde_json::json!({ "table": block.head, "key": name, "value": value, "default": is_default })
-            };
-            block.settings.iter().map(setting).collect::<Vec<_>>()
-        };
-        serde_json::json!({ "effective": self.0.iter().flat_map(describe).collect::<Vec<_>>() })
+impl Here<'_> {
+    /// A file that is named here; a relative path is relative to the configuration's folder.
+    pub(super) fn named_file(&self, path: &Path) -> NamedFile {
+        let path = self.context.path.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path));
+        NamedFile { path, place: Some(self.context.place(&self.at)) }
     }
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
-        Self { path, text, problems: RefCell::default(), warnings: RefCell::default(), effective: RefCell::default() }
-    }
-
-    /// A file that is named at this place; a relative path is relative to the configuration's folder.
-    pub(super) fn named_file(&self, at: &Range<usize>, path: &Path) -> NamedFile {
-        let path = self.path.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path));
-        NamedFile { path, place: Some(self.place(at)) }
+        Self {
+            path,
+            text,
+            names: RefCell::default(),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            effective: RefCell::default(),
+        }
     }
 
     pub(super) fn problem(&self, at: &Range<usize>, message: impl Into<String>) {
@@ -298,6 +100,11 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// The file itself.
     pub(super) fn root(context: &'a Context<'a>, entries: &'a DeTable<'a>, section: &Section) -> Self {
+        for (table, entry) in entries {
+            let DeValue::Table(named) = entry.get_ref() else { continue };
+            let names = named.iter().map(|(name, _)| (table.get_ref().to_string(), name.get_ref().to_string()));
+            context.names.borrow_mut().extend(names);
+        }
         let table = Self { context, path: String::new(), at: 0..0, entries: Some(entries), block: Cell::default() };
         table.check_names(section);
         table.begin(String::new());
@@ -315,8 +122,9 @@ impl<'a> Table<'a> {
     }
 
     /// Where a setting stands, or else the table.
-    fn at_key<T>(&self, key: &Key<T>) -> Range<usize> {
-        self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span)
+    pub(super) fn here<T>(&self, key: &Key<T>) -> Here<'a> {
+        let at = self.entry(key.name).map_or_else(|| self.at.clone(), Spanned::span);
+        Here { context: self.context, at }
     }
 
     /// Whether something of this name stands here.
@@ -335,27 +143,38 @@ impl<'a> Table<'a> {
 
     /// A problem with one setting, at its place if it is written.
     pub(super) fn problem_with<T>(&self, key: &Key<T>, message: impl std::fmt::Display) {
-        self.context.problem(&self.at_key(key), format!("{}: {message}", self.full(key.name)));
+        self.context.problem(&self.here(key).at, format!("{}: {message}", self.full(key.name)));
     }
 
     pub(super) fn warn_of<T>(&self, key: &Key<T>, message: impl std::fmt::Display) {
-        self.context.warning(&self.at_key(key), format!("{}: {message}", self.full(key.name)));
+        self.context.warning(&self.here(key).at, format!("{}: {message}", self.full(key.name)));
     }
 
-    /// The setting as written, else its default, else `None`. A value that makes no sense is a problem
-    /// and reads as if it were left out.
-    pub(super) fn get<T: Value>(&self, key: &Key<T>) -> Option<T> {
-        let written = self.written(key);
-        let is_default = written.is_none();
-        let value = written.or_else(|| {
-            let default = key.default?;
-            let parsed = DeValue::parse(default).ok();
-            let value = parsed.and_then(|parsed| T::read(parsed.get_ref()));
+    /// The setting as written, else as it is written in `over`, else what leaving it out means. A value that makes no
+    /// sense is a problem, and reads as if it were left out. `None` only where a problem was recorded.
+    pub(super) fn get_over<T: Value>(&self, over: &Table<'_>, key: &Key<T>) -> Option<T> {
+        if let Some(value) = self.written(key) {
+            self.record(key.name, value.show(), false);
+            return Some(value.placed(&self.here(key)));
+        }
+        // A mistake is said where it stands, not again where it is taken from there.
+        if let Some(value) = over.peek(key).filter(|_| !self.has(key.name)) {
+            self.record(key.name, value.show(), false);
+            return Some(value.placed(&over.here(key)));
+        }
+        let default = key.default.and_then(|default| {
+            let value = DeValue::parse(default).ok().and_then(|parsed| T::read(parsed.get_ref()));
             debug_assert!(value.is_some(), "the default of {} does not parse", key.name);
             value
         });
-        self.record(key.name, value.as_ref().map(Value::show), is_default);
-        value
+        let Some(value) = default.or_else(T::left_out) else {
+            if !self.has(key.name) {
+                self.lacks(key.name, T::EXPECTED);
+            }
+            return None;
+        };
+        self.record(key.name, value.show(), true);
+        Some(value.placed(&self.here(key)))
     }
 
     /// The setting as written, if it is and makes sense.
@@ -369,22 +188,31 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// As [`Table::get`], with a default that depends on something else.
-    pub(super) fn get_or<T: Value>(&self, key: &Key<T>, default: T) -> T {
-        let written = self.written(key);
-        let is_default = written.is_none();
-        let value = written.unwrap_or(default);
-        self.record(key.name, Some(value.show()), is_default);
-        value
+    /// What was read, or what leaving it out means here.
+    pub(super) fn or<T: Value>(&self, key: &Key<Option<T>>, read: Option<T>, default: T) -> T {
+        read.unwrap_or_else(|| {
+            self.record(key.name, default.show(), true);
+            default
+        })
     }
 
-    /// The setting as written here, else as written in `parent`, else its default.
-    pub(super) fn inherit<T: Value>(&self, parent: &Table<'_>, key: &Key<T>) -> Option<T> {
-        let written = self.entry(key.name).is_some();
-        let inherited = parent.entry(key.name).filter(|_| !written).and_then(|entry| T::read(entry.get_ref()));
-        let Some(value) = inherited else { return self.get(key) };
-        self.record(key.name, Some(value.show()), false);
-        Some(value)
+    /// What was read of a setting that can't be left out, as others stand.
+    pub(super) fn needed<T: Value>(&self, key: &Key<Option<T>>, read: Option<T>) -> Option<T> {
+        if read.is_none() && !self.has(key.name) {
+            self.lacks(key.name, T::EXPECTED);
+        }
+        read
+    }
+
+    fn lacks(&self, name: &str, expected: &str) {
+        self.problem(format!("needs `{name}`, {expected}"));
+    }
+
+    /// Says so where a time that must pass is none.
+    pub(super) fn more_than_nothing(&self, key: &Key<Duration>, time: Duration) {
+        if time.is_zero() {
+            self.problem_with(key, "is more than nothing");
+        }
     }
 
     /// A value, if it makes sense, to look at before it is read.
@@ -392,49 +220,9 @@ impl<'a> Table<'a> {
         T::read(self.entry(key.name)?.get_ref())
     }
 
-    /// As [`Table::inherit`], to look at a value that is read elsewhere.
-    pub(super) fn inherit_quietly<T: Value>(&self, parent: &Table<'_>, key: &Key<T>) -> Option<T> {
-        let entry = self.entry(key.name).or_else(|| parent.entry(key.name))?;
-        T::read(entry.get_ref())
-    }
-
-    /// The names of the tables in `name`, sound or not.
-    pub(super) fn names_of(&self, name: &str) -> Vec<String> {
-        match self.entry(name).map(Spanned::get_ref) {
-            Some(DeValue::Table(entries)) => entries.iter().map(|(key, _)| key.get_ref().to_string()).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// As [`Table::get`], for a setting that has no default and can't be left out.
-    pub(super) fn require<T: Value>(&self, key: &Key<T>) -> Option<T> {
-        if self.entry(key.name).is_none() {
-            self.problem(format!("needs `{}`, {}", key.name, T::EXPECTED));
-            return None;
-        }
-        self.get(key)
-    }
-
-    /// The file that a setting names.
-    pub(super) fn file(&self, key: &Key<PathBuf>) -> Option<NamedFile> {
-        self.get(key).map(|path| self.named_file(key, &path))
-    }
-
-    /// A file that a setting names among other things.
-    pub(super) fn named_file<T>(&self, key: &Key<T>, path: &Path) -> NamedFile {
-        self.context.named_file(&self.at_key(key), path)
-    }
-
-    /// As [`Table::file`], for a setting that can't be left out.
-    pub(super) fn require_file(&self, key: &Key<PathBuf>) -> Option<NamedFile> {
-        self.require(key).map(|path| self.named_file(key, &path))
-    }
-
-    /// As [`Table::inherit`], for a setting that names a file.
-    pub(super) fn inherit_file(&self, parent: &Table<'_>, key: &Key<PathBuf>) -> Option<NamedFile> {
-        let path = self.inherit(parent, key)?;
-        let named_in = if self.entry(key.name).is_some() { self } else { parent };
-        Some(named_in.named_file(key, &path))
+    /// Whether `[table.name]` stands in the file, sound or not.
+    pub(super) fn knows(&self, table: &str, name: &str) -> bool {
+        self.context.names.borrow().iter().any(|(known, its)| known == table && its == name)
     }
 
     /// The subtable that a section is about. One that is left out is read as an empty one.
@@ -463,8 +251,8 @@ impl<'a> Table<'a> {
         self.table_with(protocol.name, |_| section)
     }
 
-    /// The array of tables that a section is about.
-    pub(super) fn tables(&self, section: &Section) -> Vec<Table<'a>> {
+    /// Reads each table of the list that a section is about, with its number; `None` for those that make no sense.
+    pub(super) fn each<T>(&self, section: &Section, read: impl Fn(usize, &Table<'a>) -> Option<T>) -> Vec<Option<T>> {
         let name = section.name;
         let Some(entry) = self.entry(name) else { return Vec::new() };
         let DeValue::Array(items) = entry.get_ref() else {
@@ -472,14 +260,15 @@ impl<'a> Table<'a> {
             self.context.problem(&entry.span(), message);
             return Vec::new();
         };
-        let open = |item: &'a Spanned<DeValue<'a>>| {
+        let open = |(n, item): (usize, &'a Spanned<DeValue<'a>>)| {
             let entries = self.expect_table(name, item)?;
             let (path, at) = (self.full(name), item.span());
             let table = Table { context: self.context, path, at, entries: Some(entries), block: Cell::default() };
             table.check_names(section);
-            Some(table)
+            table.head("[[", "]]");
+            read(n, &table)
         };
-        items.iter().filter_map(open).collect()
+        items.iter().enumerate().map(open).collect()
     }
 
     /// The subtables of `name`, whose names the administrator chose, in the file's order.
@@ -509,7 +298,7 @@ impl<'a> Table<'a> {
     }
 
     /// Begins this table in the effective configuration.
-    pub(super) fn head(&self, open: &str, close: &str) {
+    fn head(&self, open: &str, close: &str) {
         self.begin(format!("{open}{}{close}", self.path));
     }
 
@@ -519,15 +308,19 @@ impl<'a> Table<'a> {
         effective.push(Block { head, settings: Vec::new() });
     }
 
-    fn record(&self, name: &'static str, value: Option<String>, is_default: bool) {
+    /// Says what is in force; of one setting, the last word counts.
+    fn record(&self, name: &'static str, shown: String, is_default: bool) {
         let mut effective = self.context.effective.borrow_mut();
-        if let Some(block) = effective.get_mut(self.block.get()) {
-            block.settings.push(Setting { name, value, is_default });
+        let Some(block) = effective.get_mut(self.block.get()) else { return };
+        let setting = Setting { name, value: Some(shown).filter(|shown| !shown.is_empty()), is_default };
+        match block.settings.iter_mut().find(|known| known.name == name) {
+            Some(known) => *known = setting,
+            None => block.settings.push(setting),
         }
     }
 
     fn entry(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.entries?.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
+        entry_of(self.entries?, name)
     }
 
     fn full(&self, name: &str) -> String {
@@ -556,6 +349,10 @@ impl<'a> Table<'a> {
             }
         }
     }
+}
+
+fn entry_of<'a>(entries: &'a DeTable<'a>, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    entries.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
 }
 
 /// A value as an error shows it.

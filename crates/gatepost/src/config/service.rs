@@ -1,229 +1,270 @@
-//! A service as the configuration describes it: who may connect, how it is authenticated, its listeners.
+//! A service as the configuration describes it: how its clients are authenticated, and what mail it takes.
 
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gatepost_wire::{Course, Mechanism, Protocol};
 
-use super::backend::is_host;
-use super::build::read_certificate;
-use super::directory::Directories;
-use super::map;
-use super::reader::{Key, Table};
-use super::settings as at;
-use super::values::{AuthenticateAt, HeloCheck};
-use super::{
-    AccessRule, Authenticate, ClientCertificates, Limits, Link, Listener, MailRules, Names, Plaintext, ProxyProtocol,
-    Rates, ReverseDns, Senders, Service, Tls, TlsMode,
-};
+use super::access::{AccessRule, AccessSettings, Limits, check_interval, read_access};
+use super::directory::{Directories, check_directories};
+use super::is_host;
+use super::link::{Link, LinkSettings};
+use super::listener::{Listener, ListenerSettings, check_idle_timeout, read_listeners};
+use super::map::Map;
+use super::reader::Table;
+use super::section::Child::{List, Table as One};
+use super::section::{Key, Section, Written};
+use super::tls::{ClientCertificates, TlsMode};
+use super::values::Max;
 
-pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
-    let rules = parent.tables(&at::access::SECTION);
-    let read = |(n, table): (usize, &Table<'_>)| {
-        table.head("[[", "]]");
-        let allow = table.get(&at::access::ALLOW);
-        let deny = table.get(&at::access::DENY);
-        let priority = table.get(&at::access::PRIORITY)?;
-        let limits = read_limits(&table.table(&at::limits::SECTION))?;
-        if [&allow, &deny].into_iter().flatten().any(Vec::is_empty) {
-            table.problem("names no network");
-        }
-        let (networks, allow) = match (allow, deny) {
-            (Some(networks), None) => (networks, true),
-            (None, Some(networks)) => (networks, false),
-            _ => {
-                table.problem("an access rule has either `allow` or `deny`");
-                return None;
-            }
-        };
-        if !allow && limits != Limits::NONE {
-            table.problem("limits go with `allow`: what is denied can't be limited");
-        }
-        let list = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let key = if limits == Limits::NONE { String::new() } else { format!("{level} {priority} {list}") };
-        Some(AccessRule { name: format!("{level} rule {}", n + 1), key, networks, allow, priority, limits })
+/// One service: a protocol and how it is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) protocol: &'static Protocol,
+    pub(crate) written: ServiceSettings,
+    pub(crate) authenticate: Authenticate,
+    pub(crate) access: Vec<AccessRule>,
+    pub(crate) listeners: Vec<Listener>,
+    /// How to talk to hosts that only a directory names.
+    pub(crate) link: Link,
+    /// Domains that are ours, in lower case: whose mail is taken, or of which users are where they submit it.
+    pub(crate) domains: Vec<String>,
+    /// Whom users may name as the sender of mail.
+    pub(crate) senders: Senders,
+    /// What mail is taken; `None` where users log in.
+    pub(crate) mail: Option<MailSettings>,
+}
+
+section! {
+    pub(crate) struct ServiceSettings: "imap", "[imap]", "The IMAP service. Every other service has the same under its own name (listed last), and the same tables below. It runs if this section stands in the file.", {
+        read_apart: &[List(AccessSettings::SECTION), List(ListenerSettings::SECTION), One(LinkSettings::SECTION)],
     };
-    rules.iter().enumerate().filter_map(read).collect()
+    authenticate: AuthenticateAt = "backend", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
+    directory: Vec<String> = [], "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. One of type oauth2 checks tokens.";
+    mechanisms: Vec<Mechanism> = ["PLAIN", "LOGIN"], "SASL mechanisms offered. With EXTERNAL and the SCRAM ones nothing comes that could be passed on: the back end needs a master log-in, or the directory holds a password for it.";
+    plaintext: Plaintext = "tls", "Where passwords are taken: under TLS only, loopback (also from 127.0.0.0/8 and ::1 in clear), or always.";
+    greeting: String = "Gatepost ready.", "The greeting's text, behind the name.";
+    id: bool = true, "Answer IMAP's ID command.";
+    max_errors: Max = 10, "Wrong commands in one session, then it ends; 0: no limit.";
+    max_auth_errors: Max = 3, "Failed log-ins in one session, then it ends; 0: no limit, which is warned of.";
+    login_timeout: Duration = "1m", "From the connection to the log-in, or where nobody logs in to the first recipient that is taken, whatever arrives.";
+    idle_timeout: Duration = "35m", "After log-in, without a byte either way; at least what the protocol's standard says (listed last).";
+    [limits]: Limits;
+    [client_certificates]: Option<ClientCertificates>;
+    => check_service;
 }
 
-fn read_limits(table: &Table<'_>) -> Option<Limits> {
-    let interval = read_interval(table, &at::limits::INTERVAL)?;
-    Some(Limits {
-        connections: table.get(&at::limits::CONNECTIONS),
-        connections_per_ip: table.get(&at::limits::CONNECTIONS_PER_IP),
-        new_connections: table.get(&at::limits::NEW_CONNECTIONS),
-        new_connections_per_ip: table.get(&at::limits::NEW_CONNECTIONS_PER_IP),
-        interval,
-    })
+section! {
+    pub(super) struct SubmissionSettings: "submission", "[submission]", "What [submission] has beside the settings of [imap].", {
+        includes_apart: &[ServiceSettings::SECTION],
+    };
+    domains: Vec<String> = [], "With senders = \"own\": domains that are ours, where users log in by names without them or directories do not name accounts in full. `map.domain` is one of them.";
+    senders: Senders = "any", "Whom users may name as the sender of mail (MAIL FROM): any, as far as the back end lets them; or own, which is their own name with its details and aliases, other addresses of ours that a directory gives the same back end and log-in, and nobody (<>).";
 }
 
-/// The time within which something is counted.
-fn read_interval(table: &Table<'_>, key: &Key<Duration>) -> Option<Duration> {
-    let interval = table.get(key)?;
-    if interval.is_zero() || interval > Duration::from_hours(24) {
-        table.problem_with(key, "is more than nothing and at most one day");
+section! {
+    pub(crate) struct MailSettings: "smtp", "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.", {
+        includes_apart: &[ServiceSettings::SECTION],
+    };
+    domains: Vec<String> = [], "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Of other domains those are taken that a directory knows in full.";
+    helo: HeloCheck = "any", "What a client must call itself: any name, or strict (a fully qualified name or an address literal, and not ours).";
+    reverse_dns: ReverseDns = "off", "Look up the client's name in the DNS: off, note (for the log and the back end) or require (a name that leads back to its address).";
+    greet_delay: Duration = "0s", "Wait so long before the greeting; whoever talks before it is turned away.";
+    [rates]: Rates;
+}
+
+section! {
+    #[derive(Copy)]
+    pub(crate) struct Rates: "rates", "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450). `max_errors` also counts recipients who are refused for good, until a message is taken.";
+    messages_per_ip: Option<u32>, "Messages within `interval` from one address (IPv6: one /64).";
+    recipients_per_ip: Option<u32>, "Recipients within `interval` from one address.";
+    messages_per_sender: Option<u32>, "Messages within `interval` by one sender.";
+    interval: Duration = "1m", "The interval of the settings above.";
+    => check_rates;
+}
+
+/// Who checks passwords first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Authenticate {
+    /// The back end alone.
+    Backend,
+    /// Gatepost, against these directories in turn, and then the back end.
+    Proxy { directories: Vec<String> },
+}
+
+words! {
+    /// Who checks passwords, as written.
+    pub(crate) enum AuthenticateAt {
+        Backend = "backend",
+        Proxy = "proxy",
     }
-    Some(interval)
+}
+
+words! {
+    /// Where passwords may cross the wire in clear.
+    pub(crate) enum Plaintext {
+        Tls = "tls",
+        Loopback = "loopback",
+        Always = "always",
+    }
+}
+
+words! {
+    /// Whom a user who submits mail may name as its sender.
+    pub(crate) enum Senders {
+        /// As far as the back end lets them.
+        Any = "any",
+        /// Names of their own.
+        Own = "own",
+    }
+}
+
+words! {
+    /// What a client of SMTP must call itself.
+    pub(crate) enum HeloCheck {
+        Any = "any",
+        /// A name that could be theirs.
+        Strict = "strict",
+    }
+}
+
+words! {
+    /// Whether a client's name is looked up.
+    pub(crate) enum ReverseDns {
+        Off = "off",
+        /// For the log and the back end.
+        Note = "note",
+        /// Without one that leads back to its address, a client's mail is refused.
+        Require = "require",
+    }
+}
+
+/// What may stand in a service's table.
+pub(super) fn service_section(protocol: &Protocol) -> &'static Section {
+    match protocol.course {
+        Course::LogIn(_) => ServiceSettings::SECTION,
+        Course::Submission(_) => SubmissionSettings::SECTION,
+        Course::Mail(_) => MailSettings::SECTION,
+    }
 }
 
 pub(super) fn read_service(
     table: &Table<'_>,
     protocol: &'static Protocol,
-    tls: Option<&Tls>,
+    has_certificate: bool,
     directories: &Directories,
-    map: &Table<'_>,
-    link: Option<Link>,
+    map: (&Map, &Table<'_>),
+    link: Link,
 ) -> Option<Service> {
-    use at::service as key;
-
-    let mechanisms = table.get(&key::MECHANISMS);
-    if mechanisms.as_ref().is_some_and(Vec::is_empty) {
-        table.warn_of(&key::MECHANISMS, "[]: clients are left with the bare log-in command");
+    let written = ServiceSettings::read(table)?;
+    let authenticate = authenticate(&written, table, directories);
+    check_idle_timeout(table, &ServiceSettings::idle_timeout, written.idle_timeout, protocol);
+    let listeners = read_listeners(table, protocol, written.idle_timeout, map, has_certificate);
+    check_external(&written, table, protocol, &listeners);
+    let (mut domains, mut senders, mut mail) = (Vec::new(), Senders::Any, None);
+    match protocol.course {
+        Course::LogIn(_) => {}
+        Course::Submission(_) => {
+            let submission = SubmissionSettings::read(table)?;
+            domains = all_domains(table, &SubmissionSettings::domains, submission.domains, map.0);
+            senders = submission.senders;
+        }
+        Course::Mail(_) => {
+            let taken = MailSettings::read(table)?;
+            check_mail(table, map, directories);
+            domains = all_domains(table, &MailSettings::domains, taken.domains.clone(), map.0);
+            mail = Some(taken);
+        }
     }
-    let authenticate = read_authenticate(table, mechanisms.as_deref().unwrap_or_default(), directories);
-    let max_auth_errors = table.get(&key::MAX_AUTH_ERRORS)?;
-    if max_auth_errors == 0 {
-        table.warn_of(&key::MAX_AUTH_ERRORS, "0: one connection may guess passwords without end");
+    let nobody_has_tls = listeners.iter().all(|listener| listener.written.tls == TlsMode::None);
+    if mail.is_none() && written.plaintext == Plaintext::Tls && nobody_has_tls {
+        table.warn_of(&ServiceSettings::plaintext, "tls: no listener has TLS, so that nobody can log in");
     }
-    let plaintext = table.get(&key::PLAINTEXT)?;
-    if plaintext == Plaintext::Always {
-        table.warn_of(&key::PLAINTEXT, "always: passwords cross the network in clear");
-    }
-    let login_timeout = table.get(&key::LOGIN_TIMEOUT)?;
-    if login_timeout.is_zero() {
-        table.problem_with(&key::LOGIN_TIMEOUT, "is more than nothing");
-    }
-    let idle_timeout = table.get(&key::IDLE_TIMEOUT)?;
-    check_idle_timeout(table, &key::IDLE_TIMEOUT, idle_timeout, protocol);
-    let has_certificate = tls.is_some_and(|tls| !tls.certificates.is_empty());
-    let mut listeners: Vec<_> = table
-        .tables(&at::listener::SECTION)
-        .iter()
-        .filter_map(|listener| read_listener(listener, protocol, map, idle_timeout, has_certificate))
-        .collect();
-    let limits = read_limits(&table.table(&at::limits::SECTION))?;
-    if listeners.is_empty() {
-        let names = map::names_of(map);
-        listeners = default_listeners(table, protocol, idle_timeout, &names, has_certificate);
-    }
-    let takes_mail = matches!(protocol.course, Course::Mail(_));
-    if !takes_mail && plaintext == Plaintext::Tls && listeners.iter().all(|listener| listener.tls == TlsMode::None) {
-        table.warn_of(&key::PLAINTEXT, "tls: no listener has TLS, so that nobody can log in");
-    }
-    let client_certificates = read_client_certificates(table);
-    let offers_external = mechanisms.iter().flatten().any(|mechanism| *mechanism == Mechanism::External);
-    let asks = client_certificates.is_some() || listeners.iter().any(|listener| listener.client_certificates.is_some());
-    if offers_external && !asks {
-        let what = "EXTERNAL is offered, but no client is asked for a certificate";
-        table.problem_with(&key::MECHANISMS, format_args!("{what}: add [{}.client_certificate]", protocol.name));
-    }
-    let strips_any = |listener: &Listener| listener.names.strip_domains.iter().any(|domain| domain == "*");
-    if offers_external && listeners.iter().any(strips_any) {
-        let what = "EXTERNAL with strip_domains = \"*\": a certificate for kim of any domain is taken for kim's";
-        table.warn_of(&key::MECHANISMS, what);
-    }
-    let senders = match protocol.course {
-        Course::Submission(_) => table.get(&at::submission::SENDERS)?,
-        Course::LogIn(_) | Course::Mail(_) => Senders::Any,
-    };
-    Some(Service {
-        protocol,
-        senders,
-        mail: read_mail(table, protocol, map, directories)?,
-        authenticate: authenticate?,
-        mechanisms: mechanisms?,
-        client_certificates,
-        plaintext,
-        greeting: table.get(&key::GREETING)?,
-        id: table.get(&key::ID)?,
-        max_errors: NonZeroU32::new(table.get(&key::MAX_ERRORS)?),
-        max_auth_errors: NonZeroU32::new(max_auth_errors),
-        login_timeout,
-        limits,
-        access: read_access(table, protocol.name),
-        listeners,
-        link: link?,
-    })
+    let (authenticate, access) = (authenticate?, read_access(table, protocol.name));
+    Some(Service { protocol, written, authenticate, access, listeners, link, domains, senders, mail })
 }
 
-/// What mail is taken: by whom nobody logs in for, all of it; of those who submit, only which domains are ours.
-fn read_mail(table: &Table<'_>, protocol: &Protocol, map: &Table<'_>, directories: &Directories) -> Option<MailRules> {
-    use at::mail as key;
+fn check_service(read: &ServiceSettings, table: &Table<'_>) {
+    use ServiceSettings as key;
 
-    let own = map.peek(&at::names::DOMAIN);
-    let all_of = |key: &Key<Vec<String>>| {
-        let domains = table.get(key)?;
-        for domain in domains.iter().filter(|domain| !is_host(domain) || domain.ends_with('.')) {
-            table.problem_with(key, format_args!("expected domains such as \"example.org\", found {domain:?}"));
-        }
-        Some(own.into_iter().chain(domains).map(|domain| domain.to_lowercase()).collect())
-    };
-    if !matches!(protocol.course, Course::Mail(_)) {
-        let none = Rates {
-            messages_per_ip: None,
-            recipients_per_ip: None,
-            messages_per_sender: None,
-            interval: Duration::MAX,
-        };
-        let domains = match protocol.course {
-            Course::Submission(_) => all_of(&at::submission::DOMAINS)?,
-            Course::LogIn(_) | Course::Mail(_) => Vec::new(),
-        };
-        let (greet_delay, reverse_dns) = (Duration::ZERO, ReverseDns::Off);
-        return Some(MailRules { domains, is_strict: false, reverse_dns, greet_delay, rates: none });
+    if read.mechanisms.is_empty() {
+        table.warn_of(&key::mechanisms, "[]: clients are left with the bare log-in command");
     }
+    if read.max_auth_errors.0.is_none() {
+        table.warn_of(&key::max_auth_errors, "0: one connection may guess passwords without end");
+    }
+    if read.plaintext == Plaintext::Always {
+        table.warn_of(&key::plaintext, "always: passwords cross the network in clear");
+    }
+    table.more_than_nothing(&key::login_timeout, read.login_timeout);
+}
+
+fn check_rates(read: &Rates, table: &Table<'_>) {
+    check_interval(table, &Rates::interval, read.interval);
+}
+
+/// Log-ins by certificate need one to be asked for, and a name in it that is one user's.
+fn check_external(written: &ServiceSettings, table: &Table<'_>, protocol: &Protocol, listeners: &[Listener]) {
+    if !written.mechanisms.contains(&Mechanism::External) {
+        return;
+    }
+    let asks = |listener: &Listener| listener.written.client_certificates.is_some();
+    if written.client_certificates.is_none() && !listeners.iter().any(asks) {
+        let what = "EXTERNAL is offered, but no client is asked for a certificate";
+        let hint = format_args!("{what}: add [{}.client_certificate]", protocol.name);
+        table.problem_with(&ServiceSettings::mechanisms, hint);
+    }
+    let strips_any = |listener: &Listener| listener.names.by.strip_domains.iter().any(|domain| domain == "*");
+    if listeners.iter().any(strips_any) {
+        let what = "EXTERNAL with strip_domains = \"*\": a certificate for kim of any domain is taken for kim's";
+        table.warn_of(&ServiceSettings::mechanisms, what);
+    }
+}
+
+/// The domains of a setting, and the map's own.
+fn all_domains(table: &Table<'_>, key: &Key<Vec<String>>, domains: Vec<String>, map: &Map) -> Vec<String> {
+    for domain in domains.iter().filter(|domain| !is_host(domain) || domain.ends_with('.')) {
+        table.problem_with(key, format_args!("expected domains such as \"example.org\", found {domain:?}"));
+    }
+    map.completion.domain.clone().into_iter().chain(domains).map(|domain| domain.to_lowercase()).collect()
+}
+
+/// Where mail is taken, nobody logs in.
+fn check_mail(table: &Table<'_>, (map, map_table): (&Map, &Table<'_>), directories: &Directories) {
+    use ServiceSettings as key;
+
     for name in [
-        at::service::AUTHENTICATE.name,
-        at::service::DIRECTORY.name,
-        at::service::MECHANISMS.name,
-        at::service::MAX_AUTH_ERRORS.name,
-        at::service::PLAINTEXT.name,
-        at::service::ID.name,
+        key::authenticate.name,
+        key::directory.name,
+        key::mechanisms.name,
+        key::max_auth_errors.name,
+        key::plaintext.name,
+        key::id.name,
     ] {
         if table.has(name) {
             table.context.warning(table.at(), format!("[{}] {name} means nothing here: nobody logs in", table.path()));
         }
     }
-    let asked = map.peek(&at::map::DIRECTORIES).unwrap_or_default();
-    for directory in
-        directories.sound.iter().filter(|directory| asked.contains(&directory.name) && !directory.abilities.finds)
-    {
+    for directory in map.directories.iter().filter_map(|name| directories.get(name)).filter(|d| !d.abilities.finds) {
         let what = "only answers to who brings a password, and who sends mail brings none";
-        table.problem(format!("[map] directories: {} {what}", directory.name));
+        map_table.problem_with(&Map::directories, format_args!("{} {what}", directory.name));
     }
-    let domains = all_of(&key::DOMAINS)?;
-    let rates = table.table(&at::rates::SECTION);
-    let interval = read_interval(&rates, &at::rates::INTERVAL)?;
-    Some(MailRules {
-        domains,
-        is_strict: table.get(&key::HELO)? == HeloCheck::Strict,
-        reverse_dns: table.get(&key::REVERSE_DNS)?,
-        greet_delay: table.get(&key::GREET_DELAY)?,
-        rates: Rates {
-            messages_per_ip: rates.get(&at::rates::MESSAGES_PER_IP),
-            recipients_per_ip: rates.get(&at::rates::RECIPIENTS_PER_IP),
-            messages_per_sender: rates.get(&at::rates::MESSAGES_PER_SENDER),
-            interval,
-        },
-    })
 }
 
-fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &Directories) -> Option<Authenticate> {
-    use at::service as key;
+fn authenticate(written: &ServiceSettings, table: &Table<'_>, known: &Directories) -> Option<Authenticate> {
+    use ServiceSettings as key;
 
-    let names = table.get(&key::DIRECTORY).unwrap_or_default();
+    let (mechanisms, names) = (&written.mechanisms, &written.directory);
     let find = |name: &String| known.get(name);
-    known.check(table, &key::DIRECTORY, &names);
-    if table.get(&key::AUTHENTICATE)? == AuthenticateAt::Backend {
+    check_directories(table, &key::directory, names);
+    if written.authenticate == AuthenticateAt::Backend {
         if let Some(scram) = mechanisms.iter().find(|mechanism| mechanism.is_scram()) {
             let what = "is checked against what a directory keeps: it needs authenticate = \"proxy\"";
-            table.problem_with(&key::MECHANISMS, format_args!("{} {what}", scram.name()));
+            table.problem_with(&key::mechanisms, format_args!("{} {what}", scram.name()));
         }
         return Some(Authenticate::Backend);
     }
     if names.is_empty() {
-        table.problem_with(&key::AUTHENTICATE, "proxy needs `directory`, which checks the passwords");
+        table.problem_with(&key::authenticate, "proxy needs `directory`, which checks the passwords");
         return None;
     }
     let can = |tokens: bool| names.iter().filter_map(find).any(|directory| directory.takes_tokens() == tokens);
@@ -231,19 +272,19 @@ fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &Direct
     let keeps_hashes = names.iter().filter_map(find).any(|directory| directory.abilities.keeps_hashes);
     for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_scram() && all_known && !keeps_hashes) {
         let what = "no directory of `directory` keeps anything to check it against: all judge passwords themselves";
-        table.problem_with(&key::MECHANISMS, format_args!("{} is offered, but {what}", mechanism.name()));
+        table.problem_with(&key::mechanisms, format_args!("{} is offered, but {what}", mechanism.name()));
     }
     let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();
     for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_carried() && all_known) {
         if let Some(mute) = passwords.iter().find(|directory| !directory.abilities.finds) {
             let what = "only answers to who brings a password, and would be left out";
             table.problem_with(
-                &key::MECHANISMS,
+                &key::mechanisms,
                 format_args!("{} is offered, but {} {what}", mechanism.name(), mute.name),
             );
         } else if passwords.is_empty() {
             let what = "no directory of `directory` can be asked about users";
-            table.problem_with(&key::MECHANISMS, format_args!("{} is offered, but {what}", mechanism.name()));
+            table.problem_with(&key::mechanisms, format_args!("{} is offered, but {what}", mechanism.name()));
         }
     }
     let has_proof = |mechanism: &&Mechanism| !mechanism.is_carried();
@@ -255,128 +296,13 @@ fn read_authenticate(table: &Table<'_>, mechanisms: &[Mechanism], known: &Direct
             "passwords: all are of type oauth2"
         };
         let message = format!("{} is offered, but no directory of `directory` checks {what}", mechanism.name());
-        table.problem_with(&key::MECHANISMS, message);
+        table.problem_with(&key::mechanisms, message);
     }
     if let Some((_, before)) = passwords.split_last() {
         for directory in before.iter().filter(|directory| !directory.abilities.tells_unknown) {
             let what = "can't tell an unknown user from a wrong password: those behind it are never asked";
-            table.warn_of(&key::DIRECTORY, format_args!("{} {what}", directory.name));
+            table.warn_of(&key::directory, format_args!("{} {what}", directory.name));
         }
     }
-    Some(Authenticate::Proxy { directories: names })
-}
-
-/// Without a certificate STARTTLS can't be offered: then only the clear listener stands.
-fn default_listeners(
-    table: &Table<'_>,
-    protocol: &Protocol,
-    idle_timeout: Duration,
-    names: &Names,
-    has_certificate: bool,
-) -> Vec<Listener> {
-    let listener = |port, tls| Listener {
-        address: SocketAddr::from(([127, 0, 0, 1], port)),
-        place: table.place(),
-        tls,
-        idle_timeout,
-        names: names.clone(),
-        limits: Limits::NONE,
-        access: Vec::new(),
-        proxy_protocol: None,
-        certificate: None,
-        client_certificates: None,
-    };
-    if has_certificate {
-        let implicit = protocol.tls_port.map(|port| listener(port, TlsMode::Implicit));
-        return std::iter::once(listener(protocol.port, TlsMode::StartTls)).chain(implicit).collect();
-    }
-    let message =
-        format!("[{}] there is no [[tls.certificate]], so that {} is served without TLS", table.path(), protocol.title);
-    table.context.warning(table.at(), message);
-    vec![listener(protocol.port, TlsMode::None)]
-}
-
-fn read_listener(
-    table: &Table<'_>,
-    protocol: &Protocol,
-    map: &Table<'_>,
-    idle_timeout: Duration,
-    has_certificate: bool,
-) -> Option<Listener> {
-    use at::listener as key;
-
-    table.head("[[", "]]");
-    let address = table.require(&key::ADDRESS);
-    let tls = table.get(&key::TLS)?;
-    let service_timeout = idle_timeout;
-    let idle_timeout = table.get_or(&key::IDLE_TIMEOUT, service_timeout);
-    if idle_timeout != service_timeout {
-        check_idle_timeout(table, &key::IDLE_TIMEOUT, idle_timeout, protocol);
-    }
-    let limits = read_limits(&table.table(&at::limits::SECTION))?;
-    let proxy = table.optional_table(&at::proxy_protocol::SECTION);
-    let certificate = table.optional_table(&at::certificate::SECTION);
-    let own_certificate = certificate.as_ref().map(read_certificate);
-    if tls != TlsMode::None && !has_certificate && own_certificate.is_none() {
-        table.problem_with(
-            &key::TLS,
-            "needs a certificate: add [[tls.certificate]], or `certificate` here, or set \"none\"",
-        );
-    }
-    let client_certificates = read_client_certificates(table);
-    if client_certificates.is_some() && tls == TlsMode::None {
-        table.problem_with(&key::TLS, "none: a client_certificate needs TLS");
-    }
-    let address = address?;
-    Some(Listener {
-        address,
-        place: table.place(),
-        tls,
-        idle_timeout,
-        names: map::read_names(table, Some(map))?,
-        limits,
-        access: read_access(table, &format!("{} {address}", protocol.name)),
-        proxy_protocol: proxy.as_ref().and_then(read_proxy_protocol),
-        certificate: own_certificate.flatten(),
-        client_certificates,
-    })
-}
-
-fn check_idle_timeout(table: &Table<'_>, key: &Key<Duration>, idle_timeout: Duration, protocol: &Protocol) {
-    let (min, source) = protocol.idle_min;
-    if idle_timeout < min {
-        table.problem_with(key, format_args!("is at least {}m ({source})", min.as_secs() / 60));
-    }
-}
-
-fn read_client_certificates(parent: &Table<'_>) -> Option<ClientCertificates> {
-    use at::client_certificate as key;
-
-    let table = parent.optional_table(&key::SECTION)?;
-    let ca = table.require_file(&key::CA);
-    let names = table.get(&key::NAME)?;
-    if names.is_empty() {
-        table.problem_with(&key::NAME, "names no field: nobody's name could be read");
-    }
-    Some(ClientCertificates { ca: ca?, crl: table.file(&key::CRL), names, required: table.get(&key::REQUIRED)? })
-}
-
-fn read_proxy_protocol(table: &Table<'_>) -> Option<ProxyProtocol> {
-    let from = table.require(&at::proxy_protocol::FROM);
-    let required = table.get(&at::proxy_protocol::REQUIRED)?;
-    Some(ProxyProtocol { from: from?, required })
-}
-
-pub(super) fn check_addresses(root: &Table<'_>, services: &[Service]) {
-    let mut seen: Vec<SocketAddr> = Vec::new();
-    for Listener { address, place, .. } in services.iter().flat_map(|service| &service.listeners) {
-        let collides = |other: &&SocketAddr| {
-            let is_same = other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified();
-            is_same && other.port() == address.port() && other.is_ipv4() == address.is_ipv4()
-        };
-        if let Some(other) = seen.iter().find(collides) {
-            root.context.problem_at(place, format!("the listeners {other} and {address} want the same address"));
-        }
-        seen.push(*address);
-    }
+    Some(Authenticate::Proxy { directories: names.clone() })
 }

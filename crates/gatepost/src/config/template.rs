@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use toml::de::DeValue;
 
-use super::reader::Value;
-use super::values::quoted;
+use super::values::{Value, quoted};
 
 /// `%u` stands for the whole name, `%n` for its local part, `%d` for its domain, `%%` for a percent sign.
 ///

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::NamedFile;
+use super::problem::NamedFile;
+use super::values::Pin;
 
 /// Which servers' certificates are taken.
 #[derive(Debug, Clone)]
@@ -12,7 +13,7 @@ pub(crate) struct Trust {
     /// Against these authorities; `None`: the system's.
     pub(crate) ca: Option<NamedFile>,
     /// SHA-256 of certificates that are taken whatever else is wrong with them.
-    pub(crate) pins: Vec<[u8; 32]>,
+    pub(crate) pins: Vec<Pin>,
 }
 
 impl Trust {

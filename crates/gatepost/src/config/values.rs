@@ -1,18 +1,78 @@
-//! The types of settings: how each is read from TOML and written back.
+//! The types that settings have: how each is read from TOML and written back.
+//!
+//! Here belong those that many sections have; a type of one section stands with it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gatepost_wire::Mechanism;
+use hyper::Uri;
 use toml::de::DeValue;
 
-use super::directory::{HttpForm, LdapScope, LdapUrl, LdapVerify};
-use super::reader::{Shape, Value};
-use super::{
-    CertificateName, HostOrder, Level, LogFormat, Period, Plaintext, ReverseDns, Senders, TlsMode, TlsVersion,
-};
-use super::{is_host, is_this_machine};
+use super::problem::NamedFile;
+use super::reader::Here;
+
+/// How a value is written in TOML, for forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A text in quotes.
+    Text,
+    Number,
+    Truth,
+    /// One of these texts.
+    Words(&'static [&'static str]),
+    /// Several in brackets, or one.
+    List(&'static Shape),
+    /// As it stands in the file.
+    Raw,
+}
+
+/// A type that a setting can have.
+pub(super) trait Value: Sized {
+    /// What it looks like, in the reference and in errors: `a duration such as "90s"`.
+    const EXPECTED: &'static str;
+    /// How a form shows it.
+    const SHAPE: Shape = Shape::Text;
+
+    /// Reads it; `None` where the value doesn't look like [`Value::EXPECTED`].
+    fn read(value: &DeValue<'_>) -> Option<Self>;
+
+    /// Writes it as TOML; empty: nothing is set.
+    fn show(&self) -> String;
+
+    /// What it is where it stands, once that is known: files are named relative to the configuration.
+    #[must_use]
+    fn placed(self, _here: &Here<'_>) -> Self {
+        self
+    }
+
+    /// What it means that nothing is written; `None`: something must be.
+    fn left_out() -> Option<Self> {
+        None
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    const SHAPE: Shape = T::SHAPE;
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        T::read(value).map(Some)
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(String::new, T::show)
+    }
+
+    fn placed(self, here: &Here<'_>) -> Self {
+        self.map(|value| value.placed(here))
+    }
+
+    fn left_out() -> Option<Self> {
+        Some(None)
+    }
+}
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
@@ -63,9 +123,39 @@ impl Value for u32 {
     }
 }
 
+impl Value for usize {
+    const EXPECTED: &'static str = u32::EXPECTED;
+    const SHAPE: Shape = Shape::Number;
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        u32::read(value)?.try_into().ok()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// The most of something; in the file, 0 stands for no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Max(pub(crate) Option<NonZeroU32>);
+
+impl Value for Max {
+    const EXPECTED: &'static str = u32::EXPECTED;
+    const SHAPE: Shape = Shape::Number;
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        u32::read(value).map(|max| Self(NonZeroU32::new(max)))
+    }
+
+    fn show(&self) -> String {
+        self.0.map_or(0, NonZeroU32::get).to_string()
+    }
+}
+
 /// A TCP port.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Port(pub(super) u16);
+pub(crate) struct Port(pub(crate) u16);
 
 impl Value for Port {
     const EXPECTED: &'static str = "a port from 1 to 65535";
@@ -104,15 +194,19 @@ impl Value for String {
     }
 }
 
-impl Value for PathBuf {
+impl Value for NamedFile {
     const EXPECTED: &'static str = "a path in quotes";
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
-        String::read(value).map(Self::from)
+        String::read(value).map(|path| Self::given(path.as_ref()))
     }
 
     fn show(&self) -> String {
         quoted(&self.display().to_string())
+    }
+
+    fn placed(self, here: &Here<'_>) -> Self {
+        here.named_file(&self)
     }
 }
 
@@ -152,7 +246,7 @@ impl Value for Duration {
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size(pub(super) u64);
+pub(crate) struct Size(pub(crate) u64);
 
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
@@ -198,7 +292,7 @@ impl Value for IpAddr {
 
 /// The SHA-256 of a certificate, in hexadecimal, with or without colons and a leading `sha256:`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pin(pub(super) [u8; 32]);
+pub(crate) struct Pin(pub(crate) [u8; 32]);
 
 impl Value for Pin {
     const EXPECTED: &'static str =
@@ -236,11 +330,15 @@ impl<T: Value> Value for Vec<T> {
     fn show(&self) -> String {
         format!("[{}]", self.iter().map(Value::show).collect::<Vec<_>>().join(", "))
     }
+
+    fn placed(self, here: &Here<'_>) -> Self {
+        self.into_iter().map(|value| value.placed(here)).collect()
+    }
 }
 
 /// What divides a name from a detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Delimiter(pub(super) char);
+pub(crate) struct Delimiter(pub(crate) char);
 
 impl Value for Delimiter {
     const EXPECTED: &'static str = "one character in quotes, such as \"+\"";
@@ -288,7 +386,7 @@ fn show_pairs<T: Value>(pairs: &[(String, T)]) -> String {
 
 /// Back ends and how much each takes of what is shared among them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Weights(pub(super) Vec<(String, u32)>);
+pub(crate) struct Weights(pub(crate) Vec<(String, u32)>);
 
 impl Value for Weights {
     const EXPECTED: &'static str = "back ends and their weights, such as { store-a = 2, store-b = 1 }";
@@ -305,7 +403,7 @@ impl Value for Weights {
 
 /// Texts for texts.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pairs(pub(super) Vec<(String, String)>);
+pub(crate) struct Pairs(pub(crate) Vec<(String, String)>);
 
 impl Value for Pairs {
     const EXPECTED: &'static str = "a table of texts, such as { \"info@example.org\" = \"kim@example.org\" }";
@@ -317,188 +415,6 @@ impl Value for Pairs {
 
     fn show(&self) -> String {
         show_pairs(&self.0)
-    }
-}
-
-/// Settings that are one word out of a few.
-macro_rules! words {
-    ($type:ty, $expected:expr, $($word:literal => $value:expr),+ $(,)?) => {
-        impl $crate::config::reader::Value for $type {
-            const EXPECTED: &'static str = $expected;
-            const SHAPE: $crate::config::reader::Shape = $crate::config::reader::Shape::Words(&[$($word),+]);
-
-            fn read(value: &toml::de::DeValue<'_>) -> Option<Self> {
-                match $crate::config::values::text(value)? {
-                    $($word => Some($value),)+
-                    _ => None,
-                }
-            }
-
-            fn show(&self) -> String {
-                $(if *self == $value {
-                    return $crate::config::values::quoted($word);
-                })+
-                String::new()
-            }
-        }
-    };
-}
-
-words!(Level, "critical, error, warning, info or protocol",
-    "critical" => Level::Critical, "error" => Level::Error, "warning" => Level::Warning,
-    "info" => Level::Info, "protocol" => Level::Protocol);
-words!(LogFormat, "text or json", "text" => LogFormat::Text, "json" => LogFormat::Json);
-words!(Period, "hour, day or week", "hour" => Period::Hour, "day" => Period::Day, "week" => Period::Week);
-words!(TlsVersion, "\"1.2\" or \"1.3\"", "1.2" => TlsVersion::Tls12, "1.3" => TlsVersion::Tls13);
-words!(TlsMode, "none, starttls or implicit",
-    "none" => TlsMode::None, "starttls" => TlsMode::StartTls, "implicit" => TlsMode::Implicit);
-words!(Plaintext, "tls, loopback or always",
-    "tls" => Plaintext::Tls, "loopback" => Plaintext::Loopback, "always" => Plaintext::Always);
-
-/// Where records go, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogTo {
-    Stderr,
-    File,
-    Syslog,
-    Journald,
-    Remote,
-}
-words!(LogTo, "stderr, file, syslog, journald or remote", "stderr" => LogTo::Stderr, "file" => LogTo::File,
-    "syslog" => LogTo::Syslog, "journald" => LogTo::Journald, "remote" => LogTo::Remote);
-
-/// What kind of program a record is from, as syslog has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Facility(pub(super) u8);
-words!(Facility, "mail, daemon, auth, authpriv or local0 to local7", "mail" => Facility(2), "daemon" => Facility(3),
-    "auth" => Facility(4), "authpriv" => Facility(10), "local0" => Facility(16), "local1" => Facility(17),
-    "local2" => Facility(18), "local3" => Facility(19), "local4" => Facility(20), "local5" => Facility(21),
-    "local6" => Facility(22), "local7" => Facility(23));
-
-/// How the client's address is announced, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AnnounceBy {
-    Auto,
-    None,
-    Id,
-    Xclient,
-    ProxyV2,
-}
-words!(AnnounceBy, "auto, none, id, xclient or proxy-v2", "auto" => AnnounceBy::Auto, "none" => AnnounceBy::None,
-    "id" => AnnounceBy::Id, "xclient" => AnnounceBy::Xclient, "proxy-v2" => AnnounceBy::ProxyV2);
-
-/// What a client of SMTP must call itself, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeloCheck {
-    Any,
-    Strict,
-}
-words!(HeloCheck, "any or strict", "any" => HeloCheck::Any, "strict" => HeloCheck::Strict);
-
-/// How mail is handed over, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MailProtocol {
-    Smtp,
-    Lmtp,
-}
-words!(MailProtocol, "smtp or lmtp", "smtp" => MailProtocol::Smtp, "lmtp" => MailProtocol::Lmtp);
-words!(Senders, "any or own", "any" => Senders::Any, "own" => Senders::Own);
-words!(ReverseDns, "off, note or require",
-    "off" => ReverseDns::Off, "note" => ReverseDns::Note, "require" => ReverseDns::Require);
-
-/// Who checks passwords, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AuthenticateAt {
-    Backend,
-    Proxy,
-}
-words!(AuthenticateAt, "backend or proxy", "backend" => AuthenticateAt::Backend, "proxy" => AuthenticateAt::Proxy);
-
-words!(HostOrder, "listed or spread", "listed" => HostOrder::Listed, "spread" => HostOrder::Spread);
-words!(HttpForm, "nginx or json", "nginx" => HttpForm::Nginx, "json" => HttpForm::Json);
-
-/// TLS towards a database, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SqlTls {
-    None,
-    Required,
-}
-words!(SqlTls, "none or required", "none" => SqlTls::None, "required" => SqlTls::Required);
-
-/// The way to log in at a back end, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LoginBy {
-    Best,
-    One(Mechanism),
-}
-words!(LoginBy, "best, PLAIN, LOGIN, OAUTHBEARER, XOAUTH2 or command", "best" => LoginBy::Best,
-    "PLAIN" => LoginBy::One(Mechanism::Plain), "LOGIN" => LoginBy::One(Mechanism::Login),
-    "OAUTHBEARER" => LoginBy::One(Mechanism::OAuthBearer), "XOAUTH2" => LoginBy::One(Mechanism::XOAuth2),
-    "command" => LoginBy::One(Mechanism::Command));
-
-/// Where a responder is.
-#[derive(Debug, Clone)]
-pub(super) struct HttpUrl(pub(super) hyper::Uri);
-
-impl Value for HttpUrl {
-    const EXPECTED: &'static str = "a URL such as \"http://127.0.0.1:9090/auth\"";
-
-    fn read(value: &DeValue<'_>) -> Option<Self> {
-        let url: hyper::Uri = text(value)?.parse().ok()?;
-        (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(Self(url))
-    }
-
-    fn show(&self) -> String {
-        quoted(&self.0.to_string())
-    }
-}
-
-/// TLS towards LDAP servers that have no implicit TLS, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LdapTls {
-    None,
-    StartTls,
-}
-words!(LdapTls, "none or starttls", "none" => LdapTls::None, "starttls" => LdapTls::StartTls);
-words!(LdapScope, "base, one or subtree",
-    "base" => LdapScope::Base, "one" => LdapScope::One, "subtree" => LdapScope::Subtree);
-words!(LdapVerify, "bind or compare", "bind" => LdapVerify::Bind, "compare" => LdapVerify::Compare);
-
-/// What becomes of a search that finds several entries, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Several {
-    Refuse,
-    First,
-}
-words!(Several, "refuse or first", "refuse" => Several::Refuse, "first" => Several::First);
-
-impl Value for LdapUrl {
-    const EXPECTED: &'static str = "a URL such as \"ldap://ldap.example.org\" or \"ldaps://ldap.example.org:636\"";
-
-    fn read(value: &DeValue<'_>) -> Option<Self> {
-        let text = text(value)?;
-        let (is_tls, rest) = match text.split_once("://")? {
-            ("ldap", rest) => (false, rest),
-            ("ldaps", rest) => (true, rest),
-            _ => return None,
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let host = match rest.rsplit_once(':') {
-            Some((host, port)) if !rest.ends_with(']') => {
-                port.parse::<u16>().ok().filter(|&port| port != 0)?;
-                host
-            }
-            _ => rest,
-        };
-        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let sound =
-            address.map_or_else(|| is_host(host) && !host.contains(':'), |address| address.parse::<Ipv6Addr>().is_ok());
-        let is_local = is_this_machine(address.unwrap_or(host));
-        sound.then(|| Self { text: text.to_owned(), is_tls, is_local })
-    }
-
-    fn show(&self) -> String {
-        quoted(&self.text)
     }
 }
 
@@ -516,8 +432,71 @@ impl Value for Mechanism {
     }
 }
 
-words!(CertificateName, "email, upn, cn or uid", "email" => CertificateName::Email, "upn" => CertificateName::Upn,
-    "cn" => CertificateName::CommonName, "uid" => CertificateName::UserId);
+impl Value for Uri {
+    const EXPECTED: &'static str = "a URL such as \"http://127.0.0.1:9090/auth\"";
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        let url: Self = text(value)?.parse().ok()?;
+        (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(url)
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
+/// Words as a sentence names them: `a, b or c`.
+macro_rules! one_of {
+    ($word:literal) => { $word };
+    ($word:literal, $last:literal) => { concat!($word, " or ", $last) };
+    ($word:literal, $($rest:literal),+) => { concat!($word, ", ", one_of!($($rest),+)) };
+}
+
+/// Defines a setting that is one word out of a few; or, of a type that is there already, what each word means. A text
+/// behind the type says what is expected, where a list of the words would not do.
+macro_rules! words {
+    ($(#[$meta:meta])* $vis:vis enum $type:ident $(, $expected:literal)? { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $vis enum $type { $($(#[$doc])* $variant,)+ }
+
+        #[allow(dead_code, reason = "few are spoken of by name")]
+        impl $type {
+            /// Every one, in the order of their definition.
+            pub(crate) const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
+
+            /// As it is written.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        words! { for $type $(, $expected)?; $($word => $type::$variant,)+ }
+    };
+    (for $type:ty; $($word:literal => $value:expr,)+) => {
+        words! { for $type, one_of!($($word),+); $($word => $value,)+ }
+    };
+    (for $type:ty, $expected:expr; $($word:literal => $value:expr,)+) => {
+        impl $crate::config::values::Value for $type {
+            const EXPECTED: &'static str = $expected;
+            const SHAPE: $crate::config::values::Shape = $crate::config::values::Shape::Words(&[$($word),+]);
+
+            fn read(value: &toml::de::DeValue<'_>) -> Option<Self> {
+                match $crate::config::values::text(value)? {
+                    $($word => Some($value),)+
+                    _ => None,
+                }
+            }
+
+            fn show(&self) -> String {
+                $(if *self == $value {
+                    return $crate::config::values::quoted($word);
+                })+
+                String::new()
+            }
+        }
+    };
+}
 
 #[cfg(test)]
 mod tests {

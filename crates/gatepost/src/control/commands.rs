@@ -191,7 +191,7 @@ impl Server {
     }
 
     fn trace(&self, user: &str, seconds: u64) -> answers::Traced {
-        let user = self.entrance.world.load().config.map.names.canonical(user);
+        let user = self.entrance.world.load().config.names.canonical(user);
         let seconds = seconds.min(LASTING_SECONDS_MAX);
         self.shared.log.follow(&user, Duration::from_secs(seconds));
         answers::Traced { user, seconds }
@@ -225,7 +225,7 @@ fn listening(service: &crate::config::Service) -> impl Iterator<Item = answers::
     service
         .listeners
         .iter()
-        .map(move |listener| answers::Listening { service: name, address: listener.address.to_string() })
+        .map(move |listener| answers::Listening { service: name, address: listener.written.address.to_string() })
 }
 
 /// The answer to whoever has it reload.

@@ -33,8 +33,8 @@ pub(super) fn effects(old: &Config, new: &Config, census: &Census) -> Vec<String
         effects
             .push(format!("Between {} and {} threads serve sessions, from now on.", new.threads.min, new.threads.max));
     }
-    if old.admin.listen != new.admin.listen {
-        let addresses: Vec<_> = new.admin.listen.iter().map(ToString::to_string).collect();
+    if old.admin.written.listen != new.admin.written.listen {
+        let addresses: Vec<_> = new.admin.written.listen.iter().map(ToString::to_string).collect();
         effects.push(if addresses.is_empty() {
             "Console and API are turned off: this page is gone then.".into()
         } else {
@@ -92,23 +92,23 @@ fn listeners(old: &Config, new: &Config, census: &Census, effects: &mut Vec<Stri
     };
     let (before, after) = (all(old), all(new));
     for (service, listener) in &before {
-        let scope = format!("{service} {}", listener.address);
-        match after.iter().find(|(_, new)| new.address == listener.address) {
+        let scope = format!("{service} {}", listener.written.address);
+        match after.iter().find(|(_, new)| new.written.address == listener.written.address) {
             None => {
                 effects.push(format!("{scope} takes no more connections; {}.", sessions(census.of(&scope))));
             }
-            Some((_, new)) if new.tls != listener.tls => {
-                effects.push(format!("New connections at {scope} have {}.", tls_words(new.tls)));
+            Some((_, new)) if new.written.tls != listener.written.tls => {
+                effects.push(format!("New connections at {scope} have {}.", tls_words(new.written.tls)));
             }
             Some(_) => {}
         }
     }
     for (service, listener) in &after {
-        if !before.iter().any(|(_, old)| old.address == listener.address) {
+        if !before.iter().any(|(_, old)| old.written.address == listener.written.address) {
             effects.push(format!(
                 "Connections are taken at {} ({service}, {}).",
-                listener.address,
-                tls_words(listener.tls)
+                listener.written.address,
+                tls_words(listener.written.tls)
             ));
         }
     }
@@ -133,11 +133,15 @@ fn limits(service: &Service, before: Option<&Service>, census: &Census, effects:
             .push(format!("{scope}: {held} sessions are open, and {over} {are} over the new limit of {max}; {stay}."));
     };
     let name = service.protocol.name;
-    look(name, &service.limits, before.map(|before| &before.limits));
+    look(name, &service.written.limits, before.map(|before| &before.written.limits));
     for listener in &service.listeners {
         let mut old = before.into_iter().flat_map(|before| &before.listeners);
-        let old = old.find(|old| old.address == listener.address);
-        look(&format!("{name} {}", listener.address), &listener.limits, old.map(|old| &old.limits));
+        let old = old.find(|old| old.written.address == listener.written.address);
+        look(
+            &format!("{name} {}", listener.written.address),
+            &listener.written.limits,
+            old.map(|old| &old.written.limits),
+        );
     }
 }
 
@@ -146,8 +150,8 @@ fn backends(old: &Config, new: &Config, census: &Census, effects: &mut Vec<Strin
         let held = census.backends.get(&before.name).copied().unwrap_or(0);
         match new.backends.iter().find(|after| after.name == before.name) {
             None => effects.push(format!("{} is no back end any more; {}.", before.name, sessions(held))),
-            Some(after) if after.hosts != before.hosts => {
-                let hosts = after.hosts.join(", ");
+            Some(after) if after.written.hosts != before.written.hosts => {
+                let hosts = after.written.hosts.join(", ");
                 effects.push(format!("New log-ins at {} come to {hosts}; {}.", before.name, sessions(held)));
             }
             Some(_) => {}
@@ -155,7 +159,7 @@ fn backends(old: &Config, new: &Config, census: &Census, effects: &mut Vec<Strin
     }
     for after in &new.backends {
         if !old.backends.iter().any(|before| before.name == after.name) {
-            effects.push(format!("{} is a back end ({}).", after.name, after.hosts.join(", ")));
+            effects.push(format!("{} is a back end ({}).", after.name, after.written.hosts.join(", ")));
         }
     }
 }

@@ -308,7 +308,8 @@ async fn finish_traces(tracer: Option<&Tracer>, log: &Logger) {
 /// Listens on every address; each that can't be had is a problem of its own, with what to do about it.
 fn bind(listeners: &[&Listener], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, TcpListener)> {
     let mut sockets = Vec::new();
-    for Listener { address, place, .. } in listeners.iter().copied() {
+    for listener in listeners.iter().copied() {
+        let (address, place) = (&listener.written.address, &listener.place);
         let address = *address;
         match socket::listen(address) {
             Ok(socket) => sockets.push((address, socket)),
@@ -362,12 +363,12 @@ impl Server {
         if !self.source.has_place() {
             return Ok(None);
         }
-        let config::Admin { socket, is_set, .. } = &config.admin;
+        let socket = &config.admin.socket;
         match Socket::listen(socket, self.asking.clone()) {
             Ok(socket) => Ok(Some(socket)),
             Err(error) => {
                 let problem = Problem::file(socket, format!("can't be listened on for the command line: {error}"));
-                if *is_set {
+                if config.admin.is_socket_set() {
                     return Err(Problems::one(problem));
                 }
                 self.shared.log.record(Level::Warning, "server", problem.to_string()).write();

@@ -111,7 +111,7 @@ impl Server {
             if config.state != state {
                 let what = "a change is used from the next start on";
                 warnings.push(Problem::of("state", format!("{}: {what}", config.state.display())));
-                if !config.admin.is_set {
+                if !config.admin.is_socket_set() {
                     config.admin.socket = state.join(config::SOCKET_NAME);
                 }
                 config.state = state;
@@ -168,14 +168,15 @@ impl Server {
         before: &Config,
         config: &Config,
     ) -> Result<(), Problems> {
-        let is_over = |old: &&Listener| !config.listeners().any(|new| new.address == old.address);
-        let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.address)).collect();
+        let is_over = |old: &&Listener| !config.listeners().any(|new| new.written.address == old.written.address);
+        let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.written.address)).collect();
         let old: Vec<_> = before.listeners().filter(is_over).collect();
         // An old address can stand in a new one's way, as 127.0.0.1:143 does in that of 0.0.0.0:143.
-        let stands_in_the_way = |old: &&&Listener| new.iter().any(|new| new.address.port() == old.address.port());
+        let stands_in_the_way =
+            |old: &&&Listener| new.iter().any(|new| new.written.address.port() == old.written.address.port());
         let in_the_way: Vec<_> = old.iter().filter(stands_in_the_way).copied().collect();
         for listener in &in_the_way {
-            end(acceptors, listener.address).await;
+            end(acceptors, listener.written.address).await;
         }
         let mut problems = Vec::new();
         let mut sockets = bind(&new, &mut problems);
@@ -185,7 +186,7 @@ impl Server {
         }
         Problems::check(problems, ())?;
         for listener in old {
-            end(acceptors, listener.address).await;
+            end(acceptors, listener.written.address).await;
         }
         self.add_acceptors(acceptors, sockets);
         Ok(())

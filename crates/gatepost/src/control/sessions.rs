@@ -44,7 +44,7 @@ impl Server {
     /// The sessions that are meant.
     async fn present(&self, whose: &Whose) -> Result<Vec<Present>, String> {
         // As it is given, and as the log has it.
-        let canonical = whose.user.as_ref().map(|user| self.entrance.world.load().config.map.names.canonical(user));
+        let canonical = whose.user.as_ref().map(|user| self.entrance.world.load().config.names.canonical(user));
         let network = whose.network.as_deref().map(network_of).transpose()?;
         let whose = whose.clone();
         let keep = move |mut present: Vec<Present>| {
@@ -170,7 +170,7 @@ impl Server {
     pub(super) async fn move_user(&self, user: &str, backend: &str) -> Result<answers::Moved, String> {
         self.check_backend(backend)?;
         let world = self.entrance.world.load_full();
-        let user = world.config.map.names.canonical(user);
+        let user = world.config.names.canonical(user);
         let service = world.config.services.first().map_or("imap", |service| service.protocol.name);
         let who = Who::somebody(&user, service);
         let find = || world.map.find_now(&who, Evidence::default());

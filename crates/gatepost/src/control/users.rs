@@ -59,7 +59,7 @@ impl Server {
     ) -> Result<answers::Changed, String> {
         let sound = sasl::user_name(name.as_bytes());
         let sound = sound.ok_or("a user name is not empty, of at most 512 bytes and without control characters")?;
-        let name = self.entrance.world.load().config.map.names.canonical(&sound);
+        let name = self.entrance.world.load().config.names.canonical(&sound);
         if let Some(backend) = change.backend.as_deref() {
             self.check_backend(backend)?;
         }
@@ -94,7 +94,7 @@ impl Server {
 
     /// Removes a user.
     pub(super) async fn remove_user(&self, name: &str, directory: Option<&str>) -> Result<answers::Changed, String> {
-        let name = self.entrance.world.load().config.map.names.canonical(name);
+        let name = self.entrance.world.load().config.names.canonical(name);
         let (_, sqlite) = self.embedded(directory).await?;
         let removed = sqlite.remove(&name).await.map_err(|fault| fault.to_string());
         sqlite.close().await;

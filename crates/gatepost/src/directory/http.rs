@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Verdict, Who, fields};
-use crate::config::{self, HttpForm, Problem, TlsVersion};
+use crate::config::{self, HttpForm, Problem, SecretHeader, TlsVersion};
 use crate::net::health::Health;
 use crate::net::http::HttpClient;
 use crate::net::tls;
@@ -35,10 +35,10 @@ impl Http {
         let tls = tls::client_config(&settings.trust, min)?;
         let client = HttpClient::new(&tls, settings.connections, settings.timeout);
         let mut headers = Vec::new();
-        for (name, value) in &settings.headers {
+        for (name, value) in &settings.headers.0 {
             headers.push(header(name, value.as_bytes()).map_err(|what| Problem::of("headers", what))?);
         }
-        if let Some((name, file)) = &settings.secret_header {
+        if let Some(SecretHeader { name, file }) = &settings.secret_header {
             let value = secret_file::read(file, warnings)?;
             let (name, mut value) = header(name, value.expose()).map_err(|what| file.problem(what))?;
             value.set_sensitive(true);

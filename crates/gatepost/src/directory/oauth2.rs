@@ -239,8 +239,8 @@ impl OAuth2 {
 
     /// From the issuer to its keys (`OpenID` Connect Discovery 1.0, section 4).
     async fn discover(&self) -> Result<JwkSet, Fault> {
-        let Some(url) = &self.settings.configuration else { return Err(Fault("there is no `issuer`".into())) };
-        let configuration = self.get(url).await?;
+        let url = self.settings.configuration().ok_or_else(|| Fault("there is no `issuer`".into()))?;
+        let configuration = self.get(&url).await?;
         let issuer = configuration["issuer"].as_str();
         if issuer != self.settings.issuer.as_deref() {
             return Err(Fault(format!("{url}: it is the configuration of {issuer:?}, another issuer")));

@@ -185,14 +185,20 @@ fn parse_fields(fields: &str) -> Result<Entry, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Completion;
+
+    fn completed(domain: Option<&str>) -> Names {
+        let by = Completion { fold_case: true, domain: domain.map(str::to_owned), ..Completion::default() };
+        Names { by, aliases: Vec::new() }
+    }
 
     fn names() -> Names {
-        Names { fold_case: true, ..Names::default() }
+        completed(None)
     }
 
     #[test]
     fn names_are_kept_as_log_ins_look_them_up() {
-        let names = Names { fold_case: true, domain: Some("example.org".into()), ..Names::default() };
+        let names = completed(Some("example.org"));
         let users = parse("Kim:x\nLee@Example.ORG:y\n", &names).expect("a sound file");
         assert!(users.contains_key("kim@example.org") && users.contains_key("lee@example.org"));
         assert!(parse("kim:x\nKim@example.org:y\n", &names).is_err(), "two lines for one user");

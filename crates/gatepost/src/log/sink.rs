@@ -47,7 +47,7 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
                     continue;
                 }
             },
-            LogTarget::Syslog { server, facility, trust } => match open_syslog(server, *facility, trust) {
+            LogTarget::Syslog { server, facility, trust } => match open_syslog(server, facility.0, trust) {
                 Ok(outlet) => Target::Outside(outlet),
                 Err(problem) => {
                     problems.push(problem);
@@ -201,7 +201,7 @@ impl RotatingFile {
 
     fn write(&mut self, line: &[u8], now: SystemTime) {
         let period = period_of(self.rotate.every, now);
-        let full = self.rotate.size.is_some_and(|max| self.size > 0 && self.size + line.len() as u64 > max);
+        let full = self.rotate.size.is_some_and(|max| self.size > 0 && self.size + line.len() as u64 > max.0);
         let prepared =
             if full || (period != self.period && self.size > 0) { self.put_aside(now) } else { self.follow() };
         self.period = period;
@@ -240,7 +240,7 @@ impl RotatingFile {
     }
 
     fn remove_oldest(&self) -> std::io::Result<()> {
-        let Some(keep) = self.rotate.keep else { return Ok(()) };
+        let Some(keep) = self.rotate.keep.0 else { return Ok(()) };
         let prefix = self.old_name("").file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let is_ours = |name: &str| {
@@ -286,6 +286,7 @@ fn period_of(every: Option<Period>, time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Max, Size};
     use std::num::NonZeroU32;
 
     fn files(folder: &Path) -> Vec<String> {
@@ -300,7 +301,7 @@ mod tests {
     #[test]
     fn a_full_file_is_put_aside_and_the_oldest_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let rotate = Rotate { size: Some(4), every: None, keep: NonZeroU32::new(2) };
+        let rotate = Rotate { size: Some(Size(4)), every: None, keep: Max(NonZeroU32::new(2)) };
         let mut file = RotatingFile::open(&folder.path().join("log"), rotate).expect("a file");
         let start = SystemTime::now();
         for (n, line) in ["aa\n", "bb\n", "cc\n", "dd\n"].iter().enumerate() {
@@ -312,7 +313,7 @@ mod tests {
     #[test]
     fn a_day_that_ends_begins_a_new_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        let rotate = Rotate { size: None, every: Some(Period::Day), keep: None };
+        let rotate = Rotate { size: None, every: Some(Period::Day), keep: Max(None) };
         let mut file = RotatingFile::open(&folder.path().join("log"), rotate).expect("a file");
         let now = SystemTime::now();
         file.write(b"a\n", now);

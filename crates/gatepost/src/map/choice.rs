@@ -65,7 +65,7 @@ pub(crate) fn choose(
     if let Some(n) = settings.rules.iter().position(|rule| applies(rule, user)) {
         return Ok((Place::Named(settings.rules[n].backend.clone()), Reason::Rule(n + 1)));
     }
-    if let Some(name) = spread(&settings.spread, site.takes, user) {
+    if let Some(name) = spread(&settings.spread.0, site.takes, user) {
         return Ok((Place::Named(name.to_owned()), Reason::Spread));
     }
     let default = settings.default.as_ref().ok_or(NoPlace::Unknown)?;

@@ -22,6 +22,8 @@ pub(crate) use choice::{NoPlace, Reason};
 /// See the module's documentation.
 pub(crate) struct Map {
     pub(crate) settings: config::Map,
+    /// How users' names are completed, where a listener says nothing else.
+    names: config::Names,
     judges: Vec<Arc<Judge>>,
     backends: Backends,
     cache: Cache<Found>,
@@ -66,6 +68,7 @@ impl Map {
     /// The map that `settings` describe, over opened directories.
     pub(crate) fn new(
         settings: &config::Map,
+        names: &config::Names,
         judges: Vec<Arc<Judge>>,
         backends: Backends,
         checker: Checker,
@@ -77,7 +80,8 @@ impl Map {
         let is_used = found.max(missing).max(stale) > Duration::ZERO;
         let cache = Cache::new(if is_used { entries as usize } else { 1 });
         let (flights, places) = (Flights::default(), is_used.then(|| Arc::clone(places)));
-        Self { settings: settings.clone(), judges, backends, cache, flights, checker, log, places }
+        let (settings, names) = (settings.clone(), names.clone());
+        Self { settings, names, judges, backends, cache, flights, checker, log, places }
     }
 
     /// What is known without asking anybody: remembered, or because there is nobody to ask.
@@ -99,7 +103,7 @@ impl Map {
         who: &Who,
         password: &Secret,
     ) -> Result<Option<Result<Entry, Denial>>, Unanswered> {
-        let is_theirs = |entry: &Entry| entry.is_of(&who.user, &self.settings.names);
+        let is_theirs = |entry: &Entry| entry.is_of(&who.user, &self.names);
         let judged = judge_first(&self.judges, checker, who, password, is_theirs).await?;
         Ok(match judged {
             None | Some((_, Err(Denial::Unjudged))) => None,
@@ -162,7 +166,7 @@ impl Map {
                 }
             };
             match answer {
-                Ok(Some((entry, _))) if !entry.is_of(&who.user, &self.settings.names) => {}
+                Ok(Some((entry, _))) if !entry.is_of(&who.user, &self.names) => {}
                 Ok(Some((entry, is_checked))) => {
                     let found =
                         Found::Account { directory: Arc::clone(&judge.name), entry: Box::new(entry), is_checked };
@@ -214,7 +218,7 @@ impl Map {
     pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
         let config::Map { default, rules, spread, hosts, .. } = &self.settings;
         match default {
-            Some(default) if self.judges.is_empty() && rules.is_empty() && spread.is_empty() => {
+            Some(default) if self.judges.is_empty() && rules.is_empty() && spread.0.is_empty() => {
                 self.backends.named(default).map_or(Offers::NONE, |backend| backend.offers(protocol))
             }
             _ if hosts.is_empty() => self.backends.offers(protocol),

@@ -194,7 +194,7 @@ pub(crate) fn client_config(trust: &Trust, min: TlsVersion) -> Result<Arc<Client
     let alone = match (trust.pins.as_slice(), trust.verify) {
         ([], true) => None,
         ([], false) => Some(Accepted::Any),
-        (pins, _) => Some(Accepted::Pinned(pins.to_vec())),
+        (pins, _) => Some(Accepted::Pinned(pins.iter().map(|pin| pin.0).collect())),
     };
     let config = if let Some(accepted) = alone {
         builder.with_custom_certificate_verifier(Arc::new(OneCertificate { provider, accepted }))

@@ -126,7 +126,7 @@ impl Session {
     /// Says so in clear where the client could read it; a client of implicit TLS just sees the end.
     pub(super) fn turn_away(&mut self, turned_away: &TurnedAway) {
         self.reject(turned_away.counted_as());
-        if self.snapshot.listener.settings.tls != TlsMode::Implicit {
+        if self.snapshot.listener.settings.written.tls != TlsMode::Implicit {
             let words = (self.service().settings.protocol.turned_away)(turned_away.refusal());
             let _ = Scratch::with(|scratch| self.client.send(words, true, &mut scratch.outgoing));
         }

@@ -27,7 +27,7 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
     let Arrival { tcp, peer, snapshot, permit } = arrival;
     let started = Instant::now();
     let service = &snapshot.listener.service;
-    let bound = snapshot.listener.settings.address;
+    let bound = snapshot.listener.settings.written.address;
     // Asked only where the answer is not known anyway.
     let local = if bound.ip().is_unspecified() { tcp.local_addr() } else { Ok(bound) };
     let (local, connection) = match local.and_then(|local| Ok((local, Connection::new(tcp)?))) {
@@ -41,7 +41,7 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
             return None;
         }
     };
-    let deadline = started + service.settings.login_timeout;
+    let deadline = started + service.settings.written.login_timeout;
     let heart = Wheel::enter(Story::new(service.name(), &snapshot.listener.scope.name, peer));
     snapshot.listener.connections.one();
     let mut session = Session {

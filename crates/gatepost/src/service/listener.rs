@@ -70,27 +70,27 @@ impl Service {
     /// command too.
     fn takes_passwords(&self) -> bool {
         let shows_one = |mechanism: &Mechanism| matches!(mechanism, Mechanism::Plain | Mechanism::Login);
-        let mechanisms = &self.settings.mechanisms;
+        let mechanisms = &self.settings.written.mechanisms;
         let may_be_shown = mechanisms.is_empty() || mechanisms.iter().any(shows_one);
         may_be_shown && self.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty())
     }
 
     /// Whether log-ins may be bound to the TLS beneath them.
     pub(crate) fn binds(&self) -> bool {
-        self.settings.mechanisms.contains(&Mechanism::ScramPlus)
+        self.settings.written.mechanisms.contains(&Mechanism::ScramPlus)
     }
 
     /// The greeting's text, which also shows a loop.
     pub(crate) fn greeting(&self) -> String {
         // As backs read it: without blanks at its end.
-        format!("{} {}", self.node, self.settings.greeting).trim_end().to_owned()
+        format!("{} {}", self.node, self.settings.written.greeting).trim_end().to_owned()
     }
 }
 
 impl Listener {
     /// Whether a header of the PROXY protocol may or must come from this sender.
     pub(crate) fn proxy_header_of(&self, sender: IpAddr) -> ProxyHeader {
-        match &self.settings.proxy_protocol {
+        match &self.settings.written.proxy_protocol {
             Some(proxy) if !proxy.from.iter().any(|network| network.contains(sender)) => ProxyHeader::Never,
             Some(proxy) if proxy.required => ProxyHeader::Required,
             Some(_) => ProxyHeader::Optional,
@@ -100,19 +100,24 @@ impl Listener {
 
     /// Which certificates of clients are taken here.
     pub(crate) fn client_certificates(&self) -> Option<&config::ClientCertificates> {
-        self.settings.client_certificates.as_ref().or(self.service.settings.client_certificates.as_ref())
+        self.settings.written.client_certificates.as_ref().or(self
+            .service
+            .settings
+            .written
+            .client_certificates
+            .as_ref())
     }
 
     /// What a front must know for this client, at this point.
     pub(crate) fn front(&self, client: &Client, offers: Offers, carry: Carry, trace: bool) -> FrontSetup {
         let settings = &self.service.settings;
         let secured = client.is_secured;
-        let tls = match (secured, self.settings.tls) {
+        let tls = match (secured, self.settings.written.tls) {
             (true, _) => ClientTls::Up,
             (false, TlsMode::StartTls) if self.tls.is_some() => ClientTls::Offered,
             (false, _) => ClientTls::Never,
         };
-        let passwords = match settings.plaintext {
+        let passwords = match settings.written.plaintext {
             Plaintext::Tls => secured,
             Plaintext::Loopback => secured || client.address.ip().to_canonical().is_loopback(),
             Plaintext::Always => true,
@@ -126,16 +131,16 @@ impl Listener {
         };
         FrontSetup {
             name: self.service.node.clone(),
-            greeting: settings.greeting.clone(),
+            greeting: settings.written.greeting.clone(),
             tls,
             passwords,
-            mechanisms: settings.mechanisms.iter().filter(is_possible).copied().collect(),
+            mechanisms: settings.written.mechanisms.iter().filter(is_possible).copied().collect(),
             has_passwords: self.service.takes_passwords(),
             oauth: self.service.oauth.clone(),
-            id: settings.id,
+            id: settings.written.id,
             offers,
-            max_errors: settings.max_errors,
-            max_auth_errors: settings.max_auth_errors,
+            max_errors: settings.written.max_errors.0,
+            max_auth_errors: settings.written.max_auth_errors.0,
             carry,
             trace,
         }

@@ -166,7 +166,7 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
             return None;
         }
     };
-    if session.snapshot.listener.settings.tls == TlsMode::Implicit
+    if session.snapshot.listener.settings.written.tls == TlsMode::Implicit
         && let Err(ended) = session.secure().await
     {
         session.story().finish(&session.shared.log, &ended);

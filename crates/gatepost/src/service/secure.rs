@@ -28,7 +28,7 @@ impl Session {
         }
         let started = Instant::now();
         let early = std::mem::take(&mut self.early);
-        let we_speak = self.snapshot.listener.settings.tls == TlsMode::Implicit;
+        let we_speak = self.snapshot.listener.settings.written.tls == TlsMode::Implicit;
         match timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)).await {
             Ok(Ok(())) => {
                 self.story().tls = self.client.tls_facts();

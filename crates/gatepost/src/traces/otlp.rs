@@ -103,7 +103,7 @@ impl Tracer {
     /// Begins to send, on the runtime that this is called on, for as long as the tracer is kept.
     pub(crate) fn open(settings: &config::Traces, node: &str, log: &Logger) -> Result<Self, Problem> {
         let pass = settings.token_file.as_ref().map(http::read_bearer).transpose()?;
-        let tls = tls::client_config(&settings.trust, TlsVersion::Tls12)?;
+        let tls = tls::client_config(&settings.trust(), TlsVersion::Tls12)?;
         let (queue, traces) = mpsc::channel(QUEUE_MAX);
         let fate = Arc::new(Fate::default());
         let collector = Collector {

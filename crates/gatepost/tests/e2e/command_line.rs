@@ -103,7 +103,7 @@ fn errors_name_file_line_and_column_all_at_once() {
         "gatepost.toml:11:11: map.default: there is no [backend.nobody]",
         "gatepost.toml:13:8: backend.a.host: expected a host name or address without a port, found \"a b\"",
         "gatepost.toml:14:1: backend.a.webmail: not in this version of Gatepost",
-        "gatepost.toml:16:8: directory.d.type: expected sql, passwd-file, ldap, http, oauth2, found \"nis\"",
+        "gatepost.toml:16:8: directory.d.type: expected sql, passwd-file, ldap, http or oauth2, found \"nis\"",
     ] {
         assert!(text.contains(complaint), "{complaint}\nis not in\n{text}");
     }

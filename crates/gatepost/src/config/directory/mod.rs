@@ -8,26 +8,26 @@ mod oauth2;
 mod passwd_file;
 mod sql;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use super::Trust;
-use super::reader::{Key, NamedFile, Section, Table};
-use super::settings::Variant;
+use super::problem::NamedFile;
+use super::reader::Table;
+use super::section::{Key, Section, Variant, Written};
+use super::trust::Trust;
 use super::values::Pin;
-pub(crate) use http::{Http, HttpForm};
-pub(crate) use ldap::{Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify};
+pub(crate) use http::{Http, HttpForm, SecretHeader};
+pub(crate) use ldap::{Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, Several};
 pub(crate) use oauth2::OAuth2;
 pub(crate) use sql::Sql;
 
-section! { any, "directory", "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.";
-    TYPE: DirectoryType = "type", "What kind of directory it is.";
+section! {
+    pub(super) struct Typed: "directory", "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.";
+    kind as "type": DirectoryType, "What kind of directory it is.";
 }
 
-section! { trust, "directory", "[directory.NAME]  # whose certificates are taken", "What types that are reached over TLS have in common.";
-    TLS_VERIFY: bool = "tls_verify" or "true", "Check the server's certificate: chain, name and time.";
-    CA: PathBuf = "ca", "Authorities to check it against, PEM. Default: the system's.";
-    PINS: Vec<Pin> = "pin_sha256", "Certificates that are taken by their SHA-256 alone; any other is refused. Not for databases, whose drivers can't pin.";
+section! {
+    pub(super) struct ServerTrust: "directory", "[directory.NAME]  # whose certificates are taken", "What types that are reached over TLS have in common.";
+    tls_verify: bool = true, "Check the server's certificate: chain, name and time.";
+    ca: Option<NamedFile>, "Authorities to check it against, PEM. Default: the system's.";
+    pins as "pin_sha256": Vec<Pin> = [], "Certificates that are taken by their SHA-256 alone; any other is refused. Not for databases, whose drivers can't pin.";
 }
 
 /// A source of accounts and places.
@@ -83,59 +83,51 @@ pub(crate) enum Judges {
 
 /// The directories of a file.
 pub(super) struct Directories {
-    /// All that stand in it, also those with a mistake.
-    named: Vec<String>,
     pub(super) sound: Vec<Directory>,
 }
 
 impl Directories {
     pub(super) fn read(root: &Table<'_>) -> Self {
         let tables = root.named_tables("directory", section_of);
-        let sound = tables.iter().filter_map(|(name, table)| read(name, table)).collect();
-        Self { named: root.names_of("directory"), sound }
+        Self { sound: tables.iter().filter_map(|(name, table)| read(name, table)).collect() }
     }
 
     /// The directory of this name; of one with a mistake nothing more can be said.
     pub(super) fn get(&self, name: &str) -> Option<&Directory> {
         self.sound.iter().find(|directory| directory.name == name)
     }
+}
 
-    /// Says of the names in a setting that no directory has.
-    pub(super) fn check(&self, table: &Table<'_>, key: &Key<Vec<String>>, names: &[String]) {
-        for name in names.iter().filter(|name| !self.named.contains(name)) {
-            table.problem_with(key, format_args!("there is no [directory.{name}]"));
-        }
+/// Says of the names in a setting that no directory has.
+pub(super) fn check_directories(table: &Table<'_>, key: &Key<Vec<String>>, names: &[String]) {
+    for name in names.iter().filter(|name| !table.knows("directory", name)) {
+        table.problem_with(key, format_args!("there is no [directory.{name}]"));
     }
 }
 
 /// Declares the types: how each is written, and the file that reads it.
 macro_rules! types {
-    ($first:ident = $first_word:literal in $first_file:ident; $($type:ident = $word:literal in $file:ident;)+) => {
-        types! { @ concat!($first_word $(, ", ", $word)+);
-            $first = $first_word in $first_file; $($type = $word in $file;)+ }
-    };
-    (@ $expected:expr; $($type:ident = $word:literal in $file:ident;)+) => {
-        /// What a directory is, as written.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum DirectoryType { $($type),+ }
+    ($($type:ident = $word:literal in $file:ident::$settings:ident;)+) => {
+        words! {
+            /// What a directory is, as written.
+            pub(super) enum DirectoryType { $($type = $word,)+ }
+        }
 
         impl DirectoryType {
             const fn section(self) -> &'static Section {
-                match self { $(Self::$type => &$file::main::SECTION,)+ }
+                match self { $(Self::$type => $file::$settings::SECTION,)+ }
             }
         }
 
-        words!(DirectoryType, $expected, $($word => DirectoryType::$type),+);
-
         /// What may stand in the table of a directory, by its type.
         pub(super) static VARIANTS: &[Variant] = &[
-            Variant { word: None, section: &any::SECTION },
+            Variant { word: None, section: Typed::SECTION },
             $(Variant { word: Some($word), section: DirectoryType::$type.section() },)+
         ];
 
         /// `None` only where a problem was recorded.
         fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
-            let (kind, abilities) = match table.require(&any::TYPE)? {
+            let (kind, abilities) = match Typed::read(table)?.kind {
                 $(DirectoryType::$type => $file::read(table)?,)+
             };
             Some(Directory { name: name.to_owned(), kind, abilities })
@@ -144,35 +136,29 @@ macro_rules! types {
 }
 
 types! {
-    Sql = "sql" in sql;
-    PasswdFile = "passwd-file" in passwd_file;
-    Ldap = "ldap" in ldap;
-    Http = "http" in http;
-    OAuth2 = "oauth2" in oauth2;
+    Sql = "sql" in sql::SqlSettings;
+    PasswdFile = "passwd-file" in passwd_file::PasswdFile;
+    Ldap = "ldap" in ldap::Ldap;
+    Http = "http" in http::Http;
+    OAuth2 = "oauth2" in oauth2::OAuth2;
 }
 
 /// The section with the settings of a directory, by the type that is written in its table.
 fn section_of(table: &Table<'_>) -> &'static Section {
-    table.peek(&any::TYPE).map_or(&any::SECTION, DirectoryType::section)
+    table.peek(&Typed::kind).map_or(Typed::SECTION, DirectoryType::section)
 }
 
-/// Which certificates are taken of the servers of a directory.
-fn read_trust(table: &Table<'_>) -> Option<Trust> {
-    super::backend::read_trust(table, &trust::TLS_VERIFY, &trust::CA, &trust::PINS)
+impl Written for Trust {
+    const SECTION: &'static Section = ServerTrust::SECTION;
+
+    fn read_over(table: &Table<'_>, over: &Table<'_>) -> Option<Self> {
+        let ServerTrust { tls_verify: verify, ca, pins } = ServerTrust::read_over(table, over)?;
+        Some(Self { verify, ca, pins })
+    }
 }
 
-fn within(table: &Table<'_>, key: &Key<u32>) -> Option<u32> {
-    let connections = table.get(key)?;
+fn check_connections(table: &Table<'_>, key: &Key<u32>, connections: u32) {
     if connections == 0 || connections > 1000 {
         table.problem_with(key, "is from 1 to 1000");
     }
-    Some(connections)
-}
-
-fn more_than_nothing(table: &Table<'_>, key: &Key<Duration>) -> Option<Duration> {
-    let time = table.get(key)?;
-    if time.is_zero() {
-        table.problem_with(key, "is more than nothing");
-    }
-    Some(time)
 }

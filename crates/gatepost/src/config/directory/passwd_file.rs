@@ -1,18 +1,19 @@
 //! Directories of type passwd-file.
 
-use std::path::PathBuf;
-
-use super::{Abilities, DirectoryKind, Judges, any};
+use super::{Abilities, DirectoryKind, Judges, Typed};
+use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
+use crate::config::section::Written;
 
-section! { main, "directory", "[directory.NAME]  # type = \"passwd-file\"", "A file in Dovecot's format, with the extra fields host, port, nologin, allow_nets, services and hold.", {
-        includes: &[&any::SECTION],
+section! {
+    pub(super) struct PasswdFile: "directory", "[directory.NAME]  # type = \"passwd-file\"", "A file in Dovecot's format, with the extra fields host, port, nologin, allow_nets, services and hold.", {
+        includes_apart: &[Typed::SECTION],
     };
-    PATH: PathBuf = "path", "The file. It is read again when it changes.";
+    path: NamedFile, "The file. It is read again when it changes.";
 }
 
 pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
-    let kind = DirectoryKind::PasswdFile { path: table.require_file(&main::PATH)? };
+    let kind = DirectoryKind::PasswdFile { path: PasswdFile::read(table)?.path };
     let abilities = Abilities { judges: Judges::Passwords, keeps_hashes: true, finds: true, tells_unknown: true };
     Some((kind, abilities))
 }

@@ -1,23 +1,36 @@
 //! Directories of type sql: the embedded file, and databases that are asked with the administrator's own query.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Abilities, DirectoryKind, Judges, any, more_than_nothing, read_trust, trust, within};
+use super::{Abilities, DirectoryKind, Judges, ServerTrust, Typed, check_connections};
+use crate::config::is_this_machine;
+use crate::config::problem::{NamedFile, Place};
 use crate::config::query::{Dialect, Query};
-use crate::config::reader::{NamedFile, Place, Table};
-use crate::config::values::SqlTls;
-use crate::config::{Trust, is_this_machine};
+use crate::config::reader::Table;
+use crate::config::section::Written;
+use crate::config::trust::Trust;
 
-section! { main, "directory", "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.", {
-        includes: &[&any::SECTION, &trust::SECTION],
+section! {
+    pub(super) struct SqlSettings: "directory", "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.", {
+        includes_apart: &[Typed::SECTION],
     };
-    URL: String = "url", "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";
-    QUERY: String = "query", "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: name, backend, port, password, disabled, held, services, networks, login, login_password.";
-    PASSWORD_FILE: PathBuf = "password_file", "The file whose first line is the database user's password.";
-    TLS: SqlTls = "tls", "none or required. Default: none on this machine, else required.";
-    CONNECTIONS: u32 = "connections" or "8", "Connections at once.";
-    TIMEOUT: Duration = "timeout" or "\"4s\"", "For a look-up, with connecting.";
+    url: String, "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";
+    query: Option<String>, "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: name, backend, port, password, disabled, held, services, networks, login, login_password.";
+    password_file: Option<NamedFile>, "The file whose first line is the database user's password.";
+    tls: Option<SqlTls>, "none or required. Default: none on this machine, else required.";
+    connections: u32 = 8, "Connections at once.";
+    timeout: Duration = "4s", "For a look-up, with connecting.";
+    ..trust: Trust;
+    => check;
+}
+
+words! {
+    /// TLS towards a database, as written.
+    pub(super) enum SqlTls {
+        None = "none",
+        Required = "required",
+    }
 }
 
 /// A database that is asked with the administrator's own query.
@@ -42,21 +55,25 @@ pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     Some((read_kind(table)?, abilities))
 }
 
-fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
-    use main as key;
+fn check(read: &SqlSettings, table: &Table<'_>) {
+    check_connections(table, &SqlSettings::connections, read.connections);
+    table.more_than_nothing(&SqlSettings::timeout, read.timeout);
+}
 
-    let url = table.require(&key::URL)?;
-    let query = table.get(&key::QUERY);
+fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
+    use SqlSettings as key;
+
+    let SqlSettings { url, query, password_file, tls, connections, timeout, trust, .. } = SqlSettings::read(table)?;
     let (dialect, rest) = match url.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() && query.is_none() => {
-            return Some(DirectoryKind::Sqlite { path: table.named_file(&key::URL, Path::new(path)) });
+            return Some(DirectoryKind::Sqlite { path: table.here(&key::url).named_file(Path::new(path)) });
         }
         Some(("sqlite", path)) if !path.is_empty() => (Dialect::Sqlite, path),
         Some(("postgres" | "postgresql", rest)) => (Dialect::Postgres, rest),
         Some(("mysql" | "mariadb", rest)) => (Dialect::MySql, rest),
         _ => {
             let expected = "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database";
-            table.problem_with(&key::URL, format_args!("expected {expected}"));
+            table.problem_with(&key::url, format_args!("expected {expected}"));
             return None;
         }
     };
@@ -67,7 +84,7 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
     let query = match Query::parse(&query, dialect) {
         Ok(query) => query,
         Err(what) => {
-            table.problem_with(&key::QUERY, what);
+            table.problem_with(&key::query, what);
             return None;
         }
     };
@@ -78,22 +95,22 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
         let elsewhere = name == "hostaddr" || (name == "host" && !value.starts_with('/') && !value.starts_with("%2F"));
         if elsewhere || name.starts_with("ssl") {
             table.problem_with(
-                &key::URL,
+                &key::url,
                 format_args!("has {name} behind the question mark: the host stands before it, and TLS is `tls`"),
             );
         }
     }
     if user.contains(':') {
-        table.warn_of(&key::URL, "holds a password: `password_file` keeps it out of this file");
+        table.warn_of(&key::url, "holds a password: `password_file` keeps it out of this file");
     }
     let is_here = dialect == Dialect::Sqlite || is_local(host);
-    let tls = table.get_or(&key::TLS, if is_here { SqlTls::None } else { SqlTls::Required }) == SqlTls::Required;
+    let usual = if is_here { SqlTls::None } else { SqlTls::Required };
+    let tls = table.or(&key::tls, tls, usual) == SqlTls::Required;
     if !tls && !is_here {
-        table.warn_of(&key::TLS, format_args!("none: what is asked of {host} crosses the network in clear"));
+        table.warn_of(&key::tls, format_args!("none: what is asked of {host} crosses the network in clear"));
     }
-    let trust = read_trust(table)?;
     if !trust.pins.is_empty() {
-        table.problem_with(&trust::PINS, "can't be used with databases: name the authority with `ca`");
+        table.problem_with(&ServerTrust::pins, "can't be used with databases: name the authority with `ca`");
     }
     let shown = match dialect {
         Dialect::Sqlite => url.clone(),
@@ -102,7 +119,7 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
     };
     let url = match dialect {
         // Relative to the configuration's folder, as every path.
-        Dialect::Sqlite => format!("sqlite://{}", table.named_file(&key::URL, Path::new(rest)).display()),
+        Dialect::Sqlite => format!("sqlite://{}", table.here(&key::url).named_file(Path::new(rest)).display()),
         Dialect::Postgres | Dialect::MySql => url,
     };
     Some(DirectoryKind::Sql(Box::new(Sql {
@@ -110,12 +127,12 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
         url,
         shown,
         place: table.place(),
-        password_file: table.file(&key::PASSWORD_FILE),
+        password_file,
         query,
         tls,
         trust,
-        connections: within(table, &key::CONNECTIONS)?,
-        timeout: more_than_nothing(table, &key::TIMEOUT)?,
+        connections,
+        timeout,
     })))
 }
 

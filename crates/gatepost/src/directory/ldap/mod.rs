@@ -13,7 +13,7 @@ use gatepost_wire::Secret;
 use ldap3::{SearchEntry, dn_escape, ldap_escape};
 
 use super::{Answering, Directory, Entry, Fault, Verdict, Who};
-use crate::config::{self, LdapVerify, Problem, Template, TlsVersion};
+use crate::config::{self, LdapVerify, Problem, Several, Template, TlsVersion};
 use crate::net::health::{Health, in_order};
 use crate::net::tls;
 use crate::secret_file;
@@ -119,7 +119,11 @@ impl Ldap {
     /// The search for a name; `None`: nobody can have it here.
     fn search(&self, user: &str) -> Option<Search> {
         let settings = &self.settings;
-        let filter = settings.filter.render(user, ldap_escape)?;
+        let filter = match &settings.filter {
+            Some(filter) => filter.render(user, ldap_escape)?,
+            // An entry that is known by its name needs no further condition.
+            None => "(objectClass=*)".to_owned(),
+        };
         let (base, scope) = match &settings.dn {
             Some(dn) => (render_dn(dn, user)?, config::LdapScope::Base),
             None => (settings.base.as_ref().map(|base| render_dn(base, user))??, settings.scope),
@@ -135,7 +139,7 @@ impl Ldap {
     }
 
     fn only(&self, mut found: Vec<SearchEntry>, user: &str) -> Result<Option<(String, Entry)>, Fault> {
-        if found.len() > 1 && !self.settings.first_match {
+        if found.len() > 1 && self.settings.several == Several::Refuse {
             let names = found.iter().map(|entry| format!("{:?}", entry.dn)).collect::<Vec<_>>().join(" and ");
             return Err(Fault(format!(
                 "several entries match {user:?}: {names}; narrow `filter`, or set several = \"first\""
@@ -183,7 +187,8 @@ impl Directory for Ldap {
                     let Some(search) = self.search(&who.user) else { return Ok(Verdict::Unknown) };
                     let dn = search.base.clone();
                     // With nothing to see in the entry, it need not be readable.
-                    let read = (self.settings.is_filtered || entry::is_read(&self.settings.fields)).then_some(search);
+                    let read =
+                        (self.settings.filter.is_some() || entry::is_read(&self.settings.fields)).then_some(search);
                     self.judge(&dn, password, read, &who.user).await
                 }
                 (LdapVerify::Bind, None) => {

@@ -95,7 +95,7 @@ impl Server {
     ) -> Self {
         Self {
             url: url.clone(),
-            starttls: settings.starttls,
+            starttls: settings.starts_tls(),
             tls: Arc::clone(tls),
             identity: Arc::clone(identity),
             timeout: settings.timeout,

@@ -41,11 +41,11 @@ impl Address {
     /// What a mailbox is called. One without a domain (RFC 5321 has `postmaster`) is of the first that is ours.
     pub(crate) fn new(mailbox: &Mailbox, names: &Names, domains: &[String]) -> Self {
         let mut written = mailbox.clone();
-        if let (None, None, Some(domain)) = (&written.domain, &names.domain, domains.first()) {
+        if let (None, None, Some(domain)) = (&written.domain, &names.by.domain, domains.first()) {
             written = Mailbox::of(&format!("{}@{domain}", written.local));
         }
         let name = written.name();
-        let own_domain = names.domain.as_ref().map(|domain| domain.to_lowercase());
+        let own_domain = names.by.domain.as_ref().map(|domain| domain.to_lowercase());
         Self { name: names.canonical(&name), completed: names.completed(&name), own_domain, written }
     }
 
@@ -125,7 +125,7 @@ impl Unwelcome {
 impl Session {
     fn address(&self, mailbox: &Mailbox) -> Address {
         let listener = &self.snapshot.listener;
-        Address::new(mailbox, &listener.settings.names, &listener.service.settings.mail.domains)
+        Address::new(mailbox, &listener.settings.names, &listener.service.settings.domains)
     }
 
     /// The back end of a recipient, and the recipient as it is named there; an error is what the client is told.
@@ -136,7 +136,7 @@ impl Session {
             return Err(Unwelcome::Unknown.reply());
         }
         let found = self.find(&address.name).await?;
-        let domains = &self.snapshot.listener.service.settings.mail.domains;
+        let domains = &self.snapshot.listener.service.settings.domains;
         let (backend, _) = place(&self.snapshot.map, domains, &address, &found).map_err(|unwelcome| {
             match &unwelcome {
                 Unwelcome::Misplaced(why) => self.report(Level::Error, "a recipient can't be placed", why),
@@ -184,7 +184,7 @@ impl Session {
             return Ok(());
         }
         let map = &self.snapshot.map;
-        let domains = &self.snapshot.listener.service.settings.mail.domains;
+        let domains = &self.snapshot.listener.service.settings.domains;
         let (own, other) = (self.find(&user).await?, self.find(&address.name).await?);
         // Who logs in by a bare name is known by it in our domains.
         let is_bare = !user.contains('@') && address.name.rsplit_once('@').is_some_and(|(local, _)| local == user);

@@ -24,7 +24,7 @@ use super::attempt::MOVED;
 use super::conversation::{HandOver, Received};
 use super::reach::{LoggedIn, Wanted};
 use crate::backend::{Aim, Backend};
-use crate::config::{Level, Senders};
+use crate::config::{HeloCheck, Level, Senders};
 use crate::metrics::LogIn;
 use crate::story::{Ended, Tally};
 use delivery::{BackendFault, COMMAND_TIME, Delivery};
@@ -99,7 +99,8 @@ impl Session {
 
     fn new_receiver(&self, dialect: Dialect, carry: Carry) -> Receiver {
         let service = &self.snapshot.listener.service.settings;
-        Receiver::new(service.protocol, dialect, service.mail.is_strict, self.receiver_setup(carry))
+        let is_strict = service.mail.as_ref().is_some_and(|mail| mail.helo == HeloCheck::Strict);
+        Receiver::new(service.protocol, dialect, is_strict, self.receiver_setup(carry))
     }
 
     fn receiver_setup(&self, carry: Carry) -> gatepost_wire::FrontSetup {

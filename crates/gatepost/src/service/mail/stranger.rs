@@ -27,10 +27,12 @@ impl Session {
     /// Waits before the greeting, where that is set, and finds out who the client is.
     pub(super) async fn look_at_stranger(&mut self) -> Result<Stranger, Ended> {
         let service = Arc::clone(&self.snapshot.listener.service);
-        let rules = &service.settings.mail;
+        let rules = service.settings.mail.as_ref();
+        let greet_delay = rules.map_or(Duration::ZERO, |rules| rules.greet_delay);
+        let reverse_dns = rules.map_or(ReverseDns::Off, |rules| rules.reverse_dns);
         let started = Instant::now();
-        let patience = started + rules.greet_delay;
-        let name = match rules.reverse_dns {
+        let patience = started + greet_delay;
+        let name = match reverse_dns {
             ReverseDns::Off => Ok(None),
             ReverseDns::Note | ReverseDns::Require => match self.snapshot.map.backends().resolver() {
                 Some(resolver) => timeout(NAME_TIME, resolver.name_of(self.address.ip()))
@@ -39,7 +41,7 @@ impl Session {
                 None => Err("names can't be looked up".into()),
             },
         };
-        if !rules.greet_delay.is_zero() {
+        if !greet_delay.is_zero() {
             let mut bytes = std::mem::take(&mut self.early);
             if bytes.is_empty()
                 && let Ok(read) = timeout_at(patience, self.client.read(&mut bytes)).await
@@ -53,7 +55,7 @@ impl Session {
             }
         }
         self.deadline += started.elapsed();
-        let required = rules.reverse_dns == ReverseDns::Require;
+        let required = reverse_dns == ReverseDns::Require;
         let objection = match &name {
             Ok(Some(_)) => None,
             Ok(None) => required.then(|| OwnReply::NoName.reply()),
