@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use gatepost_wire::Secret;
 
 use super::super::gate::Asker;
+use super::frame::Frame;
 use super::parts::Filter;
-use super::{App, Frame, Page, Posted, Problem, Said, Visitor, explain_problem, go, render};
+use super::posted::Posted;
+use super::{App, Page, Problem, Visitor, explain_problem, go, render};
 use crate::admin::accounts::{Listed, Role};
 use crate::config::Level;
 use crate::log::Field;
@@ -51,35 +52,41 @@ async fn show_administrators(app: &App, asker: &Asker, done: Option<&String>, to
     render(&Administrators { frame, rows, token })
 }
 
-pub(super) async fn change_administrators(
-    State(app): State<Arc<App>>,
-    Visitor(asker): Visitor,
-    Form(posted): Posted,
-) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+/// What a form asks to be done about an administrator or a token.
+enum What {
+    Person(Role),
+    Token(Role),
+    Remove,
+}
+
+pub(super) async fn change_administrators(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     asker.may(Role::Admin)?;
     let name = said.get("name").trim().to_owned();
-    let role = said.get("role").parse().unwrap_or(Role::Viewer);
-    let what = said.get("do").to_owned();
+    let what = match (said.get("do"), said.get("role").parse()) {
+        ("person", Ok(role)) => What::Person(role),
+        ("token", Ok(role)) => What::Token(role),
+        ("remove", _) => What::Remove,
+        _ => return posted.refuse(&app, "/administrators").await,
+    };
     let password = Secret::new(said.get("password").as_bytes().to_vec());
     let (accounts, changed) = (Arc::clone(&app.accounts), name.clone());
     // Hashing takes a while.
-    let work = tokio::task::spawn_blocking(move || match what.as_str() {
-        "person" => accounts.set(&changed, role, &password).map(|()| (String::new(), "added")),
-        "token" => accounts.add_token(&changed, role).map(|token| (token, "")),
-        _ => accounts.remove(&changed).map(|_| (String::new(), "removed")),
+    let work = tokio::task::spawn_blocking(move || match what {
+        What::Person(role) => accounts.set(&changed, role, &password).map(|()| (String::new(), "added")),
+        What::Token(role) => accounts.add_token(&changed, role).map(|token| (token, "")),
+        What::Remove => accounts.remove(&changed).map(|_| (String::new(), "removed")),
     });
     let result = work.await.map_err(|error| app.broken(&error.to_string()))?;
     let record = app.log.record(Level::Info, "admin", "administrators were changed");
     let record = record.with("name", Field::Name(name)).with("what", said.get("do"));
     record.with("by", Field::Name(asker.by())).with("done", if result.is_ok() { "yes" } else { "no" }).write();
     match result {
-        Ok((token, "")) => show_administrators(&app, &asker, None, token).await,
+        Ok((token, "")) => show_administrators(&app, asker, None, token).await,
         Ok((_, done)) => Ok(go("/administrators", done)),
         Err(error) => {
             let problem = Problem::new(StatusCode::CONFLICT, error);
-            explain_problem(&app, &asker, &problem, "/administrators").await
+            explain_problem(&app, asker, &problem, "/administrators").await
         }
     }
 }

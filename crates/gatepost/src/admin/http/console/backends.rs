@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 
+use super::frame::Frame;
 use super::parts::{BackendRow, Filter, backend_rows};
+use super::posted::Posted;
 use super::settings::{Shown, shown};
-use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, render};
+use super::{App, Page, Visitor, ask, carry_out, render};
 use crate::admin::{Command, defaults};
 
 #[derive(Template)]
@@ -26,9 +27,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
     render(&Backends { frame, rows, settings })
 }
 
-pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     let backend = said.get("backend").to_owned();
     let (command, done) = match said.get("do") {
         "drain" => {
@@ -36,7 +36,8 @@ pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor,
             (Command::Drain { backend, over_seconds }, "drain")
         }
         "maint" => (Command::Maint { backend }, "maint"),
-        _ => (Command::Ready { backend }, "ready"),
+        "ready" => (Command::Ready { backend }, "ready"),
+        _ => return posted.refuse(&app, "/backends").await,
     };
-    carry_out(&app, &asker, command, "/backends", done).await
+    carry_out(&app, asker, command, "/backends", done).await
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 use serde_json::Value;
 
+use super::frame::Frame;
 use super::parts::{Filter, list, text};
+use super::posted::Posted;
 use super::settings::{Shown, shown};
-use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, render};
+use super::{App, Page, Visitor, ask, carry_out, render};
 use crate::admin::Command;
 
 #[derive(Template)]
@@ -38,13 +39,13 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
     render(&Bans { frame, rows, settings })
 }
 
-pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     let network = said.get("network").trim().to_owned();
     let (command, done) = match said.get("do") {
         "add" => (Command::Ban { network, for_seconds: said.get("for").parse().ok() }, "banned"),
-        _ => (Command::Unban { network }, "lifted"),
+        "remove" => (Command::Unban { network }, "lifted"),
+        _ => return posted.refuse(&app, "/bans").await,
     };
-    carry_out(&app, &asker, command, "/bans", done).await
+    carry_out(&app, asker, command, "/bans", done).await
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 
+use super::frame::{Frame, service_names};
 use super::parts::{Filter, LogLine, said};
-use super::{App, Frame, Page, Posted, Said, Visitor, carry_out, render, service_names};
+use super::posted::Posted;
+use super::{App, Page, Visitor, carry_out, render};
 use crate::admin::{Command, defaults};
 use crate::config::Level;
 
@@ -41,13 +42,15 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
     })
 }
 
-pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
-    if said.get("do") == "trace" {
-        let command = Command::Trace { user: said.get("user").to_owned(), for_seconds: defaults::TRACE.as_secs() };
-        return carry_out(&app, &asker, command, "/log?level=protocol", "traced").await;
-    }
-    let level = said.get("level").parse().unwrap_or(Level::Info);
-    carry_out(&app, &asker, Command::LogLevel { level }, "/log", "level").await
+pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
+    let (command, to, done) = match (said.get("do"), said.get("level").parse()) {
+        ("trace", _) => {
+            let (user, for_seconds) = (said.get("user").to_owned(), defaults::TRACE.as_secs());
+            (Command::Trace { user, for_seconds }, "/log?level=protocol", "traced")
+        }
+        ("level", Ok(level)) => (Command::LogLevel { level }, "/log", "level"),
+        _ => return posted.refuse(&app, "/log").await,
+    };
+    carry_out(&app, asker, command, to, done).await
 }

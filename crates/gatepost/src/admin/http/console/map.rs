@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 
+use super::frame::Frame;
 use super::parts::{Filter, backend_names, list, said, text};
+use super::posted::Posted;
 use super::settings::{Shown, shown};
-use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, render};
+use super::{App, Page, Visitor, ask, carry_out, render};
 use crate::admin::Command;
 
 #[derive(Template)]
@@ -35,13 +36,13 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
     render(&Map { frame, user, steps, backends, settings })
 }
 
-pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     let user = said.get("user").to_owned();
     let (command, done) = match said.get("do") {
         "move" => (Command::Move { user, backend: said.get("backend").to_owned() }, "moved"),
-        _ => (Command::FlushCaches { user: Some(user) }, "forgotten"),
+        "forget" => (Command::FlushCaches { user: Some(user) }, "forgotten"),
+        _ => return posted.refuse(&app, "/map").await,
     };
-    carry_out(&app, &asker, command, "/map", done).await
+    carry_out(&app, asker, command, "/map", done).await
 }

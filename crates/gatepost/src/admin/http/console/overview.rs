@@ -7,8 +7,9 @@ use axum::extract::{Query, State};
 use serde_json::Value;
 
 use super::charts::{Chart, Tile, charts, tiles};
+use super::frame::{Frame, service_title};
 use super::parts::{BackendRow, Filter, LogLine, backend_rows, list, text};
-use super::{App, Frame, Page, Visitor, ask, render, service_title};
+use super::{App, Page, Visitor, ask, render};
 use crate::admin::Command;
 use crate::config::Level;
 

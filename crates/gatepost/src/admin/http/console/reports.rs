@@ -10,8 +10,9 @@ use axum::response::IntoResponse as _;
 use serde_json::Value;
 
 use super::charts::{Chart, bars};
+use super::frame::Frame;
 use super::parts::{Filter, list, text};
-use super::{App, Frame, Page, Visitor, ask, render};
+use super::{App, Page, Visitor, ask, render};
 use crate::admin::human::{bytes, count, number, rate};
 use crate::admin::{Command, defaults};
 

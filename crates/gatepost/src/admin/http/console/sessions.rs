@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 use serde_json::Value;
 
+use super::frame::{Frame, service_names};
 use super::parts::{Filter, age, backend_names, list, said, text};
-use super::{App, Frame, Page, Posted, Said, Visitor, ask, explain_problem, go, render, service_names};
+use super::posted::Posted;
+use super::{App, Page, Visitor, ask, explain_problem, go, render};
 use crate::admin::human::{self, bytes};
 use crate::admin::{Command, Whose};
 
@@ -88,16 +89,15 @@ pub(super) async fn show(
     })
 }
 
-pub(super) async fn kick(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn kick(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     for id in said.all("id") {
         let command = Command::Kick(Whose { id: Some(id.to_owned()), ..Whose::default() });
         // One that has gone by itself meanwhile is what was wanted.
-        if let Err(problem) = ask(&app, &asker, command).await
+        if let Err(problem) = ask(&app, asker, command).await
             && !problem.text.contains("there is no session")
         {
-            return explain_problem(&app, &asker, &problem, said.get("back")).await;
+            return explain_problem(&app, asker, &problem, said.get("back")).await;
         }
     }
     Ok(go(said.get("back"), "kicked"))

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use gatepost_wire::PROTOCOLS;
@@ -11,8 +10,10 @@ use serde_json::Value;
 
 use super::super::gate::Asker;
 use super::forms::{self, Block, Inner, Kind};
+use super::frame::{Frame, service_title};
 use super::parts::Filter;
-use super::{App, Frame, Page, Posted, Problem, Said, Visitor, ask, explain_problem, go, local, render, service_title};
+use super::posted::Posted;
+use super::{App, Page, Problem, Visitor, ask, explain_problem, go, local, render};
 use crate::admin::accounts::Role;
 use crate::admin::{Changes, Command};
 use crate::config::{Lists, TablePath};
@@ -299,23 +300,22 @@ struct Review {
 }
 
 /// Shows what a change would do.
-pub(super) async fn review(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn review(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     let back = local(said.get("back")).to_owned();
-    let lists = match file(&app, &asker).await {
+    let lists = match file(&app, asker).await {
         Ok((lists, _)) => lists,
-        Err(problem) => return explain_problem(&app, &asker, &problem, &back).await,
+        Err(problem) => return explain_problem(&app, asker, &problem, &back).await,
     };
     let conflict = |error| Problem::new(StatusCode::CONFLICT, error);
     let changes = match forms::changes(&lists, &said.0) {
         Ok(changes) => changes,
-        Err(error) => return explain_problem(&app, &asker, &conflict(error), &back).await,
+        Err(error) => return explain_problem(&app, asker, &conflict(error), &back).await,
     };
     let changes = Changes { changes, digest: Some(said.get("digest").to_owned()) };
-    let checked = match ask(&app, &asker, Command::CheckSettings(changes.clone())).await {
+    let checked = match ask(&app, asker, Command::CheckSettings(changes.clone())).await {
         Ok(answer) => answer["check"][0].clone(),
-        Err(problem) => return explain_problem(&app, &asker, &problem, &back).await,
+        Err(problem) => return explain_problem(&app, asker, &problem, &back).await,
     };
     let texts = |key: &str| {
         let list = checked[key].as_array().into_iter().flatten();
@@ -326,7 +326,7 @@ pub(super) async fn review(State(app): State<Arc<App>>, Visitor(asker): Visitor,
         Some('-') => ("minus", line),
         _ => ("same", line),
     };
-    let frame = Frame::new(&app, &asker, "Look at the change", back.clone()).await?;
+    let frame = Frame::new(&app, asker, "Look at the change", back.clone()).await?;
     render(&Review {
         frame,
         problems: texts("problems"),
@@ -340,16 +340,15 @@ pub(super) async fn review(State(app): State<Arc<App>>, Visitor(asker): Visitor,
 }
 
 /// Makes a change that has been looked at.
-pub(super) async fn apply(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn apply(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     let back = said.get("back");
     let conflict = |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, error.to_string());
     let changes = serde_json::from_str(said.get("changes")).map_err(conflict)?;
     let changes = Changes { changes, digest: Some(said.get("digest").to_owned()) };
-    match ask(&app, &asker, Command::ApplySettings(changes)).await {
+    match ask(&app, asker, Command::ApplySettings(changes)).await {
         Ok(_) => Ok(go(back, "applied")),
-        Err(problem) => explain_problem(&app, &asker, &problem, back).await,
+        Err(problem) => explain_problem(&app, asker, &problem, back).await,
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 use serde_json::Value;
 
+use super::frame::Frame;
 use super::parts::{Filter, list, text};
+use super::posted::Posted;
 use super::settings::{Shown, shown};
-use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, render};
+use super::{App, Page, Visitor, ask, carry_out, render};
 use crate::admin::Command;
 use crate::admin::human::{self};
 
@@ -62,13 +63,13 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
     render(&System { frame, facts, undo, digest, certificates, settings })
 }
 
-pub(super) async fn change(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     let (command, done) = match said.get("do") {
         "undo" => (Command::UndoSettings { digest: Some(said.get("digest").to_owned()) }, "undone"),
         "flush" => (Command::FlushCaches { user: None }, "forgotten"),
-        _ => (Command::Reload, "reloaded"),
+        "reload" => (Command::Reload, "reloaded"),
+        _ => return posted.refuse(&app, "/system").await,
     };
-    carry_out(&app, &asker, command, "/system", done).await
+    carry_out(&app, asker, command, "/system", done).await
 }

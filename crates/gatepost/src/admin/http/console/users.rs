@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query, State};
 use gatepost_wire::Secret;
 use serde_json::Value;
 
+use super::frame::Frame;
 use super::parts::{Filter, backend_names, list, text};
-use super::{App, Frame, Page, Posted, Said, Visitor, ask, carry_out, explain_problem, render};
+use super::posted::Posted;
+use super::{App, Page, Visitor, ask, carry_out, explain_problem, render};
 use crate::admin::{Command, UserChange};
 
 /// Users that a page shows.
@@ -61,19 +62,22 @@ pub(super) async fn users(State(app): State<Arc<App>>, Visitor(asker): Visitor, 
     render(&Users { frame, user, rows, total, backends, problem })
 }
 
-pub(super) async fn change_users(State(app): State<Arc<App>>, Visitor(asker): Visitor, Form(posted): Posted) -> Page {
-    let said = Said(posted);
-    asker.proves(said.get("proof"))?;
+pub(super) async fn change_users(State(app): State<Arc<App>>, posted: Posted) -> Page {
+    let Posted { asker, said } = &posted;
     let name = said.get("name").trim().to_owned();
-    if said.get("do") == "remove" {
-        let command = Command::RemoveUser { name, directory: None };
-        return carry_out(&app, &asker, command, "/users", "removed").await;
+    match said.get("do") {
+        "set" => {}
+        "remove" => {
+            let command = Command::RemoveUser { name, directory: None };
+            return carry_out(&app, asker, command, "/users", "removed").await;
+        }
+        _ => return posted.refuse(&app, "/users").await,
     }
     let some = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
     let password = Secret::new(said.get("password").as_bytes().to_vec());
     let password = match app.hash(password).await {
         Ok(hash) => hash,
-        Err(problem) => return explain_problem(&app, &asker, &problem, "/users").await,
+        Err(problem) => return explain_problem(&app, asker, &problem, "/users").await,
     };
     let (disabled, held) = match said.get("state") {
         "enable" => (Some(false), None),
@@ -85,5 +89,5 @@ pub(super) async fn change_users(State(app): State<Arc<App>>, Visitor(asker): Vi
     let (backend, services) = (some(said.get("backend")), some(said.get("services")));
     let change = UserChange { backend, disabled, held, services, password };
     let command = Command::SetUser { name, change, directory: None };
-    carry_out(&app, &asker, command, "/users", "added").await
+    carry_out(&app, asker, command, "/users", "added").await
 }
