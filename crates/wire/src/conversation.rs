@@ -85,6 +85,11 @@ impl Talk {
     pub(crate) fn discard_rest(&mut self) -> bool {
         !self.framer.take_rest().is_empty()
     }
+
+    /// The back end has agreed to TLS; nothing may have come behind that.
+    pub(crate) fn begin_tls(&mut self) -> BackStep {
+        if self.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+    }
 }
 
 /// A line of a protocol that has nothing else.

@@ -11,6 +11,7 @@ mod exchange;
 mod frame;
 pub mod imap;
 pub mod limits;
+mod log_in;
 pub mod pop3;
 mod protocols;
 pub mod proxy_header;

@@ -109,7 +109,8 @@ pub fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Option<Me
 }
 
 /// The messages of an exchange with a back end, ours alone.
-pub fn messages(mechanism: Mechanism, login: &BackLogin, secret: &Secret) -> Vec<Secret> {
+pub fn messages(mechanism: Mechanism, login: &BackLogin) -> Vec<Secret> {
+    let secret = login.proof.secret();
     match mechanism {
         Mechanism::Login => vec![Secret::new(login.user.as_bytes().to_vec()), secret.duplicate()],
         Mechanism::OAuthBearer | Mechanism::XOAuth2 => vec![token_message(mechanism, &login.user, secret)],
@@ -130,12 +131,11 @@ pub fn messages(mechanism: Mechanism, login: &BackLogin, secret: &Secret) -> Vec
 pub(crate) fn auth_lines(
     mechanism: Mechanism,
     login: &BackLogin,
-    secret: &Secret,
     is_inline: bool,
     line_bytes_max: usize,
 ) -> VecDeque<Secret> {
     let name = mechanism.name().as_bytes();
-    let mut messages: VecDeque<_> = messages(mechanism, login, secret).iter().map(encode_secret).collect();
+    let mut messages: VecDeque<_> = messages(mechanism, login).iter().map(encode_secret).collect();
     let mut lines = VecDeque::new();
     let fits = |message: &Secret| name.len() + message.expose().len() + 8 <= line_bytes_max;
     match messages.pop_front() {
@@ -169,11 +169,11 @@ pub fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String {
     STANDARD.encode(format!("{{{}}}", pairs.join(",")))
 }
 
-/// What ends an exchange after a refused token: `^A` for OAUTHBEARER, nothing for XOAUTH2.
+/// The message that ends an exchange after a refused token: `^A` for OAUTHBEARER, nothing for XOAUTH2.
 pub const fn token_dismissal(mechanism: Mechanism) -> &'static [u8] {
     match mechanism {
-        Mechanism::XOAuth2 => b"\r\n",
-        _ => b"AQ==\r\n",
+        Mechanism::XOAuth2 => b"",
+        _ => b"AQ==",
     }
 }
 

@@ -6,7 +6,8 @@ use super::syntax::{capability_list, push_id, response_code};
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::log_in::LogIn;
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
 use crate::text::{printable, push_quoted};
@@ -34,11 +35,10 @@ enum State {
     /// STARTTLS is agreed; TLS comes up elsewhere.
     Securing,
     Capability,
-    /// The log-in is sent, but for the pieces that wait for the back end's `+`.
-    Login {
-        pieces: VecDeque<Secret>,
-        /// What is said once, should the back end then ask for more: it refuses a token.
-        dismissal: Option<&'static [u8]>,
+    /// The log-in is sent, but for what waits for the back end's `+`.
+    LogIn {
+        log_in: LogIn,
+        /// What the client should see of what came meanwhile.
         untagged: Vec<u8>,
     },
     /// Logged in by an answer that names no capabilities.
@@ -91,7 +91,7 @@ impl Back {
     fn untagged(&mut self, line: &[u8], text: &[u8]) {
         if let Some(list) = capability_list(text) {
             self.capabilities = Some(list);
-        } else if let State::Login { untagged, .. } = &mut self.state
+        } else if let State::LogIn { untagged, .. } = &mut self.state
             && !starts_with_word(text, b"ID")
         {
             untagged.extend_from_slice(line);
@@ -100,17 +100,10 @@ impl Back {
     }
 
     fn proceed(&mut self, out: &mut Vec<u8>) -> BackStep {
-        if let State::Login { pieces, dismissal, .. } = &mut self.state {
-            if let Some(piece) = pieces.pop_front() {
-                out.extend_from_slice(piece.expose());
-                return BackStep::Read;
-            }
-            if let Some(dismissal) = dismissal.take() {
-                out.extend_from_slice(dismissal);
-                return BackStep::Read;
-            }
+        match &mut self.state {
+            State::LogIn { log_in, .. } => log_in.go_on(out),
+            _ => BackStep::Fault(BackFault::Protocol("it asks for more than there is to send")),
         }
-        BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"))
     }
 
     fn tagged(&mut self, tag: &[u8], status: Status, text: &[u8], out: &mut Vec<u8>) -> BackStep {
@@ -119,18 +112,18 @@ impl Back {
             State::StartTls if expected(TAG_STARTTLS) && status == Status::Ok => {
                 self.state = State::Securing;
                 self.capabilities = None;
-                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                self.talk.begin_tls()
             }
             State::StartTls if expected(TAG_STARTTLS) => BackStep::Fault(BackFault::NoStartTls),
             State::Capability if expected(TAG_CAPABILITY) && self.capabilities.is_some() => self.go_on_when_known(out),
             State::Capability if expected(TAG_CAPABILITY) => {
                 BackStep::Fault(BackFault::Protocol("it announces no capabilities"))
             }
-            state @ State::Login { .. } if expected(TAG_ID) => {
+            state @ State::LogIn { .. } if expected(TAG_ID) => {
                 self.state = state;
                 BackStep::Read
             }
-            State::Login { untagged, .. } if expected(TAG_LOGIN) => self.logged_in(status, text, untagged, out),
+            State::LogIn { untagged, .. } if expected(TAG_LOGIN) => self.logged_in(status, text, untagged, out),
             // Some have no BYE.
             State::Leaving if expected(TAG_LOGOUT) => BackStep::Done(Welcome::default()),
             State::Capabilities(mut welcome) if expected(TAG_CAPABILITY) => {
@@ -197,9 +190,7 @@ impl Back {
             push_id(&id, out);
             out.extend_from_slice(b"\r\n");
         }
-        let secret = match &login.proof {
-            Proof::Password(secret) | Proof::Token(secret) => secret,
-        };
+        let secret = login.proof.secret();
         let mut pieces = VecDeque::new();
         let mut line = WipedBuffer::default();
         if mechanism == Mechanism::Command {
@@ -211,7 +202,7 @@ impl Back {
             line.extend(format!("{TAG_LOGIN} AUTHENTICATE {}", mechanism.name()).as_bytes());
             // LOGIN's first word is the server's.
             let mut may_follow = takes_initial && mechanism != Mechanism::Login;
-            for message in sasl::messages(mechanism, login, secret) {
+            for message in sasl::messages(mechanism, login) {
                 if may_follow {
                     line.extend(b" ");
                 } else {
@@ -225,13 +216,10 @@ impl Back {
         }
         line.extend(b"\r\n");
         pieces.push_back(Secret::new(line.take()));
-        if let Some(first) = pieces.pop_front() {
-            out.extend_from_slice(first.expose());
-        }
+        let log_in = LogIn::begin(mechanism, pieces, out);
         self.talk.note(|| format!("C: {TAG_LOGIN} [struck out]"));
         self.capabilities = None;
-        let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
-        self.state = State::Login { pieces, dismissal, untagged: Vec::new() };
+        self.state = State::LogIn { log_in, untagged: Vec::new() };
         BackStep::Read
     }
 }

@@ -1,11 +1,10 @@
 //! The state machine towards a POP3 back end.
 
-use std::collections::VecDeque;
-
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Proof, Welcome};
+use crate::log_in::LogIn;
+use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::printable;
@@ -32,13 +31,11 @@ enum State {
     Capabilities(Option<Vec<String>>),
     Xclient,
     Utf8,
-    /// The log-in is sent, but for the pieces that wait for the back end's word.
+    /// The log-in is sent, but for what waits for the back end's word.
     LogIn {
-        pieces: VecDeque<Secret>,
+        log_in: LogIn,
         /// Which word that is: `+OK` between USER and PASS, a bare `+` in an exchange.
         waits_for: Word,
-        /// What is said once, should the back end then ask for more: it refuses a token.
-        dismissal: Option<&'static [u8]>,
     },
     Leaving,
     Over,
@@ -112,49 +109,42 @@ impl Back {
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
         let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
-        let secret = match &login.proof {
-            Proof::Password(secret) | Proof::Token(secret) => secret,
-        };
+        let secret = login.proof.secret();
         let takes = |way: Mechanism| match way {
             Mechanism::Command => self.takes("USER", None) && has_syntax(login, secret),
             way => self.capabilities.is_some() && self.takes("SASL", Some(way.name())),
         };
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let mut pieces = if mechanism == Mechanism::Command {
+        let lines = if mechanism == Mechanism::Command {
             [sasl::line(&[b"USER ", login.user.as_bytes()]), sasl::line(&[b"PASS ", secret.expose()])].into()
         } else {
             // Exchange Online wants tokens in a line of their own.
             let is_inline = mechanism == Mechanism::Plain;
-            sasl::auth_lines(mechanism, login, secret, is_inline, POP3_AUTH_LINE_BYTES_MAX)
+            sasl::auth_lines(mechanism, login, is_inline, POP3_AUTH_LINE_BYTES_MAX)
         };
-        if let Some(first) = pieces.pop_front() {
-            out.extend_from_slice(first.expose());
-        }
+        let log_in = LogIn::begin(mechanism, lines, out);
         let waits_for = if mechanism == Mechanism::Command { Word::Ok } else { Word::More };
-        let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
         self.talk.note(|| format!("C: {} [struck out]", mechanism.name()));
-        self.state = State::LogIn { pieces, waits_for, dismissal };
+        self.state = State::LogIn { log_in, waits_for };
         BackStep::Read
     }
 
     fn log_in_answered(
         &mut self,
-        mut pieces: VecDeque<Secret>,
+        mut log_in: LogIn,
         waits_for: Word,
-        mut dismissal: Option<&'static [u8]>,
         word: Word,
         text: &[u8],
         out: &mut Vec<u8>,
     ) -> BackStep {
-        if word == waits_for
-            && let Some(piece) = pieces.pop_front()
-        {
-            out.extend_from_slice(piece.expose());
-            self.state = State::LogIn { pieces, waits_for, dismissal };
-            return BackStep::Read;
+        let asks = if log_in.is_said() { Word::More } else { waits_for };
+        if word == asks {
+            let step = log_in.go_on(out);
+            self.state = State::LogIn { log_in, waits_for };
+            return step;
         }
         match word {
-            Word::Ok if pieces.is_empty() => {
+            Word::Ok if log_in.is_said() => {
                 let mut status = b"+OK".to_vec();
                 if !text.is_empty() {
                     status.push(b' ');
@@ -168,14 +158,6 @@ impl Back {
                 BackStep::Fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
             Word::Err => BackStep::Passed(printable(text, PASSED_TEXT_BYTES_MAX)),
-            Word::More if pieces.is_empty() => match dismissal.take() {
-                Some(words) => {
-                    out.extend_from_slice(words);
-                    self.state = State::LogIn { pieces, waits_for, dismissal };
-                    BackStep::Read
-                }
-                None => BackStep::Fault(BackFault::Protocol("it asks for more than there is to send")),
-            },
             Word::Ok | Word::More => BackStep::Fault(BackFault::Protocol("it answers out of turn")),
         }
     }
@@ -218,7 +200,7 @@ impl BackGrammar for Back {
             (State::Greeting, _) => BackStep::Fault(BackFault::Greeting(printable(line, PASSED_TEXT_BYTES_MAX))),
             (State::StartTls, Word::Ok) => {
                 self.state = State::Securing;
-                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                self.talk.begin_tls()
             }
             (State::StartTls, _) => BackStep::Fault(BackFault::NoStartTls),
             (State::Capabilities(_), Word::Ok) => {
@@ -231,9 +213,7 @@ impl BackGrammar for Back {
             (State::Xclient, _) => self.go_on(out),
             (State::Utf8, Word::Ok) => self.log_in(out),
             (State::Utf8, _) => BackStep::Fault(BackFault::Protocol("it refuses UTF8, which it offers")),
-            (State::LogIn { pieces, waits_for, dismissal }, word) => {
-                self.log_in_answered(pieces, waits_for, dismissal, word, text, out)
-            }
+            (State::LogIn { log_in, waits_for }, word) => self.log_in_answered(log_in, waits_for, word, text, out),
             (State::Leaving, _) => BackStep::Done(self.farewell()),
             (State::Securing | State::Over, _) => BackStep::Fault(BackFault::Protocol("it speaks out of turn")),
         }

@@ -23,6 +23,13 @@ pub enum Proof {
 }
 
 impl Proof {
+    /// What must stay secret of it.
+    pub const fn secret(&self) -> &Secret {
+        match self {
+            Self::Password(secret) | Self::Token(secret) => secret,
+        }
+    }
+
     /// A second copy, as [`Secret::duplicate`].
     #[must_use]
     pub fn duplicate(&self) -> Self {

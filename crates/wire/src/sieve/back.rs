@@ -6,7 +6,8 @@ use crate::conversation::{BackGrammar, Talk};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Proof, Welcome};
+use crate::log_in::LogIn;
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::{printable, quote};
@@ -30,12 +31,8 @@ enum State {
     /// STARTTLS is agreed; TLS comes up elsewhere.
     Securing,
     Xclient,
-    /// The log-in is sent, but for the pieces that wait for a challenge.
-    LogIn {
-        pieces: VecDeque<Secret>,
-        /// What is said once, should the back end then ask for more: it refuses a token.
-        dismissal: Option<Secret>,
-    },
+    /// The log-in is sent, but for what waits for a challenge.
+    LogIn(LogIn),
     Leaving,
     Over,
 }
@@ -72,13 +69,7 @@ impl Back {
                 self.capabilities.push((name.to_ascii_uppercase(), value.unwrap_or_default()));
                 BackStep::Read
             }
-            State::LogIn { pieces, dismissal } => {
-                if let Some(piece) = pieces.pop_front().or_else(|| dismissal.take()) {
-                    out.extend_from_slice(piece.expose());
-                    return BackStep::Read;
-                }
-                BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"))
-            }
+            State::LogIn(log_in) => log_in.go_on(out),
             // What a server says of itself after XCLIENT or with its goodbye is nothing to us.
             State::Xclient | State::Leaving => BackStep::Read,
             State::StartTls | State::Securing | State::Over => {
@@ -126,35 +117,23 @@ impl Back {
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
         let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
-        let secret = match &login.proof {
-            Proof::Password(secret) | Proof::Token(secret) => secret,
-        };
         let offered = self.capability("SASL").unwrap_or_default();
         let takes = |way: Mechanism| offered.split(' ').any(|name| name.eq_ignore_ascii_case(way.name()));
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let string = |message: &Secret| {
-            let message = sasl::encode_secret(message);
-            Secret::new([b"\"", message.expose(), b"\"\r\n"].concat())
-        };
-        let mut pieces: VecDeque<_> = sasl::messages(mechanism, login, secret).iter().map(string).collect();
-        out.extend_from_slice(format!("AUTHENTICATE \"{}\"", mechanism.name()).as_bytes());
+        let string = |text: &[u8]| [b"\"", text, b"\""].concat();
+        let write = |message: &Secret| Secret::new(string(sasl::encode_secret(message).expose()));
+        let mut messages: VecDeque<_> = sasl::messages(mechanism, login).iter().map(write).collect();
+        let command = format!("AUTHENTICATE \"{}\"", mechanism.name());
         // LOGIN's first word is the server's.
-        match pieces.pop_front() {
-            Some(first) if mechanism != Mechanism::Login => {
-                out.push(b' ');
-                out.extend_from_slice(first.expose());
-            }
-            first => {
-                out.extend_from_slice(b"\r\n");
-                first.into_iter().for_each(|first| pieces.push_front(first));
-            }
-        }
-        let dismissal = mechanism.takes_token().then(|| {
-            let words = sasl::token_dismissal(mechanism);
-            Secret::new([b"\"", words.strip_suffix(b"\r\n").unwrap_or(words), b"\"\r\n"].concat())
-        });
+        let initial = messages.pop_front_if(|_| mechanism != Mechanism::Login);
+        let first = match &initial {
+            Some(message) => sasl::line(&[command.as_bytes(), b" ", message.expose()]),
+            None => sasl::line(&[command.as_bytes()]),
+        };
+        let further = messages.iter().map(|message| sasl::line(&[message.expose()]));
+        let lines = std::iter::once(first).chain(further).collect();
         self.talk.note(|| format!("C: AUTHENTICATE {} [struck out]", mechanism.name()));
-        self.state = State::LogIn { pieces, dismissal };
+        self.state = State::LogIn(LogIn::begin(mechanism, lines, out).dismissing(string));
         BackStep::Read
     }
 
@@ -190,24 +169,24 @@ impl BackGrammar for Back {
             (State::StartTls, Word::Ok) => {
                 self.state = State::Securing;
                 self.capabilities.clear();
-                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                self.talk.begin_tls()
             }
             (State::StartTls, Word::No) => BackStep::Fault(BackFault::NoStartTls),
             // Whether or not it believes us.
             (State::Xclient, Word::Ok | Word::No) => self.log_in(out),
-            (State::LogIn { .. }, Word::Ok) => {
+            (State::LogIn(_), Word::Ok) => {
                 let sieve = self.capability("SIEVE").map(str::to_owned);
                 BackStep::Done(Welcome { untagged: Vec::new(), status: line.to_vec(), capabilities: sieve })
             }
-            (State::LogIn { .. }, Word::No) if !comes_later && code.is_empty() => BackStep::BadCredentials,
-            (State::LogIn { .. }, Word::No) if !comes_later => {
+            (State::LogIn(_), Word::No) if !comes_later && code.is_empty() => BackStep::BadCredentials,
+            (State::LogIn(_), Word::No) if !comes_later => {
                 let code = printable(code.as_bytes(), PASSED_TEXT_BYTES_MAX);
                 BackStep::Passed(format!("{code} {}", quote(&printable(text.as_bytes(), PASSED_TEXT_BYTES_MAX))))
             }
             (_, Word::No | Word::Bye) if comes_later => BackStep::Fault(BackFault::Unavailable(said())),
             (State::Capabilities { .. }, _) => BackStep::Fault(BackFault::Greeting(said())),
             (_, Word::Bye) => BackStep::Fault(BackFault::Bye(said())),
-            (State::Securing | State::Over, _) | (State::LogIn { .. }, Word::No) => {
+            (State::Securing | State::Over, _) | (State::LogIn(_), Word::No) => {
                 BackStep::Fault(BackFault::Protocol("it speaks out of turn"))
             }
         }

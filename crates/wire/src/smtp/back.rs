@@ -1,6 +1,5 @@
 //! The state machine towards a server of SMTP.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use super::reply::{Gatherer, Reply};
@@ -8,9 +7,9 @@ use super::{Dialect, EXTENSIONS, SIZE};
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Proof, Welcome};
+use crate::log_in::LogIn;
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
-use crate::secret::Secret;
 use crate::text::printable;
 
 /// See the module's documentation.
@@ -33,13 +32,8 @@ enum State {
     /// STARTTLS is agreed; TLS comes up elsewhere.
     Securing,
     Xclient,
-    /// The log-in is sent, but for the pieces that wait for the back end's word.
-    LogIn {
-        pieces: VecDeque<Secret>,
-        /// What is said once, should the back end then ask for more: it refuses a token.
-        dismissal: Option<&'static [u8]>,
-        is_dismissed: bool,
-    },
+    /// The log-in is sent, but for what waits for the back end's word.
+    LogIn(LogIn),
     Leaving,
     Over,
 }
@@ -151,50 +145,29 @@ impl Back {
     /// Logs in, where that is the aim; else it is ready.
     fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
         let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Done(self.farewell()) };
-        let secret = match &login.proof {
-            Proof::Password(secret) | Proof::Token(secret) => secret,
-        };
         let offered = self.extension("AUTH").unwrap_or_default();
         let takes = |way: Mechanism| offered.split(' ').any(|name| name == way.name());
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
         // LOGIN's first word is the server's.
         let is_inline = mechanism != Mechanism::Login;
-        let mut pieces = sasl::auth_lines(mechanism, login, secret, is_inline, SMTP_LINE_BYTES_MAX);
-        if let Some(first) = pieces.pop_front() {
-            out.extend_from_slice(first.expose());
-        }
-        let dismissal = mechanism.takes_token().then(|| sasl::token_dismissal(mechanism));
+        let lines = sasl::auth_lines(mechanism, login, is_inline, SMTP_LINE_BYTES_MAX);
         self.talk.note(|| format!("C: AUTH {} [struck out]", mechanism.name()));
-        self.state = State::LogIn { pieces, dismissal, is_dismissed: false };
+        self.state = State::LogIn(LogIn::begin(mechanism, lines, out));
         BackStep::Read
     }
 
-    fn log_in_answered(
-        &mut self,
-        mut pieces: VecDeque<Secret>,
-        dismissal: Option<&'static [u8]>,
-        is_dismissed: bool,
-        reply: &Reply,
-        out: &mut Vec<u8>,
-    ) -> BackStep {
+    fn log_in_answered(&mut self, mut log_in: LogIn, reply: &Reply, out: &mut Vec<u8>) -> BackStep {
         match reply.code {
             334 => {
-                if let Some(piece) = pieces.pop_front() {
-                    out.extend_from_slice(piece.expose());
-                    self.state = State::LogIn { pieces, dismissal, is_dismissed };
-                } else if let Some(words) = dismissal {
-                    out.extend_from_slice(words);
-                    self.state = State::LogIn { pieces, dismissal: None, is_dismissed: true };
-                } else {
-                    return BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"));
-                }
-                BackStep::Read
+                let step = log_in.go_on(out);
+                self.state = State::LogIn(log_in);
+                step
             }
-            200..=299 if pieces.is_empty() => {
+            200..=299 if log_in.is_said() => {
                 BackStep::Done(Welcome { status: reply.joined().into_bytes(), ..self.farewell() })
             }
             400..=499 => BackStep::Fault(BackFault::Unavailable(reply.joined())),
-            code if code == 535 || is_dismissed => BackStep::BadCredentials,
+            code if code == 535 || log_in.is_dismissed() => BackStep::BadCredentials,
             500..=504 => BackStep::Fault(BackFault::NotUnderstood),
             505..=599 => BackStep::Passed(reply.joined()),
             _ => BackStep::Fault(BackFault::Protocol("it answers out of turn")),
@@ -242,13 +215,11 @@ impl BackGrammar for Back {
             State::Greeting if reply.code == 220 => {
                 self.say_hello(if self.setup.starttls { Stage::Clear } else { Stage::Ready }, out)
             }
-            State::LogIn { pieces, dismissal, is_dismissed } => {
-                self.log_in_answered(pieces, dismissal, is_dismissed, &reply, out)
-            }
+            State::LogIn(log_in) => self.log_in_answered(log_in, &reply, out),
             State::StartTls if is_good => {
                 self.state = State::Securing;
                 self.extensions.clear();
-                if self.talk.discard_rest() { BackStep::Fault(BackFault::TrailingBytes) } else { BackStep::StartTls }
+                self.talk.begin_tls()
             }
             State::StartTls => BackStep::Fault(BackFault::NoStartTls),
             State::Hello(stage) if is_good => self.greeted(stage, reply, out),

@@ -75,6 +75,14 @@ struct Skipped {
     times: usize,
 }
 
+/// Why no content may come, as it is said.
+enum NotReady {
+    /// Something must come before.
+    OutOfOrder(&'static str),
+    /// No recipient was accepted. Each has been answered, so that this is no further mistake.
+    Nobody(&'static str),
+}
+
 /// What was asked for with the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Needs {
@@ -425,15 +433,13 @@ impl Receiver {
         if !argument.is_empty() {
             return self.wrong("501 5.5.4 This command takes no argument.", out);
         }
-        let nobody = self.nobody();
         let transaction = match self.ready_for_content() {
             Ok(transaction) => transaction,
-            // Each of them has been answered.
-            Err(text) if text == nobody => {
+            Err(NotReady::Nobody(text)) => {
                 say(out, text);
                 return Step::Read;
             }
-            Err(text) => return self.wrong(text, out),
+            Err(NotReady::OutOfOrder(text)) => return self.wrong(text, out),
         };
         if transaction.is_chunked || transaction.needs.binary {
             return self.wrong("503 5.5.1 This message is sent by BDAT.", out);
@@ -466,7 +472,7 @@ impl Receiver {
                 Step::Chunk(chunk)
             }
             // A client may have sent all chunks before it hears what became of the first: that is no mistake.
-            Err(text) => self.skip(chunk, text, out),
+            Err(NotReady::OutOfOrder(text) | NotReady::Nobody(text)) => self.skip(chunk, text, out),
         }
     }
 
@@ -487,23 +493,19 @@ impl Receiver {
         Step::Read
     }
 
-    /// The transaction, if its content may come; else what is said.
-    fn ready_for_content(&mut self) -> Result<&mut Transaction, &'static str> {
-        let nobody = self.nobody();
-        match &mut self.transaction {
-            None => Err(NO_MAIL),
-            Some(Transaction { named: 0, .. }) => Err("503 5.5.1 RCPT comes first."),
-            Some(Transaction { accepted: 0, .. }) => Err(nobody),
-            Some(transaction) => Ok(transaction),
-        }
-    }
-
-    /// Said where no recipient was accepted: as RFC 2033, section 4.2 has it; the same is known in SMTP as "no valid
-    /// recipients".
-    const fn nobody(&self) -> &'static str {
-        match self.dialect {
-            Dialect::Lmtp => "503 5.5.1 No valid recipients.",
-            Dialect::Smtp => "554 5.5.1 No valid recipients.",
+    /// The transaction, if its content may come.
+    fn ready_for_content(&mut self) -> Result<&mut Transaction, NotReady> {
+        match (&mut self.transaction, self.dialect) {
+            (None, _) => Err(NotReady::OutOfOrder(NO_MAIL)),
+            (Some(Transaction { named: 0, .. }), _) => Err(NotReady::OutOfOrder("503 5.5.1 RCPT comes first.")),
+            // As RFC 2033, section 4.2 has it; the same is known in SMTP as "no valid recipients".
+            (Some(Transaction { accepted: 0, .. }), Dialect::Lmtp) => {
+                Err(NotReady::Nobody("503 5.5.1 No valid recipients."))
+            }
+            (Some(Transaction { accepted: 0, .. }), Dialect::Smtp) => {
+                Err(NotReady::Nobody("554 5.5.1 No valid recipients."))
+            }
+            (Some(transaction), _) => Ok(transaction),
         }
     }
 

@@ -1,0 +1,58 @@
+//! A log-in at a back end under way: the lines that it must ask for, one after another.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use crate::protocols::{BackFault, BackStep, Mechanism};
+use crate::sasl;
+use crate::secret::Secret;
+
+/// What is still to be said of a log-in. Each protocol knows which answer of the back end's asks for it.
+pub(crate) struct LogIn {
+    lines: VecDeque<Secret>,
+    /// What is said once, should the back end ask for more than that: it refuses a token.
+    dismissal: Option<Cow<'static, [u8]>>,
+    /// That was said: whatever comes now is about the token.
+    is_dismissed: bool,
+}
+
+impl LogIn {
+    /// Says the first of the lines; the others wait for the back end.
+    pub(crate) fn begin(mechanism: Mechanism, mut lines: VecDeque<Secret>, out: &mut Vec<u8>) -> Self {
+        if let Some(first) = lines.pop_front() {
+            out.extend_from_slice(first.expose());
+        }
+        let dismissal = mechanism.takes_token().then(|| Cow::Borrowed(sasl::token_dismissal(mechanism)));
+        Self { lines, dismissal, is_dismissed: false }
+    }
+
+    /// The same, of a protocol that writes messages in another way.
+    pub(crate) fn dismissing(mut self, write: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
+        self.dismissal = self.dismissal.map(|words| Cow::Owned(write(&words)));
+        self
+    }
+
+    /// Whether all has been said.
+    pub(crate) fn is_said(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Whether the token was refused, as far as can be told from the course of things.
+    pub(crate) const fn is_dismissed(&self) -> bool {
+        self.is_dismissed
+    }
+
+    /// Says what the back end has asked for.
+    pub(crate) fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
+        if let Some(line) = self.lines.pop_front() {
+            out.extend_from_slice(line.expose());
+        } else if let Some(words) = self.dismissal.take() {
+            out.extend_from_slice(&words);
+            out.extend_from_slice(b"\r\n");
+            self.is_dismissed = true;
+        } else {
+            return BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"));
+        }
+        BackStep::Read
+    }
+}
