@@ -140,13 +140,38 @@ pub(crate) struct Outcome {
     pub(crate) bytes_down: u64,
 }
 
+/// One of the two that a session is between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Backend,
+}
+
+impl Side {
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "the client",
+            Self::Backend => "the back end",
+        })
+    }
+}
+
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Both sides closed; the client first, or the back end.
-    Closed { by_client: bool },
+    /// Both sides closed, this one first.
+    Closed { by: Side },
     /// A connection broke.
-    Broken { by_client: bool, kind: io::ErrorKind },
+    Broken { side: Side, kind: io::ErrorKind },
     /// Told to end.
     Told(EndReason),
 }
@@ -168,10 +193,9 @@ pub(crate) enum EndReason {
 
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let who = |by_client| if by_client { "the client" } else { "the back end" };
         match self {
-            Self::Closed { by_client } => write!(f, "closed by {}", who(*by_client)),
-            Self::Broken { by_client, kind } => write!(f, "the connection to {} broke: {kind}", who(*by_client)),
+            Self::Closed { by } => write!(f, "closed by {by}"),
+            Self::Broken { side, kind } => write!(f, "the connection to {side} broke: {kind}"),
             Self::Told(EndReason::Idle) => f.write_str("idle for too long"),
             Self::Told(EndReason::Expired) => f.write_str("its token has expired"),
             Self::Told(EndReason::Drained | EndReason::Stopped) => f.write_str("asked to go by Gatepost"),

@@ -55,7 +55,10 @@ struct Worker {
 enum Order {
     Serve(Counted, Box<Arrival>),
     Run(Job),
-    Drain { count: usize, all: bool },
+    /// So many sessions that are quiet are asked to go.
+    AskQuiet(usize),
+    /// All who are logged in are told to end.
+    StopAll,
     Present(oneshot::Sender<Vec<Present>>),
 }
 
@@ -172,12 +175,19 @@ impl Workers {
         self.lock().workers.iter().map(|worker| (worker.id, ratio(worker))).collect()
     }
 
-    /// Tells some sessions to end: the quiet ones, or any.
-    pub(crate) fn drain(&self, count: usize, all: bool) {
+    /// Asks so many sessions that are quiet to go.
+    pub(crate) fn ask_quiet_to_go(&self, count: usize) {
         let state = self.lock();
         let share = count.div_ceil(state.workers.len().max(1));
         for worker in &state.workers {
-            let _ = worker.orders.send(Order::Drain { count: share, all });
+            let _ = worker.orders.send(Order::AskQuiet(share));
+        }
+    }
+
+    /// Tells all sessions that are logged in to end.
+    pub(crate) fn stop_all(&self) {
+        for worker in &self.lock().workers {
+            let _ = worker.orders.send(Order::StopAll);
         }
     }
 
@@ -298,7 +308,8 @@ async fn work(mut orders: UnboundedReceiver<Order>, load: Arc<Load>, shared: Arc
             order = orders.recv() => match order {
                 Some(Order::Serve(counted, arrival)) => begin(counted, *arrival, &shared),
                 Some(Order::Run(job)) => drop(tokio::spawn(job)),
-                Some(Order::Drain { count, all }) => Wheel::drain(count, all),
+                Some(Order::AskQuiet(count)) => Wheel::ask_quiet_to_go(count),
+                Some(Order::StopAll) => Wheel::stop_all(),
                 Some(Order::Present(reply)) => drop(reply.send(Wheel::present())),
                 None => break,
             },

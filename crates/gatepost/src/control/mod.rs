@@ -539,7 +539,11 @@ impl Server {
             let steps = (left.as_millis() / DRAIN_STEP.as_millis()).saturating_sub(1);
             let is_last = steps == 0;
             let share = self.entrance.workers.sessions().div_ceil(usize::try_from(steps).unwrap_or(usize::MAX).max(1));
-            self.entrance.workers.drain(if is_last { usize::MAX } else { share }, is_last);
+            if is_last {
+                self.entrance.workers.stop_all();
+            } else {
+                self.entrance.workers.ask_quiet_to_go(share);
+            }
             tokio::select! {
                 () = tokio::time::sleep(DRAIN_STEP.min(left)) => {}
                 _ = signals.terminate.recv() => break,

@@ -53,24 +53,76 @@ struct Pulse {
     /// Where the wheel has it: which list, and which place there.
     list: AtomicU32,
     index: AtomicU32,
-    state: AtomicU8,
+    state: AtomicState,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     waker: Mutex<Option<Waker>>,
     story: Mutex<Story>,
 }
 
-/// What a pulse's `state` is: on its way to a log-in, or taking mail; lasting for less than [`SETTLE_SECONDS`] since
-/// then; to be told that it has settled; told; and then why it must end.
-const TALKING: u8 = 0;
-const NEW: u8 = 1;
-const SETTLED: u8 = 2;
-const OPEN: u8 = 3;
-const IDLE: u8 = 4;
-const DRAINED: u8 = 5;
-const STOPPED: u8 = 6;
-const EXPIRED: u8 = 7;
-const KICKED: u8 = 8;
+/// How far a session has come, and then why it must end; the later, the graver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum State {
+    /// On its way to a log-in, or taking mail.
+    Talking,
+    /// A relay for less than [`SETTLE_SECONDS`].
+    New,
+    /// To be told that it has settled.
+    Settled,
+    /// Told.
+    Open,
+    Idle,
+    Drained,
+    Stopped,
+    Expired,
+    Kicked,
+}
+
+/// A [`State`] that several threads may change.
+struct AtomicState(AtomicU8);
+
+impl State {
+    const ALL: [Self; 9] = [
+        Self::Talking,
+        Self::New,
+        Self::Settled,
+        Self::Open,
+        Self::Idle,
+        Self::Drained,
+        Self::Stopped,
+        Self::Expired,
+        Self::Kicked,
+    ];
+
+    /// Why the session must end, if it must.
+    const fn end(self) -> Option<EndReason> {
+        match self {
+            Self::Talking | Self::New | Self::Settled | Self::Open => None,
+            Self::Idle => Some(EndReason::Idle),
+            Self::Drained => Some(EndReason::Drained),
+            Self::Stopped => Some(EndReason::Stopped),
+            Self::Expired => Some(EndReason::Expired),
+            Self::Kicked => Some(EndReason::Kicked),
+        }
+    }
+}
+
+impl AtomicState {
+    fn get(&self) -> State {
+        State::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+    }
+
+    /// Puts `to` in the place of `from`, and tells whether that was there.
+    fn replace(&self, from: State, to: State) -> bool {
+        self.0.compare_exchange(from as u8, to as u8, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Goes on to `to`, unless it is beyond that.
+    fn raise(&self, to: State) {
+        self.0.fetch_max(to as u8, Ordering::Relaxed);
+    }
+}
 
 impl Heart {
     /// What is known of the session. Not to be held while anything is waited for.
@@ -80,7 +132,7 @@ impl Heart {
 
     /// From now on bytes pass, and so long a silence ends it.
     pub(crate) fn relays(&self, timeout: Duration) {
-        let _ = self.0.state.compare_exchange(TALKING, NEW, Ordering::Relaxed, Ordering::Relaxed);
+        self.0.state.replace(State::Talking, State::New);
         self.moved(0, 0);
         self.set_timeout(timeout);
     }
@@ -119,16 +171,10 @@ impl Heart {
             *kept = Some(waker.clone());
         }
         // Somebody else may have said more at this very moment.
-        let settled = self.0.state.compare_exchange(SETTLED, OPEN, Ordering::Relaxed, Ordering::Relaxed);
-        match settled.map_or_else(|state| state, |_| SETTLED) {
-            SETTLED => Some(Word::Settled),
-            IDLE => Some(Word::End(EndReason::Idle)),
-            DRAINED => Some(Word::End(EndReason::Drained)),
-            STOPPED => Some(Word::End(EndReason::Stopped)),
-            EXPIRED => Some(Word::End(EndReason::Expired)),
-            KICKED => Some(Word::End(EndReason::Kicked)),
-            _ => None,
+        if self.0.state.replace(State::Settled, State::Open) {
+            return Some(Word::Settled);
         }
+        self.0.state.get().end().map(Word::End)
     }
 
     /// Waits until the session is told to end. For sessions that are no relay.
@@ -142,7 +188,7 @@ impl Heart {
 
     /// Not now: ask again later. What it was to be told before, it is told then.
     pub(crate) fn decline(&self) {
-        let _ = self.0.state.compare_exchange(DRAINED, SETTLED, Ordering::Relaxed, Ordering::Relaxed);
+        self.0.state.replace(State::Drained, State::Settled);
         Wheel::with(|wheel| wheel.replace(&self.0));
     }
 }
@@ -177,20 +223,16 @@ impl Present {
 
     /// Asks it to go as soon as nothing is under way.
     pub(crate) fn ask_to_go(&self) {
-        self.pulse.say(DRAINED);
+        self.pulse.say(State::Drained);
     }
 
     /// Ends it. A message that is being taken is taken first.
     pub(crate) fn kick(&self) {
-        self.pulse.say(KICKED);
+        self.pulse.say(State::Kicked);
     }
 }
 
 impl Pulse {
-    fn state(&self) -> u8 {
-        self.state.load(Ordering::Relaxed)
-    }
-
     fn story(&self) -> MutexGuard<'_, Story> {
         self.story.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,12 +243,12 @@ impl Pulse {
 
     /// Whether it lives on, as far as the wheel knows.
     fn is_alive(&self) -> bool {
-        self.state() <= OPEN
+        self.state.get().end().is_none()
     }
 
     /// Says something, unless something graver was said already, perhaps by another thread.
-    fn say(&self, state: u8) {
-        self.state.fetch_max(state, Ordering::Relaxed);
+    fn say(&self, state: State) {
+        self.state.raise(state);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waker {
             waker.wake();
@@ -262,7 +304,7 @@ impl Wheel {
                 expires: AtomicU32::new(u32::MAX),
                 list: AtomicU32::new(APART),
                 index: AtomicU32::new(0),
-                state: AtomicU8::new(TALKING),
+                state: AtomicState(AtomicU8::new(State::Talking as u8)),
                 bytes_up: AtomicU64::new(0),
                 bytes_down: AtomicU64::new(0),
                 waker: Mutex::new(None),
@@ -289,20 +331,18 @@ impl Wheel {
         })
     }
 
-    /// Asks at most `count` quiet sessions of this thread to end; with `all`, tells every session that is logged in.
-    pub(crate) fn drain(count: usize, all: bool) {
-        Self::with(|wheel| {
-            let now = wheel.now;
-            let pulses = wheel.lists.iter().flatten();
-            let ready = pulses.filter(|pulse| {
-                let quiet = now.saturating_sub(pulse.last.load(Ordering::Relaxed)) >= QUIET_SECONDS;
-                // One that was only asked so far may still decline.
-                let may_be_told = if all { pulse.state() < STOPPED } else { pulse.is_alive() };
-                may_be_told && pulse.state() != TALKING && (quiet || all)
-            });
-            let state = if all { STOPPED } else { DRAINED };
-            ready.take(count).for_each(|pulse| pulse.say(state));
-        });
+    /// Asks at most `count` quiet sessions of this thread to end.
+    pub(crate) fn ask_quiet_to_go(count: usize) {
+        let is_asked = |session: &Present| session.is_quiet() && session.pulse.is_alive();
+        Self::present().iter().filter(|session| is_asked(session)).take(count).for_each(Present::ask_to_go);
+    }
+
+    /// Tells every session of this thread that is logged in to end.
+    pub(crate) fn stop_all() {
+        Self::present()
+            .iter()
+            .filter(|session| session.is_relay())
+            .for_each(|session| session.pulse.say(State::Stopped));
     }
 
     fn advance(&mut self) {
@@ -310,10 +350,10 @@ impl Wheel {
         let due = std::mem::take(&mut self.lists[(self.now % SLOTS) as usize]);
         for pulse in due {
             if pulse.is_alive() && pulse.deadline() <= self.now {
-                pulse.say(if pulse.is_expired(self.now) { EXPIRED } else { IDLE });
+                pulse.say(if pulse.is_expired(self.now) { State::Expired } else { State::Idle });
             }
-            if pulse.state() == NEW {
-                pulse.say(SETTLED);
+            if pulse.state.get() == State::New {
+                pulse.say(State::Settled);
             }
             self.place(pulse);
         }
@@ -321,9 +361,9 @@ impl Wheel {
 
     /// Puts a session where its deadline, or the next look at it, comes up.
     fn place(&mut self, pulse: Arc<Pulse>) {
-        let reach = match pulse.state() {
-            NEW => SETTLE_SECONDS,
-            SETTLED | OPEN => SLOTS - 1,
+        let reach = match pulse.state.get() {
+            State::New => SETTLE_SECONDS,
+            State::Settled | State::Open => SLOTS - 1,
             _ => return self.put(pulse, APART),
         };
         let ahead = pulse.deadline().saturating_sub(self.now).clamp(1, reach);
@@ -437,9 +477,9 @@ mod tests {
         Wheel::tick();
         Wheel::tick();
         busy.moved(1, 0);
-        Wheel::drain(usize::MAX, false);
+        Wheel::ask_quiet_to_go(usize::MAX);
         assert!(is_over(&quiet) && !is_over(&busy));
-        Wheel::drain(usize::MAX, true);
+        Wheel::stop_all();
         assert!(is_over(&busy));
     }
 
@@ -494,7 +534,7 @@ mod tests {
     #[test]
     fn a_kick_reaches_those_who_talk_and_those_who_relay() {
         let (talks, relays) = (talking(), relaying(Duration::from_mins(35)));
-        Wheel::drain(usize::MAX, true);
+        Wheel::stop_all();
         assert!(!is_over(&talks), "that is for whoever is logged in");
         assert!(is_over(&relays));
         Wheel::present().iter().for_each(Present::kick);

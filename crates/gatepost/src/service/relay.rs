@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::idle::{Heart, Word};
 use crate::net::stream::{READ_BYTES_MAX, READ_BYTES_MIN, Received, Scratch, Stream};
-use crate::story::{End, EndReason, Outcome};
+use crate::story::{End, EndReason, Outcome, Side};
 
 /// Pieces moved at a time before the thread's other sessions have their turn; see [`READ_BYTES_MAX`].
 const PIECES_MAX: u32 = 16;
@@ -30,7 +30,8 @@ pub(crate) struct Relay {
 
 /// One direction.
 struct Lane {
-    from_client: bool,
+    /// Whence it comes.
+    from: Side,
     /// Moved since the heart was last told.
     fresh_bytes: u32,
     /// How much is moved at a time.
@@ -45,20 +46,13 @@ struct Lane {
 /// A connection that broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Broken {
-    client: bool,
+    side: Side,
     kind: io::ErrorKind,
 }
 
 impl Lane {
-    const fn new(from_client: bool) -> Self {
-        Self {
-            from_client,
-            fresh_bytes: 0,
-            piece_bytes: READ_BYTES_MIN as u32,
-            open: true,
-            at_line_end: true,
-            broken: None,
-        }
+    const fn new(from: Side) -> Self {
+        Self { from, fresh_bytes: 0, piece_bytes: READ_BYTES_MIN as u32, open: true, at_line_end: true, broken: None }
     }
 
     /// A piece was moved; `taken`: the receiver took all of it.
@@ -78,28 +72,65 @@ impl Lane {
         self.open = false;
     }
 
-    /// One of the two connections broke: the one read from, or the one written to.
-    fn end_broken(&mut self, was_reading: bool, error: &io::Error) {
+    /// The connection that is read from broke.
+    fn end_unreadable(&mut self, error: &io::Error) {
+        self.end_broken(self.from, error);
+    }
+
+    /// The connection that is written to broke.
+    fn end_unwritable(&mut self, error: &io::Error) {
+        self.end_broken(self.from.other(), error);
+    }
+
+    fn end_broken(&mut self, side: Side, error: &io::Error) {
         self.open = false;
-        self.broken = Some(Broken { client: self.from_client == was_reading, kind: error.kind() });
+        self.broken = Some(Broken { side, kind: error.kind() });
     }
 }
 
 impl Relay {
     /// A relay between two connections on which what was read too early is already passed on.
     pub(crate) fn new(client: Stream, server: Stream, heart: Heart, farewell: &'static [u8]) -> Self {
-        let (up, down) = (Lane::new(true), Lane::new(false));
+        let (up, down) = (Lane::new(Side::Client), Lane::new(Side::Backend));
         Self { client, server, heart, up, down, is_clients_turn: false, farewell }
     }
 
     /// Moves what can be moved. Whether the relay is over, and how.
     fn advance(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Option<End> {
+        let closed_before = self.first_closed();
+        self.move_pieces(cx, scratch);
+        let first_closed = closed_before.or(self.first_closed());
+        if let Some(by) = first_closed {
+            if !self.up.open && !self.down.open && self.unsent() == (0, 0) {
+                let broken = self.up.broken.or(self.down.broken);
+                return Some(broken.map_or(End::Closed { by }, |Broken { side, kind }| End::Broken { side, kind }));
+            }
+            if closed_before.is_none() {
+                self.heart.moved(0, 0);
+                self.heart.set_timeout(HALF_CLOSED_TIMEOUT);
+            }
+        }
+        match self.heart.word(cx.waker())? {
+            // Costs a few system calls, which the many sessions that last no longer are spared.
+            Word::Settled => {
+                // A peer that can't be looked after is only found dead later.
+                let _ = self.server.connection().keep_alive();
+                None
+            }
+            Word::End(EndReason::Drained) if !self.is_between_commands() => {
+                self.heart.decline();
+                None
+            }
+            Word::End(reason) => {
+                self.end(reason, scratch);
+                Some(End::Told(reason))
+            }
+        }
+    }
+
+    /// Moves pieces for as long as there are some, or until other sessions must have their turn.
+    fn move_pieces(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) {
         let unsent = self.unsent();
-        let first_closed = match (self.up.open, self.down.open) {
-            (true, false) => Some(false),
-            (false, true) => Some(true),
-            _ => None,
-        };
         let mut pieces = 0;
         while pump(cx, &mut self.client, &mut self.server, &mut self.up, !self.down.open, scratch)
             | pump(cx, &mut self.server, &mut self.client, &mut self.down, !self.up.open, scratch)
@@ -114,44 +145,24 @@ impl Relay {
         if (up, down) != (0, 0) || self.unsent() != unsent {
             self.heart.moved(up.into(), down.into());
         }
-        if down > 0 {
-            self.is_clients_turn = true;
-        } else if up > 0 {
-            self.is_clients_turn = false;
+        if (up, down) != (0, 0) {
+            self.is_clients_turn = down > 0;
         }
-        let by_client = first_closed.unwrap_or(!self.up.open);
-        if !self.up.open && !self.down.open && self.unsent() == (0, 0) {
-            let broken = self.up.broken.or(self.down.broken);
-            return Some(match broken {
-                Some(Broken { client, kind }) => End::Broken { by_client: client, kind },
-                None => End::Closed { by_client },
-            });
-        }
-        if first_closed.is_none() && (!self.up.open || !self.down.open) {
-            self.heart.moved(0, 0);
-            self.heart.set_timeout(HALF_CLOSED_TIMEOUT);
-        }
-        let verdict = match self.heart.word(cx.waker())? {
-            // Costs a few system calls, which the many sessions that last no longer are spared.
-            Word::Settled => {
-                // A peer that can't be looked after is only found dead later.
-                let _ = self.server.connection().keep_alive();
-                return None;
-            }
-            Word::End(verdict) => verdict,
-        };
-        if verdict == EndReason::Drained && !self.is_between_commands() {
-            self.heart.decline();
-            return None;
-        }
-        // The farewell says that Gatepost ends it; whoever is idle or expired just sees the end.
-        if matches!(verdict, EndReason::Drained | EndReason::Stopped | EndReason::Kicked) && self.is_between_commands()
-        {
+    }
+
+    /// The side that has ended its stream; of both, the client.
+    fn first_closed(&self) -> Option<Side> {
+        [&self.up, &self.down].into_iter().find(|lane| !lane.open).map(|lane| lane.from)
+    }
+
+    /// Ends both streams. The farewell says that Gatepost does; whoever is idle or expired just sees the end.
+    fn end(&mut self, reason: EndReason, scratch: &mut Scratch) {
+        let is_ours = matches!(reason, EndReason::Drained | EndReason::Stopped | EndReason::Kicked);
+        if is_ours && self.is_between_commands() {
             let _ = self.client.send(self.farewell, true, &mut scratch.outgoing);
         }
         let _ = self.client.close_write(&mut scratch.outgoing);
         let _ = self.server.close_write(&mut scratch.outgoing);
-        Some(End::Told(verdict))
     }
 
     /// As far as can be told from outside: everything is sent, the back end spoke last, and its last
@@ -201,7 +212,7 @@ fn pump(
     match to.poll_flush(cx) {
         Poll::Pending => return false,
         Poll::Ready(Err(error)) if lane.open => {
-            lane.end_broken(false, &error);
+            lane.end_unwritable(&error);
             return true;
         }
         Poll::Ready(_) => {}
@@ -223,12 +234,12 @@ fn pump(
             if is_last_lane && to.unsent() == 0 { to.close_last(outgoing) } else { to.close_write(outgoing) }
         }
         Poll::Ready(Err(error)) => {
-            lane.end_broken(true, &error);
+            lane.end_unreadable(&error);
             to.close_write(outgoing)
         }
     };
     if let Err(error) = result {
-        lane.end_broken(false, &error);
+        lane.end_unwritable(&error);
     }
     true
 }
@@ -318,12 +329,12 @@ mod tests {
         say(&mut server, &mut client, b"* OK\r\n").await;
         say(&mut client, &mut server, b"a SEARCH TEXT x\r\n").await;
         pass(5).await;
-        Wheel::drain(usize::MAX, false);
+        Wheel::ask_quiet_to_go(usize::MAX);
         tokio::task::yield_now().await;
         assert!(!relay.is_finished(), "a command is under way");
         say(&mut server, &mut client, b"* SEARCH\r\na OK\r\n").await;
         pass(5).await;
-        Wheel::drain(usize::MAX, false);
+        Wheel::ask_quiet_to_go(usize::MAX);
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.expect("the last words");
         assert_eq!(heard, b"* BYE\r\n");
@@ -339,6 +350,6 @@ mod tests {
         let _ = server.read_to_end(&mut heard).await;
         drop(server);
         let end = relay.await.expect("an outcome").end;
-        assert_eq!(end, End::Broken { by_client: true, kind: io::ErrorKind::ConnectionReset });
+        assert_eq!(end, End::Broken { side: Side::Client, kind: io::ErrorKind::ConnectionReset });
     }
 }
