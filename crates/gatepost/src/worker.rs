@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::{Level, Threads};
-use crate::service::idle::{Present, Wheel};
+use crate::service::wheel::{SessionRef, Wheel};
 use crate::service::{Arrival, Shared, serve};
 
 /// The worker that also accepts connections, and so is always there.
@@ -59,7 +59,7 @@ enum Order {
     AskQuiet(usize),
     /// All who are logged in are told to end.
     StopAll,
-    Present(oneshot::Sender<Vec<Present>>),
+    Sessions(oneshot::Sender<Vec<SessionRef>>),
 }
 
 /// Something else that runs on a worker's thread.
@@ -146,22 +146,22 @@ impl Workers {
     }
 
     /// Every session, as it is at this moment.
-    pub(crate) async fn present(&self) -> Vec<Present> {
+    pub(crate) async fn all_sessions(&self) -> Vec<SessionRef> {
         let answers: Vec<_> = {
             let state = self.lock();
             let ask = |worker: &Arc<Worker>| {
                 let (reply, answer) = oneshot::channel();
-                let _ = worker.orders.send(Order::Present(reply));
+                let _ = worker.orders.send(Order::Sessions(reply));
                 answer
             };
             state.workers.iter().map(ask).collect()
         };
-        let mut present = Vec::new();
+        let mut sessions = Vec::new();
         for answer in answers {
             // One that has just ended has nobody.
-            present.append(&mut answer.await.unwrap_or_default());
+            sessions.append(&mut answer.await.unwrap_or_default());
         }
-        present
+        sessions
     }
 
     /// How many there are.
@@ -310,7 +310,7 @@ async fn work(mut orders: UnboundedReceiver<Order>, load: Arc<Load>, shared: Arc
                 Some(Order::Run(job)) => drop(tokio::spawn(job)),
                 Some(Order::AskQuiet(count)) => Wheel::ask_quiet_to_go(count),
                 Some(Order::StopAll) => Wheel::stop_all(),
-                Some(Order::Present(reply)) => drop(reply.send(Wheel::present())),
+                Some(Order::Sessions(reply)) => drop(reply.send(Wheel::sessions())),
                 None => break,
             },
             () = load.begun.notified(), if !keeps_time => {

@@ -11,17 +11,17 @@ use crate::backend::Report;
 use crate::metrics::families;
 use crate::metrics::text::{Format, Text};
 use crate::net::health::Standing;
-use crate::service::idle::Present;
+use crate::service::wheel::SessionRef;
 use crate::world::World;
 
 impl Server {
     /// Everything, in the words of Prometheus.
     pub(super) async fn metrics(self: &Arc<Self>, is_open: bool) -> Result<String, String> {
         let mut text = Text::new(if is_open { Format::OpenMetrics } else { Format::Prometheus });
-        let count = |present: Vec<Present>| {
+        let count = |sessions_here: Vec<SessionRef>| {
             let mut sessions: BTreeMap<(&'static str, String), u64> = BTreeMap::new();
-            for present in present {
-                let story = present.story();
+            for session in sessions_here {
+                let story = session.story();
                 let backend = at_backend(&story).unwrap_or_default().to_owned();
                 *sessions.entry((story.service, backend)).or_default() += 1;
             }

@@ -12,7 +12,7 @@ use crate::config::{Level, Network};
 use crate::directory::Who;
 use crate::map::{Evidence, Found, NoPlace};
 use crate::overrides::{Duty, Overrides};
-use crate::service::idle::Present;
+use crate::service::wheel::SessionRef;
 use crate::story::Story;
 
 /// How long a user who is moved has to end what is under way; then the sessions are cut.
@@ -34,31 +34,31 @@ impl Server {
     /// where log-ins are served or directories asked.
     pub(super) async fn look_at_all<T: Send + 'static>(
         &self,
-        work: impl FnOnce(Vec<Present>) -> T + Send + 'static,
+        work: impl FnOnce(Vec<SessionRef>) -> T + Send + 'static,
     ) -> Result<T, String> {
         let _permit = self.looks.acquire().await;
-        let present = self.entrance.workers.present().await;
-        tokio::task::spawn_blocking(move || work(present)).await.map_err(|error| error.to_string())
+        let sessions = self.entrance.workers.all_sessions().await;
+        tokio::task::spawn_blocking(move || work(sessions)).await.map_err(|error| error.to_string())
     }
 
     /// The sessions that are meant.
-    async fn present(&self, whose: &Whose) -> Result<Vec<Present>, String> {
+    async fn sessions_of(&self, whose: &Whose) -> Result<Vec<SessionRef>, String> {
         // As it is given, and as the log has it.
         let canonical = whose.user.as_ref().map(|user| self.entrance.world.load().config.names.canonical(user));
         let network = whose.network.as_deref().map(network_of).transpose()?;
         let whose = whose.clone();
-        let keep = move |mut present: Vec<Present>| {
+        let keep = move |mut sessions: Vec<SessionRef>| {
             let is_from_there =
-                |present: &Present| network.is_none_or(|network| network.contains(present.story().client.ip()));
-            present.retain(|present| is_meant(present, &whose, canonical.as_deref()) && is_from_there(present));
-            present
+                |session: &SessionRef| network.is_none_or(|network| network.contains(session.story().client.ip()));
+            sessions.retain(|session| is_meant(session, &whose, canonical.as_deref()) && is_from_there(session));
+            sessions
         };
         self.look_at_all(keep).await
     }
 
     pub(super) async fn sessions(&self, whose: &Whose) -> Result<Vec<answers::Session>, String> {
-        let present = self.present(whose).await?;
-        describe_all(present, self.generation).await
+        let sessions = self.sessions_of(whose).await?;
+        describe_all(sessions, self.generation).await
     }
 
     /// Ends the sessions that are meant.
@@ -66,20 +66,20 @@ impl Server {
         if whose.is_everybody() {
             return Err("say whose sessions are to end: an id, a user, a back end or a service".into());
         }
-        let present = self.present(whose).await?;
-        if let (Some(id), true) = (&whose.id, present.is_empty()) {
+        let sessions = self.sessions_of(whose).await?;
+        if let (Some(id), true) = (&whose.id, sessions.is_empty()) {
             return Err(format!("there is no session {id:?}: `gatepost sessions` lists all"));
         }
-        present.iter().for_each(Present::kick);
-        describe_all(present, self.generation).await
+        sessions.iter().for_each(SessionRef::kick);
+        describe_all(sessions, self.generation).await
     }
 
     /// Ends the sessions of clients from a network, those of processes before this one too; how many there were.
     pub(super) async fn end_those_from(&self, network: &Network) -> Result<usize, String> {
         let whose = Whose { network: Some(network.to_string()), ..Whose::default() };
-        let present = self.present(&whose).await?;
-        present.iter().for_each(Present::kick);
-        Ok(present.len() + self.kick_at_elders(whose).await)
+        let sessions = self.sessions_of(&whose).await?;
+        sessions.iter().for_each(SessionRef::kick);
+        Ok(sessions.len() + self.kick_at_elders(whose).await)
     }
 
     /// Ends the sessions that processes before this one have; how many there were.
@@ -98,7 +98,7 @@ impl Server {
         self.check_backend(backend)?;
         self.decide(backend, Some(duty)).await?;
         let whose = Whose { backend: Some(backend.to_owned()), ..Whose::default() };
-        let sessions = self.present(&whose).await?.len();
+        let sessions = self.sessions_of(&whose).await?.len();
         let emptying = tokio::spawn(Arc::clone(self).empty(backend.to_owned(), duty, over)).abort_handle();
         self.replace_emptying(backend, Some(emptying));
         Ok(answers::Service { name: backend.to_owned(), state: duty.name(), sessions, over_seconds: over.as_secs() })
@@ -139,26 +139,26 @@ impl Server {
         let deadline = Instant::now() + over;
         let mut turn = 0;
         loop {
-            let Ok(present) = self.present(&whose).await else { return };
+            let Ok(sessions) = self.sessions_of(&whose).await else { return };
             if self.lasting.overrides.duty(&backend) != Some(duty) {
                 return;
             }
-            if present.is_empty() && self.elders().await.is_empty() {
+            if sessions.is_empty() && self.elders().await.is_empty() {
                 break;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                present.iter().for_each(Present::kick);
+                sessions.iter().for_each(SessionRef::kick);
                 // Those of processes before this one could stay until now.
                 self.kick_at_elders(whose).await;
                 break;
             }
             let steps = usize::try_from(left.as_millis() / DRAIN_STEP.as_millis()).unwrap_or(usize::MAX).max(1);
-            let share = present.len().div_ceil(steps);
-            let quiet: Vec<_> = present.iter().filter(|present| present.is_quiet()).collect();
+            let share = sessions.len().div_ceil(steps);
+            let quiet: Vec<_> = sessions.iter().filter(|session| session.is_quiet()).collect();
             // In turn, so that those who always decline don't stand in the way of the others.
             let from = turn % quiet.len().max(1);
-            quiet.iter().cycle().skip(from).take(share.min(quiet.len())).for_each(|present| present.ask_to_go());
+            quiet.iter().cycle().skip(from).take(share.min(quiet.len())).for_each(|session| session.ask_to_go());
             turn = from + share;
             tokio::time::sleep(DRAIN_STEP.min(left)).await;
         }
@@ -217,20 +217,20 @@ impl Server {
         let deadline = Instant::now() + MOVE_TIME;
         let mut most = 0;
         loop {
-            let Ok(mut present) = self.present(&whose).await else { return most };
+            let Ok(mut sessions) = self.sessions_of(&whose).await else { return most };
             // Those on their way to a log-in are refused at its end.
-            present.retain(|present| {
-                let story = present.story();
+            sessions.retain(|session| {
+                let story = session.story();
                 story.is_logged_in && story.backend.as_deref() != Some(backend)
             });
-            most = most.max(present.len());
-            if present.is_empty() || Instant::now() > deadline + MOVE_TIME {
+            most = most.max(sessions.len());
+            if sessions.is_empty() || Instant::now() > deadline + MOVE_TIME {
                 return most;
             }
             if Instant::now() > deadline {
-                present.iter().for_each(Present::kick);
+                sessions.iter().for_each(SessionRef::kick);
             } else {
-                present.iter().filter(|present| present.is_quiet()).for_each(Present::ask_to_go);
+                sessions.iter().filter(|session| session.is_quiet()).for_each(SessionRef::ask_to_go);
             }
             tokio::time::sleep(MOVE_STEP).await;
         }
@@ -261,8 +261,8 @@ impl Drop for Held<'_> {
     }
 }
 
-fn is_meant(present: &Present, whose: &Whose, canonical: Option<&str>) -> bool {
-    let story = present.story();
+fn is_meant(session: &SessionRef, whose: &Whose, canonical: Option<&str>) -> bool {
+    let story = session.story();
     let fits = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| is == Some(wanted));
     let user = story.user.as_deref();
     fits(&whose.id, Some(story.session.as_str()))
@@ -280,18 +280,18 @@ pub(super) fn at_backend(story: &Story) -> Option<&str> {
 }
 
 /// There may be many; the control plane has other things to do.
-async fn describe_all(present: Vec<Present>, generation: u32) -> Result<Vec<answers::Session>, String> {
+async fn describe_all(sessions: Vec<SessionRef>, generation: u32) -> Result<Vec<answers::Session>, String> {
     let work = move || {
-        let mut sessions: Vec<_> = present.iter().map(|present| describe(present, generation)).collect();
+        let mut sessions: Vec<_> = sessions.iter().map(|session| describe(session, generation)).collect();
         sessions.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.id.cmp(&b.id)));
         sessions
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
 }
 
-fn describe(present: &Present, generation: u32) -> answers::Session {
-    let story = present.story();
-    let (bytes_up, bytes_down) = present.bytes();
+fn describe(session: &SessionRef, generation: u32) -> answers::Session {
+    let story = session.story();
+    let (bytes_up, bytes_down) = session.bytes();
     let tls = |facts: Option<crate::net::stream::TlsFacts>| {
         facts.map(|facts| format!("{} {}", facts.version(), facts.cipher()))
     };
@@ -302,7 +302,7 @@ fn describe(present: &Present, generation: u32) -> answers::Session {
         backend: story.backend.as_deref().map(str::to_owned),
         client: story.client.to_string(),
         since: rfc3339(SystemTime::now() - story.started.elapsed()),
-        state: match (story.is_logged_in, present.is_relay()) {
+        state: match (story.is_logged_in, session.is_relay()) {
             (_, true) => "open",
             (true, false) => "mail",
             (false, false) => "log-in",
@@ -313,7 +313,7 @@ fn describe(present: &Present, generation: u32) -> answers::Session {
         tls: tls(story.tls),
         backend_tls: tls(story.backend_tls),
         generation,
-        idle_seconds: present.idle_seconds,
+        idle_seconds: session.idle_seconds,
         bytes_up,
         bytes_down,
     }

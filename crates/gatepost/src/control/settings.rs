@@ -12,7 +12,7 @@ use super::{Acceptors, Doors, Server, Source};
 use crate::admin::accounts::digest;
 use crate::admin::{Changes, answers};
 use crate::config::{self, Draft, Problem, Problems};
-use crate::service::idle::Present;
+use crate::service::wheel::SessionRef;
 use crate::whole_file;
 
 /// Where earlier files are kept, in the state folder.
@@ -183,10 +183,10 @@ impl Server {
 
     /// Who is there, by what a change may be about.
     async fn census(&self) -> Census {
-        let count = |all: Vec<Present>| {
+        let count = |all: Vec<SessionRef>| {
             let mut census = Census::default();
-            for present in all {
-                let story = present.story();
+            for session in all {
+                let story = session.story();
                 census.total += 1;
                 *census.scopes.entry(story.service.to_owned()).or_default() += 1;
                 *census.scopes.entry(story.listener.to_string()).or_default() += 1;

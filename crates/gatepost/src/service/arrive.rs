@@ -7,9 +7,9 @@ use gatepost_wire::proxy_header;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::idle::Wheel;
 use super::listener::ProxyHeader;
 use super::transcript::Unheard;
+use super::wheel::Wheel;
 use super::{Arrival, Session, Shared};
 use crate::config::Level;
 use crate::metrics::Rejection;
@@ -42,7 +42,7 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
         }
     };
     let deadline = started + service.settings.written.login_timeout;
-    let heart = Wheel::enter(Story::new(service.name(), &snapshot.listener.scope.name, peer));
+    let handle = Wheel::enter(Story::new(service.name(), &snapshot.listener.scope.name, peer));
     snapshot.listener.connections.one();
     let mut session = Session {
         client: Stream::new(connection),
@@ -54,7 +54,7 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
         early: Vec::new(),
         unheard: Unheard::default(),
         trail: Trail::new(snapshot.tracer.as_ref()),
-        heart,
+        handle,
         shared,
         snapshot,
     };

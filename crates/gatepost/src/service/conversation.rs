@@ -7,8 +7,8 @@ use gatepost_wire::{Carry, Event, Front, FrontSetup, Offers, Outcome, Refusal, S
 use tokio::time::{Instant, timeout_at};
 
 use super::claim::Progress;
-use super::idle::Heart;
 use super::reach::LoggedIn;
+use super::wheel::SessionHandle;
 use super::{Session, Shared, listener};
 use crate::config::{self, Senders};
 use crate::net::stream::Stream;
@@ -117,7 +117,7 @@ impl Session {
 
     /// What the client says next, unless the session is to end.
     pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
-        let called_off = called_off(&self.shared, &self.heart);
+        let called_off = called_off(&self.shared, &self.handle);
         tokio::select! {
             received = read_until(&mut self.client, self.deadline) => received,
             () = called_off => Ok(Received::Nothing(Refusal::ShuttingDown)),
@@ -145,11 +145,11 @@ impl Session {
 }
 
 /// Waits until a session that is no relay must end: Gatepost stops, or an administrator says so.
-pub(super) async fn called_off(shared: &Shared, heart: &Heart) {
+pub(super) async fn called_off(shared: &Shared, handle: &SessionHandle) {
     let mut stopping = shared.stopping.clone();
     tokio::select! {
         _ = stopping.wait_for(|stopping| *stopping) => {}
-        () = heart.told() => {}
+        () = handle.told() => {}
     }
 }
 

@@ -28,7 +28,7 @@ impl Session {
     /// From here on bytes only pass. `None`: the session came to its end instead.
     pub(super) fn hand_over(self, to: HandOver, held: (Slots, OwnedSemaphorePermit)) -> Option<Established> {
         self.note_log_in(LogIn::Ok);
-        let Self { mut client, heart, shared, snapshot, witness, .. } = self;
+        let Self { mut client, handle, shared, snapshot, witness, .. } = self;
         witness.iter().for_each(|witness| witness.forget());
         let HandOver { logged_in: LoggedIn { user, connected, placed_at, expires, .. }, client_rest, .. } = to;
         let Connected { stream: mut server, lease, rest: server_rest, .. } = connected;
@@ -41,25 +41,25 @@ impl Session {
             }
             Ok::<_, std::io::Error>(())
         });
-        heart.story().logged_in();
+        handle.story().logged_in();
         // Whoever moves a user has those go who are logged in: one who became so a moment later must see to it here.
         let is_elsewhere = snapshot.map.was_moved_since(&user, placed_at);
         let moved = if is_elsewhere { Err(std::io::Error::other(MOVED)) } else { moved };
         if let Err(error) = moved {
-            heart.story().finish(&shared.log, &Ended::Gone(error.to_string()));
+            handle.story().finish(&shared.log, &Ended::Gone(error.to_string()));
             return None;
         }
         let service = &snapshot.listener.service;
-        heart.relays(snapshot.listener.settings.idle_timeout);
+        handle.relays(snapshot.listener.settings.idle_timeout);
         let (up, down) = (client_rest.len() as u64, server_rest.len() as u64);
-        heart.moved(up, down);
+        handle.moved(up, down);
         service.metrics.bytes_up.add(up);
         service.metrics.bytes_down.add(down);
         if let Some(left) = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default()) {
-            heart.end_after(left);
+            handle.end_after(left);
         }
         let farewell = (service.settings.protocol.turned_away)(Refusal::ShuttingDown);
-        let relay = Relay::new(client, server, heart, farewell);
+        let relay = Relay::new(client, server, handle, farewell);
         let (slots, permit) = held;
         Some(Established { relay, metrics: Arc::clone(&service.metrics), _held: (slots, lease, permit) })
     }

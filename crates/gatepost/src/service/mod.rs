@@ -12,7 +12,6 @@ mod claim;
 mod conversation;
 mod denied;
 mod hand_over;
-pub(crate) mod idle;
 pub(crate) mod listener;
 pub(crate) mod mail;
 mod reach;
@@ -20,6 +19,7 @@ mod relay;
 mod resolve;
 mod secure;
 mod transcript;
+pub(crate) mod wheel;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -46,9 +46,9 @@ use crate::story::{Ended, Story};
 use crate::traces::{Tracer, Trail};
 use arrive::arrive;
 use hand_over::Established;
-use idle::Heart;
 use listener::{Listener, Service};
 use transcript::Unheard;
+use wheel::SessionHandle;
 
 /// What sessions share with one another and with the control plane; outlives reloads.
 pub(crate) struct Shared {
@@ -108,7 +108,7 @@ struct Session {
     early: Vec<u8>,
     unheard: Unheard,
     trail: Trail,
-    heart: Heart,
+    handle: SessionHandle,
 }
 
 /// A connection that is served, to its end. Written out as what it is, a log-in and then a relay: the
@@ -142,15 +142,15 @@ impl<T: Unpin> Future for Serving<T> {
             *phase = Phase::Relay(established);
         }
         if let Phase::Relay(established) = phase {
-            let (up, down) = established.relay.heart().bytes();
+            let (up, down) = established.relay.handle().bytes();
             let polled = Pin::new(&mut established.relay).poll(cx);
-            let (up_now, down_now) = established.relay.heart().bytes();
+            let (up_now, down_now) = established.relay.handle().bytes();
             if (up_now, down_now) != (up, down) {
                 established.metrics.bytes_up.add(up_now - up);
                 established.metrics.bytes_down.add(down_now - down);
             }
             let outcome = ready!(polled);
-            established.relay.heart().story().finish(&shared.log, &Ended::Relayed(outcome));
+            established.relay.handle().story().finish(&shared.log, &Ended::Relayed(outcome));
         }
         Poll::Ready(())
     }
@@ -190,7 +190,7 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
 impl Session {
     /// What is known of it. Not to be held while anything is waited for.
     fn story(&self) -> MutexGuard<'_, Story> {
-        self.heart.story()
+        self.handle.story()
     }
 
     fn service(&self) -> &Service {

@@ -76,7 +76,7 @@ impl Session {
         let logged_in = tokio::select! {
             logged_in = self.reach(&backend, wanted) => logged_in,
             () = self.client.connection().broken() => return Err(Denied::Left),
-            () = called_off(&self.shared, &self.heart) => return Err(Denied::Stopping),
+            () = called_off(&self.shared, &self.handle) => return Err(Denied::Stopping),
         };
         let failure = match logged_in {
             Ok(connected) => {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::idle::{Heart, Word};
+use super::wheel::{SessionHandle, Signal};
 use crate::net::stream::{READ_BYTES_MAX, READ_BYTES_MIN, Received, Scratch, Stream};
 use crate::story::{End, EndReason, Outcome, Side};
 
@@ -19,7 +19,7 @@ const HALF_CLOSED_TIMEOUT: Duration = Duration::from_mins(1);
 pub(crate) struct Relay {
     client: Stream,
     server: Stream,
-    heart: Heart,
+    handle: SessionHandle,
     up: Lane,
     down: Lane,
     /// The back end spoke last.
@@ -32,7 +32,7 @@ pub(crate) struct Relay {
 struct Lane {
     /// Whence it comes.
     from: Side,
-    /// Moved since the heart was last told.
+    /// Moved since the handle was last told.
     fresh_bytes: u32,
     /// How much is moved at a time.
     piece_bytes: u32,
@@ -90,9 +90,9 @@ impl Lane {
 
 impl Relay {
     /// A relay between two connections on which what was read too early is already passed on.
-    pub(crate) fn new(client: Stream, server: Stream, heart: Heart, farewell: &'static [u8]) -> Self {
+    pub(crate) fn new(client: Stream, server: Stream, handle: SessionHandle, farewell: &'static [u8]) -> Self {
         let (up, down) = (Lane::new(Side::Client), Lane::new(Side::Backend));
-        Self { client, server, heart, up, down, is_clients_turn: false, farewell }
+        Self { client, server, handle, up, down, is_clients_turn: false, farewell }
     }
 
     /// Moves what can be moved. Whether the relay is over, and how.
@@ -106,22 +106,22 @@ impl Relay {
                 return Some(broken.map_or(End::Closed { by }, |Broken { side, kind }| End::Broken { side, kind }));
             }
             if closed_before.is_none() {
-                self.heart.moved(0, 0);
-                self.heart.set_timeout(HALF_CLOSED_TIMEOUT);
+                self.handle.moved(0, 0);
+                self.handle.set_timeout(HALF_CLOSED_TIMEOUT);
             }
         }
-        match self.heart.word(cx.waker())? {
+        match self.handle.signal(cx.waker())? {
             // Costs a few system calls, which the many sessions that last no longer are spared.
-            Word::Settled => {
+            Signal::Settled => {
                 // A peer that can't be looked after is only found dead later.
                 let _ = self.server.connection().keep_alive();
                 None
             }
-            Word::End(EndReason::Drained) if !self.is_between_commands() => {
-                self.heart.decline();
+            Signal::End(EndReason::Drained) if !self.is_between_commands() => {
+                self.handle.decline();
                 None
             }
-            Word::End(reason) => {
+            Signal::End(reason) => {
                 self.end(reason, scratch);
                 Some(End::Told(reason))
             }
@@ -143,7 +143,7 @@ impl Relay {
         }
         let (up, down) = (std::mem::take(&mut self.up.fresh_bytes), std::mem::take(&mut self.down.fresh_bytes));
         if (up, down) != (0, 0) || self.unsent() != unsent {
-            self.heart.moved(up.into(), down.into());
+            self.handle.moved(up.into(), down.into());
         }
         if (up, down) != (0, 0) {
             self.is_clients_turn = down > 0;
@@ -177,9 +177,9 @@ impl Relay {
         (self.client.unsent(), self.server.unsent())
     }
 
-    /// The session's heart.
-    pub(crate) fn heart(&self) -> &Heart {
-        &self.heart
+    /// The session's handle.
+    pub(crate) fn handle(&self) -> &SessionHandle {
+        &self.handle
     }
 }
 
@@ -190,7 +190,7 @@ impl Future for Relay {
         let relay = self.get_mut();
         match Scratch::with(|scratch| relay.advance(cx, scratch)) {
             Some(end) => {
-                let (bytes_up, bytes_down) = relay.heart.bytes();
+                let (bytes_up, bytes_down) = relay.handle.bytes();
                 Poll::Ready(Outcome { end, bytes_up, bytes_down })
             }
             None => Poll::Pending,
@@ -247,7 +247,7 @@ fn pump(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::idle::Wheel;
+    use crate::service::wheel::Wheel;
     use crate::story::Story;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
@@ -269,9 +269,9 @@ mod tests {
     /// A running relay with the client's and the back end's ends.
     async fn running(timeout: Duration) -> (tokio::task::JoinHandle<Outcome>, TcpStream, TcpStream) {
         let ((client, client_far), (server, server_far)) = (pair().await, pair().await);
-        let heart = Wheel::enter(Story::new("imap", &"imap".into(), ([127, 0, 0, 1], 1).into()));
-        heart.relays(timeout);
-        let relay = Relay::new(stream(client_far), stream(server), heart, b"* BYE\r\n");
+        let handle = Wheel::enter(Story::new("imap", &"imap".into(), ([127, 0, 0, 1], 1).into()));
+        handle.relays(timeout);
+        let relay = Relay::new(stream(client_far), stream(server), handle, b"* BYE\r\n");
         (tokio::spawn(relay), client, server_far)
     }
 

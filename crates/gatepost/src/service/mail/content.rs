@@ -109,7 +109,7 @@ impl Mail<'_> {
         self.tally.messages += u64::from(taken > 0);
         self.tally.bytes += size;
         self.session.snapshot.listener.service.metrics.bytes_up.add(size);
-        self.session.heart.moved(size, 0);
+        self.session.handle.moved(size, 0);
         self.note_message(&replies, taken, size);
         let is_final = replies.iter().all(|reply| !reply.is_transient());
         let step = self.tell(Event::Outcome(replies));

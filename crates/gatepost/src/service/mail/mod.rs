@@ -200,7 +200,7 @@ impl<'s> Mail<'s> {
     fn set_deadline(&mut self) {
         let idle = self.session.snapshot.listener.settings.idle_timeout;
         let time = if self.delivery.sender().is_some() { idle.min(SILENCE_TIME) } else { idle };
-        self.session.heart.moved(0, 0);
+        self.session.handle.moved(0, 0);
         self.session.deadline = Instant::now() + time;
         self.own_time = Duration::ZERO;
     }

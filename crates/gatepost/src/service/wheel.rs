@@ -24,26 +24,26 @@ const QUIET_SECONDS: u32 = 2;
 
 /// What the wheel has to say to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum Signal {
     /// It has lasted for a while: what short sessions do without is worth its price now. Said once.
     Settled,
     /// It must end.
     End(EndReason),
 }
 
-/// A session's own end of its [`Pulse`]: the wheel forgets the session when it goes.
-pub(crate) struct Heart(Arc<Pulse>);
+/// A session's own end of its [`Entry`]: the wheel forgets the session when it goes.
+pub(crate) struct SessionHandle(Arc<Entry>);
 
 /// A session as others see it, at one moment.
 #[derive(Clone)]
-pub(crate) struct Present {
-    pulse: Arc<Pulse>,
+pub(crate) struct SessionRef {
+    entry: Arc<Entry>,
     /// How long it has said nothing; of those that are logged in.
     pub(crate) idle_seconds: u32,
 }
 
 /// One session's sign of life, and its story.
-struct Pulse {
+struct Entry {
     /// The wheel's second at which a byte was last seen.
     last: AtomicU32,
     /// 0: it is no relay, or not yet.
@@ -124,7 +124,7 @@ impl AtomicState {
     }
 }
 
-impl Heart {
+impl SessionHandle {
     /// What is known of the session. Not to be held while anything is waited for.
     pub(crate) fn story(&self) -> MutexGuard<'_, Story> {
         self.0.story()
@@ -165,23 +165,23 @@ impl Heart {
     }
 
     /// What there is to say. The waker is woken when that changes.
-    pub(crate) fn word(&self, waker: &Waker) -> Option<Word> {
+    pub(crate) fn signal(&self, waker: &Waker) -> Option<Signal> {
         let mut kept = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
         }
         // Somebody else may have said more at this very moment.
         if self.0.state.replace(State::Settled, State::Open) {
-            return Some(Word::Settled);
+            return Some(Signal::Settled);
         }
-        self.0.state.get().end().map(Word::End)
+        self.0.state.get().end().map(Signal::End)
     }
 
     /// Waits until the session is told to end. For sessions that are no relay.
     pub(crate) async fn told(&self) {
-        std::future::poll_fn(|cx| match self.word(cx.waker()) {
-            Some(Word::End(_)) => Poll::Ready(()),
-            Some(Word::Settled) | None => Poll::Pending,
+        std::future::poll_fn(|cx| match self.signal(cx.waker()) {
+            Some(Signal::End(_)) => Poll::Ready(()),
+            Some(Signal::Settled) | None => Poll::Pending,
         })
         .await;
     }
@@ -193,27 +193,27 @@ impl Heart {
     }
 }
 
-impl Drop for Heart {
+impl Drop for SessionHandle {
     fn drop(&mut self) {
         // A thread that ends has no wheel any more.
         let _ = WHEEL.try_with(|wheel| wheel.borrow_mut().remove(&self.0));
     }
 }
 
-impl Present {
+impl SessionRef {
     /// What is known of it. Not to be held for long: the session waits.
     pub(crate) fn story(&self) -> MutexGuard<'_, Story> {
-        self.pulse.story()
+        self.entry.story()
     }
 
     /// Bytes that passed so far, from the client and to it.
     pub(crate) fn bytes(&self) -> (u64, u64) {
-        self.pulse.bytes()
+        self.entry.bytes()
     }
 
     /// Whether it is logged in and passes bytes.
     pub(crate) fn is_relay(&self) -> bool {
-        self.pulse.timeout_seconds.load(Ordering::Relaxed) > 0
+        self.entry.timeout_seconds.load(Ordering::Relaxed) > 0
     }
 
     /// Whether it has nothing under way, as far as can be told from silence.
@@ -223,16 +223,16 @@ impl Present {
 
     /// Asks it to go as soon as nothing is under way.
     pub(crate) fn ask_to_go(&self) {
-        self.pulse.say(State::Drained);
+        self.entry.say(State::Drained);
     }
 
     /// Ends it. A message that is being taken is taken first.
     pub(crate) fn kick(&self) {
-        self.pulse.say(State::Kicked);
+        self.entry.say(State::Kicked);
     }
 }
 
-impl Pulse {
+impl Entry {
     fn story(&self) -> MutexGuard<'_, Story> {
         self.story.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,7 +274,7 @@ fn seconds(timeout: Duration) -> u32 {
 /// A worker thread's sessions: those with a deadline by that, and the others. Each stands in exactly one list.
 pub(crate) struct Wheel {
     now: u32,
-    lists: Vec<Vec<Arc<Pulse>>>,
+    lists: Vec<Vec<Arc<Entry>>>,
 }
 
 thread_local! {
@@ -295,10 +295,10 @@ impl Wheel {
         Self::with(|wheel| wheel.now)
     }
 
-    /// A new session on this thread, which sees to its deadlines itself until it [`relays`](Heart::relays).
-    pub(crate) fn enter(story: Story) -> Heart {
+    /// A new session on this thread, which sees to its deadlines itself until it [`relays`](SessionHandle::relays).
+    pub(crate) fn enter(story: Story) -> SessionHandle {
         Self::with(|wheel| {
-            let pulse = Arc::new(Pulse {
+            let entry = Arc::new(Entry {
                 last: AtomicU32::new(wheel.now),
                 timeout_seconds: AtomicU32::new(0),
                 expires: AtomicU32::new(u32::MAX),
@@ -310,8 +310,8 @@ impl Wheel {
                 waker: Mutex::new(None),
                 story: Mutex::new(story),
             });
-            wheel.put(Arc::clone(&pulse), APART);
-            Heart(pulse)
+            wheel.put(Arc::clone(&entry), APART);
+            SessionHandle(entry)
         })
     }
 
@@ -321,11 +321,11 @@ impl Wheel {
     }
 
     /// Every session of this thread.
-    pub(crate) fn present() -> Vec<Present> {
+    pub(crate) fn sessions() -> Vec<SessionRef> {
         Self::with(|wheel| {
-            let present = |pulse: &Arc<Pulse>| Present {
-                idle_seconds: wheel.now.saturating_sub(pulse.last.load(Ordering::Relaxed)),
-                pulse: Arc::clone(pulse),
+            let present = |entry: &Arc<Entry>| SessionRef {
+                idle_seconds: wheel.now.saturating_sub(entry.last.load(Ordering::Relaxed)),
+                entry: Arc::clone(entry),
             };
             wheel.lists.iter().flatten().map(present).collect()
         })
@@ -333,70 +333,70 @@ impl Wheel {
 
     /// Asks at most `count` quiet sessions of this thread to end.
     pub(crate) fn ask_quiet_to_go(count: usize) {
-        let is_asked = |session: &Present| session.is_quiet() && session.pulse.is_alive();
-        Self::present().iter().filter(|session| is_asked(session)).take(count).for_each(Present::ask_to_go);
+        let is_asked = |session: &SessionRef| session.is_quiet() && session.entry.is_alive();
+        Self::sessions().iter().filter(|session| is_asked(session)).take(count).for_each(SessionRef::ask_to_go);
     }
 
     /// Tells every session of this thread that is logged in to end.
     pub(crate) fn stop_all() {
-        Self::present()
+        Self::sessions()
             .iter()
             .filter(|session| session.is_relay())
-            .for_each(|session| session.pulse.say(State::Stopped));
+            .for_each(|session| session.entry.say(State::Stopped));
     }
 
     fn advance(&mut self) {
         self.now += 1;
         let due = std::mem::take(&mut self.lists[(self.now % SLOTS) as usize]);
-        for pulse in due {
-            if pulse.is_alive() && pulse.deadline() <= self.now {
-                pulse.say(if pulse.is_expired(self.now) { State::Expired } else { State::Idle });
+        for entry in due {
+            if entry.is_alive() && entry.deadline() <= self.now {
+                entry.say(if entry.is_expired(self.now) { State::Expired } else { State::Idle });
             }
-            if pulse.state.get() == State::New {
-                pulse.say(State::Settled);
+            if entry.state.get() == State::New {
+                entry.say(State::Settled);
             }
-            self.place(pulse);
+            self.place(entry);
         }
     }
 
     /// Puts a session where its deadline, or the next look at it, comes up.
-    fn place(&mut self, pulse: Arc<Pulse>) {
-        let reach = match pulse.state.get() {
+    fn place(&mut self, entry: Arc<Entry>) {
+        let reach = match entry.state.get() {
             State::New => SETTLE_SECONDS,
             State::Settled | State::Open => SLOTS - 1,
-            _ => return self.put(pulse, APART),
+            _ => return self.put(entry, APART),
         };
-        let ahead = pulse.deadline().saturating_sub(self.now).clamp(1, reach);
-        self.put(pulse, (self.now + ahead) % SLOTS);
+        let ahead = entry.deadline().saturating_sub(self.now).clamp(1, reach);
+        self.put(entry, (self.now + ahead) % SLOTS);
     }
 
-    fn put(&mut self, pulse: Arc<Pulse>, list: u32) {
-        let pulses = &mut self.lists[list as usize];
-        pulse.list.store(list, Ordering::Relaxed);
-        pulse.index.store(pulses.len() as u32, Ordering::Relaxed);
-        pulses.push(pulse);
+    fn put(&mut self, entry: Arc<Entry>, list: u32) {
+        let entries = &mut self.lists[list as usize];
+        entry.list.store(list, Ordering::Relaxed);
+        entry.index.store(entries.len() as u32, Ordering::Relaxed);
+        entries.push(entry);
     }
 
     /// Takes a session out of its list; the last of the list takes its place.
-    fn remove(&mut self, pulse: &Pulse) -> Option<Arc<Pulse>> {
-        let pulses = self.lists.get_mut(pulse.list.load(Ordering::Relaxed) as usize)?;
-        let index = pulse.index.load(Ordering::Relaxed);
+    fn remove(&mut self, entry: &Entry) -> Option<Arc<Entry>> {
+        let entries = self.lists.get_mut(entry.list.load(Ordering::Relaxed) as usize)?;
+        let index = entry.index.load(Ordering::Relaxed);
         // One of another thread is not here.
-        pulses.get(index as usize).filter(|found| std::ptr::eq(Arc::as_ptr(found), pulse))?;
-        let removed = pulses.swap_remove(index as usize);
-        if let Some(moved) = pulses.get(index as usize) {
+        entries.get(index as usize).filter(|found| std::ptr::eq(Arc::as_ptr(found), entry))?;
+        let removed = entries.swap_remove(index as usize);
+        if let Some(moved) = entries.get(index as usize) {
             moved.index.store(index, Ordering::Relaxed);
         }
         // What a crowd has taken is given back once it has left.
-        if pulses.is_empty() {
-            *pulses = Vec::new();
+        if entries.is_empty() {
+            *entries = Vec::new();
         }
         Some(removed)
     }
 
-    fn replace(&mut self, pulse: &Pulse) {
-        if let Some(pulse) = self.remove(pulse) {
-            self.place(pulse);
+    fn replace(&mut self, entry: &Entry) {
+        if let Some(entry) = self.remove(entry) {
+            self.place(entry);
         }
     }
 }
@@ -405,33 +405,33 @@ impl Wheel {
 mod tests {
     use super::*;
 
-    fn talking() -> Heart {
+    fn talking() -> SessionHandle {
         Wheel::enter(Story::new("imap", &"imap 127.0.0.1:143".into(), ([127, 0, 0, 1], 1).into()))
     }
 
-    fn relaying(timeout: Duration) -> Heart {
-        let heart = talking();
-        heart.relays(timeout);
-        heart
+    fn relaying(timeout: Duration) -> SessionHandle {
+        let handle = talking();
+        handle.relays(timeout);
+        handle
     }
 
-    fn is_over(pulse: &Heart) -> bool {
-        matches!(pulse.word(Waker::noop()), Some(Word::End(_)))
+    fn is_over(entry: &SessionHandle) -> bool {
+        matches!(entry.signal(Waker::noop()), Some(Signal::End(_)))
     }
 
     #[test]
     fn a_session_that_lasts_is_told_once() {
-        let pulse = relaying(Duration::from_mins(35));
+        let entry = relaying(Duration::from_mins(35));
         for _ in 1..SETTLE_SECONDS {
             Wheel::tick();
-            pulse.moved(1, 0);
-            assert_eq!(pulse.word(Waker::noop()), None);
+            entry.moved(1, 0);
+            assert_eq!(entry.signal(Waker::noop()), None);
         }
         Wheel::tick();
-        assert_eq!(pulse.word(Waker::noop()), Some(Word::Settled));
+        assert_eq!(entry.signal(Waker::noop()), Some(Signal::Settled));
         for _ in 0..2000 {
             Wheel::tick();
-            assert_eq!(pulse.word(Waker::noop()), None);
+            assert_eq!(entry.signal(Waker::noop()), None);
         }
     }
 
@@ -447,7 +447,7 @@ mod tests {
         }
         assert!(!is_over(&silent));
         Wheel::tick();
-        assert_eq!(silent.word(Waker::noop()), Some(Word::End(EndReason::Idle)));
+        assert_eq!(silent.signal(Waker::noop()), Some(Signal::End(EndReason::Idle)));
         for _ in 0..1499 {
             Wheel::tick();
         }
@@ -458,15 +458,15 @@ mod tests {
 
     #[test]
     fn a_shorter_time_out_takes_effect_at_once() {
-        let pulse = relaying(Duration::from_mins(35));
+        let entry = relaying(Duration::from_mins(35));
         Wheel::tick();
-        pulse.moved(1, 0);
-        pulse.set_timeout(Duration::from_secs(3));
+        entry.moved(1, 0);
+        entry.set_timeout(Duration::from_secs(3));
         Wheel::tick();
         Wheel::tick();
-        assert!(!is_over(&pulse));
+        assert!(!is_over(&entry));
         Wheel::tick();
-        assert!(is_over(&pulse));
+        assert!(is_over(&entry));
     }
 
     #[test]
@@ -485,46 +485,46 @@ mod tests {
 
     #[test]
     fn what_a_session_was_let_in_by_ends_it_however_busy_it_is() {
-        let heart = relaying(Duration::from_mins(35));
-        heart.end_after(Duration::from_secs(700));
+        let handle = relaying(Duration::from_mins(35));
+        handle.end_after(Duration::from_secs(700));
         for second in 1..700 {
             Wheel::tick();
-            heart.moved(1, 1);
-            assert!(!is_over(&heart), "second {second}");
+            handle.moved(1, 1);
+            assert!(!is_over(&handle), "second {second}");
         }
         // One that is asked to go and declines is not let off.
-        Wheel::present().iter().for_each(Present::ask_to_go);
+        Wheel::sessions().iter().for_each(SessionRef::ask_to_go);
         Wheel::tick();
-        heart.decline();
+        handle.decline();
         Wheel::tick();
-        assert_eq!(heart.word(Waker::noop()), Some(Word::End(EndReason::Expired)));
+        assert_eq!(handle.signal(Waker::noop()), Some(Signal::End(EndReason::Expired)));
     }
 
     #[test]
     fn the_gravest_word_stands() {
-        let heart = relaying(Duration::from_mins(35));
-        let present = Wheel::present();
-        present.iter().for_each(Present::kick);
-        present.iter().for_each(Present::ask_to_go);
-        heart.decline();
-        assert_eq!(heart.word(Waker::noop()), Some(Word::End(EndReason::Kicked)));
+        let handle = relaying(Duration::from_mins(35));
+        let present = Wheel::sessions();
+        present.iter().for_each(SessionRef::kick);
+        present.iter().for_each(SessionRef::ask_to_go);
+        handle.decline();
+        assert_eq!(handle.signal(Waker::noop()), Some(Signal::End(EndReason::Kicked)));
     }
 
     #[test]
     fn everybody_is_there_exactly_once_until_they_go() {
-        let present = || Wheel::present().len();
-        let hearts: Vec<_> = (1..=100).map(|n| relaying(Duration::from_secs(n * 7 % 50 + 1))).collect();
+        let present = || Wheel::sessions().len();
+        let handles: Vec<_> = (1..=100).map(|n| relaying(Duration::from_secs(n * 7 % 50 + 1))).collect();
         let one = talking();
         assert_eq!(present(), 101);
         for second in 0..60 {
             Wheel::tick();
-            hearts.iter().step_by(3).for_each(|heart| heart.moved(1, 2));
-            hearts[second].set_timeout(Duration::from_secs(9));
+            handles.iter().step_by(3).for_each(|handle| handle.moved(1, 2));
+            handles[second].set_timeout(Duration::from_secs(9));
             assert_eq!(present(), 101, "second {second}");
         }
-        assert_eq!(hearts[0].bytes(), (60, 120));
+        assert_eq!(handles[0].bytes(), (60, 120));
         drop(one);
-        let (odd, even): (Vec<_>, Vec<_>) = hearts.into_iter().enumerate().partition(|(n, _)| n % 2 == 1);
+        let (odd, even): (Vec<_>, Vec<_>) = handles.into_iter().enumerate().partition(|(n, _)| n % 2 == 1);
         drop(odd);
         assert_eq!(present(), even.len());
         drop(even);
@@ -537,8 +537,8 @@ mod tests {
         Wheel::stop_all();
         assert!(!is_over(&talks), "that is for whoever is logged in");
         assert!(is_over(&relays));
-        Wheel::present().iter().for_each(Present::kick);
-        assert_eq!(talks.word(Waker::noop()), Some(Word::End(EndReason::Kicked)));
+        Wheel::sessions().iter().for_each(SessionRef::kick);
+        assert_eq!(talks.signal(Waker::noop()), Some(Signal::End(EndReason::Kicked)));
         talks.relays(Duration::from_mins(35));
         assert!(is_over(&talks), "a log-in does not undo it");
     }
