@@ -5,6 +5,7 @@
 
 mod commands;
 mod effects;
+mod listening;
 mod live;
 mod metrics;
 mod reload;
@@ -17,7 +18,7 @@ mod users;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,12 +29,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use listening::{Listening, bind};
 use live::Live;
 use reporting::Reporting;
 use service_manager::News;
 use upgrade::{Inheritance, Over};
 
-use crate::acceptor::{Acceptor, Entrance};
+use crate::acceptor::Entrance;
 use crate::admin::accounts::Accounts;
 use crate::admin::http::{App, Http};
 use crate::admin::socket::Socket;
@@ -41,11 +43,10 @@ use crate::admin::{Asked, Asking, Command, answer};
 use crate::auth::scram::Strangers;
 use crate::auth::{Checker, Pace};
 use crate::backend::Looking;
-use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems, Threads};
+use crate::config::{self, Config, Draft, Level, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::net::handover::{self, Elder, Legacy};
-use crate::net::socket;
 use crate::overrides::Overrides;
 use crate::service::Shared;
 use crate::service::mail::Rates;
@@ -92,15 +93,6 @@ impl Source {
         }
     }
 }
-
-/// The ways in for administrators.
-struct Doors {
-    socket: Option<Socket>,
-    http: Http,
-}
-
-/// Who accepts, by address.
-type Acceptors = HashMap<SocketAddr, Acceptor>;
 
 struct Server {
     started: Instant,
@@ -242,12 +234,11 @@ async fn serve(source: Source) -> Result<(), Problems> {
         elders: Mutex::new(legacy.elders.clone()),
         binary,
     });
-    let mut doors = Doors { socket: server.open_socket(&config)?, http: server.open_http().await? };
-    let mut acceptors = HashMap::new();
-    server.add_acceptors(&mut acceptors, sockets);
+    let (socket, http) = (server.open_socket(&config)?, server.open_http().await?);
+    let mut listening = Listening::new(&server.entrance, sockets, socket, http);
     log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
         .with("name", config.name.as_str())
-        .with("listeners", acceptors.len() as u64)
+        .with("listeners", listening.listeners() as u64)
         .with("sessions_max", room.sessions as u64)
         .write();
     match inheritance {
@@ -256,7 +247,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         None => {
             let door = server.entrance.world.load().door().addresses.clone();
             for address in handover::managed() {
-                if !acceptors.contains_key(&address) && !door.contains(&address) {
+                if !listening.has(&address) && !door.contains(&address) {
                     let what = "the service manager listens where no listener is: whoever connects there waits";
                     log.record(Level::Warning, "server", what).with("address", address.to_string()).write();
                 }
@@ -264,16 +255,15 @@ async fn serve(source: Source) -> Result<(), Problems> {
             server.tell_manager(News::Ready);
         }
     }
-    let over = server.control(&mut acceptors, &mut signals, &mut asked, &mut doors).await;
-    let Doors { socket, http } = doors;
+    let over = server.control(&mut listening, &mut signals, &mut asked).await;
+    if over == Over::Stop {
+        server.tell_manager(News::Stopping);
+        let _ = stop.send(true);
+    }
+    let (socket, http) = listening.end_listeners().await;
     let (drains, http) = match over {
-        Over::HandedOver => (server.retire(acceptors, http, &mut asked, &mut signals).await, None),
-        Over::Stop => {
-            server.tell_manager(News::Stopping);
-            let _ = stop.send(true);
-            end_all(acceptors).await;
-            (true, Some(http))
-        }
+        Over::HandedOver => (server.retire(http, &mut asked, &mut signals).await, None),
+        Over::Stop => (true, Some(http)),
     };
     // Whoever comes after it may have the socket; who still waits for an answer is told that it stops.
     drop(asked);
@@ -303,30 +293,6 @@ async fn finish_traces(tracer: Option<&Tracer>, log: &Logger) {
         let record = log.record(Level::Warning, "server", "traces of log-ins are lost: they were not sent in time");
         record.with("lost", unsent as u64).write();
     }
-}
-
-/// Listens on every address; each that can't be had is a problem of its own, with what to do about it.
-fn bind(listeners: &[&Listener], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, TcpListener)> {
-    let mut sockets = Vec::new();
-    for listener in listeners.iter().copied() {
-        let (address, place) = (&listener.written.address, &listener.place);
-        let address = *address;
-        match socket::listen(address) {
-            Ok(socket) => sockets.push((address, socket)),
-            Err(error) => {
-                let message = match error.kind() {
-                    io::ErrorKind::AddrInUse => "is in use by another program (`ss -ltnp` names it)".to_owned(),
-                    io::ErrorKind::PermissionDenied => {
-                        "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE".to_owned()
-                    }
-                    io::ErrorKind::AddrNotAvailable => "is no address of this machine".to_owned(),
-                    _ => format!("can't be listened on: {error}"),
-                };
-                problems.push(Problem::at(place, format!("the listener {address} {message}")));
-            }
-        }
-    }
-    sockets
 }
 
 /// What the limit on open files allows.
@@ -411,77 +377,89 @@ impl Server {
     /// Follows signals and commands until one says stop.
     async fn control(
         self: &Arc<Self>,
-        acceptors: &mut Acceptors,
+        listening: &mut Listening,
         signals: &mut Signals,
         asked: &mut mpsc::Receiver<Asked>,
-        doors: &mut Doors,
     ) -> Over {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // The first look came with the configuration.
         let mut days = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
         loop {
-            tokio::select! {
-                _ = signals.hangup.recv() => drop(self.alive_while(self.reload(acceptors, doors)).await),
-                // Whoever asked may have gone.
-                Some(Asked { command, by, reply }) = asked.recv() => {
-                    self.note(&command, &by);
-                    match &command {
-                    Command::Reload => {
-                        let reloaded = self.alive_while(self.reload(acceptors, doors)).await;
-                        let _ = reply.send(commands::reloaded(&reloaded));
-                    }
-                    Command::ApplySettings(changes) => {
-                        let applied = self.alive_while(self.apply_settings(changes, acceptors, doors)).await;
-                        let _ = reply.send(applied.and_then(|applied| answer(&command, [applied])));
-                    }
-                    Command::UndoSettings { digest } => {
-                        let undone = self.alive_while(self.undo_settings(digest.as_deref(), acceptors, doors)).await;
-                        let _ = reply.send(undone.and_then(|undone| answer(&command, [undone])));
-                    }
-                    Command::Upgrade => {
-                        let result = self.alive_while(self.hand_over(acceptors, doors)).await;
-                        upgrade::note(self, &result);
-                        let is_over = result.is_ok();
-                        let _ = reply.send(upgrade::answer(result));
-                        if is_over {
-                            return Over::HandedOver;
-                        }
-                    }
-                    Command::Stop => {
-                        let _ = reply.send(self.stopping());
-                        // Those before it end with it.
-                        self.ask_elders(&Command::Stop).await;
-                        return Over::Stop;
-                    }
-                    _ => {
-                        let server = Arc::clone(self);
-                        tokio::spawn(async move { reply.send(server.obey(command).await) });
-                    }
-                    }
+            let over = tokio::select! {
+                _ = signals.hangup.recv() => {
+                    // What came of it is in the log.
+                    let _ = self.alive_while(self.reload(listening)).await;
+                    None
                 }
-                _ = signals.terminate.recv() => return Over::Stop,
-                _ = signals.interrupt.recv() => return Over::Stop,
+                Some(asked) = asked.recv() => self.answer(asked, listening).await,
+                _ = signals.terminate.recv() => Some(Over::Stop),
+                _ = signals.interrupt.recv() => Some(Over::Stop),
                 _ = signals.upgrade.recv() => {
-                    let result = self.alive_while(self.hand_over(acceptors, doors)).await;
+                    let result = self.alive_while(self.hand_over(listening)).await;
                     upgrade::note(self, &result);
-                    if result.is_ok() {
-                        return Over::HandedOver;
-                    }
+                    result.is_ok().then_some(Over::HandedOver)
                 }
                 _ = seconds.tick() => {
-                    self.entrance.workers.look();
-                    self.tell_manager(News::Alive);
-                    self.sample();
-                    self.report_now_and_then();
-                    self.shared.log.unfollow_expired();
-                    self.lasting.overrides.forget_moves();
-                    if self.have_certificates_changed() {
-                        self.alive_while(self.renew(acceptors, doors)).await;
-                    }
+                    self.look_after(listening).await;
+                    None
                 }
-                _ = days.tick() => self.warn_of_expiry(),
+                _ = days.tick() => {
+                    self.warn_of_expiry();
+                    None
+                }
+            };
+            if let Some(over) = over {
+                return over;
             }
+        }
+    }
+
+    /// Does what was asked for. What changes what is listened on, or ends the loop, is done here and now; all else beside it.
+    async fn answer(self: &Arc<Self>, Asked { command, by, reply }: Asked, listening: &mut Listening) -> Option<Over> {
+        self.note(&command, &by);
+        let (answered, over) = match &command {
+            Command::Reload => (commands::reloaded(&self.alive_while(self.reload(listening)).await), None),
+            Command::ApplySettings(changes) => {
+                let applied = self.alive_while(self.apply_settings(changes, listening)).await;
+                (applied.and_then(|applied| answer(&command, [applied])), None)
+            }
+            Command::UndoSettings { digest } => {
+                let undone = self.alive_while(self.undo_settings(digest.as_deref(), listening)).await;
+                (undone.and_then(|undone| answer(&command, [undone])), None)
+            }
+            Command::Upgrade => {
+                let result = self.alive_while(self.hand_over(listening)).await;
+                upgrade::note(self, &result);
+                let over = result.is_ok().then_some(Over::HandedOver);
+                (upgrade::answer(result), over)
+            }
+            Command::Stop => (self.stopping(), Some(Over::Stop)),
+            _ => {
+                let server = Arc::clone(self);
+                tokio::spawn(async move { reply.send(server.obey(command).await) });
+                return None;
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(answered);
+        if over == Some(Over::Stop) {
+            // Those before it end with it.
+            self.ask_elders(&Command::Stop).await;
+        }
+        over
+    }
+
+    /// What is done each second.
+    async fn look_after(self: &Arc<Self>, listening: &mut Listening) {
+        self.entrance.workers.look();
+        self.tell_manager(News::Alive);
+        self.sample();
+        self.report_now_and_then();
+        self.shared.log.unfollow_expired();
+        self.lasting.overrides.forget_moves();
+        if self.have_certificates_changed() {
+            self.alive_while(self.renew(listening)).await;
         }
     }
 
@@ -511,12 +489,6 @@ impl Server {
     fn warn_of_expiry(&self) {
         for warning in self.entrance.world.load().expiry_warnings() {
             self.shared.log.record(Level::Warning, "server", warning.to_string()).write();
-        }
-    }
-
-    fn add_acceptors(&self, acceptors: &mut Acceptors, sockets: Vec<(SocketAddr, TcpListener)>) {
-        for (address, socket) in sockets {
-            acceptors.insert(address, Acceptor::start(&self.entrance, address, socket));
         }
     }
 
@@ -556,18 +528,4 @@ impl Server {
 /// An address for console and API that can't be had.
 fn http_problem(address: SocketAddr, error: &io::Error) -> Problem {
     Problem::of("admin.listen", format!("{address} can't be listened on: {error}"))
-}
-
-/// Ends all acceptors.
-async fn end_all(acceptors: Acceptors) {
-    for acceptor in acceptors.into_values() {
-        acceptor.end().await;
-    }
-}
-
-/// Ends the acceptor of an address, if there is one.
-async fn end(acceptors: &mut Acceptors, address: SocketAddr) {
-    if let Some(acceptor) = acceptors.remove(&address) {
-        acceptor.end().await;
-    }
 }

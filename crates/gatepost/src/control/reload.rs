@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::listening::Listening;
 use super::service_manager::News;
-use super::{Acceptors, Doors, Server, bind, end, http_problem, room};
-use crate::config::{self, Config, Draft, Level, Listener, Problem, Problems};
+use super::{Server, http_problem, room};
+use crate::config::{self, Config, Draft, Level, Problem, Problems};
 use crate::log::Logger;
 use crate::world::World;
 
@@ -49,10 +50,10 @@ impl Server {
     }
 
     /// Takes renewed certificates into use, with the configuration as it is. A pair that isn't whole yet stays out.
-    pub(super) async fn renew(&self, acceptors: &mut Acceptors, doors: &mut Doors) {
+    pub(super) async fn renew(&self, listening: &mut Listening) {
         let config = Box::new(self.entrance.world.load().config.clone());
         let log = &self.shared.log;
-        match self.try_reload(Origin::Same(config), acceptors, doors).await {
+        match self.try_reload(Origin::Same(config), listening).await {
             Ok(_) => log.record(Level::Info, "server", "renewed certificates are in use").write(),
             Err(problems) => {
                 // A key may come a moment after its chain, and what else is in the way may go.
@@ -66,10 +67,10 @@ impl Server {
     }
 
     /// Takes a changed configuration into use, or says what is wrong with it and changes nothing.
-    pub(super) async fn reload(&self, acceptors: &mut Acceptors, doors: &mut Doors) -> Result<Vec<Problem>, Problems> {
+    pub(super) async fn reload(&self, listening: &mut Listening) -> Result<Vec<Problem>, Problems> {
         let log = &self.shared.log;
         self.tell_manager(News::Reloading);
-        let result = self.try_reload(Origin::File, acceptors, doors).await;
+        let result = self.try_reload(Origin::File, listening).await;
         self.tell_manager(News::Ready);
         match &result {
             Ok(warnings) => {
@@ -91,12 +92,7 @@ impl Server {
         result
     }
 
-    async fn try_reload(
-        &self,
-        origin: Origin,
-        acceptors: &mut Acceptors,
-        doors: &mut Doors,
-    ) -> Result<Vec<Problem>, Problems> {
+    async fn try_reload(&self, origin: Origin, listening: &mut Listening) -> Result<Vec<Problem>, Problems> {
         let failed = |error: String| Problems::one(Problem::of("reload", error));
         let (source, log, lasting) = (self.source.clone(), self.shared.log.clone(), self.lasting.clone());
         let checker = self.shared.checker.clone();
@@ -130,17 +126,17 @@ impl Server {
             tokio::task::spawn_blocking(build).await.map_err(|error| failed(error.to_string()))??;
 
         let room = room(world.config.threads, world.addresses().len()).map_err(Problems::one)?;
-        let moves = doors.socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
+        let moves = listening.socket.as_ref().is_none_or(|socket| !socket.is_at(&world.config.admin.socket));
         let moved = if moves { self.open_socket(&world.config)? } else { None };
-        self.move_listeners(acceptors, &world.config).await?;
-        if let Err((address, error)) = doors.http.listen(world.door()).await {
+        let before = self.entrance.world.load_full();
+        listening.move_listeners(&before.config, &world.config).await?;
+        if let Err((address, error)) = listening.http.listen(world.door()).await {
             // The rest is as it was before.
-            let before = self.entrance.world.load_full();
-            let _ = self.move_listeners_from(acceptors, &world.config, &before.config).await;
+            let _ = listening.move_listeners(&world.config, &before.config).await;
             return Err(Problems::one(http_problem(address, &error)));
         }
-        if world.door().addresses != self.entrance.world.load().door().addresses {
-            self.invite(doors.http.app(), world.door());
+        if world.door().addresses != before.door().addresses {
+            self.invite(listening.http.app(), world.door());
         }
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;
@@ -148,47 +144,10 @@ impl Server {
             self.shared.log.switch(prepared);
         }
         if moved.is_some() {
-            doors.socket = moved;
+            listening.socket = moved;
         }
         *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = world.look(&self.shared.log);
         self.entrance.world.store(Arc::new(world));
         Ok(warnings)
-    }
-
-    /// Listens on exactly the addresses that `config` names, or on those before.
-    async fn move_listeners(&self, acceptors: &mut Acceptors, config: &Config) -> Result<(), Problems> {
-        let before = self.entrance.world.load_full();
-        self.move_listeners_from(acceptors, &before.config, config).await
-    }
-
-    /// As [`Server::move_listeners`], where those before are another configuration's.
-    async fn move_listeners_from(
-        &self,
-        acceptors: &mut Acceptors,
-        before: &Config,
-        config: &Config,
-    ) -> Result<(), Problems> {
-        let is_over = |old: &&Listener| !config.listeners().any(|new| new.written.address == old.written.address);
-        let new: Vec<_> = config.listeners().filter(|new| !acceptors.contains_key(&new.written.address)).collect();
-        let old: Vec<_> = before.listeners().filter(is_over).collect();
-        // An old address can stand in a new one's way, as 127.0.0.1:143 does in that of 0.0.0.0:143.
-        let stands_in_the_way =
-            |old: &&&Listener| new.iter().any(|new| new.written.address.port() == old.written.address.port());
-        let in_the_way: Vec<_> = old.iter().filter(stands_in_the_way).copied().collect();
-        for listener in &in_the_way {
-            end(acceptors, listener.written.address).await;
-        }
-        let mut problems = Vec::new();
-        let mut sockets = bind(&new, &mut problems);
-        if !problems.is_empty() {
-            sockets.clear();
-            self.add_acceptors(acceptors, bind(&in_the_way, &mut problems));
-        }
-        Problems::check(problems, ())?;
-        for listener in old {
-            end(acceptors, listener.written.address).await;
-        }
-        self.add_acceptors(acceptors, sockets);
-        Ok(())
     }
 }

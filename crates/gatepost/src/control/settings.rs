@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::effects::{Census, effects};
+use super::listening::Listening;
 use super::sessions::at_backend;
-use super::{Acceptors, Doors, Server, Source};
+use super::{Server, Source};
 use crate::admin::accounts::digest;
 use crate::admin::{Changes, answers};
 use crate::config::{self, Draft, Problem, Problems};
@@ -106,15 +107,14 @@ impl Server {
     pub(super) async fn apply_settings(
         &self,
         changes: &Changes,
-        acceptors: &mut Acceptors,
-        doors: &mut Doors,
+        listening: &mut Listening,
     ) -> Result<answers::Checked, String> {
         let (mut checked, edit) = self.look_at(changes).await?;
         if !checked.problems.is_empty() {
             return Err(checked.problems.join("\n"));
         }
         let kept = self.keep(&edit)?;
-        let warnings = self.put_in_force(&edit, acceptors, doors).await.inspect_err(|_| {
+        let warnings = self.put_in_force(&edit, listening).await.inspect_err(|_| {
             // With the file as it was, there is nothing to go back to.
             if self.read_file().is_ok_and(|now| now == edit.before) {
                 let _ = std::fs::remove_file(&kept);
@@ -129,8 +129,7 @@ impl Server {
     pub(super) async fn undo_settings(
         &self,
         shown: Option<&str>,
-        acceptors: &mut Acceptors,
-        doors: &mut Doors,
+        listening: &mut Listening,
     ) -> Result<answers::Checked, String> {
         let latest = self.history().pop().ok_or("there is no change that could be taken back")?;
         let failed = |error: io::Error| format!("{}: {error}", latest.display());
@@ -143,7 +142,7 @@ impl Server {
             return Err(format!("{what} {}", latest.display()));
         }
         let (config, census) = (self.entrance.world.load_full(), self.census().await);
-        let warnings = self.put_in_force(&edit, acceptors, doors).await?;
+        let warnings = self.put_in_force(&edit, listening).await?;
         std::fs::remove_file(&latest).map_err(failed)?;
         let now = self.entrance.world.load();
         Ok(answers::Checked {
@@ -159,8 +158,7 @@ impl Server {
     async fn put_in_force(
         &self,
         Edit { before, after }: &Edit,
-        acceptors: &mut Acceptors,
-        doors: &mut Doors,
+        listening: &mut Listening,
     ) -> Result<Vec<Problem>, String> {
         let path = self.file()?;
         let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
@@ -169,7 +167,7 @@ impl Server {
             return Err(CHANGED.into());
         }
         write(path, before, after).map_err(failed)?;
-        match self.reload(acceptors, doors).await {
+        match self.reload(listening).await {
             Ok(warnings) => Ok(warnings),
             Err(problems) => {
                 // Unless somebody else has written it meanwhile.

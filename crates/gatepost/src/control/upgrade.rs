@@ -16,9 +16,10 @@ use tokio::net::{UnixListener, UnixStream as UnixSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::listening::Listening;
 use super::service_manager::News;
 use super::sessions::in_service;
-use super::{Acceptors, Doors, Server, Signals, Source, end_all};
+use super::{Server, Signals, Source};
 use crate::admin::http::Http;
 use crate::admin::{Asked, Command, answers, socket};
 use crate::config::{Config, Level};
@@ -64,11 +65,7 @@ impl Inheritance {
 
 impl Server {
     /// Has a new process take over; its number and name, once it serves.
-    pub(super) async fn hand_over(
-        &self,
-        acceptors: &Acceptors,
-        doors: &mut Doors,
-    ) -> Result<answers::Upgraded, String> {
+    pub(super) async fn hand_over(&self, listening: &mut Listening) -> Result<answers::Upgraded, String> {
         let Source::File(config) = &self.source else {
             return Err("without a configuration file there is nothing to take over by".into());
         };
@@ -76,19 +73,11 @@ impl Server {
         let state = &world.config.state;
         let failed = |what: &str, error: io::Error| format!("{what}: {error}");
         let binary = self.binary.clone().ok_or("it is not known where this program is")?;
-        let mut sockets: Vec<TcpListener> = Vec::new();
-        let mut addresses = Vec::new();
-        for (address, socket) in acceptors.iter().map(|(address, acceptor)| (*address, acceptor.socket())) {
-            sockets.push(socket.map_err(|error| failed("a listener", error))?);
-            addresses.push(address);
-        }
-        for (address, socket) in doors.http.sockets() {
-            sockets.push(socket.map_err(|error| failed("the console's listener", error))?);
-            addresses.push(address);
-        }
+        let sockets = listening.sockets().map_err(|(what, error)| failed(what, error))?;
+        let (addresses, mut sockets): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
         // The one that takes over has our place; we are asked at another.
         let own = place_of(&world.config.admin.socket, self.generation);
-        if let Some(socket) = &mut doors.socket {
+        if let Some(socket) = &mut listening.socket {
             match socket.move_to(&own) {
                 // Somebody has removed it: then nobody asks.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -108,7 +97,7 @@ impl Server {
         let _ = std::fs::remove_file(&meeting);
         let Err(why) = result else { return result };
         self.lasting.overrides.close(false);
-        let back = doors.socket.as_mut().map(|socket| socket.move_to(&world.config.admin.socket));
+        let back = listening.socket.as_mut().map(|socket| socket.move_to(&world.config.admin.socket));
         Err(match back {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 format!("{why}; {}", failed("the command line's socket", error))
@@ -120,12 +109,10 @@ impl Server {
     /// Serves what there is until it ends, and nothing new; true: it is told to stop before.
     pub(super) async fn retire(
         self: &Arc<Self>,
-        acceptors: Acceptors,
         http: Http,
         asked: &mut mpsc::Receiver<Asked>,
         signals: &mut Signals,
     ) -> bool {
-        end_all(acceptors).await;
         *self.looking.lock().unwrap_or_else(PoisonError::into_inner) = crate::backend::Looking::default();
         // The one that took over asks them itself.
         self.elders.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -342,6 +329,7 @@ pub(super) fn answer(result: Result<answers::Upgraded, String>) -> crate::admin:
 }
 
 /// What becomes of a process whose control loop is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
     Stop,
     HandedOver,

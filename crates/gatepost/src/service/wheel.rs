@@ -1,4 +1,4 @@
-//! Who is there: every session of a thread with its story, its idle time-out and the word that ends it.
+//! Who is there: every session of a thread with its story, its idle time-out and the signal that ends it.
 //!
 //! Each worker thread has a wheel whose slots are seconds. A session stands in the slot of its deadline
 //! and writes down when it last saw a byte; only when its slot comes up is that looked at, and the
