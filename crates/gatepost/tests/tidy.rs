@@ -211,6 +211,8 @@ fn secrets_are_of_their_own_type() {
             let name = name.rsplit(' ').next().unwrap_or_default();
             let is_called_so =
                 ["password", "secret", "token"].iter().any(|word| name == *word || name.ends_with(&format!("_{word}")));
+            // Of a setting, its type stands before its default or its meaning.
+            let kind = kind.split([',', '=']).next().unwrap_or_default().trim();
             let is_plain = ["String", "Vec<u8>", "Option<String>", "Option<Vec<u8>>"].contains(&kind);
             if !is_called_so || !is_plain {
                 continue;

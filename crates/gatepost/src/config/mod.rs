@@ -1,8 +1,8 @@
 //! The configuration: the file as written becomes the settings as meant, once, with every error found.
 //!
 //! A file for each subject, with the one definition of each of its settings (`section!`), the types of what is meant, and
-//! what must hold of several settings together. Opening the files that settings name is the business of those who use
-//! them.
+//! what must hold of several settings together. What is done by them, and opening the files that they name, doesn't belong
+//! here.
 
 // Macros are known from where they are defined on.
 #[macro_use]
