@@ -1,12 +1,13 @@
 //! Logging in at a back end, at the first of its hosts that serves.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use gatepost_wire::{BackAim, BackLogin, BackSetup, ClientFacts, Introduction, Proof, Protocol, Welcome, proxy_header};
 use tokio::time::Instant;
 
-use super::conversation::{Done, Errand, Trouble};
+use super::conversation::{Done, Request, Trouble};
 use super::host::Begun;
 use super::{Backend, Host, Lease, Master, ServiceLink};
 use crate::config::{Announce, TlsMode};
@@ -115,6 +116,118 @@ enum Blame {
     Ourselves,
 }
 
+/// What a round over all hosts has left, where none of them has ended the search.
+enum Left {
+    /// A host that asks for patience.
+    Busy,
+    /// No host that could say anything else.
+    Nobody,
+}
+
+/// The search for a host that serves.
+struct Search<'a> {
+    backend: &'a Backend,
+    link: &'a ServiceLink,
+    purpose: &'a Purpose<'a>,
+    deadline: Instant,
+    lease: Option<Lease>,
+    /// Why each host that was tried did not serve.
+    reasons: Vec<String>,
+    /// Hosts that would say the same again.
+    given_up: Vec<&'a str>,
+}
+
+impl Search<'_> {
+    async fn run(mut self) -> Result<Connected, Failure> {
+        for round in 0..ROUNDS_MAX {
+            match self.try_hosts().await {
+                ControlFlow::Break(result) => return result,
+                ControlFlow::Continue(Left::Busy)
+                    if round + 1 < ROUNDS_MAX && Instant::now() + ROUND_PAUSE < self.deadline =>
+                {
+                    tokio::time::sleep(ROUND_PAUSE).await;
+                }
+                ControlFlow::Continue(Left::Busy | Left::Nobody) => break,
+            }
+        }
+        Err(self.unavailable())
+    }
+
+    /// Tries each host that may still serve, once.
+    async fn try_hosts(&mut self) -> ControlFlow<Result<Connected, Failure>, Left> {
+        let mut left = Left::Nobody;
+        let hosts = self.backend.in_order(self.purpose.protocol.name, self.purpose.user);
+        for (n, Host { name: host, state }) in hosts.iter().enumerate() {
+            if self.given_up.contains(host) {
+                continue;
+            }
+            let begun = Begun::now();
+            if state.standing() == Standing::Out {
+                let fault = state.fault();
+                self.give_up(host, &format!("not tried, too many log-ins in a row failed there: {fault}"));
+                continue;
+            }
+            let share = self.share(&hosts[n + 1..]);
+            match self.backend.try_host(host, self.link, self.purpose, Instant::now() + share, &mut self.lease).await {
+                Ok(connected) => {
+                    state.served();
+                    return ControlFlow::Break(Ok(connected));
+                }
+                Err(Attempt::Final(failure)) => {
+                    state.served();
+                    return ControlFlow::Break(Err(failure));
+                }
+                Err(Attempt::Loop(reason)) => {
+                    return ControlFlow::Break(Err(Failure::Unavailable(format!("{host}: {reason}"))));
+                }
+                Err(Attempt::Busy(reason)) => {
+                    left = Left::Busy;
+                    self.reasons.push(format!("{host}: {reason}"));
+                }
+                Err(Attempt::Next(blame, reason)) => {
+                    self.give_up(host, &reason);
+                    match blame {
+                        Blame::Host if self.is_fair(share) => state.failed(begun, reason),
+                        Blame::Somebody if self.is_fair(share) => {
+                            state.unanswered(begun, self.purpose.client.address.ip(), reason);
+                        }
+                        Blame::LogIn => state.served(),
+                        Blame::Host | Blame::Somebody | Blame::Ourselves => {}
+                    }
+                }
+            }
+            if Instant::now() >= self.deadline {
+                return ControlFlow::Break(Err(self.unavailable()));
+            }
+        }
+        ControlFlow::Continue(left)
+    }
+
+    /// The time for one host: one that hangs must leave time for those behind it.
+    fn share(&self, behind: &[Host<'_>]) -> Duration {
+        let is_worth_time = |other: &&Host<'_>| other.state.appears() != Standing::Out;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        left / (1 + behind.iter().filter(is_worth_time).count() as u32)
+    }
+
+    /// Where the client has hardly any patience left, its end says nothing of the host.
+    fn is_fair(&self, share: Duration) -> bool {
+        let settings = &self.link.settings.written;
+        share >= settings.connect_timeout.min(settings.login_timeout / 2)
+    }
+
+    fn unavailable(&self) -> Failure {
+        Failure::Unavailable(self.reasons.join("; "))
+    }
+}
+
+impl<'a> Search<'a> {
+    fn give_up(&mut self, host: &'a str, reason: &str) {
+        self.reasons.push(format!("{host}: {reason}"));
+        self.given_up.push(host);
+    }
+}
+
 impl Backend {
     /// Logs in as the user of `purpose`, at the first host that serves.
     pub(crate) async fn log_in(&self, purpose: &Purpose<'_>) -> Result<Connected, Failure> {
@@ -123,75 +236,21 @@ impl Backend {
             return Err(Failure::Unavailable(format!("it has no settings for {service}")));
         };
         if let Some(duty) = self.duty() {
-            return Err(Failure::Unavailable(format!(
-                "an administrator has taken it out of service ({})",
-                duty.name()
-            )));
+            let what = format!("an administrator has taken it out of service ({})", duty.name());
+            return Err(Failure::Unavailable(what));
         }
-        let max = link.settings.written.max_connections;
-        let mut lease = Some(self.state.lease(service, max).ok_or(Failure::Limit(max.unwrap_or(0)))?);
-        let deadline = purpose.deadline.min(Instant::now() + link.settings.written.login_timeout);
-        let mut reasons = Vec::new();
-        // Hosts that would say the same again.
-        let mut given_up: Vec<&str> = Vec::new();
-        for round in 0..ROUNDS_MAX {
-            let mut busy = false;
-            let hosts = self.in_order(service, purpose.user);
-            for (n, Host { name: host, state }) in hosts.iter().enumerate() {
-                if given_up.contains(host) {
-                    continue;
-                }
-                let begun = Begun::now();
-                if state.standing() == Standing::Out {
-                    let fault = state.fault();
-                    reasons.push(format!("{host}: not tried, too many log-ins in a row failed there: {fault}"));
-                    given_up.push(host);
-                    continue;
-                }
-                let left = deadline.saturating_duration_since(Instant::now());
-                // One that hangs must leave time for those behind it.
-                let is_worth_time = |other: &&Host<'_>| other.state.appears() != Standing::Out;
-                let share = left / (1 + hosts[n + 1..].iter().filter(is_worth_time).count() as u32);
-                // Where the client has hardly any patience left, its end says nothing of the host.
-                let is_fair =
-                    share >= link.settings.written.connect_timeout.min(link.settings.written.login_timeout / 2);
-                match self.try_host(host, link, purpose, Instant::now() + share, &mut lease).await {
-                    Ok(connected) => {
-                        state.served();
-                        return Ok(connected);
-                    }
-                    Err(Attempt::Final(failure)) => {
-                        state.served();
-                        return Err(failure);
-                    }
-                    Err(Attempt::Loop(reason)) => return Err(Failure::Unavailable(format!("{host}: {reason}"))),
-                    Err(Attempt::Busy(reason)) => {
-                        busy = true;
-                        reasons.push(format!("{host}: {reason}"));
-                    }
-                    Err(Attempt::Next(trouble, reason)) => {
-                        reasons.push(format!("{host}: {reason}"));
-                        given_up.push(host);
-                        match trouble {
-                            Blame::Host if is_fair => state.failed(begun, reason),
-                            Blame::Somebody if is_fair => {
-                                state.unanswered(begun, purpose.client.address.ip(), reason);
-                            }
-                            Blame::LogIn => state.served(),
-                            Blame::Host | Blame::Somebody | Blame::Ourselves => {}
-                        }
-                    }
-                }
-                if Instant::now() >= deadline {
-                    return Err(Failure::Unavailable(reasons.join("; ")));
-                }
-            }
-            if !busy || round + 1 == ROUNDS_MAX || Instant::now() + ROUND_PAUSE >= deadline {
-                break;
-            }
-            tokio::time::sleep(ROUND_PAUSE).await;
-        }
-        Err(Failure::Unavailable(reasons.join("; ")))
+        let settings = &link.settings.written;
+        let max = settings.max_connections;
+        let search = Search {
+            backend: self,
+            link,
+            purpose,
+            deadline: purpose.deadline.min(Instant::now() + settings.login_timeout),
+            lease: Some(self.state.lease(service, max).ok_or(Failure::Limit(max.unwrap_or(0)))?),
+            reasons: Vec::new(),
+            given_up: Vec::new(),
+        };
+        search.run().await
     }
 
     async fn try_host(
@@ -203,9 +262,9 @@ impl Backend {
         lease: &mut Option<Lease>,
     ) -> Result<Connected, Attempt> {
         let nothing = || Attempt::Final(Failure::Unavailable("there is nothing to log in with".into()));
-        let errand = self.log_in_errand(link, purpose).ok_or_else(nothing)?;
+        let request = self.log_in_request(link, purpose).ok_or_else(nothing)?;
         let Done { stream, address, welcome, rest, connect_took, answer_took } =
-            self.converse(host, link, errand, deadline).await.map_err(|trouble| match trouble {
+            self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
                 Trouble::BadCredentials if self.master.is_some() => {
                     Attempt::Next(Blame::LogIn, "it refuses the master log-in of this back end".into())
                 }
@@ -226,7 +285,7 @@ impl Backend {
     }
 
     /// A log-in; `None`: there is nothing to log in with.
-    fn log_in_errand<'a>(&self, link: &ServiceLink, purpose: &Purpose<'a>) -> Option<Errand<'a>> {
+    fn log_in_request<'a>(&self, link: &ServiceLink, purpose: &Purpose<'a>) -> Option<Request<'a>> {
         let mechanism = link.settings.written.mechanism.0;
         let aim = match (&self.master, purpose.aim) {
             (_, Aim::Deliver) => BackAim::Deliver,
@@ -264,6 +323,6 @@ impl Backend {
             trace: purpose.tell.is_some(),
         };
         let Purpose { own_listeners, tell, .. } = *purpose;
-        Some(Errand { protocol: link.settings.protocol, setup, header, own_listeners, tell })
+        Some(Request { protocol: link.settings.protocol, setup, header, own_listeners, tell })
     }
 }

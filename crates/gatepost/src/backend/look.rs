@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::conversation::{Errand, Trouble};
+use super::conversation::{Request, Trouble};
 use super::host::HostState;
 use super::{Backend, Backends, ServiceLink};
 use crate::config::{Announce, Level, TlsMode};
@@ -178,9 +178,9 @@ impl Subject {
             Announce::Inband | Announce::Nothing => Vec::new(),
         };
         let own_listeners = &looker.own_listeners;
-        let errand = Errand { protocol: settings.protocol, setup, header, own_listeners, tell: None };
+        let request = Request { protocol: settings.protocol, setup, header, own_listeners, tell: None };
         let deadline = Instant::now() + settings.written.connect_timeout;
-        Some(match self.backend.converse(&self.host, link, errand, deadline).await {
+        Some(match self.backend.converse(&self.host, link, request, deadline).await {
             Ok(done) => {
                 if let Some(list) = &done.welcome.capabilities {
                     self.backend.learn(self.protocol, &self.host, list);

@@ -2,6 +2,7 @@
 //!
 //! Here belongs reaching a server and knowing how it is; which one a user's mail is on is the map's to say.
 
+mod connect;
 mod conversation;
 mod host;
 mod log_in;
