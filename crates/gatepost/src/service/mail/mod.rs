@@ -10,7 +10,7 @@ mod leg;
 mod memory;
 pub(crate) mod rates;
 mod record;
-mod stranger;
+mod screen;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,7 +31,7 @@ use delivery::{BackendFault, COMMAND_TIME, Delivery};
 use leg::{Fault, Leg};
 pub(crate) use memory::Memory;
 pub(crate) use rates::Rates;
-use stranger::Stranger;
+use screen::Screened;
 
 /// How long a client may be silent within a message (RFC 5321, section 4.5.3.2.7).
 const SILENCE_TIME: Duration = Duration::from_mins(5);
@@ -47,7 +47,7 @@ struct Mail<'s> {
     delivery: Delivery,
     out: Vec<u8>,
     tally: Tally,
-    client: Stranger,
+    client: Screened,
     /// What was not counted as the client's time since it came forward last.
     own_time: Duration,
     /// What it called itself when back ends were told of it.
@@ -59,7 +59,7 @@ struct Mail<'s> {
 impl Session {
     /// Takes mail from whoever this is.
     pub(super) async fn take_mail(&mut self, dialect: Dialect) -> Ended {
-        let client = match self.look_at_stranger().await {
+        let client = match self.screen().await {
             Ok(client) => client,
             Err(ended) => return ended,
         };
@@ -87,7 +87,7 @@ impl Session {
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
         let leg = Leg::new(backend, Dialect::Smtp, connected, None);
         let delivery = Delivery::to_one(leg, Arc::clone(&self.shared.memory));
-        let mut mail = Mail::new(self, receiver, delivery, Stranger::default());
+        let mut mail = Mail::new(self, receiver, delivery, Screened::default());
         mail.expires = expires;
         mail.set_deadline();
         let mut step = mail.receiver.step(Event::Go, &mut mail.out);
@@ -110,7 +110,7 @@ impl Session {
 }
 
 impl<'s> Mail<'s> {
-    fn new(session: &'s mut Session, receiver: Receiver, delivery: Delivery, client: Stranger) -> Self {
+    fn new(session: &'s mut Session, receiver: Receiver, delivery: Delivery, client: Screened) -> Self {
         Self {
             session,
             receiver,

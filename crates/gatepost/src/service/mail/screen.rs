@@ -16,7 +16,7 @@ const NAME_TIME: Duration = Duration::from_secs(10);
 
 /// What is known of a client beside its address.
 #[derive(Debug, Default)]
-pub(super) struct Stranger {
+pub(super) struct Screened {
     /// Its name in the DNS, if that leads back to its address.
     pub(super) name: Option<String>,
     /// Why its mail is not taken.
@@ -25,7 +25,7 @@ pub(super) struct Stranger {
 
 impl Session {
     /// Waits before the greeting, where that is set, and finds out who the client is.
-    pub(super) async fn look_at_stranger(&mut self) -> Result<Stranger, Ended> {
+    pub(super) async fn screen(&mut self) -> Result<Screened, Ended> {
         let service = Arc::clone(&self.snapshot.listener.service);
         let rules = service.settings.mail.as_ref();
         let greet_delay = rules.map_or(Duration::ZERO, |rules| rules.greet_delay);
@@ -61,7 +61,7 @@ impl Session {
             Ok(None) => required.then(|| OwnReply::NoName.reply()),
             Err(_) => required.then(|| OwnReply::NameUnknown.reply()),
         };
-        Ok(Stranger { name: name.ok().flatten(), objection })
+        Ok(Screened { name: name.ok().flatten(), objection })
     }
 
     /// Whether the client has said something that it was not asked for. What it was is not looked at.
