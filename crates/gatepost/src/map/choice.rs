@@ -124,6 +124,85 @@ mod tests {
         }
     }
 
+    /// The map of a file that has this in `[map]`, and the back ends `a` to `d`.
+    fn map(text: &str) -> config::Map {
+        let backends: String =
+            ["a", "b", "c", "d"].map(|name| format!("[backend.{name}]\nhost = \"127.0.0.1\"\n")).concat();
+        let file = format!("[imap]\n[imap.backend]\ntls = \"none\"\n[map]\n{text}\n{backends}");
+        let draft = config::parse(std::path::Path::new("gatepost.toml"), &file).expect("TOML");
+        draft.sound().expect("a sound configuration").config.map
+    }
+
+    fn placed(
+        map: &config::Map,
+        moved: Option<&str>,
+        user: &str,
+        entry: Option<&Entry>,
+    ) -> Result<(Place, Reason), NoPlace> {
+        let is_backend = |name: &str| ["a", "b", "c", "d"].contains(&name);
+        let site = Site { is_backend: &is_backend, takes: &|_| true, moved: moved.map(str::to_owned) };
+        choose(map, &site, user, entry)
+    }
+
+    fn at(place: &str, port: Option<u16>) -> Entry {
+        Entry { place: Some(place.to_owned()), port, ..Entry::default() }
+    }
+
+    fn named(name: &str, reason: Reason) -> Result<(Place, Reason), NoPlace> {
+        Ok((Place::Named(name.to_owned()), reason))
+    }
+
+    #[test]
+    fn the_first_that_says_something_places_the_user() {
+        let rules = "[[map.rule]]\ndomain = \"example.org\"\nbackend = \"b\"";
+        let whole = map(&format!("default = \"d\"\n{rules}"));
+        let (kim, entry) = ("kim@example.org", at("a", None));
+        assert_eq!(placed(&whole, Some("c"), kim, Some(&entry)), named("c", Reason::Moved));
+        assert_eq!(placed(&whole, Some("gone"), kim, Some(&entry)), named("a", Reason::Directory));
+        assert_eq!(placed(&whole, None, kim, Some(&Entry::default())), named("b", Reason::Rule(1)));
+        assert_eq!(placed(&whole, None, "kim@example.com", None), named("d", Reason::Default));
+        let spread = map(&format!("spread = {{ c = 1 }}\n{rules}"));
+        assert_eq!(placed(&spread, None, kim, None), named("b", Reason::Rule(1)));
+        assert_eq!(placed(&spread, None, "kim", None), named("c", Reason::Spread));
+        assert_eq!(placed(&map(rules), None, "kim", None), Err(NoPlace::Unknown));
+    }
+
+    #[test]
+    fn a_rule_fits_by_domain_by_pattern_and_by_both() {
+        let rules = map("[[map.rule]]\ndomain = \"example.org\"\nmatch = \"[a-m].*\"\nbackend = \"a\"\n\
+             [[map.rule]]\ndomain = \"example.org\"\nbackend = \"b\"\n[[map.rule]]\nmatch = \"info@.*\"\nbackend = \"c\"");
+        for (user, place) in [
+            ("kim@example.org", named("a", Reason::Rule(1))),
+            ("kim@EXAMPLE.ORG", named("a", Reason::Rule(1))),
+            ("noa@example.org", named("b", Reason::Rule(2))),
+            ("info@example.com", named("c", Reason::Rule(3))),
+            ("kim@example.com", Err(NoPlace::Unknown)),
+            ("kim", Err(NoPlace::Unknown)),
+        ] {
+            assert_eq!(placed(&rules, None, user, None), place, "{user}");
+        }
+    }
+
+    #[test]
+    fn a_directory_may_name_hosts_that_are_allowed_and_no_others() {
+        let map = map("default = \"a\"\nhosts = [\"10.0.0.0/8\", \"*.store.example.org\"]");
+        for (place, host) in [
+            (at("10.1.2.3", Some(1143)), Some(("10.1.2.3", Some(1143)))),
+            (at("x.store.example.org:993", None), Some(("x.store.example.org", Some(993)))),
+            (at("192.0.2.1", None), None),
+            (at("store.example.com", None), None),
+            (at("no host", None), None),
+        ] {
+            let found = placed(&map, None, "kim", Some(&place));
+            match host {
+                Some((host, port)) => {
+                    assert_eq!(found, Ok((Place::Host { host: host.to_owned(), port }, Reason::Directory)));
+                }
+                None => assert!(matches!(found, Err(NoPlace::Refused(_))), "{place:?}: {found:?}"),
+            }
+        }
+    }
+
     fn weights(of: &[(&str, u32)]) -> Vec<(String, u32)> {
         of.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
     }
