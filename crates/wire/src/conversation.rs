@@ -206,13 +206,32 @@ impl Client {
     }
 }
 
-/// A protocol towards a client: what it has of its own is its commands and how things are put into words; those of a
-/// log-in, up to its end, belong to the command that began it.
-pub(crate) trait FrontGrammar: Send {
+/// Whoever talks to a client.
+pub(crate) trait HasClient {
     fn client(&self) -> &Client;
 
     fn client_mut(&mut self) -> &mut Client;
+}
 
+/// Has a type talk to the client in its field of that name.
+macro_rules! has_client {
+    ($front:ty) => {
+        impl $crate::conversation::HasClient for $front {
+            fn client(&self) -> &$crate::conversation::Client {
+                &self.client
+            }
+
+            fn client_mut(&mut self) -> &mut $crate::conversation::Client {
+                &mut self.client
+            }
+        }
+    };
+}
+pub(crate) use has_client;
+
+/// A protocol towards a client: what it has of its own is its commands and how things are put into words; those of a
+/// log-in, up to its end, belong to the command that began it.
+pub(crate) trait FrontGrammar: HasClient + Send {
     /// The greeting.
     fn start(&mut self, out: &mut Vec<u8>);
 

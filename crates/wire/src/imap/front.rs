@@ -1,8 +1,8 @@
 //! The state machine towards an IMAP client.
 
 use super::syntax::{capability_list, response_code};
-use super::{passed_counts, words};
-use crate::conversation::{Client, FrontGrammar, LogIn};
+use super::{code, passed_counts};
+use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
 use crate::exchange::{Exchange, Turn, ask};
 use crate::frame::{Announced, Framer};
@@ -151,15 +151,9 @@ impl Front {
     }
 }
 
+has_client!(Front);
+
 impl FrontGrammar for Front {
-    fn client(&self) -> &Client {
-        &self.client
-    }
-
-    fn client_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-
     fn start(&mut self, out: &mut Vec<u8>) {
         let FrontSetup { name, greeting, .. } = &self.client.setup;
         let greeting = format!("* OK [CAPABILITY {}] {name} {greeting}\r\n", self.capabilities());
@@ -273,8 +267,7 @@ impl FrontGrammar for Front {
     }
 
     fn say_refused(&self, refusal: Refusal, out: &mut Vec<u8>) {
-        let (code, text) = words(refusal);
-        self.say(out, &format!("NO {code} {text}"));
+        self.say(out, &format!("NO {} {}", code(refusal), refusal.text()));
     }
 
     fn say_passed(&self, text: &str, out: &mut Vec<u8>) -> bool {
@@ -287,7 +280,6 @@ impl FrontGrammar for Front {
     }
 
     fn say_bye(&self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
-        let (code, own) = words(refusal);
-        out.extend_from_slice(format!("* BYE {code} {}\r\n", text.unwrap_or(own)).as_bytes());
+        out.extend_from_slice(format!("* BYE {} {}\r\n", code(refusal), text.unwrap_or(refusal.text())).as_bytes());
     }
 }

@@ -7,9 +7,10 @@ mod back;
 mod front;
 mod syntax;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::protocols::{Course, Inband, Protocol, Refusal};
+use crate::protocols::{Course, Inband, LastWords, Protocol, Refusal};
 use crate::text::begins_with_any;
 
 /// IMAP's row in the table.
@@ -30,20 +31,16 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     login_name: "imap-login",
 };
 
-/// The one place where a refusal becomes IMAP's words: a response code and a text.
-const fn words(refusal: Refusal) -> (&'static str, &'static str) {
+/// The one place where a refusal becomes IMAP's words: a response code.
+const fn code(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::BadCredentials => ("[AUTHENTICATIONFAILED]", "Authentication failed."),
-        Refusal::Disabled => ("[CONTACTADMIN]", "This account is disabled."),
-        Refusal::Expired => ("[EXPIRED]", "This account or its password has expired."),
-        Refusal::TlsRequired => ("[PRIVACYREQUIRED]", "Passwords are only taken under TLS."),
-        Refusal::TooMany => ("[LIMIT]", "Too many connections, try again later."),
-        Refusal::Guessing => ("[LIMIT]", "Too many failed log-ins, try again later."),
-        Refusal::Forbidden => ("[CONTACTADMIN]", "Access from your address is not allowed."),
-        Refusal::Unavailable => ("[UNAVAILABLE]", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("[UNAVAILABLE]", "The server ends this session."),
-        Refusal::TimedOut => ("[UNAVAILABLE]", "Log-in took too long."),
-        Refusal::Misbehaved => ("[CLIENTBUG]", "Too many errors."),
+        Refusal::BadCredentials => "[AUTHENTICATIONFAILED]",
+        Refusal::Disabled | Refusal::Forbidden => "[CONTACTADMIN]",
+        Refusal::Expired => "[EXPIRED]",
+        Refusal::TlsRequired => "[PRIVACYREQUIRED]",
+        Refusal::TooMany | Refusal::Guessing => "[LIMIT]",
+        Refusal::Unavailable | Refusal::ShuttingDown | Refusal::TimedOut => "[UNAVAILABLE]",
+        Refusal::Misbehaved => "[CLIENTBUG]",
     }
 }
 
@@ -54,17 +51,7 @@ fn passed_counts(text: &str) -> bool {
 
 /// See [`Protocol::turned_away`].
 fn turned_away(refusal: Refusal) -> &'static [u8] {
-    match refusal {
-        Refusal::TooMany => b"* BYE [LIMIT] Too many connections, try again later.\r\n",
-        Refusal::Guessing => b"* BYE [LIMIT] Too many failed log-ins, try again later.\r\n",
-        Refusal::Forbidden => b"* BYE [CONTACTADMIN] Access from your address is not allowed.\r\n",
-        Refusal::ShuttingDown => b"* BYE [UNAVAILABLE] The server ends this session.\r\n",
-        Refusal::TimedOut => b"* BYE [UNAVAILABLE] Log-in took too long.\r\n",
-        Refusal::BadCredentials
-        | Refusal::Disabled
-        | Refusal::Expired
-        | Refusal::TlsRequired
-        | Refusal::Unavailable
-        | Refusal::Misbehaved => b"* BYE [UNAVAILABLE] Temporarily unavailable, try again later.\r\n",
-    }
+    static WORDS: LazyLock<LastWords> =
+        LazyLock::new(|| LastWords::new(|refusal| format!("* BYE {} {}\r\n", code(refusal), refusal.text())));
+    WORDS.of(refusal)
 }

@@ -1,7 +1,7 @@
 //! The state machine towards a POP3 client.
 
-use super::{passed_counts, words};
-use crate::conversation::{Client, FrontGrammar};
+use super::{code, passed_counts};
+use crate::conversation::{Client, FrontGrammar, has_client};
 use crate::exchange::{Exchange, Turn, ask};
 use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
@@ -85,8 +85,8 @@ impl Front {
     }
 
     fn refuse_in_clear(&mut self, out: &mut Vec<u8>) -> Step {
-        let (code, text) = words(Refusal::TlsRequired);
-        self.wrong(&format!("{code} {text}"), out)
+        let refusal = Refusal::TlsRequired;
+        self.wrong(&format!("{} {}", code(refusal), refusal.text()), out)
     }
 
     fn offers(&self, name: &str) -> bool {
@@ -112,15 +112,9 @@ impl Front {
     }
 }
 
+has_client!(Front);
+
 impl FrontGrammar for Front {
-    fn client(&self) -> &Client {
-        &self.client
-    }
-
-    fn client_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-
     fn start(&mut self, out: &mut Vec<u8>) {
         // Without a time stamp in it, which would offer APOP.
         let FrontSetup { name, greeting, .. } = &self.client.setup;
@@ -184,8 +178,7 @@ impl FrontGrammar for Front {
     }
 
     fn say_bye(&self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
-        let (code, own) = words(refusal);
-        say(out, &format!("-ERR {code} {}", text.unwrap_or(own)));
+        say(out, &format!("-ERR {} {}", code(refusal), text.unwrap_or(refusal.text())));
     }
 
     /// POP3 has no word for it but the answer just given.

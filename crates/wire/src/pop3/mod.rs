@@ -6,9 +6,10 @@
 mod back;
 mod front;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::protocols::{Course, Inband, Protocol, Refusal};
+use crate::protocols::{Course, Inband, LastWords, Protocol, Refusal};
 use crate::text::begins_with_any;
 
 /// POP3's row in the table.
@@ -29,21 +30,17 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     login_name: "pop3-login",
 };
 
-/// The one place where a refusal becomes POP3's words: a response code and a text. `[AUTH]` is for whatever is wrong with
+/// The one place where a refusal becomes POP3's words: a response code. `[AUTH]` is for whatever is wrong with
 /// the user, `[SYS/TEMP]` for what will pass (RFC 3206).
-const fn words(refusal: Refusal) -> (&'static str, &'static str) {
+const fn code(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::BadCredentials => ("[AUTH]", "Authentication failed."),
-        Refusal::Disabled => ("[AUTH]", "This account is disabled."),
-        Refusal::Expired => ("[AUTH]", "This account or its password has expired."),
-        Refusal::TlsRequired => ("[AUTH]", "Passwords are only taken under TLS."),
-        Refusal::TooMany => ("[SYS/TEMP]", "Too many connections, try again later."),
-        Refusal::Guessing => ("[SYS/TEMP]", "Too many failed log-ins, try again later."),
-        Refusal::Forbidden => ("[AUTH]", "Access from your address is not allowed."),
-        Refusal::Unavailable => ("[SYS/TEMP]", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("[SYS/TEMP]", "The server ends this session."),
-        Refusal::TimedOut => ("[SYS/TEMP]", "Log-in took too long."),
-        Refusal::Misbehaved => ("[SYS/PERM]", "Too many errors."),
+        Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired | Refusal::TlsRequired | Refusal::Forbidden => {
+            "[AUTH]"
+        }
+        Refusal::TooMany | Refusal::Guessing | Refusal::Unavailable | Refusal::ShuttingDown | Refusal::TimedOut => {
+            "[SYS/TEMP]"
+        }
+        Refusal::Misbehaved => "[SYS/PERM]",
     }
 }
 
@@ -54,17 +51,7 @@ fn passed_counts(text: &str) -> bool {
 
 /// See [`Protocol::turned_away`].
 fn turned_away(refusal: Refusal) -> &'static [u8] {
-    match refusal {
-        Refusal::TooMany => b"-ERR [SYS/TEMP] Too many connections, try again later.\r\n",
-        Refusal::Guessing => b"-ERR [SYS/TEMP] Too many failed log-ins, try again later.\r\n",
-        Refusal::Forbidden => b"-ERR [AUTH] Access from your address is not allowed.\r\n",
-        Refusal::ShuttingDown => b"-ERR [SYS/TEMP] The server ends this session.\r\n",
-        Refusal::TimedOut => b"-ERR [SYS/TEMP] Log-in took too long.\r\n",
-        Refusal::BadCredentials
-        | Refusal::Disabled
-        | Refusal::Expired
-        | Refusal::TlsRequired
-        | Refusal::Unavailable
-        | Refusal::Misbehaved => b"-ERR [SYS/TEMP] Temporarily unavailable, try again later.\r\n",
-    }
+    static WORDS: LazyLock<LastWords> =
+        LazyLock::new(|| LastWords::new(|refusal| format!("-ERR {} {}\r\n", code(refusal), refusal.text())));
+    WORDS.of(refusal)
 }

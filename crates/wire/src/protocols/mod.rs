@@ -16,5 +16,6 @@ pub use front::{
     Answer, Ask, Carry, ClientTls, Event, Front, FrontSetup, Introduction, OAuthHints, Outcome, Step, Welcome,
 };
 pub use offers::Offers;
+pub(crate) use refusal::LastWords;
 pub use refusal::Refusal;
 pub use table::{Course, Inband, PROTOCOLS, Protocol};

@@ -29,8 +29,45 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Those that can meet a client outside its log-in. All others are [`Refusal::Unavailable`] there: what only a log-in
+    /// can be refused for is nobody's business before one.
+    const OUTSIDE: [Self; 6] =
+        [Self::TooMany, Self::Guessing, Self::Forbidden, Self::ShuttingDown, Self::TimedOut, Self::Unavailable];
+
+    /// What it is to a person, whatever the protocol.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::BadCredentials => "Authentication failed.",
+            Self::Disabled => "This account is disabled.",
+            Self::Expired => "This account or its password has expired.",
+            Self::TlsRequired => "Passwords are only taken under TLS.",
+            Self::TooMany => "Too many connections, try again later.",
+            Self::Guessing => "Too many failed log-ins, try again later.",
+            Self::Forbidden => "Access from your address is not allowed.",
+            Self::Unavailable => "Temporarily unavailable, try again later.",
+            Self::ShuttingDown => "The server ends this session.",
+            Self::TimedOut => "Log-in took too long.",
+            Self::Misbehaved => "Too many errors.",
+        }
+    }
+
     /// Whether it counts as a failed log-in.
     pub const fn counts(self) -> bool {
         matches!(self, Self::BadCredentials | Self::Disabled | Self::Expired | Self::Guessing)
+    }
+}
+
+/// A protocol's last words to a client outside its log-in, whole lines. They are made once: sessions keep theirs.
+pub(crate) struct LastWords([Vec<u8>; Refusal::OUTSIDE.len()]);
+
+impl LastWords {
+    pub(crate) fn new(write: impl Fn(Refusal) -> String) -> Self {
+        Self(Refusal::OUTSIDE.map(|refusal| write(refusal).into_bytes()))
+    }
+
+    pub(crate) fn of(&self, refusal: Refusal) -> &[u8] {
+        let [.., unavailable] = &self.0;
+        let known = Refusal::OUTSIDE.iter().position(|outside| *outside == refusal);
+        known.and_then(|n| self.0.get(n)).unwrap_or(unavailable)
     }
 }

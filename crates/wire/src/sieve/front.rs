@@ -1,7 +1,7 @@
 //! The state machine towards a `ManageSieve` client.
 
-use super::{passed_counts, words};
-use crate::conversation::{Client, FrontGrammar, LogIn};
+use super::{code, passed_counts};
+use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
 use crate::exchange::Exchange;
 use crate::frame::{Announced, Framer};
@@ -105,15 +105,9 @@ impl Front {
     }
 }
 
+has_client!(Front);
+
 impl FrontGrammar for Front {
-    fn client(&self) -> &Client {
-        &self.client
-    }
-
-    fn client_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-
     fn start(&mut self, out: &mut Vec<u8>) {
         let greeting = format!("{} {}", self.client.setup.name, self.client.setup.greeting);
         self.capabilities(&greeting, out);
@@ -179,8 +173,7 @@ impl FrontGrammar for Front {
     }
 
     fn say_refused(&self, refusal: Refusal, out: &mut Vec<u8>) {
-        let (code, text) = words(refusal);
-        say(out, &format!("NO {code}\"{text}\""));
+        say(out, &format!("NO {}\"{}\"", code(refusal), refusal.text()));
     }
 
     fn say_passed(&self, text: &str, out: &mut Vec<u8>) -> bool {
@@ -193,8 +186,7 @@ impl FrontGrammar for Front {
     }
 
     fn say_bye(&self, refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
-        let (code, own) = words(refusal);
-        say(out, &format!("BYE {code}\"{}\"", text.unwrap_or(own)));
+        say(out, &format!("BYE {}\"{}\"", code(refusal), text.unwrap_or(refusal.text())));
     }
 }
 

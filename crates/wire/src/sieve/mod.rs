@@ -5,9 +5,10 @@
 mod back;
 mod front;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::protocols::{Course, Inband, Protocol, Refusal};
+use crate::protocols::{Course, Inband, LastWords, Protocol, Refusal};
 use crate::text::begins_with_any;
 
 /// `ManageSieve`'s row in the table.
@@ -84,20 +85,14 @@ const EXTENSIONS: &[&str] = &[
     "vnd.dovecot.imapsieve",
 ];
 
-/// The one place where a refusal becomes `ManageSieve`'s words: a response code and a text.
-const fn words(refusal: Refusal) -> (&'static str, &'static str) {
+/// The one place where a refusal becomes `ManageSieve`'s words: a response code.
+const fn code(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::BadCredentials => ("", "Authentication failed."),
-        Refusal::Disabled => ("", "This account is disabled."),
-        Refusal::Expired => ("", "This account or its password has expired."),
-        Refusal::TlsRequired => ("(ENCRYPT-NEEDED) ", "Passwords are only taken under TLS."),
-        Refusal::TooMany => ("(TRYLATER) ", "Too many connections, try again later."),
-        Refusal::Guessing => ("(TRYLATER) ", "Too many failed log-ins, try again later."),
-        Refusal::Forbidden => ("", "Access from your address is not allowed."),
-        Refusal::Unavailable => ("(TRYLATER) ", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("(TRYLATER) ", "The server ends this session."),
-        Refusal::TimedOut => ("(TRYLATER) ", "Log-in took too long."),
-        Refusal::Misbehaved => ("", "Too many errors."),
+        Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired | Refusal::Forbidden | Refusal::Misbehaved => "",
+        Refusal::TlsRequired => "(ENCRYPT-NEEDED) ",
+        Refusal::TooMany | Refusal::Guessing | Refusal::Unavailable | Refusal::ShuttingDown | Refusal::TimedOut => {
+            "(TRYLATER) "
+        }
     }
 }
 
@@ -108,17 +103,7 @@ fn passed_counts(text: &str) -> bool {
 
 /// See [`Protocol::turned_away`].
 fn turned_away(refusal: Refusal) -> &'static [u8] {
-    match refusal {
-        Refusal::TooMany => b"BYE (TRYLATER) \"Too many connections, try again later.\"\r\n",
-        Refusal::Guessing => b"BYE (TRYLATER) \"Too many failed log-ins, try again later.\"\r\n",
-        Refusal::Forbidden => b"BYE \"Access from your address is not allowed.\"\r\n",
-        Refusal::ShuttingDown => b"BYE (TRYLATER) \"The server ends this session.\"\r\n",
-        Refusal::TimedOut => b"BYE (TRYLATER) \"Log-in took too long.\"\r\n",
-        Refusal::BadCredentials
-        | Refusal::Disabled
-        | Refusal::Expired
-        | Refusal::TlsRequired
-        | Refusal::Unavailable
-        | Refusal::Misbehaved => b"BYE (TRYLATER) \"Temporarily unavailable, try again later.\"\r\n",
-    }
+    static WORDS: LazyLock<LastWords> =
+        LazyLock::new(|| LastWords::new(|refusal| format!("BYE {}\"{}\"\r\n", code(refusal), refusal.text())));
+    WORDS.of(refusal)
 }

@@ -1,7 +1,7 @@
 //! The state machine towards a client that submits mail.
 
-use super::{SUBMISSION, announces_chunk, bye, extensions, hello_name, passed_counts, say, say_lines, starttls, words};
-use crate::conversation::{Client, FrontGrammar};
+use super::{SUBMISSION, announces_chunk, bye, code, extensions, hello_name, passed_counts, say, say_lines, starttls};
+use crate::conversation::{Client, FrontGrammar, has_client};
 use crate::exchange::Exchange;
 use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
@@ -79,15 +79,9 @@ impl Front {
     }
 }
 
+has_client!(Front);
+
 impl FrontGrammar for Front {
-    fn client(&self) -> &Client {
-        &self.client
-    }
-
-    fn client_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-
     fn start(&mut self, out: &mut Vec<u8>) {
         let FrontSetup { name, greeting, .. } = &self.client.setup;
         say(out, &format!("220 {name} ESMTP {greeting}"));
@@ -137,8 +131,7 @@ impl FrontGrammar for Front {
     }
 
     fn say_refused(&self, refusal: Refusal, out: &mut Vec<u8>) {
-        let (code, text) = words(refusal);
-        say(out, &format!("{code} {text}"));
+        say(out, &format!("{} {}", code(refusal), refusal.text()));
     }
 
     /// The back end's words come with its code.

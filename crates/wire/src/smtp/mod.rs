@@ -11,6 +11,7 @@ mod receiver;
 mod reply;
 mod words;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use content::number;
@@ -21,7 +22,7 @@ pub use reply::{Replies, Reply};
 pub use words::{OwnReply, chunk_taken};
 
 use crate::limits::HELO_BYTES_MAX;
-use crate::protocols::{BackSetup, ClientTls, Course, Inband, Offers, Protocol, Refusal};
+use crate::protocols::{BackSetup, ClientTls, Course, Inband, LastWords, Offers, Protocol, Refusal};
 
 /// Submission's row in the table.
 pub(crate) const SUBMISSION: Protocol = Protocol {
@@ -109,20 +110,17 @@ const EXTENSIONS: &[&str] =
 /// The extension that says how large a message may be (RFC 1870).
 const SIZE: &str = "SIZE";
 
-/// The one place where a refusal becomes SMTP's words: a reply code, an enhanced status code and a text.
-const fn words(refusal: Refusal) -> (&'static str, &'static str) {
+/// The one place where a refusal becomes SMTP's words: a reply code and an enhanced status code.
+const fn code(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::BadCredentials => ("535 5.7.8", "Authentication failed."),
-        Refusal::Disabled => ("525 5.7.13", "This account is disabled."),
-        Refusal::Expired => ("525 5.7.13", "This account or its password has expired."),
-        Refusal::TlsRequired => ("530 5.7.0", "Passwords are only taken under TLS."),
-        Refusal::TooMany => ("454 4.7.0", "Too many connections, try again later."),
-        Refusal::Guessing => ("454 4.7.0", "Too many failed log-ins, try again later."),
-        Refusal::Forbidden => ("550 5.7.1", "Access from your address is not allowed."),
-        Refusal::Unavailable => ("454 4.7.0", "Temporarily unavailable, try again later."),
-        Refusal::ShuttingDown => ("421 4.3.2", "The server ends this session."),
-        Refusal::TimedOut => ("421 4.4.2", "Log-in took too long."),
-        Refusal::Misbehaved => ("421 4.7.0", "Too many errors."),
+        Refusal::BadCredentials => "535 5.7.8",
+        Refusal::Disabled | Refusal::Expired => "525 5.7.13",
+        Refusal::TlsRequired => "530 5.7.0",
+        Refusal::TooMany | Refusal::Guessing | Refusal::Unavailable => "454 4.7.0",
+        Refusal::Forbidden => "550 5.7.1",
+        Refusal::ShuttingDown => "421 4.3.2",
+        Refusal::TimedOut => "421 4.4.2",
+        Refusal::Misbehaved => "421 4.7.0",
     }
 }
 
@@ -131,31 +129,30 @@ fn passed_counts(text: &str) -> bool {
     text.starts_with('5')
 }
 
-/// See [`Protocol::turned_away`]. The first reply is 220, 421 or 554 (RFC 5321, section 4.3.2).
-fn turned_away(refusal: Refusal) -> &'static [u8] {
+/// The codes of whoever is turned away: the first reply is 220, 421 or 554 (RFC 5321, section 4.3.2).
+const fn code_outside(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::TooMany => b"421 4.7.0 Too many connections, try again later.\r\n",
-        Refusal::Guessing => b"421 4.7.0 Too many failed log-ins, try again later.\r\n",
-        Refusal::Forbidden => b"554 5.7.1 Access from your address is not allowed.\r\n",
-        Refusal::ShuttingDown => b"421 4.3.2 The server ends this session.\r\n",
-        Refusal::TimedOut => b"421 4.4.2 Log-in took too long.\r\n",
-        Refusal::BadCredentials
-        | Refusal::Disabled
-        | Refusal::Expired
-        | Refusal::TlsRequired
-        | Refusal::Unavailable
-        | Refusal::Misbehaved => b"421 4.3.0 Temporarily unavailable, try again later.\r\n",
+        Refusal::Forbidden => "554 5.7.1",
+        Refusal::Unavailable => "421 4.3.0",
+        Refusal::TooMany | Refusal::Guessing => "421 4.7.0",
+        other => code(other),
     }
+}
+
+/// See [`Protocol::turned_away`].
+fn turned_away(refusal: Refusal) -> &'static [u8] {
+    static WORDS: LazyLock<LastWords> =
+        LazyLock::new(|| LastWords::new(|refusal| format!("{} {}\r\n", code_outside(refusal), refusal.text())));
+    WORDS.of(refusal)
 }
 
 /// The last words (RFC 5321, section 3.8), in this text or the refusal's own.
 fn bye(refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
-    let (code, own) = words(refusal);
-    let status = match code.split_once(' ') {
+    let status = match code(refusal).split_once(' ') {
         Some(("421", status)) => status,
         _ => "4.7.0",
     };
-    say(out, &format!("421 {status} {}", text.unwrap_or(own)));
+    say(out, &format!("421 {status} {}", text.unwrap_or(refusal.text())));
 }
 
 /// What is said to STARTTLS: that it may begin, or why not.
