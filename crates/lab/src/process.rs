@@ -139,12 +139,12 @@ impl Server {
     }
 }
 
-/// Waits up to 20 seconds until `is_so`.
-pub fn wait_for(is_so: impl Fn() -> bool) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
+/// Waits up to 30 seconds until `is_so`.
+pub fn wait_for(mut is_so: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         if Instant::now() > deadline {
-            return Err("not within 20 seconds".into());
+            return Err("not within 30 seconds".into());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

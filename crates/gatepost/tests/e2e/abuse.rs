@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use gatepost_lab::wait_for;
+
 use crate::bed::{Bed, KIM};
 use crate::talk::Talk;
 
@@ -130,11 +132,7 @@ fn a_hundred_thousand_broken_off_exchanges_leak_nothing() {
     cancel(990);
     disconnect(1000);
     assert!(gatepost.memory_kib().expect("memory") < memory + 1024);
-    let ended = Instant::now();
-    while gatepost.open_files().expect("files") > files {
-        assert!(ended.elapsed() < Duration::from_secs(5), "sockets are left");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for(|| gatepost.open_files().expect("files") <= files).unwrap_or_else(|_| panic!("sockets are left"));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use gatepost_lab::Gatepost;
+use gatepost_lab::{Gatepost, wait_for};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::{Socket, TcpKeepalive};
 
@@ -96,11 +96,7 @@ fn a_client_that_is_gone_without_a_word_is_found() {
     assert_eq!(connections.len(), 2, "{connections:?}");
     // Only sessions that last are worth the system calls.
     let all_kept = || connections.iter().all(|leg| leg.keepalive().expect("an option"));
-    let patience = Instant::now() + Duration::from_secs(20);
-    while !all_kept() {
-        assert!(Instant::now() < patience, "both legs have keep-alive");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for(all_kept).unwrap_or_else(|_| panic!("both legs have keep-alive"));
     for leg in &connections {
         // Found ten minutes after the last word: five of silence, then a probe each minute.
         assert_eq!(leg.tcp_keepalive_time().expect("an option"), Duration::from_mins(5));

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use gatepost_lab::free_port;
+use gatepost_lab::{free_port, wait_for};
 
 use crate::bed::{Bed, KIM, LEE, back_end, say_and_listen};
 
@@ -102,11 +102,7 @@ fn hosts_are_tried_in_order_and_the_first_is_used_again_when_it_returns() {
         let mut talk = bed.logged_in(KIM);
         talk.command("LOGOUT");
         drop(talk);
-        let started = Instant::now();
-        while gatepost.log().matches("result=logged-in").count() < nth {
-            assert!(started.elapsed() < Duration::from_secs(20), "no record");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for(|| gatepost.log().matches("result=logged-in").count() >= nth).unwrap_or_else(|_| panic!("no record"));
         gatepost
             .log()
             .lines()
@@ -188,11 +184,7 @@ fn a_client_that_leaves_while_the_back_end_connects_frees_everything() {
     }
     std::thread::sleep(Duration::from_millis(300));
     assert!(gatepost.open_files().expect("files") > before, "connecting");
-    let left = Instant::now();
-    while gatepost.open_files().expect("files") > before {
-        assert!(left.elapsed() < Duration::from_secs(5), "sockets are left");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for(|| gatepost.open_files().expect("files") <= before).unwrap_or_else(|_| panic!("sockets are left"));
 }
 
 #[test]

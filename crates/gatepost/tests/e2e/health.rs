@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{Gatepost, Mailbox};
+use gatepost_lab::{Gatepost, Mailbox, wait_for};
 
 use crate::bed::{Bed, KIM};
 use crate::talk::Talk;
@@ -85,11 +85,8 @@ fn host_of(bed: &Bed, gatepost: &Gatepost, user: &str) -> String {
 
 /// Waits until the log has said this so many times.
 fn wait_for_nth(gatepost: &Gatepost, words: &str, count: usize) {
-    let started = Instant::now();
-    while gatepost.log().matches(words).count() < count {
-        assert!(started.elapsed() < Duration::from_secs(30), "{words:?} not {count} times: {}", gatepost.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for(|| gatepost.log().matches(words).count() >= count)
+        .unwrap_or_else(|_| panic!("{words:?} not {count} times: {}", gatepost.log()));
 }
 
 const OUT: &str = "a host of a back end is out of order";
@@ -251,8 +248,5 @@ fn users_are_spread_over_hosts_and_only_those_of_a_dead_one_move() {
         assert!(host != "127.0.0.3" && (before == "127.0.0.3" || *before == host), "{user}: {before}, then {host}");
     }
     hosts[1].set(SERVES);
-    let back = Instant::now();
-    while places() != at_first {
-        assert!(back.elapsed() < Duration::from_secs(30), "they don't return");
-    }
+    wait_for(|| places() == at_first).unwrap_or_else(|_| panic!("they don't return"));
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_lab::free_port;
+use gatepost_lab::{free_port, wait_for};
 use rustix::process::Signal;
 
 use crate::bed::{Bed, KIM, back_end};
@@ -98,11 +98,8 @@ fn a_failed_reload_is_said_even_where_only_one_service_is_logged() {
     gatepost_lab::wait_for_port(bed.imap, Duration::from_secs(20)).expect("a listener");
     bed.write("gatepost.toml", &good.replace("[map]", "[map]\nfoo = 1"));
     process.signal(Signal::HUP).expect("a signal");
-    let started = Instant::now();
-    while !std::fs::read_to_string(&output).expect("a file").contains("map.foo: unknown setting") {
-        assert!(started.elapsed() < Duration::from_secs(20), "nothing was said");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for(|| std::fs::read_to_string(&output).expect("a file").contains("map.foo: unknown setting"))
+        .unwrap_or_else(|_| panic!("nothing was said"));
     bed.clear();
 }
 
@@ -173,7 +170,8 @@ fn threads_come_with_the_work_and_go_with_it() {
     let configuration =
         bed.one_backend("plaintext = \"always\"", store.imap).replace("[map]", "[threads]\nmin = 1\nmax = 2\n[map]");
     let gatepost = bed.gatepost(&configuration);
-    assert_eq!(workers(&gatepost), 1);
+    // The thread takes its name once it runs.
+    wait_for(|| workers(&gatepost) == 1).expect("one worker");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // So many that the worker always has some of them waiting, however little of the processor the clients get.
@@ -192,11 +190,7 @@ fn threads_come_with_the_work_and_go_with_it() {
     // Live: fewer at once by a reload, and the last of its sessions ends the thread.
     gatepost.reload(&configuration.replace("max = 2", "max = 1")).expect("a reload");
     gatepost.wait_for_log("a worker retires").expect("a record");
-    let started = Instant::now();
-    while workers(&gatepost) > 1 {
-        assert!(started.elapsed() < Duration::from_secs(20), "the thread stays");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait_for(|| workers(&gatepost) <= 1).unwrap_or_else(|_| panic!("the thread stays"));
     bed.logged_in(KIM);
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, free_ports};
+use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, free_ports, wait_for};
 
 use crate::bed::{Bed, KIM, LEE, all_heard, back_end, hearing, run};
 use crate::talk::Talk;
@@ -261,22 +261,19 @@ fn clients_are_promised_what_every_back_end_has() {
             lines.push(line);
         }
     };
-    let wait_for = |name: &str, there: bool| {
-        let started = Instant::now();
-        while promised().iter().any(|line| line == name) != there {
-            assert!(started.elapsed() < Duration::from_secs(10), "{name} {there}: {:?}", promised());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    let wait_until = |name: &str, there: bool| {
+        wait_for(|| promised().iter().any(|line| line == name) == there)
+            .unwrap_or_else(|_| panic!("{name} {there}: {:?}", promised()));
     };
     // Learnt without anybody's log-in.
-    wait_for("TOP", true);
-    wait_for("UIDL", true);
+    wait_until("TOP", true);
+    wait_until("UIDL", true);
     let second = format!(
         "directories = []\n[[map.rule]]\ndomain = \"b.org\"\nbackend = \"b\"\n[backend.b]\nhost = \"127.0.0.1\"\npop3 = {{ port = {other} }}\n[backend.store]"
     );
     gatepost.reload(&text.replace("[backend.store]", &second)).expect("a reload");
-    wait_for("TOP", false);
-    wait_for("UIDL", true);
+    wait_until("TOP", false);
+    wait_until("UIDL", true);
 }
 
 #[test]
