@@ -119,6 +119,29 @@ fn each_role_may_what_it_may_and_every_change_is_logged() {
 }
 
 #[test]
+fn a_form_of_the_console_changes_nothing_without_its_proof_or_a_word_of_what_to_do() {
+    let site = Site::new("");
+    let password = site.bed.write("password", "a long password\n");
+    site.bed.said(&["admin", "add", "kim", "--role", "admin", "--password-file", password.to_str().expect("a path")]);
+    let right = "{\"name\":\"kim\",\"password\":\"a long password\"}";
+    let answer = site.curl("/api/v1/login", &["--header", "Content-Type: application/json", "--data", right]);
+    let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap_or_default());
+    let me = site.curl("/api/v1/me", &["--header", &cookie]).json();
+    let proof = me["me"][0]["proof"].as_str().expect("a proof").to_owned();
+    let posted = |page: &str, form: &str| site.curl(page, &["--header", &cookie, "--data", form]).status;
+    for page in ["/map", "/backends", "/bans", "/log", "/users", "/administrators", "/system"] {
+        let fields = "user=kim&backend=store&network=192.0.2.1&level=info&name=kim&role=viewer&password=x";
+        assert_eq!(posted(page, &format!("{fields}&do=remove")), 403, "{page}: no proof");
+        assert_eq!(posted(page, &format!("{fields}&do=remove&proof=x{proof}")), 403, "{page}: another proof");
+        assert_eq!(posted(page, &format!("{fields}&proof={proof}")), 400, "{page}: nothing to do");
+        assert_eq!(posted(page, &format!("{fields}&do=dance&proof={proof}")), 400, "{page}: nothing that can be done");
+    }
+    assert_eq!(site.curl("/api/v1/me", &["--header", &cookie]).status, 200, "kim is still there");
+    assert_eq!(posted("/log", &format!("do=level&level=protocol&proof={proof}")), 303);
+}
+
+#[test]
 fn a_browser_logs_in_with_a_cookie_that_foreign_pages_cannot_use() {
     let site = Site::new("hosts = [\"console.example.org\"]");
     let password = site.bed.write("password", "a long password\n");
