@@ -250,6 +250,12 @@ mod tests {
     }
 
     #[test]
+    fn one_without_weight_takes_nobody_even_where_no_other_takes_log_ins() {
+        let backends = weights(&[("a", 1), ("none", 0)]);
+        assert_eq!(spread(&backends, &|name| name == "none", "kim"), Some("a"));
+    }
+
+    #[test]
     fn a_users_place_never_changes_by_itself() {
         // Written down, since all nodes and versions must agree.
         let backends = weights(&[("store-a", 1), ("store-b", 1), ("store-c", 2)]);
