@@ -78,3 +78,78 @@ fn message(who: &Who, password: &Secret) -> Secret {
     // A name holds no NUL.
     Secret::new([who.user.as_bytes(), b"\0", password.expose()].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remembered(verified: u64, stale: u64) -> Option<Remembered> {
+        let (verified, stale) = (Duration::from_secs(verified), Duration::from_secs(stale));
+        let times = config::Cache { found: Duration::ZERO, missing: Duration::ZERO, stale, verified, entries: 10 };
+        Remembered::new(times)
+    }
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes().to_vec())
+    }
+
+    fn entry(place: &str) -> Entry {
+        Entry { place: Some(place.to_owned()), ..Entry::default() }
+    }
+
+    #[test]
+    fn only_the_right_password_of_the_same_user_and_service_is_known() {
+        let remembered = remembered(60, 0).expect("a memory");
+        let (kim, lee) = (Who::somebody("kim", "imap"), Who::somebody("lee", "imap"));
+        assert_eq!(remembered.fresh(&kim, &secret("right")), None);
+        remembered.keep(&kim, &secret("right"), &entry("a"));
+        remembered.keep(&lee, &secret("other"), &entry("b"));
+        for known in [Remembered::fresh, Remembered::stale] {
+            assert_eq!(known(&remembered, &kim, &secret("right")), Some(entry("a")));
+            assert_eq!(known(&remembered, &lee, &secret("other")), Some(entry("b")));
+            for (who, password) in [
+                (kim.clone(), "wrong"),
+                (kim.clone(), ""),
+                (lee.clone(), "right"),
+                (Who::somebody("kim", "pop3"), "right"),
+            ] {
+                assert_eq!(known(&remembered, &who, &secret(password)), None, "{who:?} {password:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_password_makes_nothing_forgotten_but_itself() {
+        let remembered = remembered(60, 0).expect("a memory");
+        let kim = Who::somebody("kim", "imap");
+        remembered.keep(&kim, &secret("right"), &entry("a"));
+        remembered.forget(&kim, &secret("guess"));
+        assert_eq!(remembered.fresh(&kim, &secret("right")), Some(entry("a")));
+        remembered.forget(&kim, &secret("right"));
+        assert_eq!(remembered.fresh(&kim, &secret("right")), None);
+    }
+
+    #[test]
+    fn users_are_forgotten_by_name_or_all_together() {
+        let remembered = remembered(60, 0).expect("a memory");
+        let everybody = ["kim", "lee", "max"].map(|name| Who::somebody(name, "imap"));
+        everybody.iter().for_each(|who| remembered.keep(who, &secret("x"), &entry("a")));
+        assert_eq!(remembered.forget_all(Some(&["kim".to_owned(), "nobody".to_owned()])), 1);
+        let known: Vec<_> = everybody.iter().map(|who| remembered.fresh(who, &secret("x")).is_some()).collect();
+        assert_eq!(known, [false, true, true]);
+        assert_eq!(remembered.forget_all(None), 2);
+        assert_eq!(remembered.fresh(&everybody[1], &secret("x")), None);
+    }
+
+    #[test]
+    fn without_a_time_nothing_is_remembered_and_an_old_answer_serves_only_in_an_outage() {
+        assert!(remembered(0, 60).is_none());
+        let mut remembered = remembered(60, 60).expect("a memory");
+        let kim = Who::somebody("kim", "imap");
+        remembered.keep(&kim, &secret("right"), &entry("a"));
+        // As if its time had passed.
+        remembered.times.verified = Duration::ZERO;
+        assert_eq!(remembered.fresh(&kim, &secret("right")), None);
+        assert_eq!(remembered.stale(&kim, &secret("right")), Some(entry("a")));
+    }
+}
