@@ -8,7 +8,7 @@ use crate::sasl;
 use crate::secret::Secret;
 
 /// What is still to be said of a log-in. Each protocol knows which answer of the back end's asks for it.
-pub(crate) struct LogIn {
+pub(crate) struct LogInLines {
     lines: VecDeque<Secret>,
     /// What is said once, should the back end ask for more than that: it refuses a token.
     dismissal: Option<Cow<'static, [u8]>>,
@@ -16,7 +16,7 @@ pub(crate) struct LogIn {
     is_dismissed: bool,
 }
 
-impl LogIn {
+impl LogInLines {
     /// Says the first of the lines; the others wait for the back end.
     pub(crate) fn begin(mechanism: Mechanism, mut lines: VecDeque<Secret>, out: &mut Vec<u8>) -> Self {
         if let Some(first) = lines.pop_front() {

@@ -6,7 +6,7 @@ use super::syntax::{capability_list, push_id, response_code};
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::log_in::LogIn;
+use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
@@ -37,7 +37,7 @@ enum State {
     Capability,
     /// The log-in is sent, but for what waits for the back end's `+`.
     LogIn {
-        log_in: LogIn,
+        log_in: LogInLines,
         /// What the client should see of what came meanwhile.
         untagged: Vec<u8>,
     },
@@ -191,13 +191,13 @@ impl Back {
             out.extend_from_slice(b"\r\n");
         }
         let secret = login.proof.secret();
-        let mut pieces = VecDeque::new();
+        let mut lines = VecDeque::new();
         let mut line = WipedBuffer::default();
         if mechanism == Mechanism::Command {
             line.extend(format!("{TAG_LOGIN} LOGIN ").as_bytes());
-            push_astring(login.user.as_bytes(), unasked, &mut line, &mut pieces);
+            push_astring(login.user.as_bytes(), unasked, &mut line, &mut lines);
             line.extend(b" ");
-            push_astring(secret.expose(), unasked, &mut line, &mut pieces);
+            push_astring(secret.expose(), unasked, &mut line, &mut lines);
         } else {
             line.extend(format!("{TAG_LOGIN} AUTHENTICATE {}", mechanism.name()).as_bytes());
             // LOGIN's first word is the server's.
@@ -207,7 +207,7 @@ impl Back {
                     line.extend(b" ");
                 } else {
                     line.extend(b"\r\n");
-                    pieces.push_back(Secret::new(line.take()));
+                    lines.push_back(Secret::new(line.take()));
                 }
                 // Only the first response may come with the command.
                 may_follow = false;
@@ -215,8 +215,8 @@ impl Back {
             }
         }
         line.extend(b"\r\n");
-        pieces.push_back(Secret::new(line.take()));
-        let log_in = LogIn::begin(mechanism, pieces, out);
+        lines.push_back(Secret::new(line.take()));
+        let log_in = LogInLines::begin(mechanism, lines, out);
         self.talk.note(|| format!("C: {TAG_LOGIN} [struck out]"));
         self.capabilities = None;
         self.state = State::LogIn { log_in, untagged: Vec::new() };
@@ -287,8 +287,8 @@ fn announcement(setup: &BackSetup) -> Vec<(String, String)> {
 }
 
 /// Appends an astring to the line: quoted where it can be, else a literal. A literal that the back end
-/// must first agree to ends the line, and the rest of the command becomes a further piece.
-fn push_astring(text: &[u8], unasked: bool, line: &mut WipedBuffer, pieces: &mut VecDeque<Secret>) {
+/// must first agree to ends the line, and the rest of the command becomes a further line.
+fn push_astring(text: &[u8], unasked: bool, line: &mut WipedBuffer, lines: &mut VecDeque<Secret>) {
     if text.iter().all(|&b| b.is_ascii() && !b.is_ascii_control()) {
         let mut quoted = Vec::with_capacity(text.len() * 2 + 2);
         push_quoted(text, &mut quoted);
@@ -299,7 +299,7 @@ fn push_astring(text: &[u8], unasked: bool, line: &mut WipedBuffer, pieces: &mut
     let sign = if unasked { "+" } else { "" };
     line.extend(format!("{{{}{sign}}}\r\n", text.len()).as_bytes());
     if !unasked {
-        pieces.push_back(Secret::new(line.take()));
+        lines.push_back(Secret::new(line.take()));
     }
     line.extend(text);
 }

@@ -31,7 +31,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     login_name: "imap-login",
 };
 
-/// The one place where a refusal becomes IMAP's words: a response code.
+/// A refusal's code, as IMAP's answers have it; its text is [`Refusal::text`].
 const fn code(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::BadCredentials => "[AUTHENTICATIONFAILED]",

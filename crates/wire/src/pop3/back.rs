@@ -3,7 +3,7 @@
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
-use crate::log_in::LogIn;
+use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
@@ -33,7 +33,7 @@ enum State {
     Utf8,
     /// The log-in is sent, but for what waits for the back end's word.
     LogIn {
-        log_in: LogIn,
+        log_in: LogInLines,
         /// Which word that is: `+OK` between USER and PASS, a bare `+` in an exchange.
         waits_for: Word,
     },
@@ -122,7 +122,7 @@ impl Back {
             let is_inline = mechanism == Mechanism::Plain;
             sasl::auth_lines(mechanism, login, is_inline, POP3_AUTH_LINE_BYTES_MAX)
         };
-        let log_in = LogIn::begin(mechanism, lines, out);
+        let log_in = LogInLines::begin(mechanism, lines, out);
         let waits_for = if mechanism == Mechanism::Command { Word::Ok } else { Word::More };
         self.talk.note(|| format!("C: {} [struck out]", mechanism.name()));
         self.state = State::LogIn { log_in, waits_for };
@@ -131,7 +131,7 @@ impl Back {
 
     fn log_in_answered(
         &mut self,
-        mut log_in: LogIn,
+        mut log_in: LogInLines,
         waits_for: Word,
         word: Word,
         text: &[u8],

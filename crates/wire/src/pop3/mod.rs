@@ -30,7 +30,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     login_name: "pop3-login",
 };
 
-/// The one place where a refusal becomes POP3's words: a response code. `[AUTH]` is for whatever is wrong with
+/// A refusal's code, as POP3's answers have it; its text is [`Refusal::text`].
 /// the user, `[SYS/TEMP]` for what will pass (RFC 3206).
 const fn code(refusal: Refusal) -> &'static str {
     match refusal {

@@ -1,7 +1,7 @@
 //! Why a client can't have what it wants.
 
-/// Why a client can't have what it wants. The enum is closed: a new reason doesn't compile until every
-/// protocol has words for it.
+/// Why a client can't have what it wants. The enum is closed: a new reason doesn't compile until it has a text, and a code
+/// in every protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// Wrong password or unknown user, which no client may tell apart.
@@ -29,10 +29,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Those that can meet a client outside its log-in. All others are [`Refusal::Unavailable`] there: what only a log-in
-    /// can be refused for is nobody's business before one.
+    /// Those that can meet a client outside its log-in.
     const OUTSIDE: [Self; 6] =
         [Self::TooMany, Self::Guessing, Self::Forbidden, Self::ShuttingDown, Self::TimedOut, Self::Unavailable];
+
+    /// What it is outside a log-in: there, what only a log-in can be refused for is an outage.
+    const fn outside(self) -> Self {
+        match self {
+            Self::TooMany | Self::Guessing | Self::Forbidden | Self::ShuttingDown | Self::TimedOut => self,
+            Self::BadCredentials
+            | Self::Disabled
+            | Self::Expired
+            | Self::TlsRequired
+            | Self::Unavailable
+            | Self::Misbehaved => Self::Unavailable,
+        }
+    }
 
     /// What it is to a person, whatever the protocol.
     pub const fn text(self) -> &'static str {
@@ -66,8 +78,7 @@ impl LastWords {
     }
 
     pub(crate) fn of(&self, refusal: Refusal) -> &[u8] {
-        let [.., unavailable] = &self.0;
-        let known = Refusal::OUTSIDE.iter().position(|outside| *outside == refusal);
-        known.and_then(|n| self.0.get(n)).unwrap_or(unavailable)
+        let known = Refusal::OUTSIDE.iter().position(|outside| *outside == refusal.outside());
+        known.and_then(|n| self.0.get(n)).map_or(&[], Vec::as_slice)
     }
 }

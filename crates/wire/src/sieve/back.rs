@@ -6,7 +6,7 @@ use crate::conversation::{BackGrammar, Talk};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::log_in::LogIn;
+use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
@@ -32,7 +32,7 @@ enum State {
     Securing,
     Xclient,
     /// The log-in is sent, but for what waits for a challenge.
-    LogIn(LogIn),
+    LogIn(LogInLines),
     Leaving,
     Over,
 }
@@ -133,7 +133,7 @@ impl Back {
         let further = messages.iter().map(|message| sasl::line(&[message.expose()]));
         let lines = std::iter::once(first).chain(further).collect();
         self.talk.note(|| format!("C: AUTHENTICATE {} [struck out]", mechanism.name()));
-        self.state = State::LogIn(LogIn::begin(mechanism, lines, out).dismissing(string));
+        self.state = State::LogIn(LogInLines::begin(mechanism, lines, out).dismissing(string));
         BackStep::Read
     }
 

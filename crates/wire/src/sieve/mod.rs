@@ -85,7 +85,7 @@ const EXTENSIONS: &[&str] = &[
     "vnd.dovecot.imapsieve",
 ];
 
-/// The one place where a refusal becomes `ManageSieve`'s words: a response code.
+/// A refusal's response code with the blank behind it, or nothing; its text is [`Refusal::text`].
 const fn code(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired | Refusal::Forbidden | Refusal::Misbehaved => "",

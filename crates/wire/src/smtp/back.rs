@@ -7,7 +7,7 @@ use super::{Dialect, EXTENSIONS, SIZE};
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
-use crate::log_in::LogIn;
+use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
 use crate::text::printable;
@@ -33,7 +33,7 @@ enum State {
     Securing,
     Xclient,
     /// The log-in is sent, but for what waits for the back end's word.
-    LogIn(LogIn),
+    LogIn(LogInLines),
     Leaving,
     Over,
 }
@@ -152,11 +152,11 @@ impl Back {
         let is_inline = mechanism != Mechanism::Login;
         let lines = sasl::auth_lines(mechanism, login, is_inline, SMTP_LINE_BYTES_MAX);
         self.talk.note(|| format!("C: AUTH {} [struck out]", mechanism.name()));
-        self.state = State::LogIn(LogIn::begin(mechanism, lines, out));
+        self.state = State::LogIn(LogInLines::begin(mechanism, lines, out));
         BackStep::Read
     }
 
-    fn log_in_answered(&mut self, mut log_in: LogIn, reply: &Reply, out: &mut Vec<u8>) -> BackStep {
+    fn log_in_answered(&mut self, mut log_in: LogInLines, reply: &Reply, out: &mut Vec<u8>) -> BackStep {
         match reply.code {
             334 => {
                 let step = log_in.go_on(out);

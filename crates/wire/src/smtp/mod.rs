@@ -110,7 +110,7 @@ const EXTENSIONS: &[&str] =
 /// The extension that says how large a message may be (RFC 1870).
 const SIZE: &str = "SIZE";
 
-/// The one place where a refusal becomes SMTP's words: a reply code and an enhanced status code.
+/// A refusal's code, as SMTP's answers have it; its text is [`Refusal::text`].
 const fn code(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::BadCredentials => "535 5.7.8",
