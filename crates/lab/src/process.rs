@@ -140,11 +140,16 @@ impl Server {
 }
 
 /// Waits up to 30 seconds until `is_so`.
-pub fn wait_for(mut is_so: impl FnMut() -> bool) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
+pub fn wait_for(is_so: impl FnMut() -> bool) -> Result<()> {
+    wait_for_within(Duration::from_secs(30), is_so)
+}
+
+/// Waits until `is_so`, where a bound on that is the point.
+pub fn wait_for_within(patience: Duration, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + patience;
     while !is_so() {
         if Instant::now() > deadline {
-            return Err("not within 30 seconds".into());
+            return Err(format!("not within {patience:?}"));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

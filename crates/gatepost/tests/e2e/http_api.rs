@@ -137,6 +137,10 @@ fn a_form_of_the_console_changes_nothing_without_its_proof_or_a_word_of_what_to_
         assert_eq!(posted(page, &format!("{fields}&proof={proof}")), 400, "{page}: nothing to do");
         assert_eq!(posted(page, &format!("{fields}&do=dance&proof={proof}")), 400, "{page}: nothing that can be done");
     }
+    for page in ["/sessions/kick", "/settings/review", "/settings/apply", "/logout"] {
+        assert_eq!(posted(page, "back=/"), 403, "{page}: no proof");
+        assert_eq!(posted(page, &format!("back=/&proof=x{proof}")), 403, "{page}: another proof");
+    }
     assert_eq!(site.curl("/api/v1/me", &["--header", &cookie]).status, 200, "kim is still there");
     assert_eq!(posted("/log", &format!("do=level&level=protocol&proof={proof}")), 303);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, free_ports, wait_for};
+use gatepost_lab::{Dovecot, Gatepost, MASTER, MASTER_PASSWORD, free_ports, wait_for_within};
 
 use crate::bed::{Bed, KIM, LEE, all_heard, back_end, hearing, run};
 use crate::talk::Talk;
@@ -262,7 +262,8 @@ fn clients_are_promised_what_every_back_end_has() {
         }
     };
     let wait_until = |name: &str, there: bool| {
-        wait_for(|| promised().iter().any(|line| line == name) == there)
+        // Long before the back ends are looked at again by themselves.
+        wait_for_within(Duration::from_secs(10), || promised().iter().any(|line| line == name) == there)
             .unwrap_or_else(|_| panic!("{name} {there}: {:?}", promised()));
     };
     // Learnt without anybody's log-in.
