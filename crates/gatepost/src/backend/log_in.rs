@@ -137,7 +137,7 @@ struct Search<'a> {
     given_up: Vec<&'a str>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
     async fn run(mut self) -> Result<Connected, Failure> {
         for round in 0..ROUNDS_MAX {
             match self.try_hosts().await {
@@ -216,15 +216,13 @@ impl Search<'_> {
         share >= settings.connect_timeout.min(settings.login_timeout / 2)
     }
 
-    fn unavailable(&self) -> Failure {
-        Failure::Unavailable(self.reasons.join("; "))
-    }
-}
-
-impl<'a> Search<'a> {
     fn give_up(&mut self, host: &'a str, reason: &str) {
         self.reasons.push(format!("{host}: {reason}"));
         self.given_up.push(host);
+    }
+
+    fn unavailable(&self) -> Failure {
+        Failure::Unavailable(self.reasons.join("; "))
     }
 }
 

@@ -392,7 +392,7 @@ impl Server {
                     let _ = self.alive_while(self.reload(listening)).await;
                     None
                 }
-                Some(asked) = asked.recv() => self.answer(asked, listening).await,
+                Some(asked) = asked.recv() => self.carry_out(asked, listening).await,
                 _ = signals.terminate.recv() => Some(Over::Stop),
                 _ = signals.interrupt.recv() => Some(Over::Stop),
                 _ = signals.upgrade.recv() => {
@@ -416,7 +416,11 @@ impl Server {
     }
 
     /// Does what was asked for. What changes what is listened on, or ends the loop, is done here and now; all else beside it.
-    async fn answer(self: &Arc<Self>, Asked { command, by, reply }: Asked, listening: &mut Listening) -> Option<Over> {
+    async fn carry_out(
+        self: &Arc<Self>,
+        Asked { command, by, reply }: Asked,
+        listening: &mut Listening,
+    ) -> Option<Over> {
         self.note(&command, &by);
         let (answered, over) = match &command {
             Command::Reload => (commands::reloaded(&self.alive_while(self.reload(listening)).await), None),

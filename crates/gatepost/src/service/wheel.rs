@@ -213,7 +213,7 @@ impl SessionRef {
 
     /// Whether it is logged in and passes bytes.
     pub(crate) fn is_relay(&self) -> bool {
-        self.entry.timeout_seconds.load(Ordering::Relaxed) > 0
+        self.entry.is_relay()
     }
 
     /// Whether it has nothing under way, as far as can be told from silence.
@@ -239,6 +239,10 @@ impl Entry {
 
     fn bytes(&self) -> (u64, u64) {
         (self.bytes_up.load(Ordering::Relaxed), self.bytes_down.load(Ordering::Relaxed))
+    }
+
+    fn is_relay(&self) -> bool {
+        self.timeout_seconds.load(Ordering::Relaxed) > 0
     }
 
     /// Whether it lives on, as far as the wheel knows.
@@ -323,26 +327,32 @@ impl Wheel {
     /// Every session of this thread.
     pub(crate) fn sessions() -> Vec<SessionRef> {
         Self::with(|wheel| {
-            let present = |entry: &Arc<Entry>| SessionRef {
+            let of = |entry: &Arc<Entry>| SessionRef {
                 idle_seconds: wheel.now.saturating_sub(entry.last.load(Ordering::Relaxed)),
                 entry: Arc::clone(entry),
             };
-            wheel.lists.iter().flatten().map(present).collect()
+            wheel.lists.iter().flatten().map(of).collect()
         })
     }
 
     /// Asks at most `count` quiet sessions of this thread to end.
     pub(crate) fn ask_quiet_to_go(count: usize) {
-        let is_asked = |session: &SessionRef| session.is_quiet() && session.entry.is_alive();
-        Self::sessions().iter().filter(|session| is_asked(session)).take(count).for_each(SessionRef::ask_to_go);
+        Self::with(|wheel| {
+            let is_asked = |entry: &&Arc<Entry>| {
+                let idle = wheel.now.saturating_sub(entry.last.load(Ordering::Relaxed));
+                entry.is_relay() && idle >= QUIET_SECONDS && entry.is_alive()
+            };
+            let asked = wheel.lists.iter().flatten().filter(is_asked).take(count);
+            asked.for_each(|entry| entry.say(State::Drained));
+        });
     }
 
     /// Tells every session of this thread that is logged in to end.
     pub(crate) fn stop_all() {
-        Self::sessions()
-            .iter()
-            .filter(|session| session.is_relay())
-            .for_each(|session| session.entry.say(State::Stopped));
+        Self::with(|wheel| {
+            let relays = wheel.lists.iter().flatten().filter(|entry| entry.is_relay());
+            relays.filter(|entry| entry.state.get() < State::Stopped).for_each(|entry| entry.say(State::Stopped));
+        });
     }
 
     fn advance(&mut self) {
@@ -415,23 +425,23 @@ mod tests {
         handle
     }
 
-    fn is_over(entry: &SessionHandle) -> bool {
-        matches!(entry.signal(Waker::noop()), Some(Signal::End(_)))
+    fn is_over(handle: &SessionHandle) -> bool {
+        matches!(handle.signal(Waker::noop()), Some(Signal::End(_)))
     }
 
     #[test]
     fn a_session_that_lasts_is_told_once() {
-        let entry = relaying(Duration::from_mins(35));
+        let handle = relaying(Duration::from_mins(35));
         for _ in 1..SETTLE_SECONDS {
             Wheel::tick();
-            entry.moved(1, 0);
-            assert_eq!(entry.signal(Waker::noop()), None);
+            handle.moved(1, 0);
+            assert_eq!(handle.signal(Waker::noop()), None);
         }
         Wheel::tick();
-        assert_eq!(entry.signal(Waker::noop()), Some(Signal::Settled));
+        assert_eq!(handle.signal(Waker::noop()), Some(Signal::Settled));
         for _ in 0..2000 {
             Wheel::tick();
-            assert_eq!(entry.signal(Waker::noop()), None);
+            assert_eq!(handle.signal(Waker::noop()), None);
         }
     }
 
@@ -458,15 +468,15 @@ mod tests {
 
     #[test]
     fn a_shorter_time_out_takes_effect_at_once() {
-        let entry = relaying(Duration::from_mins(35));
+        let handle = relaying(Duration::from_mins(35));
         Wheel::tick();
-        entry.moved(1, 0);
-        entry.set_timeout(Duration::from_secs(3));
+        handle.moved(1, 0);
+        handle.set_timeout(Duration::from_secs(3));
         Wheel::tick();
         Wheel::tick();
-        assert!(!is_over(&entry));
+        assert!(!is_over(&handle));
         Wheel::tick();
-        assert!(is_over(&entry));
+        assert!(is_over(&handle));
     }
 
     #[test]
@@ -501,34 +511,34 @@ mod tests {
     }
 
     #[test]
-    fn the_gravest_word_stands() {
+    fn the_gravest_reason_stands() {
         let handle = relaying(Duration::from_mins(35));
-        let present = Wheel::sessions();
-        present.iter().for_each(SessionRef::kick);
-        present.iter().for_each(SessionRef::ask_to_go);
+        let sessions = Wheel::sessions();
+        sessions.iter().for_each(SessionRef::kick);
+        sessions.iter().for_each(SessionRef::ask_to_go);
         handle.decline();
         assert_eq!(handle.signal(Waker::noop()), Some(Signal::End(EndReason::Kicked)));
     }
 
     #[test]
     fn everybody_is_there_exactly_once_until_they_go() {
-        let present = || Wheel::sessions().len();
+        let count = || Wheel::sessions().len();
         let handles: Vec<_> = (1..=100).map(|n| relaying(Duration::from_secs(n * 7 % 50 + 1))).collect();
         let one = talking();
-        assert_eq!(present(), 101);
+        assert_eq!(count(), 101);
         for second in 0..60 {
             Wheel::tick();
             handles.iter().step_by(3).for_each(|handle| handle.moved(1, 2));
             handles[second].set_timeout(Duration::from_secs(9));
-            assert_eq!(present(), 101, "second {second}");
+            assert_eq!(count(), 101, "second {second}");
         }
         assert_eq!(handles[0].bytes(), (60, 120));
         drop(one);
         let (odd, even): (Vec<_>, Vec<_>) = handles.into_iter().enumerate().partition(|(n, _)| n % 2 == 1);
         drop(odd);
-        assert_eq!(present(), even.len());
+        assert_eq!(count(), even.len());
         drop(even);
-        assert_eq!(present(), 0);
+        assert_eq!(count(), 0);
     }
 
     #[test]
