@@ -25,9 +25,9 @@ struct Kept<V> {
 }
 
 impl<V: Clone> Cache<V> {
-    /// Room for so many answers.
+    /// Room for so many answers; for one at least.
     pub(crate) fn new(entries_max: usize) -> Self {
-        Self { answers: quick_cache::sync::Cache::new(entries_max) }
+        Self { answers: quick_cache::sync::Cache::new(entries_max.max(1)) }
     }
 
     /// The answer to `question`, if it is not older than `lifetime` says of it.

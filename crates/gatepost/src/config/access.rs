@@ -29,6 +29,8 @@ section! {
 }
 
 section! {
+    ///
+    /// `None`: no limit.
     #[derive(Copy, PartialEq, Eq)]
     pub(crate) struct Limits: "limits", "[imap.limits]", "Flow control; a connection must fit all limits that apply to it. The same table may stand in a listener and in an access rule.";
     connections: Option<u32>, "At once.";
@@ -76,11 +78,11 @@ pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
 }
 
 fn check_limits(read: &Limits, table: &Table<'_>) {
-    check_interval(table, &Limits::interval, read.interval);
+    check_counted_within(table, &Limits::interval, read.interval);
 }
 
 /// The time within which something is counted.
-pub(super) fn check_interval(table: &Table<'_>, key: &Key<Duration>, interval: Duration) {
+pub(super) fn check_counted_within(table: &Table<'_>, key: &Key<Duration>, interval: Duration) {
     if interval.is_zero() || interval > Duration::from_hours(24) {
         table.problem_with(key, "is more than nothing and at most one day");
     }

@@ -14,6 +14,7 @@ pub(crate) const SOCKET_NAME: &str = "admin.sock";
 /// The ways in for administrators.
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
+    /// As its table has it.
     pub(crate) written: AdminSettings,
     /// Where the command line finds the running Gatepost.
     pub(crate) socket: PathBuf,

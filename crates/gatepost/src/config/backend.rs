@@ -32,7 +32,7 @@ section! {
 
 section! {
     pub(super) struct OwnLink: "imap", "[backend.NAME.imap]", "Settings of [imap.backend] for this back end alone, and:";
-    port: Option<Port>, "Default: the service's, for implicit TLS its own (listed last).";
+    port: Option<Port>, "Default: the service's, for implicit TLS its own (the end of the reference lists them).";
     ..link: LinkSettings;
 }
 

@@ -16,6 +16,7 @@ use super::values::{Pin, Port, Value};
 /// How one service talks to one back end.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
+    /// As it is written; what some of it means stands beside.
     pub(crate) written: LinkSettings,
     /// What is spoken: the service's own protocol, but that mail may come by SMTP and go on by LMTP.
     pub(crate) protocol: &'static Protocol,

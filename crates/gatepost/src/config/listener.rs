@@ -17,6 +17,7 @@ use super::tls::{CertificateFiles, ClientCertificates, TlsMode};
 /// An address that is listened on.
 #[derive(Debug, Clone)]
 pub(crate) struct Listener {
+    /// As its table has it; what some of it means stands beside.
     pub(crate) written: ListenerSettings,
     pub(crate) place: Place,
     pub(crate) idle_timeout: Duration,
@@ -25,7 +26,7 @@ pub(crate) struct Listener {
 }
 
 section! {
-    pub(crate) struct ListenerSettings: "listener", "[[imap.listener]]", "An address that is listened on. Without any: the two ports of the service (listed last) on 127.0.0.1, with STARTTLS and with implicit TLS; but without a [[tls.certificate]] only the former, in clear, where `plaintext` = tls lets nobody log in.", {
+    pub(crate) struct ListenerSettings: "listener", "[[imap.listener]]", "An address that is listened on. Without any: the two ports of the service (the end of the reference lists them) on 127.0.0.1, with STARTTLS and with implicit TLS; but without a [[tls.certificate]] only the former, in clear, where `plaintext` = tls lets nobody log in.", {
         read_apart: &[Child::List(AccessSettings::SECTION)],
     };
     address: SocketAddr, "Address and port.";
@@ -103,13 +104,13 @@ fn read_listener(
 ) -> Option<Listener> {
     use ListenerSettings as key;
 
-    // How names are completed is the map's to say, where the listener doesn't.
+    // How names are completed is the map's to say, where the listener doesn't; no other setting has the same name there.
     let written = ListenerSettings::read_over(table, map_table)?;
     let idle_timeout = table.or(&key::idle_timeout, written.idle_timeout, service_timeout);
     if idle_timeout != service_timeout {
         check_idle_timeout(table, &key::idle_timeout, idle_timeout, protocol);
     }
-    if written.tls != TlsMode::None && !has_certificate && written.certificate.is_none() {
+    if written.tls != TlsMode::None && !has_certificate && !table.has(CertificateFiles::SECTION.name) {
         let what = "needs a certificate: add [[tls.certificate]], or `certificate` here, or set \"none\"";
         table.problem_with(&key::tls, what);
     }

@@ -42,6 +42,8 @@ section! {
 }
 
 section! {
+    ///
+    /// No time: not at all.
     #[derive(Copy)]
     pub(crate) struct Cache: "cache", "[map.cache]", "How long answers of directories are remembered. A reload forgets them all.";
     found: Duration = "0s", "A user's place.";

@@ -18,7 +18,7 @@ use super::values::Value;
 pub(super) struct Context<'a> {
     path: &'a Path,
     text: &'a str,
-    /// Names of the administrator's choice that stand in the file, sound or not, each with the table in which it does.
+    /// What stands in the tables of the file, sound or not: each table's name with each name in it.
     names: RefCell<Vec<(String, String)>>,
     /// With their offsets in the file, by which they are put in order.
     problems: RefCell<Vec<(usize, Problem)>>,
@@ -220,7 +220,7 @@ impl<'a> Table<'a> {
         T::read(self.entry(key.name)?.get_ref())
     }
 
-    /// Whether `[table.name]` stands in the file, sound or not.
+    /// Whether `[table.name]` stands in the file, sound or not; of tables under names of the administrator's.
     pub(super) fn knows(&self, table: &str, name: &str) -> bool {
         self.context.names.borrow().iter().any(|(known, its)| known == table && its == name)
     }

@@ -108,6 +108,16 @@ mod tests {
     }
 
     #[test]
+    fn included_sections_include_no_others() {
+        for section in sections() {
+            for included in section.all_included() {
+                let nested = included.all_included().count();
+                assert!(nested == 0 && included.reserved.is_empty(), "{} in {}", included.head, section.head);
+            }
+        }
+    }
+
+    #[test]
     fn the_reference_that_is_kept_is_todays() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference.md");
         let today = page();

@@ -88,7 +88,7 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
         let link = LinkSettings::read(&link_table).and_then(|link| link_of(link, &link_table, None, protocol));
         let service = map
             .as_ref()
-            .and_then(|map| read_service(&table, protocol, has_certificate, &directories, (map, &map_table), link?));
+            .and_then(|map| read_service(&table, protocol, has_certificate, &directories, (map, &map_table), link));
         services.extend(service);
         links.push((protocol, link_table));
     }

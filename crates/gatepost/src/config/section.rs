@@ -100,8 +100,8 @@ pub(super) trait Written: Sized {
     }
 }
 
-/// Tables that stand in another: one that may be empty, one that may be left out, or a list. One that makes no sense is a
-/// problem, and reads as if it were left out.
+/// Tables that stand in another: one that may be empty, one that may be left out, or a list. Of the latter two, one that
+/// makes no sense is a problem, and reads as if it were left out.
 pub(super) trait InTable: Sized {
     const CHILD: Child;
 
@@ -191,7 +191,7 @@ impl Section {
 
     /// Every section whose settings may stand here too.
     pub(super) fn all_included(&self) -> impl Iterator<Item = &'static Self> {
-        self.includes.iter().chain(self.includes_apart).copied()
+        self.includes_apart.iter().chain(self.includes).copied()
     }
 
     /// The section of the table at a path below this one, in which numbers stand for the items of lists. `kind`: what the
@@ -266,14 +266,25 @@ macro_rules! default_of {
     };
 }
 
-/// Defines a section: `"name", "head", "help"`, then its settings, a row each.
+/// Defines a section, as in
 ///
-/// A row is `name: Type = default, "meaning";`, the default as the file would have it. Without a default, an `Option` may
-/// be left out, and anything else must be there. `field as "name"` is for names that are none of Rust's.
+/// ```text
+/// section! {
+///     pub(crate) struct Defence: "defence", "[defence]", "What this table is about.";
+///     window: Duration = "10m", "What this setting means.";
+///     source as "from": Option<IpAddr>, "A field that is called otherwise than the setting.";
+///     ..trust: Trust;
+///     [limits]: Limits;
+///     => check;
+/// }
+/// ```
 ///
-/// Before the rows may stand what else [`Section`] has, in braces. Behind them: `..field: Type;` for a section whose settings
-/// stand in the same table, `[field]: Type;` for a table in it (an `Option`: it may be left out; a `Vec`: a list), and
-/// `=> function;` for what looks at all of it together.
+/// First what the table is called, how it is opened, and what it is about; behind that, in braces, may stand what else
+/// [`Section`] has. Then, in this order: settings, a row each, with their default as the file would have it (without one, an
+/// `Option` may be left out, and anything else must be there); `..field: Type;` for sections whose settings stand in the same
+/// table, which include no others; `[field]: Type;` for tables in it, which the file calls by their section's name (an
+/// `Option`: it may be left out; a `Vec`: a list; they are never taken from another table); and `=> function;` for what looks
+/// at all of it together, once all of it could be read.
 macro_rules! section {
     (
         $(#[$meta:meta])*

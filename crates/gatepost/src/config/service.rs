@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gatepost_wire::{Course, Mechanism, Protocol};
 
-use super::access::{AccessRule, AccessSettings, Limits, check_interval, read_access};
+use super::access::{AccessRule, AccessSettings, Limits, check_counted_within, read_access};
 use super::directory::{Directories, check_directories};
 use super::is_host;
 use super::link::{Link, LinkSettings};
@@ -20,6 +20,7 @@ use super::values::Max;
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) protocol: &'static Protocol,
+    /// As its table has it; what some of it means stands beside.
     pub(crate) written: ServiceSettings,
     pub(crate) authenticate: Authenticate,
     pub(crate) access: Vec<AccessRule>,
@@ -35,7 +36,7 @@ pub(crate) struct Service {
 }
 
 section! {
-    pub(crate) struct ServiceSettings: "imap", "[imap]", "The IMAP service. Every other service has the same under its own name (listed last), and the same tables below. It runs if this section stands in the file.", {
+    pub(crate) struct ServiceSettings: "imap", "[imap]", "The IMAP service. Every other service has the same under its own name (the end of the reference lists them), and the same tables below. It runs if this section stands in the file.", {
         read_apart: &[List(AccessSettings::SECTION), List(ListenerSettings::SECTION), One(LinkSettings::SECTION)],
     };
     authenticate: AuthenticateAt = "backend", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
@@ -47,7 +48,7 @@ section! {
     max_errors: Max = 10, "Wrong commands in one session, then it ends; 0: no limit.";
     max_auth_errors: Max = 3, "Failed log-ins in one session, then it ends; 0: no limit, which is warned of.";
     login_timeout: Duration = "1m", "From the connection to the log-in, or where nobody logs in to the first recipient that is taken, whatever arrives.";
-    idle_timeout: Duration = "35m", "After log-in, without a byte either way; at least what the protocol's standard says (listed last).";
+    idle_timeout: Duration = "35m", "After log-in, without a byte either way; at least what the protocol's standard says (the end of the reference lists it).";
     [limits]: Limits;
     [client_certificates]: Option<ClientCertificates>;
     => check_service;
@@ -73,6 +74,8 @@ section! {
 }
 
 section! {
+    ///
+    /// `None`: no limit.
     #[derive(Copy)]
     pub(crate) struct Rates: "rates", "[smtp.rates]", "How much mail is taken. What is beyond it is put off (450). `max_errors` also counts recipients who are refused for good, until a message is taken.";
     messages_per_ip: Option<u32>, "Messages within `interval` from one address (IPv6: one /64).";
@@ -153,7 +156,7 @@ pub(super) fn read_service(
     has_certificate: bool,
     directories: &Directories,
     map: (&Map, &Table<'_>),
-    link: Link,
+    link: Option<Link>,
 ) -> Option<Service> {
     let written = ServiceSettings::read(table)?;
     let authenticate = authenticate(&written, table, directories);
@@ -169,17 +172,21 @@ pub(super) fn read_service(
             senders = submission.senders;
         }
         Course::Mail(_) => {
-            let taken = MailSettings::read(table)?;
+            let mut taken = MailSettings::read(table)?;
             check_mail(table, map, directories);
-            domains = all_domains(table, &MailSettings::domains, taken.domains.clone(), map.0);
+            // They are meant in lower case, and with the map's own.
+            let written = std::mem::take(&mut taken.domains);
+            domains = all_domains(table, &MailSettings::domains, written, map.0);
             mail = Some(taken);
         }
     }
-    let nobody_has_tls = listeners.iter().all(|listener| listener.written.tls == TlsMode::None);
+    let nobody_has_tls =
+        !listeners.is_empty() && listeners.iter().all(|listener| listener.written.tls == TlsMode::None);
     if mail.is_none() && written.plaintext == Plaintext::Tls && nobody_has_tls {
         table.warn_of(&ServiceSettings::plaintext, "tls: no listener has TLS, so that nobody can log in");
     }
-    let (authenticate, access) = (authenticate?, read_access(table, protocol.name));
+    let access = read_access(table, protocol.name);
+    let (authenticate, link) = (authenticate?, link?);
     Some(Service { protocol, written, authenticate, access, listeners, link, domains, senders, mail })
 }
 
@@ -199,7 +206,7 @@ fn check_service(read: &ServiceSettings, table: &Table<'_>) {
 }
 
 fn check_rates(read: &Rates, table: &Table<'_>) {
-    check_interval(table, &Rates::interval, read.interval);
+    check_counted_within(table, &Rates::interval, read.interval);
 }
 
 /// Log-ins by certificate need one to be asked for, and a name in it that is one user's.

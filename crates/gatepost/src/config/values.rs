@@ -381,7 +381,7 @@ fn pairs<T: Value>(value: &DeValue<'_>) -> Option<Vec<(String, T)>> {
 
 fn show_pairs<T: Value>(pairs: &[(String, T)]) -> String {
     let shown: Vec<_> = pairs.iter().map(|(key, value)| format!("{} = {}", quoted(key), value.show())).collect();
-    format!("{{ {} }}", shown.join(", "))
+    if shown.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", shown.join(", ")) }
 }
 
 /// Back ends and how much each takes of what is shared among them.

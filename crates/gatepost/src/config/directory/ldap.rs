@@ -18,7 +18,7 @@ section! {
     pub(crate) struct Ldap: "directory", "[directory.NAME]  # type = \"ldap\"", "LDAP servers, Active Directory included. In the texts, %u is the whole name, %n its local part, %d its domain.", {
         includes_apart: &[Typed::SECTION],
     };
-    urls: Vec<LdapUrl>, "The servers, all with the same content: asked in order, those that are down last.";
+    urls: Vec<LdapUrl> = [], "The servers, all with the same content: asked in order, those that are down last.";
     tls: LdapTls = "starttls", "For ldap:// servers: none or starttls. ldaps:// is implicit TLS.";
     base: Option<Template>, "The entry below which users are searched.";
     scope: LdapScope = "subtree", "How far below: base, one or subtree.";
@@ -162,7 +162,7 @@ fn check(read: &Ldap, table: &Table<'_>) {
 
 fn check_servers(read: &Ldap, table: &Table<'_>) {
     if read.urls.is_empty() {
-        table.problem_with(&Ldap::urls, "names no server");
+        table.problem("needs `urls`, where the servers are");
     }
     let in_clear = |url: &&LdapUrl| !read.starts_tls() && !url.is_tls && !url.is_local;
     if let Some(url) = read.urls.iter().find(in_clear) {

@@ -7,12 +7,12 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use gatepost_wire::Secret;
 
-use super::super::gate::Asker;
 use super::frame::Frame;
 use super::parts::Filter;
 use super::posted::Posted;
 use super::{App, Page, Problem, Visitor, explain_problem, go, render};
 use crate::admin::accounts::{Listed, Role};
+use crate::admin::http::gate::Asker;
 use crate::config::Level;
 use crate::log::Field;
 

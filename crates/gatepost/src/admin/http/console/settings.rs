@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use gatepost_wire::PROTOCOLS;
 use serde_json::Value;
 
-use super::super::gate::Asker;
 use super::forms::{self, Block, Inner, Kind};
 use super::frame::{Frame, service_title};
 use super::parts::Filter;
 use super::posted::Posted;
 use super::{App, Page, Problem, Visitor, ask, explain_problem, go, local, render};
 use crate::admin::accounts::Role;
+use crate::admin::http::gate::Asker;
 use crate::admin::{Changes, Command};
 use crate::config::{Lists, TablePath};
 
