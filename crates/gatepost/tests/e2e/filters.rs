@@ -90,7 +90,7 @@ impl CrowdSec {
         it
     }
 
-    /// Runs a program of its; one that doesn't end is run again. CrowdSec 1.4 now and then stays when it has read its file.
+    /// Runs a program of its; one that doesn't end is run again. `CrowdSec` 1.4 now and then stays when it has read its file.
     fn run(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", "60"]).arg(self.package.join("usr/bin").join(program));
