@@ -307,8 +307,6 @@ macro_rules! section {
 
         const _: () = {
             use $crate::config::reader::Table;
-            #[allow(unused_imports, reason = "not every section has tables")]
-            use $crate::config::section::InTable;
             use $crate::config::section::{Described, Key, Section, Written};
             use $crate::config::values::Value;
 
@@ -324,7 +322,7 @@ macro_rules! section {
                     help: $doc,
                 },)*],
                 includes: &[$(<$with_type as Written>::SECTION),*],
-                tables: &[$(<$table_type as InTable>::CHILD),*],
+                tables: &[$(<$table_type as $crate::config::section::InTable>::CHILD),*],
                 $($($option: $value,)+)?
                 ..Section::EMPTY
             };
@@ -343,7 +341,7 @@ macro_rules! section {
                     // Each is read whatever is wrong with those before it, so that all is said at once.
                     $(let $key = table.get_over(over, &Self::$key);)*
                     $(let $with = <$with_type as Written>::read_over(table, over);)*
-                    $(let $table = <$table_type as InTable>::read_in(table);)*
+                    $(let $table = <$table_type as $crate::config::section::InTable>::read_in(table);)*
                     let read = Self { $($key: $key?,)* $($with: $with?,)* $($table: $table?,)* };
                     $($check(&read, table);)?
                     Some(read)

@@ -245,6 +245,11 @@ impl Entry {
         self.timeout_seconds.load(Ordering::Relaxed) > 0
     }
 
+    /// How long no byte was seen, up to `now`.
+    fn idle_seconds(&self, now: u32) -> u32 {
+        now.saturating_sub(self.last.load(Ordering::Relaxed))
+    }
+
     /// Whether it lives on, as far as the wheel knows.
     fn is_alive(&self) -> bool {
         self.state.get().end().is_none()
@@ -328,7 +333,7 @@ impl Wheel {
     pub(crate) fn sessions() -> Vec<SessionRef> {
         Self::with(|wheel| {
             let of = |entry: &Arc<Entry>| SessionRef {
-                idle_seconds: wheel.now.saturating_sub(entry.last.load(Ordering::Relaxed)),
+                idle_seconds: entry.idle_seconds(wheel.now),
                 entry: Arc::clone(entry),
             };
             wheel.lists.iter().flatten().map(of).collect()
@@ -338,10 +343,8 @@ impl Wheel {
     /// Asks at most `count` quiet sessions of this thread to end.
     pub(crate) fn ask_quiet_to_go(count: usize) {
         Self::with(|wheel| {
-            let is_asked = |entry: &&Arc<Entry>| {
-                let idle = wheel.now.saturating_sub(entry.last.load(Ordering::Relaxed));
-                entry.is_relay() && idle >= QUIET_SECONDS && entry.is_alive()
-            };
+            let is_quiet = |entry: &Entry| entry.is_relay() && entry.idle_seconds(wheel.now) >= QUIET_SECONDS;
+            let is_asked = |entry: &&Arc<Entry>| is_quiet(entry) && entry.is_alive();
             let asked = wheel.lists.iter().flatten().filter(is_asked).take(count);
             asked.for_each(|entry| entry.say(State::Drained));
         });
