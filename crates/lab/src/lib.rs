@@ -22,7 +22,7 @@ pub use dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Mailbox, give_away, identity
 pub use gatepost::Gatepost;
 pub use ports::{free_port, free_ports};
 pub use postfix::{Postfix, PostfixSetup};
-pub use process::{Process, Server, wait_for, wait_for_port, wait_for_within};
+pub use process::{Process, Server, wait_for, wait_for_port, wait_for_within, wait_to_find};
 pub use slapd::{LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Person, Slapd};
 
 /// Tries out an API by its `OpenAPI` document: package, version, program.

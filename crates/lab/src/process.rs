@@ -146,14 +146,25 @@ pub fn wait_for(is_so: impl FnMut() -> bool) -> Result<()> {
 
 /// Waits until `is_so`, where a bound on that is the point.
 pub fn wait_for_within(patience: Duration, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    find_within(patience, || is_so().then_some(()))
+}
+
+/// Waits up to 30 seconds until `find` finds something.
+pub fn wait_to_find<T>(find: impl FnMut() -> Option<T>) -> Result<T> {
+    find_within(Duration::from_secs(30), find)
+}
+
+fn find_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + patience;
-    while !is_so() {
+    loop {
+        if let Some(found) = find() {
+            return Ok(found);
+        }
         if Instant::now() > deadline {
             return Err(format!("not within {patience:?}"));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
 }
 
 /// Waits until somebody accepts connections on a port of 127.0.0.1.

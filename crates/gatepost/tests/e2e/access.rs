@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use gatepost_lab::wait_to_find;
+
 use crate::bed::{Bed, KIM};
 use crate::talk::Talk;
 
@@ -67,14 +69,11 @@ fn limits_at_once_refuse_in_clear_before_tls_and_slots_come_back() {
 
 /// A greeting, as soon as earlier sessions have given their slots back.
 fn eventually_greeted(bed: &Bed) -> Talk {
-    for _ in 0..200 {
+    let greeted = wait_to_find(|| {
         let mut talk = from(bed, 1);
-        if talk.line().starts_with("* OK") {
-            return talk;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("the slots never came back");
+        talk.line().starts_with("* OK").then_some(talk)
+    });
+    greeted.expect("the slots come back")
 }
 
 #[test]

@@ -29,11 +29,8 @@ fn a_back_end_that_dies_takes_only_its_own_users_along_and_is_used_again_at_once
     assert!(bed.secure().try_log_in(LEE).starts_with("OK"));
     gatepost.wait_for_log("Connection refused").expect("the reason");
     a.resume().expect("a start");
-    let back = Instant::now();
-    while !retry.try_log_in(KIM).starts_with("OK") {
-        assert!(back.elapsed() < Duration::from_secs(5), "the back end is not used again");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let is_back = || retry.try_log_in(KIM).starts_with("OK");
+    wait_for_within(Duration::from_secs(5), is_back).expect("the back end is used again");
     assert!(lee.verdict("NOOP").starts_with("OK"));
 }
 
@@ -144,11 +141,7 @@ fn a_back_end_takes_no_more_connections_than_it_may() {
     let mut third = bed.secure();
     assert_eq!(third.try_log_in(KIM), "NO [LIMIT] Too many connections, try again later.");
     drop(held);
-    let freed = Instant::now();
-    while !third.try_log_in(KIM).starts_with("OK") {
-        assert!(freed.elapsed() < Duration::from_secs(5), "the connections never came back");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for(|| third.try_log_in(KIM).starts_with("OK")).expect("the connections come back");
 }
 
 #[test]

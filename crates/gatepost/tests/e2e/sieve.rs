@@ -2,9 +2,8 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use gatepost_lab::{Dovecot, Gatepost};
+use gatepost_lab::{Dovecot, Gatepost, wait_to_find};
 
 use crate::bed::{Bed, KIM, all_heard, hearing};
 use crate::talk::Talk;
@@ -89,20 +88,13 @@ fn a_real_client_puts_lists_and_activates_scripts() {
 fn what_is_promised_is_what_the_back_end_has() {
     let bed = Bed::new();
     let (store, gatepost) = with_store(&bed);
-    let started = Instant::now();
     let extensions = |lines: &[String]| {
         let line = lines.iter().find_map(|line| line.strip_prefix("\"SIEVE\" \"")).unwrap_or_default().to_owned();
         line.trim_end_matches('"').split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>()
     };
     // Learnt without anybody's log-in.
-    let promised = loop {
-        let promised = extensions(&secure(&bed).1);
-        if !promised.is_empty() {
-            break promised;
-        }
-        assert!(started.elapsed() < Duration::from_secs(10), "nothing is learnt: {}", gatepost.log());
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let learnt = wait_to_find(|| Some(extensions(&secure(&bed).1)).filter(|promised| !promised.is_empty()));
+    let promised = learnt.unwrap_or_else(|_| panic!("nothing is learnt: {}", gatepost.log()));
     let mut direct = Talk::clear(store.sieve);
     let of_store = extensions(&answer(&mut direct));
     assert!(promised.iter().all(|name| of_store.contains(name)), "{promised:?} and {of_store:?}");

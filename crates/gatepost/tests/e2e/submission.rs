@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{Dovecot, Gatepost, MASTER_PASSWORD, Mailbox, Postfix, PostfixSetup};
+use gatepost_lab::{Dovecot, Gatepost, MASTER_PASSWORD, Mailbox, Postfix, PostfixSetup, wait_for};
 
 use crate::bed::{Bed, all_heard, hearing, run};
 use crate::talk::Talk;
@@ -66,14 +66,13 @@ fn secure(bed: &Bed) -> (Talk, Vec<String>) {
 
 /// What clients are told once the back ends have been looked at.
 fn promised(bed: &Bed, expected: impl Fn(&[String]) -> bool) -> Vec<String> {
-    let started = Instant::now();
-    loop {
-        let (_, told) = secure(bed);
-        if expected(&told) || started.elapsed() > Duration::from_secs(10) {
-            return told;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let mut latest = Vec::new();
+    let promised = wait_for(|| {
+        latest = secure(bed).1;
+        expected(&latest)
+    });
+    promised.unwrap_or_else(|error| panic!("{error}: {latest:?}"));
+    latest
 }
 
 const LETTER: &str = "From: kim@example.org\r\nTo: lee@example.org\r\nSubject: hello\r\n\r\nText of the letter.\r\n";

@@ -3,16 +3,17 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{KIM, LEE, configuration, greeted, postfix, postfix_with};
+use gatepost_lab::wait_to_find;
+
 use crate::bed::{Bed, back_end};
 use crate::talk::Talk;
 
 /// A client in clear that has said hello, once a promise is as it must be.
 pub(crate) fn promised(port: u16, hello: &str, extension: &str) -> Talk {
-    let started = Instant::now();
-    loop {
+    let promised = wait_to_find(|| {
         let mut talk = Talk::clear(port);
         talk.reply();
         talk.send(format!("{hello}\r\n"));
@@ -20,12 +21,9 @@ pub(crate) fn promised(port: u16, hello: &str, extension: &str) -> Talk {
         while !told.last().is_some_and(|line: &String| line.starts_with("250 ")) {
             told.push(talk.line());
         }
-        if told.iter().any(|line| line[4..] == *extension) {
-            return talk;
-        }
-        assert!(started.elapsed() < Duration::from_secs(10), "no {extension}: {told:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        told.iter().any(|line| line[4..] == *extension).then_some(talk)
+    });
+    promised.unwrap_or_else(|error| panic!("no {extension} {error}"))
 }
 
 /// Names a sender and these recipients.

@@ -3,9 +3,11 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{KIM, LEE, LETTER, at_content, before_dovecots, configuration, greeted, postfix};
+use gatepost_lab::wait_for;
+
 use crate::bed::{Bed, back_end};
 
 #[test]
@@ -29,11 +31,8 @@ fn lmtp_answers_for_each_recipient() {
     gatepost.wait_for_log("mail was handed over for some recipients").expect("a record");
     gatepost.wait_for_log("mail could not be handed over").expect("the reason");
     b.resume().expect("a Dovecot");
-    let started = Instant::now();
-    while !talk.ask("RCPT TO:<lee@example.org>").starts_with("250") {
-        assert!(started.elapsed() < Duration::from_secs(10), "{}", gatepost.log());
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let is_taken = || talk.ask("RCPT TO:<lee@example.org>").starts_with("250");
+    wait_for(is_taken).unwrap_or_else(|_| panic!("{}", gatepost.log()));
     drop(a);
 }
 
