@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use similar::Algorithm;
 
 use super::effects::{Census, effects};
 use super::listening::Listening;
@@ -22,6 +24,8 @@ const HISTORY_FOLDER: &str = "history";
 const HISTORY_MAX: usize = 5;
 /// Lines around a change that are shown.
 const CONTEXT_LINES: usize = 2;
+/// How long the smallest difference is looked for; then one that is large enough will do.
+const DIFF_TIME: Duration = Duration::from_millis(200);
 
 /// What to say when somebody else has changed the file since it was shown.
 const CHANGED: &str = "the file has been changed meanwhile: load the page again, and look at what is there now";
@@ -263,57 +267,17 @@ fn stays_in_place(kind: io::ErrorKind) -> bool {
 /// The lines in which two texts differ, with a few around them.
 fn diff(before: &str, after: &str) -> Vec<String> {
     let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-    // What is the same at both ends need not be compared line by line.
-    let head = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
-    let tail = before[head..].iter().rev().zip(after[head..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let mut lines: Vec<_> = before[..head].iter().map(|line| (' ', *line)).collect();
-    let (before, rest) = before[head..].split_at(before.len() - head - tail);
-    let after = &after[head..after.len() - tail];
-    let table = common(before, after);
-    let (mut i, mut j) = (0, 0);
-    while i < before.len() || j < after.len() {
-        if i < before.len() && j < after.len() && before[i] == after[j] {
-            lines.push((' ', before[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j == after.len() || (i < before.len() && table[i + 1][j] >= table[i][j + 1]) {
-            lines.push(('-', before[i]));
-            i += 1;
-        } else {
-            lines.push(('+', after[j]));
-            j += 1;
-        }
-    }
-    lines.extend(rest.iter().map(|line| (' ', *line)));
-    let is_near = |n: usize| {
-        let (first, last) = (n.saturating_sub(CONTEXT_LINES), (n + CONTEXT_LINES).min(lines.len() - 1));
-        lines[first..=last].iter().any(|(mark, _)| *mark != ' ')
-    };
+    let deadline = Some(Instant::now() + DIFF_TIME);
+    let changes = similar::capture_diff_slices_deadline(Algorithm::Myers, &before, &after, deadline);
     let mut shown = Vec::new();
-    let mut skipped = false;
-    for (n, (mark, line)) in lines.iter().enumerate() {
-        if is_near(n) {
-            if skipped && !shown.is_empty() {
-                shown.push(" …".to_owned());
-            }
-            skipped = false;
-            shown.push(format!("{mark}{line}"));
-        } else {
-            skipped = true;
+    for group in similar::group_diff_ops(changes, CONTEXT_LINES) {
+        if !shown.is_empty() {
+            shown.push(" …".to_owned());
         }
+        let lines = group.iter().flat_map(|op| op.iter_changes(&before, &after));
+        shown.extend(lines.map(|line| format!("{}{}", line.tag(), line.value())));
     }
     shown
-}
-
-/// How many lines two texts have in common from each pair of lines on.
-fn common(before: &[&str], after: &[&str]) -> Vec<Vec<u32>> {
-    let mut table = vec![vec![0; after.len() + 1]; before.len() + 1];
-    for i in (0..before.len()).rev() {
-        for j in (0..after.len()).rev() {
-            table[i][j] =
-                if before[i] == after[j] { table[i + 1][j + 1] + 1 } else { table[i + 1][j].max(table[i][j + 1]) };
-        }
-    }
-    table
 }
 
 #[cfg(test)]
@@ -329,6 +293,8 @@ mod tests {
         let long: String = (0..40).map(|n| format!("{n}\n")).collect();
         let shown = diff(&long, &long.replace("\n5\n", "\nfive\n").replace("\n30\n", "\n"));
         assert_eq!(shown.iter().filter(|line| *line == " …").count(), 1, "{shown:?}");
+        let [one, other] = ["a", "b"].map(|word| (0..20_000).map(|n| format!("{word}{n}\n")).collect::<String>());
+        assert_eq!(diff(&one, &other).len(), 40_000, "nothing in common, and an end to it");
     }
 
     #[test]
