@@ -1,8 +1,9 @@
 //! Against guessing: failed log-ins make the next ones slow, and then refused.
 //!
 //! Failures are counted for the address, for the user, and for both together. No more log-ins are under way at a time
-//! than may still fail, so that guesses made side by side are no cheaper than one after another. Whoever logged in from an address lately is known there: to such a user, only their own
-//! failures from that place matter, so that nobody can lock them out from elsewhere. The counts outlive reloads.
+//! than may still fail, so that guesses made side by side are no cheaper than one after another. Whoever logged in from
+//! an address lately is known there: to such a user, only their own failures from that place matter, so that nobody can
+//! lock them out from elsewhere. The counts outlive reloads.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -42,8 +43,8 @@ struct State {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Address(IpAddr),
-    User(String),
-    Pair(IpAddr, String),
+    User(Arc<str>),
+    Pair(IpAddr, Arc<str>),
 }
 
 /// What is held against somebody.
@@ -93,10 +94,34 @@ pub(crate) enum Consequence {
 /// A log-in under way; dropped without a word, as if it had never been.
 pub(crate) struct Attempt {
     defence: Arc<Defence>,
-    keys: Vec<Key>,
-    settings: Option<Arc<config::Defence>>,
+    /// `None`: it is exempt, and nothing is counted.
+    counted: Option<Counted>,
     /// How long it must wait before anybody is asked.
     pub(crate) delay: Duration,
+}
+
+/// Whom a log-in counts for, and by which rules.
+struct Counted {
+    settings: Arc<config::Defence>,
+    address: IpAddr,
+    /// The full name, where one is given.
+    user: Option<Arc<str>>,
+}
+
+impl Counted {
+    fn place(&self) -> Key {
+        Key::Address(self.address)
+    }
+
+    fn pair(&self) -> Option<Key> {
+        self.user.as_ref().map(|user| Key::Pair(self.address, Arc::clone(user)))
+    }
+
+    /// Everybody who is counted.
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let user = self.user.as_ref().map(|user| Key::User(Arc::clone(user)));
+        [Some(self.place()), user, self.pair()].into_iter().flatten()
+    }
 }
 
 impl Defence {
@@ -110,49 +135,13 @@ impl Defence {
     ) -> Result<Attempt, Stopped> {
         let is_exempt = |settings: &&Arc<config::Defence>| settings.exempt.iter().any(|net| net.contains(address));
         let Some(settings) = settings.filter(|settings| !is_exempt(settings)) else {
-            return Ok(Attempt { defence: Arc::clone(self), keys: Vec::new(), settings: None, delay: Duration::ZERO });
+            return Ok(Attempt { defence: Arc::clone(self), counted: None, delay: Duration::ZERO });
         };
-        let address = bucket(address);
-        let mut keys = vec![Key::Address(address)];
-        keys.extend(user.map(|user| Key::User(user.to_owned())));
-        keys.extend(user.map(|user| Key::Pair(address, user.to_owned())));
+        let (settings, address) = (Arc::clone(settings), bucket(address));
+        let counted = Counted { settings, address, user: user.map(Arc::from) };
         let mut guard = self.lock();
-        let state = guard.get_or_insert_with(State::new);
-        let pair = keys.last().filter(|key| matches!(key, Key::Pair(..)));
-        let is_known = pair.is_some_and(|pair| state.knows(pair, now));
-        let mut is_crowded = false;
-        let mut level = 0;
-        for key in &keys {
-            // Where a user is known, others' failures are not theirs.
-            if is_known && !matches!(key, Key::Pair(..)) {
-                continue;
-            }
-            let (count, pending, is_banned) = state.with(key, settings.window, now, |counter| {
-                let is_banned = counter.banned_until.is_some_and(|until| until > now);
-                (counter.failures.count(settings.window, now), counter.pending, is_banned)
-            });
-            let (max, stopped, share) = match key {
-                Key::Address(_) if is_banned => return Err(Stopped::Address),
-                Key::Address(_) => (settings.failures_per_ip, Stopped::Address, SHARE),
-                Key::User(_) => (settings.failures_per_user, Stopped::User, SHARE),
-                Key::Pair(..) => (settings.failures_per_user, Stopped::User, 1),
-            };
-            if count >= max {
-                return Err(stopped);
-            }
-            is_crowded |= count + pending >= max;
-            level = level.max(count / share);
-        }
-        if is_crowded {
-            return Err(Stopped::Crowded);
-        }
-        for key in &keys {
-            state.with(key, settings.window, now, |counter| counter.pending += 1);
-        }
-        let doublings = level.checked_sub(FREE_FAILURES);
-        let delay = doublings.map_or(Duration::ZERO, |n| FIRST_DELAY.saturating_mul(2_u32.saturating_pow(n)));
-        let delay = delay.min(settings.delay);
-        Ok(Attempt { defence: Arc::clone(self), keys, settings: Some(Arc::clone(settings)), delay })
+        let delay = guard.get_or_insert_with(State::new).begin(&counted, now)?;
+        Ok(Attempt { defence: Arc::clone(self), counted: Some(counted), delay })
     }
 
     /// Whether nobody at `address` may log in: it is banned, and nobody is known there.
@@ -214,6 +203,53 @@ impl State {
         }
     }
 
+    /// One more is under way, if it may be: how long it must wait.
+    fn begin(&mut self, counted: &Counted, now: Instant) -> Result<Duration, Stopped> {
+        let settings = &counted.settings;
+        let is_known = counted.pair().is_some_and(|pair| self.knows(&pair, now));
+        let mut is_crowded = false;
+        let mut level = 0;
+        for key in counted.keys() {
+            // Where a user is known, others' failures are not theirs.
+            if is_known && !matches!(key, Key::Pair(..)) {
+                continue;
+            }
+            let (count, pending, is_banned) = self.with(&key, settings.window, now, |counter| {
+                let is_banned = counter.banned_until.is_some_and(|until| until > now);
+                (counter.failures.count(settings.window, now), counter.pending, is_banned)
+            });
+            let (max, stopped, share) = match key {
+                Key::Address(_) if is_banned => return Err(Stopped::Address),
+                Key::Address(_) => (settings.failures_per_ip, Stopped::Address, SHARE),
+                Key::User(_) => (settings.failures_per_user, Stopped::User, SHARE),
+                Key::Pair(..) => (settings.failures_per_user, Stopped::User, 1),
+            };
+            if count >= max {
+                return Err(stopped);
+            }
+            is_crowded |= count + pending >= max;
+            level = level.max(count / share);
+        }
+        if is_crowded {
+            return Err(Stopped::Crowded);
+        }
+        for key in counted.keys() {
+            self.with(&key, settings.window, now, |counter| counter.pending += 1);
+        }
+        let doublings = level.checked_sub(FREE_FAILURES);
+        let delay = doublings.map_or(Duration::ZERO, |n| FIRST_DELAY.saturating_mul(2_u32.saturating_pow(n)));
+        Ok(delay.min(settings.delay))
+    }
+
+    /// One fewer is under way.
+    fn end(&mut self, counted: &Counted) {
+        for key in counted.keys() {
+            if let Some(mut counter) = self.counted.get_mut(&key) {
+                counter.pending = counter.pending.saturating_sub(1);
+            }
+        }
+    }
+
     /// Looks at a counter, and changes it.
     fn with<T>(&mut self, key: &Key, window: Duration, now: Instant, work: impl FnOnce(&mut Counter) -> T) -> T {
         let mut counter = self.counted.get(key).cloned().unwrap_or_else(|| Counter::new(now));
@@ -231,11 +267,8 @@ impl State {
 impl Attempt {
     /// The password was right: the user is known here from now on.
     pub(crate) fn succeeded(self, user: &str, now: Instant) {
-        if self.settings.is_none() {
-            return;
-        }
-        let Some(Key::Address(address)) = self.keys.first() else { return };
-        let (place, pair) = (Key::Address(*address), Key::Pair(*address, user.to_owned()));
+        let Some(counted) = &self.counted else { return };
+        let (place, pair) = (counted.place(), Key::Pair(counted.address, user.into()));
         let mut guard = self.defence.lock();
         let state = guard.get_or_insert_with(State::new);
         if let Some(mut counter) = state.counted.get_mut(&pair) {
@@ -247,22 +280,21 @@ impl Attempt {
 
     /// What the client showed, by its [`Defence::tag`], was wrong.
     pub(crate) fn failed(mut self, tag: u64, now: Instant) -> Consequence {
-        let Some(settings) = self.settings.take() else { return Consequence::Nothing };
-        let keys = std::mem::take(&mut self.keys);
+        let Some(counted) = self.counted.take() else { return Consequence::Nothing };
+        let settings = &counted.settings;
         let mut guard = self.defence.lock();
         let state = guard.get_or_insert_with(State::new);
-        let is_repeated = keys.last().filter(|key| matches!(key, Key::Pair(..))).is_some_and(|pair| {
-            state.with(pair, settings.window, now, |counter| counter.last.replace(tag) == Some(tag))
+        let is_repeated = counted.pair().is_some_and(|pair| {
+            state.with(&pair, settings.window, now, |counter| counter.last.replace(tag) == Some(tag))
         });
-        state.end(&keys);
+        state.end(&counted);
         if is_repeated {
             return Consequence::Nothing;
         }
-        for key in &keys {
-            state.with(key, settings.window, now, |counter| counter.failures.add());
+        for key in counted.keys() {
+            state.with(&key, settings.window, now, |counter| counter.failures.add());
         }
-        let Some(place) = keys.first() else { return Consequence::Nothing };
-        let is_banned = state.with(place, settings.window, now, |counter| {
+        let is_banned = state.with(&counted.place(), settings.window, now, |counter| {
             let is_over = counter.failures.count(settings.window, now) >= settings.failures_per_ip;
             let is_new = is_over && counter.banned_until.is_none_or(|until| until <= now);
             if is_new {
@@ -276,21 +308,10 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.keys.is_empty()
+        if let Some(counted) = &self.counted
             && let Some(state) = self.defence.lock().as_mut()
         {
-            state.end(&self.keys);
-        }
-    }
-}
-
-impl State {
-    /// One fewer is under way.
-    fn end(&mut self, keys: &[Key]) {
-        for key in keys {
-            if let Some(mut counter) = self.counted.get_mut(key) {
-                counter.pending = counter.pending.saturating_sub(1);
-            }
+            state.end(counted);
         }
     }
 }
