@@ -66,7 +66,7 @@ pub(super) fn read_backend(
     let links = services.iter().filter_map(|(protocol, service)| {
         let own = table.of_service(protocol, OwnLink::SECTION);
         let OwnLink { port, link } = OwnLink::read_over(&own, service)?;
-        let link = link_of(link, &own, port, protocol)?;
+        let link = link_of(link, (&own, service), port, protocol)?;
         if link.written.tls == TlsMode::None && !is_near {
             let what = "none: passwords and mail cross the network to this back end in clear";
             own.warn_of(&LinkSettings::tls, what);

@@ -122,10 +122,10 @@ fn check(read: &LinkSettings, table: &Table<'_>) {
     }
 }
 
-/// What the settings mean for a protocol.
+/// What the settings mean for a protocol. They stand in `own`, or else in the `service`'s table: so does a mistake in them.
 pub(super) fn link_of(
     written: LinkSettings,
-    own: &Table<'_>,
+    (own, service): (&Table<'_>, &Table<'_>),
     port: Option<Port>,
     protocol: &'static Protocol,
 ) -> Option<Link> {
@@ -140,7 +140,8 @@ pub(super) fn link_of(
             PROTOCOLS.iter().find(is_it).unwrap_or(protocol)
         }
         Some(_) => {
-            own.problem_with(&LinkSettings::speaks, "goes with [smtp.backend] and [lmtp.backend]");
+            let at = own.where_written(service, &LinkSettings::speaks);
+            at.problem_with(&LinkSettings::speaks, "goes with [smtp.backend] and [lmtp.backend]");
             return None;
         }
     };
@@ -156,7 +157,7 @@ pub(super) fn link_of(
                 Inband::Xclient => ("xclient", "ID"),
             };
             let hint = format_args!("{} has no {other}; use {has}", protocol.title);
-            own.problem_with(&LinkSettings::announce, hint);
+            own.where_written(service, &LinkSettings::announce).problem_with(&LinkSettings::announce, hint);
             return None;
         }
     };

@@ -132,6 +132,11 @@ impl<'a> Table<'a> {
         self.entry(name).is_some()
     }
 
+    /// This table where the setting stands in it, else the other.
+    pub(super) fn where_written<'t, T>(&'t self, other: &'t Self, key: &Key<T>) -> &'t Self {
+        if self.has(key.name) { self } else { other }
+    }
+
     /// The dotted name, `imap.listener`.
     pub(super) fn path(&self) -> &str {
         &self.path

@@ -85,7 +85,8 @@ fn read_config(root: &Table<'_>) -> Option<Config> {
     for protocol in PROTOCOLS.iter().filter(|protocol| root.has(protocol.name)) {
         let table = root.of_service(protocol, service_section(protocol));
         let link_table = table.table(LinkSettings::SECTION);
-        let link = LinkSettings::read(&link_table).and_then(|link| link_of(link, &link_table, None, protocol));
+        let link =
+            LinkSettings::read(&link_table).and_then(|link| link_of(link, (&link_table, &link_table), None, protocol));
         let service = map
             .as_ref()
             .and_then(|map| read_service(&table, protocol, has_certificate, &directories, (map, &map_table), link));
