@@ -75,8 +75,12 @@ impl Server {
         let binary = self.binary.clone().ok_or("it is not known where this program is")?;
         let sockets = listening.sockets().map_err(|(what, error)| failed(what, error))?;
         let (addresses, mut sockets): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
-        // The one that takes over has our place; we are asked at another.
         let own = place_of(&world.config.admin.socket, self.generation);
+        let mut elders = self.elders().await;
+        elders.push(Elder { generation: self.generation, socket: own.clone() });
+        let mut legacy = Legacy { addresses, managed: Vec::new(), generation: self.generation + 1, elders };
+        handover::add_managed(&mut legacy, &mut sockets).map_err(|error| failed("a socket", error))?;
+        // The one that takes over has our place; we are asked at another.
         if let Some(socket) = &mut listening.socket {
             match socket.move_to(&own) {
                 // Somebody has removed it: then nobody asks.
@@ -86,10 +90,6 @@ impl Server {
                 _ => {}
             }
         }
-        let mut elders = self.elders().await;
-        elders.push(Elder { generation: self.generation, socket: own });
-        let mut legacy = Legacy { addresses, managed: Vec::new(), generation: self.generation + 1, elders };
-        handover::add_managed(&mut legacy, &mut sockets).map_err(|error| failed("a socket", error))?;
         let meeting = state.join("upgrade.sock");
         // What is decided from here on would not be known to the one that takes over.
         self.lasting.overrides.close(true);
