@@ -13,11 +13,9 @@ use axum::{Json, Router};
 use gatepost_wire::Secret;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind};
-use super::gate::{ApiAsker, Asker, PASSWORD_BYTES_MAX, Peer};
+use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind, Said};
+use super::gate::{ApiAsker, Asker, Peer, broken};
 use super::{App, Problem, logs, openapi};
-use crate::admin::{LASTING_SECONDS_MAX, defaults};
-use crate::config::whole;
 
 /// What of a request's body is read.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -75,13 +73,14 @@ async fn carry_out(
     let bad = |text: String| Problem::new(StatusCode::BAD_REQUEST, text);
     let body =
         if endpoint.inputs.iter().any(|input| input.at == At::Body) { read_body(headers, body)? } else { Map::new() };
-    let mut said = check(endpoint, path, query, body).map_err(bad)?;
+    let mut inputs = read(endpoint, path, query, body).map_err(bad)?;
     for input in endpoint.inputs.iter().filter(|input| input.kind == Kind::Password) {
-        let Some(Value::String(password)) = said.remove(input.name) else { continue };
-        let hash = app.hash(Secret::new(password.into_bytes())).await?;
-        said.insert(input.name.to_owned(), hash.into());
+        let Some(password) = inputs.text(input.name) else { continue };
+        if let Some(hash) = app.hash(Secret::new(password.into_bytes())).await? {
+            inputs.0.insert(input.name, Said::Text(hash));
+        }
     }
-    let command = (endpoint.command)(&Inputs(said)).map_err(bad)?;
+    let command = (endpoint.command)(&mut inputs).ok_or_else(|| broken("an input is missing that is required"))?;
     asker.may(command.needs())?;
     // What can't be done is about what is there now, not about how it was asked for.
     let name = command.name();
@@ -105,14 +104,14 @@ pub(super) fn read_body(headers: &HeaderMap, body: &Bytes) -> Result<Map<String,
     }
 }
 
-/// What a request says, if that is what its address takes.
-fn check(
+/// Reads what a request says, if that is what its address takes.
+fn read(
     endpoint: &Endpoint,
     mut path: HashMap<String, String>,
     mut query: HashMap<String, String>,
     mut body: Map<String, Value>,
-) -> Result<Map<String, Value>, String> {
-    let mut said = Map::new();
+) -> Result<Inputs, String> {
+    let mut inputs = Inputs::default();
     for input in endpoint.inputs {
         let given = match input.at {
             At::Path => path.remove(input.name).map(Value::String),
@@ -120,8 +119,11 @@ fn check(
             At::Body => body.remove(input.name),
         };
         match given {
-            Some(value) if is_such(&value, input.kind) => drop(said.insert(input.name.to_owned(), value)),
-            Some(_) => return Err(format!("{}: expected {}", input.name, expected(input.kind))),
+            Some(value) => {
+                let said = input.kind.read(value);
+                let said = said.ok_or_else(|| format!("{}: expected {}", input.name, input.kind.expected()))?;
+                inputs.0.insert(input.name, said);
+            }
             None if input.is_required => return Err(format!("{} is missing: {}", input.name, input.help)),
             None => {}
         }
@@ -129,36 +131,7 @@ fn check(
     if let Some(unknown) = query.keys().next().or_else(|| body.keys().next()) {
         return Err(format!("{unknown:?} is nothing that this address takes"));
     }
-    Ok(said)
-}
-
-fn is_such(value: &Value, kind: Kind) -> bool {
-    match kind {
-        Kind::Truth => value.is_boolean(),
-        Kind::Password => value.as_str().is_some_and(|text| !text.is_empty() && text.len() <= PASSWORD_BYTES_MAX),
-        Kind::Text => value.as_str().is_some_and(|text| !text.is_empty() && !text.contains(char::is_control)),
-        Kind::Seconds => whole(value).is_some_and(|seconds| seconds <= LASTING_SECONDS_MAX),
-        Kind::Changes => serde_json::from_value::<Vec<crate::config::Change>>(value.clone()).is_ok(),
-        Kind::Period => value == "hour" || value == "day",
-        Kind::Days => value
-            .as_str()
-            .and_then(|days| days.parse().ok())
-            .is_some_and(|days: u64| (1..=defaults::REPORT_DAYS_MAX).contains(&days)),
-        Kind::Level => value.as_str().is_some_and(|text| text.parse::<crate::config::Level>().is_ok()),
-    }
-}
-
-fn expected(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Text => "a text that is not empty and without control characters",
-        Kind::Truth => "true or false",
-        Kind::Password => "a text of at most 1,024 bytes",
-        Kind::Seconds => "a whole number of seconds",
-        Kind::Changes => "a list of changes, each with `table`, `key` and `value`",
-        Kind::Period => "hour or day",
-        Kind::Days => "a whole number from 1 to 90",
-        Kind::Level => "critical, error, warning, info or protocol",
-    }
+    Ok(inputs)
 }
 
 /// Logs a person in with name and password, as the console's page does; the answer sets the cookie.

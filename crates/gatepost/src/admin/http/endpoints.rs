@@ -1,12 +1,15 @@
 //! Every address of the API: one row says where it is, what it takes, who may ask it, what it does and what it answers.
 //! The router, the checks of what comes and the `OpenAPI` document all follow from the rows.
 
-use schemars::{Schema, SchemaGenerator};
-use serde_json::{Map, Value};
+use std::collections::HashMap;
 
+use schemars::{Schema, SchemaGenerator};
+use serde_json::Value;
+
+use super::gate::PASSWORD_BYTES_MAX;
 use crate::admin::accounts::Role;
-use crate::admin::{Changes, Command, UserChange, Whose, answers, defaults};
-use crate::config::whole;
+use crate::admin::{Changes, Command, LASTING_SECONDS_MAX, UserChange, Whose, answers, defaults};
+use crate::config::{Change, Level, whole};
 
 /// One address and method.
 pub(super) struct Endpoint {
@@ -16,8 +19,8 @@ pub(super) struct Endpoint {
     pub(super) summary: &'static str,
     pub(super) role: Role,
     pub(super) inputs: &'static [Input],
-    /// The command that it is.
-    pub(super) command: fn(&Inputs) -> Result<Command, String>,
+    /// The command that it is; `None`: something that is required is missing.
+    pub(super) command: fn(&mut Inputs) -> Option<Command>,
     /// The name of the list in its answer.
     pub(super) list: &'static str,
     /// What the items of that list look like.
@@ -60,38 +63,99 @@ pub(super) enum Kind {
     Changes,
 }
 
-/// What a request says, checked.
-pub(super) struct Inputs(pub(super) Map<String, Value>);
+/// What one input says.
+#[derive(Debug)]
+pub(super) enum Said {
+    Text(String),
+    Number(u64),
+    Truth(bool),
+    Level(Level),
+    Changes(Vec<Change>),
+}
 
-impl Inputs {
-    fn text(&self, name: &str) -> String {
-        self.some_text(name).unwrap_or_default()
+impl Kind {
+    /// Reads what a request says; `None`: it is none of this kind.
+    pub(super) fn read(self, value: Value) -> Option<Said> {
+        let text = |value: Value| match value {
+            Value::String(text) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        match self {
+            Self::Text => text(value).filter(|text| !text.contains(char::is_control)).map(Said::Text),
+            Self::Password => text(value).filter(|text| text.len() <= PASSWORD_BYTES_MAX).map(Said::Text),
+            Self::Seconds => whole(&value).filter(|&seconds| seconds <= LASTING_SECONDS_MAX).map(Said::Number),
+            Self::Level => text(value)?.parse().ok().map(Said::Level),
+            Self::Truth => value.as_bool().map(Said::Truth),
+            Self::Period => text(value).filter(|text| text == "hour" || text == "day").map(Said::Text),
+            Self::Days => {
+                let days = text(value)?.parse().ok().filter(|days| (1..=defaults::REPORT_DAYS_MAX).contains(days));
+                days.map(Said::Number)
+            }
+            Self::Changes => serde_json::from_value(value).ok().map(Said::Changes),
+        }
     }
 
-    fn some_text(&self, name: &str) -> Option<String> {
-        self.0.get(name).and_then(Value::as_str).map(str::to_owned)
+    /// What it may be, in words.
+    pub(super) const fn expected(self) -> &'static str {
+        match self {
+            Self::Text => "a text that is not empty and without control characters",
+            Self::Truth => "true or false",
+            Self::Password => "a text of at most 1,024 bytes",
+            Self::Seconds => "a whole number of seconds",
+            Self::Changes => "a list of changes, each with `table`, `key` and `value`",
+            Self::Period => "hour or day",
+            Self::Days => "a whole number from 1 to 90",
+            Self::Level => "critical, error, warning, info or protocol",
+        }
+    }
+}
+
+/// What a request says, read.
+#[derive(Debug, Default)]
+pub(super) struct Inputs(pub(super) HashMap<&'static str, Said>);
+
+impl Inputs {
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        match self.0.remove(name) {
+            Some(Said::Text(text)) => Some(text),
+            _ => None,
+        }
     }
 
     fn truth(&self, name: &str) -> Option<bool> {
-        self.0.get(name).and_then(Value::as_bool)
+        match self.0.get(name) {
+            Some(Said::Truth(is_so)) => Some(*is_so),
+            _ => None,
+        }
     }
 
-    fn seconds(&self, name: &str) -> Option<u64> {
-        self.0.get(name).and_then(whole)
+    fn number(&self, name: &str) -> Option<u64> {
+        match self.0.get(name) {
+            Some(Said::Number(number)) => Some(*number),
+            _ => None,
+        }
     }
 
-    fn changes(&self) -> Result<Changes, String> {
-        let changes = self.0.get("changes").cloned().unwrap_or_default();
-        let changes = serde_json::from_value(changes).map_err(|error| format!("changes: {error}"))?;
-        Ok(Changes { changes, digest: self.some_text("digest") })
+    fn level(&self, name: &str) -> Option<Level> {
+        match self.0.get(name) {
+            Some(Said::Level(level)) => Some(*level),
+            _ => None,
+        }
     }
 
-    fn whose(&self) -> Whose {
+    fn changes(&mut self) -> Option<Changes> {
+        match self.0.remove("changes") {
+            Some(Said::Changes(changes)) => Some(Changes { changes, digest: self.text("digest") }),
+            _ => None,
+        }
+    }
+
+    fn whose(&mut self) -> Whose {
         Whose {
-            id: self.some_text("id"),
-            user: self.some_text("user"),
-            backend: self.some_text("backend"),
-            service: self.some_text("service"),
+            id: self.text("id"),
+            user: self.text("user"),
+            backend: self.text("backend"),
+            service: self.text("service"),
             ..Whose::default()
         }
     }
@@ -121,7 +185,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "How the server is doing.",
         role: Role::Viewer,
         inputs: &[],
-        command: |_| Ok(Command::Status),
+        command: |_| Some(Command::Status),
         list: "status",
         item: SchemaGenerator::subschema_for::<answers::Status>,
     },
@@ -131,7 +195,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "The last minutes in numbers.",
         role: Role::Viewer,
         inputs: &[],
-        command: |_| Ok(Command::Live),
+        command: |_| Some(Command::Live),
         list: "live",
         item: SchemaGenerator::subschema_for::<answers::Live>,
     },
@@ -145,9 +209,9 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("days", At::Query, Kind::Days, false, "How many days back; at most 90. Default: 30."),
         ],
         command: |inputs| {
-            let by_day = inputs.some_text("by").is_none_or(|by| by == "day");
-            let days = inputs.some_text("days").and_then(|days| days.parse().ok()).unwrap_or(defaults::REPORT_DAYS);
-            Ok(Command::Report { days, by_day })
+            let by_day = inputs.text("by").is_none_or(|by| by == "day");
+            let days = inputs.number("days").unwrap_or(defaults::REPORT_DAYS);
+            Some(Command::Report { days, by_day })
         },
         list: "report",
         item: SchemaGenerator::subschema_for::<answers::Report>,
@@ -158,7 +222,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Every step that a user's log-in would take.",
         role: Role::Viewer,
         inputs: &[text("user", At::Path, "The user's name, as a client would give it.")],
-        command: |inputs| Ok(Command::Explain { user: inputs.text("user") }),
+        command: |inputs| Some(Command::Explain { user: inputs.text("user")? }),
         list: "explain",
         item: SchemaGenerator::subschema_for::<answers::Step>,
     },
@@ -172,7 +236,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             maybe("backend", At::Query, "At this back end."),
             maybe("service", At::Query, "Of this service."),
         ],
-        command: |inputs| Ok(Command::Sessions(inputs.whose())),
+        command: |inputs| Some(Command::Sessions(inputs.whose())),
         list: "sessions",
         item: SchemaGenerator::subschema_for::<answers::Session>,
     },
@@ -182,7 +246,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "End a session.",
         role: Role::Operator,
         inputs: &[text("id", At::Path, "The session's id.")],
-        command: |inputs| Ok(Command::Kick(inputs.whose())),
+        command: |inputs| Some(Command::Kick(inputs.whose())),
         list: "kick",
         item: SchemaGenerator::subschema_for::<answers::Session>,
     },
@@ -196,7 +260,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             maybe("backend", At::Body, "At this back end."),
             maybe("service", At::Body, "Of this service."),
         ],
-        command: |inputs| Ok(Command::Kick(inputs.whose())),
+        command: |inputs| Some(Command::Kick(inputs.whose())),
         list: "kick",
         item: SchemaGenerator::subschema_for::<answers::Session>,
     },
@@ -206,7 +270,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "The back ends, and how each host of them is doing.",
         role: Role::Viewer,
         inputs: &[],
-        command: |_| Ok(Command::Backends),
+        command: |_| Some(Command::Backends),
         list: "backends",
         item: SchemaGenerator::subschema_for::<answers::Backend>,
     },
@@ -220,8 +284,8 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("over_seconds", At::Body, Kind::Seconds, false, "The time that its sessions have. Default: 300."),
         ],
         command: |inputs| {
-            let over_seconds = inputs.seconds("over_seconds").unwrap_or(defaults::DRAIN.as_secs());
-            Ok(Command::Drain { backend: inputs.text("backend"), over_seconds })
+            let over_seconds = inputs.number("over_seconds").unwrap_or(defaults::DRAIN.as_secs());
+            Some(Command::Drain { backend: inputs.text("backend")?, over_seconds })
         },
         list: "drain",
         item: SchemaGenerator::subschema_for::<answers::Service>,
@@ -232,7 +296,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Take a back end out of service at once.",
         role: Role::Operator,
         inputs: &[BACKEND],
-        command: |inputs| Ok(Command::Maint { backend: inputs.text("backend") }),
+        command: |inputs| Some(Command::Maint { backend: inputs.text("backend")? }),
         list: "maint",
         item: SchemaGenerator::subschema_for::<answers::Service>,
     },
@@ -242,7 +306,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Take a back end into service again.",
         role: Role::Operator,
         inputs: &[BACKEND],
-        command: |inputs| Ok(Command::Ready { backend: inputs.text("backend") }),
+        command: |inputs| Some(Command::Ready { backend: inputs.text("backend")? }),
         list: "ready",
         item: SchemaGenerator::subschema_for::<answers::Service>,
     },
@@ -252,7 +316,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "The users of the embedded directory.",
         role: Role::Viewer,
         inputs: &[maybe("directory", At::Query, "Its name, where there are several.")],
-        command: |inputs| Ok(Command::Users { directory: inputs.some_text("directory") }),
+        command: |inputs| Some(Command::Users { directory: inputs.text("directory") }),
         list: "users",
         item: SchemaGenerator::subschema_for::<answers::User>,
     },
@@ -272,14 +336,14 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         ],
         command: |inputs| {
             let change = UserChange {
-                backend: inputs.some_text("backend"),
+                backend: inputs.text("backend"),
                 disabled: inputs.truth("disabled"),
                 held: inputs.truth("held"),
-                services: inputs.some_text("services"),
+                services: inputs.text("services"),
                 // The hash has taken its place.
-                password: inputs.some_text("password"),
+                password: inputs.text("password"),
             };
-            Ok(Command::SetUser { name: inputs.text("user"), change, directory: inputs.some_text("directory") })
+            Some(Command::SetUser { name: inputs.text("user")?, change, directory: inputs.text("directory") })
         },
         list: "users",
         item: SchemaGenerator::subschema_for::<answers::Changed>,
@@ -293,9 +357,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             text("user", At::Path, "The user's name."),
             maybe("directory", At::Query, "The directory's name, where there are several."),
         ],
-        command: |inputs| {
-            Ok(Command::RemoveUser { name: inputs.text("user"), directory: inputs.some_text("directory") })
-        },
+        command: |inputs| Some(Command::RemoveUser { name: inputs.text("user")?, directory: inputs.text("directory") }),
         list: "users",
         item: SchemaGenerator::subschema_for::<answers::Changed>,
     },
@@ -305,7 +367,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Have a user come to another back end from now on; the mail is moved before.",
         role: Role::Operator,
         inputs: &[text("user", At::Path, "The user."), text("backend", At::Body, "The back end.")],
-        command: |inputs| Ok(Command::Move { user: inputs.text("user"), backend: inputs.text("backend") }),
+        command: |inputs| Some(Command::Move { user: inputs.text("user")?, backend: inputs.text("backend")? }),
         list: "move",
         item: SchemaGenerator::subschema_for::<answers::Moved>,
     },
@@ -319,8 +381,8 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("for_seconds", At::Body, Kind::Seconds, false, "For how long; 0: no more. Default: 600."),
         ],
         command: |inputs| {
-            let for_seconds = inputs.seconds("for_seconds").unwrap_or(defaults::TRACE.as_secs());
-            Ok(Command::Trace { user: inputs.text("user"), for_seconds })
+            let for_seconds = inputs.number("for_seconds").unwrap_or(defaults::TRACE.as_secs());
+            Some(Command::Trace { user: inputs.text("user")?, for_seconds })
         },
         list: "trace",
         item: SchemaGenerator::subschema_for::<answers::Traced>,
@@ -331,7 +393,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Who may not connect, by an administrator or for guessing.",
         role: Role::Viewer,
         inputs: &[],
-        command: |_| Ok(Command::Bans),
+        command: |_| Some(Command::Bans),
         list: "bans",
         item: SchemaGenerator::subschema_for::<answers::Ban>,
     },
@@ -345,7 +407,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("for_seconds", At::Body, Kind::Seconds, false, "For how long. Default: until it is lifted."),
         ],
         command: |inputs| {
-            Ok(Command::Ban { network: inputs.text("network"), for_seconds: inputs.seconds("for_seconds") })
+            Some(Command::Ban { network: inputs.text("network")?, for_seconds: inputs.number("for_seconds") })
         },
         list: "bans",
         item: SchemaGenerator::subschema_for::<answers::Ban>,
@@ -356,7 +418,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Let a network in again.",
         role: Role::Operator,
         inputs: &[text("network", At::Query, "As it was banned, or one that a banned address is in.")],
-        command: |inputs| Ok(Command::Unban { network: inputs.text("network") }),
+        command: |inputs| Some(Command::Unban { network: inputs.text("network")? }),
         list: "bans",
         item: SchemaGenerator::subschema_for::<answers::Unbanned>,
     },
@@ -366,7 +428,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "The certificates in use, and until when they are good.",
         role: Role::Viewer,
         inputs: &[],
-        command: |_| Ok(Command::Certificates),
+        command: |_| Some(Command::Certificates),
         list: "certificates",
         item: SchemaGenerator::subschema_for::<answers::Certificate>,
     },
@@ -376,11 +438,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Log records of this level and heavier ones in every place, until the next reload.",
         role: Role::Operator,
         inputs: &[input("level", At::Body, Kind::Level, true, "The level.")],
-        command: |inputs| {
-            let level = inputs.0.get("level").cloned().unwrap_or_default();
-            let level = serde_json::from_value(level).map_err(|error| error.to_string())?;
-            Ok(Command::LogLevel { level })
-        },
+        command: |inputs| Some(Command::LogLevel { level: inputs.level("level")? }),
         list: "log-level",
         item: SchemaGenerator::subschema_for::<answers::LogLevel>,
     },
@@ -390,7 +448,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Forget what directories and name servers have said, of one user or of all.",
         role: Role::Operator,
         inputs: &[maybe("user", At::Body, "Of this user alone.")],
-        command: |inputs| Ok(Command::FlushCaches { user: inputs.some_text("user") }),
+        command: |inputs| Some(Command::FlushCaches { user: inputs.text("user") }),
         list: "cache",
         item: SchemaGenerator::subschema_for::<answers::Flushed>,
     },
@@ -400,7 +458,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "The configuration file, and every setting in force.",
         role: Role::Viewer,
         inputs: &[],
-        command: |_| Ok(Command::Settings),
+        command: |_| Some(Command::Settings),
         list: "settings",
         item: SchemaGenerator::subschema_for::<answers::Settings>,
     },
@@ -410,7 +468,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "What changes of the configuration file would do, without making them.",
         role: Role::Admin,
         inputs: &[CHANGES, DIGEST],
-        command: |inputs| Ok(Command::CheckSettings(inputs.changes()?)),
+        command: |inputs| Some(Command::CheckSettings(inputs.changes()?)),
         list: "check",
         item: SchemaGenerator::subschema_for::<answers::Checked>,
     },
@@ -420,7 +478,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Make changes of the configuration file, with its comments and order kept, and take them into use.",
         role: Role::Admin,
         inputs: &[CHANGES, DIGEST],
-        command: |inputs| Ok(Command::ApplySettings(inputs.changes()?)),
+        command: |inputs| Some(Command::ApplySettings(inputs.changes()?)),
         list: "apply",
         item: SchemaGenerator::subschema_for::<answers::Checked>,
     },
@@ -430,7 +488,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Take back the latest change that was made so; five can be.",
         role: Role::Admin,
         inputs: &[DIGEST],
-        command: |inputs| Ok(Command::UndoSettings { digest: inputs.some_text("digest") }),
+        command: |inputs| Some(Command::UndoSettings { digest: inputs.text("digest") }),
         list: "undo",
         item: SchemaGenerator::subschema_for::<answers::Checked>,
     },
@@ -440,7 +498,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Take a changed configuration file into use, or say what is wrong with it and change nothing.",
         role: Role::Operator,
         inputs: &[],
-        command: |_| Ok(Command::Reload),
+        command: |_| Some(Command::Reload),
         list: "reload",
         item: SchemaGenerator::subschema_for::<answers::Reloaded>,
     },
@@ -450,7 +508,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Have a new binary take over; this process stays for the sessions that it has.",
         role: Role::Admin,
         inputs: &[],
-        command: |_| Ok(Command::Upgrade),
+        command: |_| Some(Command::Upgrade),
         list: "upgrade",
         item: SchemaGenerator::subschema_for::<answers::Upgraded>,
     },
@@ -460,7 +518,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "Stop in good order.",
         role: Role::Admin,
         inputs: &[],
-        command: |_| Ok(Command::Stop),
+        command: |_| Some(Command::Stop),
         list: "stop",
         item: SchemaGenerator::subschema_for::<answers::Stopping>,
     },
@@ -484,9 +542,14 @@ mod tests {
                 Kind::Days => json!("5"),
                 Kind::Changes => json!([{ "table": ["imap"], "key": "id", "value": "true" }]),
             };
-            let said = endpoint.inputs.iter().map(|input| (input.name.to_owned(), value(input))).collect();
-            let command =
-                (endpoint.command)(&Inputs(said)).unwrap_or_else(|error| panic!("{}: {error}", endpoint.path));
+            let read = |input: &Input| (input.name, input.kind.read(value(input)).expect("such a value"));
+            let mut said = Inputs(endpoint.inputs.iter().map(read).collect());
+            let command = (endpoint.command)(&mut said).expect(endpoint.path);
+            // Nothing that is taken goes unheard; texts are taken out.
+            assert!(said.0.values().all(|said| !matches!(said, Said::Text(_))), "{}: {said:?}", endpoint.path);
+            let required = endpoint.inputs.iter().filter(|input| input.is_required);
+            let said = required.map(read).collect();
+            assert!((endpoint.command)(&mut Inputs(said)).is_some(), "{}: too little is required", endpoint.path);
             assert_eq!(command.name(), endpoint.list, "{}", endpoint.path);
             assert_eq!(command.needs(), endpoint.role, "{}", endpoint.path);
             let changes = endpoint.method != "GET" && !endpoint.path.ends_with("/check");
