@@ -1,14 +1,20 @@
-//! What commands are answered with: the items of their lists, as programs see them.
+//! What commands are answered with: the items of their lists, written by the control plane, and read by console and
+//! command line. A field that is added later is one that an older process does not send: it needs `#[serde(default)]`.
+
+use std::borrow::Cow;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+/// One of few words, which the documentation of each field names.
+pub(crate) type Word = Cow<'static, str>;
 
 /// How a Gatepost is doing.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Status {
     /// The node's name.
     pub(crate) name: String,
-    pub(crate) version: &'static str,
+    pub(crate) version: Word,
     pub(crate) pid: u32,
     pub(crate) up_seconds: u64,
     /// Open at this moment.
@@ -17,7 +23,7 @@ pub(crate) struct Status {
     pub(crate) workers: usize,
     pub(crate) listeners: Vec<String>,
     /// The services that run.
-    pub(crate) services: Vec<&'static str>,
+    pub(crate) services: Vec<Word>,
     /// Sessions of each service.
     pub(crate) by_service: Vec<Held>,
     /// Each listener with its service.
@@ -25,24 +31,24 @@ pub(crate) struct Status {
 }
 
 /// How many sessions a service has.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Held {
-    pub(crate) service: &'static str,
+    pub(crate) service: Word,
     pub(crate) sessions: u32,
 }
 
 /// An address that is listened on.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Listening {
-    pub(crate) service: &'static str,
+    pub(crate) service: Word,
     pub(crate) address: String,
 }
 
 /// A session, open at this moment.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Session {
     pub(crate) id: String,
-    pub(crate) service: &'static str,
+    pub(crate) service: Word,
     pub(crate) user: Option<String>,
     pub(crate) backend: Option<String>,
     /// The client's address and port.
@@ -50,11 +56,11 @@ pub(crate) struct Session {
     /// When it connected (RFC 3339, UTC).
     pub(crate) since: String,
     /// log-in, open, or mail (where mail is taken).
-    pub(crate) state: &'static str,
+    pub(crate) state: Word,
     pub(crate) listener: String,
     /// The address at the back end.
     pub(crate) host: Option<String>,
-    pub(crate) mechanism: Option<&'static str>,
+    pub(crate) mechanism: Option<Word>,
     pub(crate) tls: Option<String>,
     pub(crate) backend_tls: Option<String>,
     /// The number of the process that serves it: an upgrade begins another.
@@ -67,32 +73,39 @@ pub(crate) struct Session {
 }
 
 /// A back end.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Backend {
     pub(crate) name: String,
     /// up, draining, maint or down.
-    pub(crate) state: &'static str,
+    pub(crate) state: Word,
     pub(crate) connections: u32,
     pub(crate) hosts: Vec<Host>,
 }
 
+impl Backend {
+    /// Whether it takes no new log-ins because an administrator said so.
+    pub(crate) fn is_out(&self) -> bool {
+        matches!(&*self.state, "draining" | "maint")
+    }
+}
+
 /// One host of a back end, for one service.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[expect(clippy::struct_field_names, reason = "the contract's names")]
 pub(crate) struct Host {
-    pub(crate) service: &'static str,
+    pub(crate) service: Word,
     pub(crate) host: String,
     /// up or down.
-    pub(crate) state: &'static str,
+    pub(crate) state: Word,
     /// What is wrong.
     pub(crate) fault: Option<String>,
 }
 
 /// A back end that was taken out of service, or into it.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Service {
     pub(crate) name: String,
-    pub(crate) state: &'static str,
+    pub(crate) state: Word,
     /// Sessions that are to go.
     pub(crate) sessions: usize,
     /// Within this time.
@@ -100,7 +113,7 @@ pub(crate) struct Service {
 }
 
 /// A user who was moved.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Moved {
     pub(crate) user: String,
     /// The back end before.
@@ -113,20 +126,20 @@ pub(crate) struct Moved {
 }
 
 /// A network that may not connect.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Ban {
     pub(crate) network: String,
     /// When it ends (RFC 3339, UTC); none: when it is lifted.
     pub(crate) until: Option<String>,
     /// administrator, or guessing.
-    pub(crate) by: &'static str,
+    pub(crate) by: Word,
     /// Sessions from there that were ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<usize>,
 }
 
 /// A user whose conversations are logged.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Traced {
     pub(crate) user: String,
     /// How long yet.
@@ -134,7 +147,7 @@ pub(crate) struct Traced {
 }
 
 /// A certificate in use.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Certificate {
     /// The DNS names that it is for.
     pub(crate) names: Vec<String>,
@@ -145,11 +158,11 @@ pub(crate) struct Certificate {
     pub(crate) until: String,
     pub(crate) days_left: i64,
     /// good, expiring or expired.
-    pub(crate) state: &'static str,
+    pub(crate) state: Word,
 }
 
 /// A network that is let in again.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Unbanned {
     pub(crate) network: String,
     /// Bans that were lifted.
@@ -157,14 +170,14 @@ pub(crate) struct Unbanned {
 }
 
 /// How much is logged.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct LogLevel {
     /// critical, error, warning, info or protocol.
-    pub(crate) level: &'static str,
+    pub(crate) level: Word,
 }
 
 /// What is forgotten.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Flushed {
     pub(crate) user: Option<String>,
     /// Answers that were remembered.
@@ -172,20 +185,20 @@ pub(crate) struct Flushed {
 }
 
 /// A configuration that was taken into use.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Reloaded {
     pub(crate) warnings: Vec<String>,
 }
 
 /// A server that stops.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Stopping {
     /// What sessions have to end.
     pub(crate) drain_seconds: u64,
 }
 
 /// The configuration file.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Settings {
     /// Where it is.
     pub(crate) path: String,
@@ -199,7 +212,7 @@ pub(crate) struct Settings {
 }
 
 /// A setting in force.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Effective {
     /// The table, as it is opened in the file.
     pub(crate) table: String,
@@ -210,7 +223,7 @@ pub(crate) struct Effective {
 }
 
 /// What changes of the configuration file do.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Checked {
     /// Why they can't be made.
     pub(crate) problems: Vec<String>,
@@ -224,14 +237,14 @@ pub(crate) struct Checked {
 }
 
 /// A step of a log-in.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Step {
-    pub(crate) step: &'static str,
+    pub(crate) step: Word,
     pub(crate) text: String,
 }
 
 /// The last minutes in numbers.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Live {
     pub(crate) sessions: usize,
     pub(crate) workers: usize,
@@ -250,7 +263,7 @@ pub(crate) struct Live {
 }
 
 /// One moment of the last minutes.
-#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Sample {
     pub(crate) sessions: f64,
     pub(crate) logins: f64,
@@ -260,7 +273,7 @@ pub(crate) struct Sample {
 }
 
 /// What a service did in an hour or a day.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Report {
     /// When it began (RFC 3339, UTC).
     pub(crate) from: String,
@@ -279,21 +292,27 @@ pub(crate) struct Report {
 }
 
 /// Connections that were turned away.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Rejected {
     pub(crate) reason: String,
     pub(crate) count: u64,
 }
 
+impl std::fmt::Display for Rejected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.count, self.reason)
+    }
+}
+
 /// A process that has taken over.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Upgraded {
     pub(crate) pid: u32,
     pub(crate) generation: u32,
 }
 
 /// A user of the embedded directory.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct User {
     pub(crate) directory: String,
     pub(crate) name: String,
@@ -309,9 +328,9 @@ pub(crate) struct User {
 }
 
 /// A user who was changed.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Changed {
     pub(crate) name: String,
     /// added, changed or removed.
-    pub(crate) result: &'static str,
+    pub(crate) result: Word,
 }

@@ -9,12 +9,14 @@ pub(crate) mod http;
 pub(crate) mod human;
 pub(crate) mod socket;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Change, Level};
 use accounts::Role;
+use answers::Report;
 
 /// Bans, traces and the like last no longer than this: ten years.
 pub(crate) const LASTING_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
@@ -317,23 +319,22 @@ pub(crate) fn answer(command: &Command, list: impl Serialize) -> Answer {
     Ok(json!({ command.name(): list }))
 }
 
-/// The columns of a report as CSV (RFC 4180).
-const CSV_COLUMNS: [&str; 8] =
-    ["from", "service", "connections", "logins", "failures", "peak_sessions", "bytes_up", "bytes_down"];
+/// The items of an answer to a command of this name.
+pub(crate) fn items<T: DeserializeOwned>(name: &str, mut answer: Value) -> Result<Vec<T>, String> {
+    serde_json::from_value(answer[name].take())
+        .map_err(|error| format!("{name}: an answer came back that this version does not understand: {error}"))
+}
 
-/// The rows of a report as CSV, with what was turned away in a column of its own.
-pub(crate) fn csv(rows: &Value) -> String {
-    let mut text = format!("{},rejected\r\n", CSV_COLUMNS.join(","));
-    for row in rows.as_array().into_iter().flatten() {
-        let cell = |key: &str| match &row[key] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let rejected = row["rejected"].as_array().into_iter().flatten();
-        let rejected: Vec<_> =
-            rejected.map(|one| format!("{} {}", one["reason"].as_str().unwrap_or_default(), one["count"])).collect();
+/// The rows of a report as CSV (RFC 4180), with what was turned away in a column of its own.
+pub(crate) fn csv(rows: &[Report]) -> String {
+    let mut text = "from,service,connections,logins,failures,peak_sessions,bytes_up,bytes_down,rejected\r\n".to_owned();
+    for row in rows {
+        let Report { from, service, connections, logins, failures, peak_sessions, bytes_up, bytes_down, rejected } =
+            row;
+        let rejected: Vec<_> = rejected.iter().map(|one| format!("{} {}", one.reason, one.count)).collect();
+        let counts = [connections, logins, failures, peak_sessions, bytes_up, bytes_down].map(u64::to_string).join(",");
         // Nothing in it but our own words and numbers: no cell needs quotes.
-        text.extend([&CSV_COLUMNS.map(cell).join(","), ",", &rejected.join("; "), "\r\n"]);
+        text.extend([from, ",", service, ",", &counts, ",", &rejected.join("; "), "\r\n"]);
     }
     text
 }

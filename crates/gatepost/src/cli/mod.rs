@@ -12,6 +12,8 @@ macro_rules! say_line {
 mod administrators;
 mod app_password;
 mod running;
+mod server;
+mod shown;
 mod table;
 mod top;
 mod user;
@@ -31,6 +33,7 @@ use crate::explain::Explained;
 use crate::log::Logger;
 use crate::overrides::Overrides;
 use crate::world::{Lasting, World};
+use server::Server;
 
 /// Where the configuration is looked for.
 const CONFIG_PATHS: [&str; 2] = ["/etc/gatepost/gatepost.toml", "gatepost.toml"];
@@ -193,10 +196,8 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         }
         Command::User(command) => user::run(command, &path()),
         Command::Admin(command) => administrators::run(command, &path()),
-        Command::Top => top::run(&running::Server { socket: cli.socket.as_deref(), config: &path() }),
-        Command::Running(command) => {
-            running::run(command, &running::Server { socket: cli.socket.as_deref(), config: &path() })
-        }
+        Command::Top => top::run(&Server { socket: cli.socket.as_deref(), config: &path() }),
+        Command::Running(command) => running::run(command, &Server { socket: cli.socket.as_deref(), config: &path() }),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "gatepost", &mut script);

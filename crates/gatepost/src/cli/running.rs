@@ -1,27 +1,21 @@
 //! Commands to the running server, over its socket.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 use super::Failure;
-use super::table::{Table, printable};
-use crate::admin::human::{bytes, time};
-use crate::admin::{Command, Whose, socket};
-use crate::admin::{defaults, human};
-use crate::config::{self, Level, Problem};
-
-/// How often `--wait` looks.
-const WAIT_STEP: Duration = Duration::from_millis(500);
+use super::server::Server;
+use super::shown;
+use crate::admin::answers::Report;
+use crate::admin::{Command, Whose, csv, defaults};
+use crate::config::Level;
 
 #[derive(Debug, Args)]
 pub(super) struct Output {
     /// Answer in JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -219,260 +213,57 @@ impl WhoseArgs {
     }
 }
 
-/// Where the server is asked.
-pub(super) struct Server<'a> {
-    /// As the command line says.
-    pub(super) socket: Option<&'a Path>,
-    pub(super) config: &'a Path,
-}
-
 /// Asks the running server, and prints what it answers.
 pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Failure> {
-    let (mut wait, mut as_csv) = (None, false);
-    let (command, output) = match command {
-        RunningCommand::Status { output } => (Command::Status, output),
-        RunningCommand::Metrics { output } => (Command::Metrics { is_open: false }, output),
-        RunningCommand::Sessions { whose, output } => (Command::Sessions(whose.whose(None)), output),
-        RunningCommand::Kick { id, whose, output } => (Command::Kick(whose.whose(id)), output),
-        RunningCommand::Backends { output } => (Command::Backends, output),
-        RunningCommand::Drain { backend, over, wait: waits, output } => {
-            wait = Some(backend.clone()).filter(|_| waits);
-            (Command::Drain { backend, over_seconds: over.as_secs() }, output)
-        }
-        RunningCommand::Maint { backend, output } => (Command::Maint { backend }, output),
-        RunningCommand::Ready { backend, output } => (Command::Ready { backend }, output),
-        RunningCommand::Move { user, backend, output } => (Command::Move { user, backend }, output),
-        RunningCommand::Bans { command: None, output }
-        | RunningCommand::Bans { command: Some(BansCommand::List { output }), .. } => (Command::Bans, output),
-        RunningCommand::Bans { command: Some(BansCommand::Add { network, time, output }), .. } => {
-            (Command::Ban { network, for_seconds: time.map(|time| time.as_secs()) }, output)
-        }
-        RunningCommand::Bans { command: Some(BansCommand::Remove { network, output }), .. } => {
-            (Command::Unban { network }, output)
-        }
-        RunningCommand::Trace { user, time, off, output } => {
-            (Command::Trace { user, for_seconds: if off { 0 } else { time.as_secs() } }, output)
-        }
-        RunningCommand::Certificates { output } => (Command::Certificates, output),
-        RunningCommand::LogLevel { level, output } => (Command::LogLevel { level }, output),
-        RunningCommand::Report { hourly, days, csv, output } => {
-            as_csv = csv;
-            (Command::Report { days, by_day: !hourly }, output)
-        }
-        RunningCommand::Cache(CacheCommand::Flush { user, output }) => (Command::FlushCaches { user }, output),
-        RunningCommand::Reload { output } => (Command::Reload, output),
-        RunningCommand::Upgrade { output } => (Command::Upgrade, output),
-        RunningCommand::Stop { output } => (Command::Stop, output),
-    };
-    let answer = ask(server, &command)?;
-    if let Some(backend) = wait {
-        wait_until_empty(server, &backend)?;
-    }
-    if output.json {
-        say_line!("{answer}");
-        return Ok(());
-    }
-    if as_csv {
-        super::say(crate::admin::csv(&answer["report"]));
-        return Ok(());
-    }
-    let empty = Vec::new();
-    print(&command, answer[command.name()].as_array().unwrap_or(&empty));
-    Ok(())
-}
-
-/// Asks the server at the socket that is given, else where the configuration says that it is.
-pub(super) fn ask(server: &Server<'_>, command: &Command) -> Result<Value, Failure> {
-    let answer = match server.socket {
-        Some(path) => socket::ask(path, command),
-        // A file that is being changed may be wrong: where the socket is can be read all the same.
-        None => socket::ask(&config::draft(server.config)?.config.admin.socket, command),
-    };
-    Ok(answer.map_err(|error| Problem::of(command.name(), error))?)
-}
-
-/// Waits until a back end has no sessions, and shows on a terminal how many there are.
-fn wait_until_empty(server: &Server<'_>, backend: &str) -> Result<(), Failure> {
-    let is_terminal = std::io::stderr().is_terminal();
-    loop {
-        let answer = ask(server, &Command::Backends)?;
-        let empty = Vec::new();
-        let backends = answer["backends"].as_array().unwrap_or(&empty);
-        let Some(found) = backends.iter().find(|found| found["name"] == backend) else {
-            return Err(Problem::of("drain", format!("the configuration has no back end {backend:?} any more")).into());
-        };
-        // Those of a process that has handed over count too.
-        let whose = Whose { backend: Some(backend.to_owned()), ..Whose::default() };
-        let sessions = ask(server, &Command::Sessions(whose))?;
-        let left = sessions["sessions"].as_array().map_or(0, Vec::len);
-        if is_terminal {
-            eprint!("\r\x1b[K{backend}: {left} sessions left");
-            let _ = std::io::stderr().flush();
-        }
-        if left == 0 || found["state"] != "draining" {
-            if is_terminal {
-                eprintln!();
-            }
-            if left > 0 {
-                return Err(
-                    Problem::of("drain", format!("{backend} is no longer draining: it is {}", found["state"])).into()
-                );
-            }
-            return Ok(());
-        }
-        std::thread::sleep(WAIT_STEP);
-    }
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => printable(text),
-        Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
-}
-
-/// How long ago a moment was.
-fn age(value: &Value) -> String {
-    human::age(value).unwrap_or_else(|| text(value))
-}
-
-/// An answer, for people.
-fn print(command: &Command, list: &[Value]) {
-    let first = list.first().unwrap_or(&Value::Null);
+    use RunningCommand as Given;
     match command {
-        Command::Status => {
-            let held = |held: &Value| format!("{} {}", text(&held["service"]), held["sessions"]);
-            for (key, value) in first.as_object().into_iter().flatten().filter(|(key, _)| *key != "listening") {
-                let value = match (key.as_str(), value.as_array()) {
-                    ("up_seconds", _) => time(number(value)),
-                    ("by_service", Some(list)) => list.iter().map(held).collect::<Vec<_>>().join(", "),
-                    _ => text(value),
-                };
-                say_line!("{:<12} {value}", key.trim_end_matches("_seconds"));
+        Given::Status { output } => server.show(&Command::Status, &output, shown::status),
+        Given::Metrics { output } => server.show(&Command::Metrics { is_open: false }, &output, shown::metrics),
+        Given::Sessions { whose, output } => {
+            let show = |list| shown::sessions(list, "there are no such sessions");
+            server.show(&Command::Sessions(whose.whose(None)), &output, show)
+        }
+        Given::Kick { id, whose, output } => {
+            let show = |list| shown::sessions(list, "there were no such sessions");
+            server.show(&Command::Kick(whose.whose(id)), &output, show)
+        }
+        Given::Backends { output } => server.show(&Command::Backends, &output, shown::backends),
+        Given::Drain { backend, over, wait, output } => {
+            let command = Command::Drain { backend: backend.clone(), over_seconds: over.as_secs() };
+            let answer = server.ask(&command)?;
+            if wait {
+                server.wait_until_empty(&backend)?;
             }
+            shown::answer(&command, answer, &output, shown::service)
         }
-        Command::Report { .. } => {
-            let columns =
-                ["FROM", "SERVICE", "CONNECTIONS", "LOG-INS", "FAILED", "PEAK", "UP", "DOWN", "TURNED AWAY, MOSTLY"];
-            let mut table = Table::new(&columns);
-            for row in list {
-                let [from, service, connections, logins, failures, peak] =
-                    ["from", "service", "connections", "logins", "failures", "peak_sessions"]
-                        .map(|key| text(&row[key]));
-                let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(human::number(&row[key])));
-                let rejected = &row["rejected"][0];
-                let why = if rejected.is_null() {
-                    String::new()
-                } else {
-                    format!("{} {}", rejected["count"], text(&rejected["reason"]))
-                };
-                table.row([from, service, connections, logins, failures, peak, up, down, why]);
-            }
-            table.print("nothing has happened in that time");
+        Given::Maint { backend, output } => server.show(&Command::Maint { backend }, &output, shown::service),
+        Given::Ready { backend, output } => server.show(&Command::Ready { backend }, &output, shown::service),
+        Given::Move { user, backend, output } => server.show(&Command::Move { user, backend }, &output, shown::moved),
+        Given::Bans { command: None, output } | Given::Bans { command: Some(BansCommand::List { output }), .. } => {
+            server.show(&Command::Bans, &output, shown::bans)
         }
-        Command::Metrics { .. } => super::say(first.as_str().unwrap_or_default()),
-        Command::Sessions(_) => print_sessions(list, "there are no such sessions"),
-        Command::Kick(_) => print_sessions(list, "there were no such sessions"),
-        Command::Backends => print_backends(list),
-        Command::Drain { .. } | Command::Maint { .. } | Command::Ready { .. } => {
-            let [name, state] = ["name", "state"].map(|key| text(&first[key]));
-            let (sessions, over) = (number(&first["sessions"]), time(number(&first["over_seconds"])));
-            match sessions {
-                0 => say_line!("{name} is {state}"),
-                1 => say_line!("{name} is {state}: its session ends within {over}"),
-                _ => say_line!("{name} is {state}: its {sessions} sessions end within {over}"),
-            }
+        Given::Bans { command: Some(BansCommand::Add { network, time, output }), .. } => {
+            let command = Command::Ban { network, for_seconds: time.map(|time| time.as_secs()) };
+            server.show(&command, &output, shown::banned)
         }
-        Command::Move { .. } => {
-            let [user, from, to, kept] = ["user", "from", "to", "kept"].map(|key| text(&first[key]));
-            say_line!("{user}: from {from} to {to}, kept in {kept}; {} sessions ended", number(&first["ended"]));
+        Given::Bans { command: Some(BansCommand::Remove { network, output }), .. } => {
+            server.show(&Command::Unban { network }, &output, shown::unbanned)
         }
-        Command::Bans => {
-            let mut table = Table::new(&["NETWORK", "BY", "UNTIL"]);
-            for ban in list {
-                let until = if ban["until"].is_null() { "it is removed".into() } else { text(&ban["until"]) };
-                table.row([text(&ban["network"]), text(&ban["by"]), until]);
-            }
-            table.print("nobody is banned");
+        Given::Trace { user, time, off, output } => {
+            let for_seconds = if off { 0 } else { time.as_secs() };
+            server.show(&Command::Trace { user, for_seconds }, &output, shown::traced)
         }
-        Command::Ban { .. } => {
-            let until = first["until"].as_str().map_or_else(|| "it is removed".into(), printable);
-            say_line!(
-                "{} is banned until {until}; {} sessions ended",
-                text(&first["network"]),
-                number(&first["ended"])
-            );
+        Given::Certificates { output } => server.show(&Command::Certificates, &output, shown::certificates),
+        Given::LogLevel { level, output } => server.show(&Command::LogLevel { level }, &output, shown::log_level),
+        Given::Report { hourly, days, csv: as_csv, output } => {
+            let show = |rows: Vec<Report>| if as_csv { super::say(csv(&rows)) } else { shown::reports(rows) };
+            server.show(&Command::Report { days, by_day: !hourly }, &output, show)
         }
-        Command::Unban { .. } => say_line!("{}: {} bans lifted", text(&first["network"]), number(&first["lifted"])),
-        Command::Trace { .. } => {
-            let (user, seconds) = (text(&first["user"]), number(&first["seconds"]));
-            match seconds {
-                0 => say_line!("conversations of {user} are no longer logged"),
-                _ => say_line!("the log has the conversations of {user} for {}, from the next on", time(seconds)),
-            }
+        Given::Cache(CacheCommand::Flush { user, output }) => {
+            server.show(&Command::FlushCaches { user }, &output, shown::flushed)
         }
-        Command::Certificates => {
-            let mut table = Table::new(&["NAMES", "STATE", "UNTIL", "DAYS", "FILE"]);
-            for certificate in list {
-                table.row(["names", "state", "until", "days_left", "chain"].map(|key| text(&certificate[key])));
-            }
-            table.print("there are no certificates");
-        }
-        Command::LogLevel { .. } => say_line!("logging at level {} until the next reload", text(&first["level"])),
-        Command::FlushCaches { .. } => say_line!("{} answers are forgotten", first["forgotten"]),
-        // Only console and API ask for these.
-        Command::Users { .. }
-        | Command::SetUser { .. }
-        | Command::RemoveUser { .. }
-        | Command::Live
-        | Command::Explain { .. }
-        | Command::Settings
-        | Command::CheckSettings(_)
-        | Command::ApplySettings(_)
-        | Command::UndoSettings { .. } => {
-            say_line!("{first}");
-        }
-        Command::Reload => {
-            let warnings = first["warnings"].as_array();
-            warnings.into_iter().flatten().for_each(|warning| eprintln!("gatepost: warning: {}", text(warning)));
-            say_line!("the configuration was reloaded");
-        }
-        Command::Upgrade => {
-            say_line!("process {} serves, as generation {}; open sessions stay", first["pid"], first["generation"]);
-        }
-        Command::Stop => say_line!("stopping: sessions have {} seconds to end", first["drain_seconds"]),
+        Given::Reload { output } => server.show(&Command::Reload, &output, shown::reloaded),
+        Given::Upgrade { output } => server.show(&Command::Upgrade, &output, shown::upgraded),
+        Given::Stop { output } => server.show(&Command::Stop, &output, shown::stopping),
     }
-}
-
-fn print_sessions(list: &[Value], nothing: &str) {
-    let mut table = Table::new(&["ID", "SERVICE", "USER", "BACK END", "CLIENT", "AGE", "IDLE", "UP", "DOWN", "STATE"]);
-    for session in list {
-        let [id, service, user, backend, client, state] =
-            ["id", "service", "user", "backend", "client", "state"].map(|key| text(&session[key]));
-        let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(human::number(&session[key])));
-        let idle = time(number(&session["idle_seconds"]));
-        table.row([id, service, user, backend, client, age(&session["since"]), idle, up, down, state]);
-    }
-    table.print(nothing);
-}
-
-fn print_backends(list: &[Value]) {
-    let mut table = Table::new(&["BACK END", "STATE", "CONNECTIONS", "SERVICE", "HOST", "STATE", "FAULT"]);
-    for backend in list {
-        let mut own = [text(&backend["name"]), text(&backend["state"]), text(&backend["connections"])];
-        let empty = Vec::new();
-        for host in backend["hosts"].as_array().unwrap_or(&empty) {
-            let fault = host["fault"].as_str().map_or_else(String::new, printable);
-            let [name, state, connections] = std::mem::take(&mut own);
-            let [service, host, host_state] = ["service", "host", "state"].map(|key| text(&host[key]));
-            table.row([name, state, connections, service, host, host_state, fault]);
-        }
-    }
-    table.print("the configuration has no back ends");
 }

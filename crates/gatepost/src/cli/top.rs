@@ -10,12 +10,13 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::Failure;
-use super::running::{Server, ask};
+use super::server::Server;
 use super::table::printable;
-use crate::admin::human::{self, bytes, figure, time};
+use crate::admin::answers::{Backend, Live, Sample, Session, Status};
+use crate::admin::human::{bytes, figure, time};
 use crate::admin::{Command, Whose};
 use crate::config::Problem;
 
@@ -24,14 +25,17 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long a key may wait.
 const KEY_TIME: Duration = Duration::from_millis(100);
 /// Sessions beyond this are not looked at one by one: asking for them would cost more than it tells.
-const SESSIONS_LOOKED_AT_MAX: u64 = 20_000;
+const SESSIONS_LOOKED_AT_MAX: usize = 20_000;
+
+/// How high a chart is for a sample.
+type Height = fn(&Sample) -> f64;
 
 /// What was answered last.
 #[derive(Default)]
 struct Screen {
-    status: Value,
-    live: Value,
-    backends: Value,
+    status: Status,
+    live: Live,
+    backends: Vec<Backend>,
     sessions: Vec<Busy>,
     /// Bytes of each session when it was asked last.
     before: HashMap<String, u64>,
@@ -94,12 +98,9 @@ fn wants_to_end() -> std::io::Result<bool> {
     })
 }
 
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(String::new, printable)
+/// The item of an answer that has one.
+fn one<T: Default + DeserializeOwned>(server: &Server<'_>, command: &Command) -> Result<T, Failure> {
+    Ok(server.items(command)?.pop().unwrap_or_default())
 }
 
 /// A rate of bytes, whole.
@@ -110,34 +111,33 @@ fn whole(value: f64) -> u64 {
 impl Screen {
     fn refresh(&mut self, server: &Server<'_>) -> Result<(), Failure> {
         self.asked = Some(Instant::now());
-        self.status = ask(server, &Command::Status)?["status"][0].clone();
-        self.live = ask(server, &Command::Live)?["live"][0].clone();
-        self.backends = ask(server, &Command::Backends)?["backends"].clone();
-        if number(&self.status["sessions"]) > SESSIONS_LOOKED_AT_MAX {
+        self.status = one(server, &Command::Status)?;
+        self.live = one(server, &Command::Live)?;
+        self.backends = server.items(&Command::Backends)?;
+        if self.status.sessions > SESSIONS_LOOKED_AT_MAX {
             self.sessions.clear();
             self.before.clear();
             return Ok(());
         }
-        let sessions = ask(server, &Command::Sessions(Whose::default()))?["sessions"].clone();
+        let sessions: Vec<Session> = server.items(&Command::Sessions(Whose::default()))?;
         let passed = self.looked.map_or(INTERVAL, |at| at.elapsed());
         let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut now = HashMap::new();
-        let busy = |session: &Value| {
-            let id = text(&session["id"]);
-            let total = number(&session["bytes_up"]) + number(&session["bytes_down"]);
-            let fresh = total.saturating_sub(self.before.get(&id).copied().unwrap_or(total));
-            now.insert(id, total);
+        let busy = |session: Session| {
+            let total = session.bytes_up + session.bytes_down;
+            let fresh = total.saturating_sub(self.before.get(&session.id).copied().unwrap_or(total));
+            now.insert(session.id, total);
             Busy {
-                user: text(&session["user"]),
-                service: text(&session["service"]),
-                backend: text(&session["backend"]),
-                client: text(&session["client"]),
-                state: text(&session["state"]),
+                user: printable(&session.user.unwrap_or_default()),
+                service: printable(&session.service),
+                backend: printable(&session.backend.unwrap_or_default()),
+                client: printable(&session.client),
+                state: printable(&session.state),
                 total,
                 per_second: fresh.saturating_mul(1000) / millis,
             }
         };
-        let mut sessions: Vec<_> = sessions.as_array().into_iter().flatten().map(busy).collect();
+        let mut sessions: Vec<_> = sessions.into_iter().map(busy).collect();
         sessions.sort_by_key(|session| std::cmp::Reverse((session.per_second, session.total)));
         self.sessions = sessions;
         self.before = now;
@@ -146,8 +146,7 @@ impl Screen {
     }
 
     fn draw(&self, frame: &mut Frame<'_>) {
-        let backends = self.backends.as_array().map_or(0, Vec::len);
-        let rows = u16::try_from(backends).unwrap_or(u16::MAX).clamp(1, 8) + 3;
+        let rows = u16::try_from(self.backends.len()).unwrap_or(u16::MAX).clamp(1, 8) + 3;
         let areas = Layout::vertical([
             Constraint::Length(2),
             Constraint::Length(6),
@@ -168,56 +167,58 @@ impl Screen {
         let (status, live) = (&self.status, &self.live);
         let name = Line::from(vec![
             Span::from("Gatepost ").bold(),
-            Span::from(text(&status["name"])).bold(),
-            Span::from(format!("  {}  up {}", text(&status["version"]), time(number(&status["up_seconds"])))).dim(),
+            Span::from(printable(&status.name)).bold(),
+            Span::from(format!("  {}  up {}", printable(&status.version), time(status.up_seconds))).dim(),
         ]);
         let numbers = format!(
             "{} sessions   {:.1} log-ins/s   {:.1} failed/s   {}/s up   {}/s down   {} threads {:.0} % at work",
-            number(&live["sessions"]),
-            human::number(&live["logins_per_second"]),
-            human::number(&live["failures_per_second"]),
-            bytes(human::number(&live["bytes_up_per_second"])),
-            bytes(human::number(&live["bytes_down_per_second"])),
-            number(&live["workers"]),
-            human::number(&live["busy"]) * 100.0,
+            live.sessions,
+            live.logins_per_second,
+            live.failures_per_second,
+            bytes(live.bytes_up_per_second),
+            bytes(live.bytes_down_per_second),
+            live.workers,
+            live.busy * 100.0,
         );
         Paragraph::new(vec![name, Line::from(numbers)])
     }
 
     fn draw_charts(&self, frame: &mut Frame<'_>, area: Rect) {
-        let charts =
-            [("Sessions", "sessions", 1.0), ("Log-ins/s", "logins", 10.0), ("Bytes down/s", "bytes_down", 1.0)];
+        // A chart has whole numbers: what is less than one a second would be nothing.
+        let charts: [(&str, Height); 3] = [
+            ("Sessions", |sample| sample.sessions),
+            ("Log-ins/s", |sample| sample.logins * 10.0),
+            ("Bytes down/s", |sample| sample.bytes_down),
+        ];
         let areas = Layout::horizontal([Constraint::Ratio(1, 3); 3]).split(area);
-        let empty = Vec::new();
-        let history = self.live["history"].as_array().unwrap_or(&empty);
-        for ((title, key, scale), area) in charts.into_iter().zip(areas.iter()) {
+        let history = &self.live.history;
+        for ((title, height), area) in charts.into_iter().zip(areas.iter()) {
             // The latest that have room.
             let room = usize::from(area.width.saturating_sub(2));
             let values = history.iter().skip(history.len().saturating_sub(room));
-            let values: Vec<u64> = values.map(|sample| whole(human::number(&sample[key]) * scale)).collect();
+            let values: Vec<u64> = values.map(|sample| whole(height(sample))).collect();
             let chart = Sparkline::default().data(&values).style(Style::new().fg(Color::Cyan));
             frame.render_widget(chart.block(Block::bordered().title(title)), *area);
         }
     }
 
     fn backends(&self) -> Table<'static> {
-        let row = |backend: &Value| {
-            let state = text(&backend["state"]);
+        let row = |backend: &Backend| {
+            let state = printable(&backend.state);
             let colour = match state.as_str() {
                 "up" => Color::Green,
                 "down" => Color::Red,
                 _ => Color::Yellow,
             };
-            let hosts = backend["hosts"].as_array().into_iter().flatten();
-            let faults: Vec<_> = hosts.filter_map(|host| host["fault"].as_str().map(printable)).collect();
+            let faults: Vec<_> = backend.hosts.iter().filter_map(|host| host.fault.as_deref().map(printable)).collect();
             Row::new([
-                Cell::from(text(&backend["name"])),
+                Cell::from(printable(&backend.name)),
                 Cell::from(state).style(Style::new().fg(colour)),
-                Cell::from(number(&backend["connections"]).to_string()),
+                Cell::from(backend.connections.to_string()),
                 Cell::from(faults.join("; ")),
             ])
         };
-        let rows: Vec<_> = self.backends.as_array().into_iter().flatten().map(row).collect();
+        let rows: Vec<_> = self.backends.iter().map(row).collect();
         let widths = [Constraint::Length(20), Constraint::Length(9), Constraint::Length(11), Constraint::Min(10)];
         table(rows, &widths, &["Back end", "State", "Connections", "What is wrong"], "Back ends")
     }
@@ -244,7 +245,7 @@ impl Screen {
             Constraint::Length(12),
             Constraint::Length(10),
         ];
-        let is_too_many = number(&self.status["sessions"]) > SESSIONS_LOOKED_AT_MAX;
+        let is_too_many = self.status.sessions > SESSIONS_LOOKED_AT_MAX;
         let title = if is_too_many { "Sessions: too many to look at each" } else { "Busiest sessions" };
         table(rows, &widths, &["User", "Service", "Back end", "Client", "State", "Now", "In all"], title)
     }
@@ -258,9 +259,9 @@ fn table(rows: Vec<Row<'static>>, widths: &[Constraint], head: &[&'static str], 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::answers::Host;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use serde_json::json;
 
     #[test]
     fn the_screen_shows_what_is_known_in_any_size() {
@@ -273,11 +274,21 @@ mod tests {
             total: 4096,
             per_second: 1024,
         };
-        let history: Vec<_> = (0..300).map(|n| json!({ "sessions": n, "logins": 0.5, "bytes_down": 1e9 })).collect();
+        let moment = |n: u32| Sample { sessions: n.into(), logins: 0.5, bytes_down: 1e9, ..Sample::default() };
+        let host =
+            Host { service: "imap".into(), host: "a".into(), state: "down".into(), fault: Some("refused".into()) };
+        let backend = Backend { name: "store-a".into(), state: "down".into(), connections: 3, hosts: vec![host] };
         let screen = Screen {
-            status: json!({ "name": "mail.example.org", "version": "1", "up_seconds": 90, "sessions": 7 }),
-            live: json!({ "sessions": 7, "workers": 2, "busy": 0.5, "logins_per_second": 1.5, "history": history }),
-            backends: json!([{ "name": "store-a", "state": "down", "connections": 3, "hosts": [{ "fault": "refused" }] }]),
+            status: Status { name: "mail.example.org".into(), up_seconds: 90, sessions: 7, ..Status::default() },
+            live: Live {
+                sessions: 7,
+                workers: 2,
+                busy: 0.5,
+                logins_per_second: 1.5,
+                history: (0..300).map(moment).collect(),
+                ..Live::default()
+            },
+            backends: vec![backend],
             sessions: vec![busy],
             ..Screen::default()
         };

@@ -35,7 +35,7 @@ impl Server {
             Command::Explain { user } => {
                 let world = self.entrance.world.load_full();
                 let explained = crate::explain::explain(&world, user).await;
-                let steps = explained.steps.into_iter().map(|(step, text)| answers::Step { step, text });
+                let steps = explained.steps.into_iter().map(|(step, text)| answers::Step { step: step.into(), text });
                 answer(&command, steps.collect::<Vec<_>>())
             }
             Command::Metrics { is_open } => answer(&command, [self.metrics(*is_open).await?]),
@@ -72,7 +72,7 @@ impl Server {
                 if !self.shared.log.set_level(*level) {
                     return Err("the log can't be written fast enough to be told: try again".into());
                 }
-                answer(&command, [answers::LogLevel { level: level.name() }])
+                answer(&command, [answers::LogLevel { level: level.name().into() }])
             }
             Command::FlushCaches { user } => {
                 let forgotten = self.entrance.world.load().forget(user.as_deref());
@@ -108,36 +108,36 @@ impl Server {
         let world = world.load();
         answers::Status {
             name: world.config.name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             up_seconds: self.started.elapsed().as_secs(),
             sessions: workers.sessions(),
             workers: workers.count(),
             listeners: world.addresses().iter().map(ToString::to_string).collect(),
-            services: world.config.services.iter().map(|service| service.protocol.name).collect(),
+            services: world.config.services.iter().map(|service| service.protocol.name.into()).collect(),
             by_service: world.config.services.iter().map(|service| self.held(service.protocol.name)).collect(),
             listening: world.config.services.iter().flat_map(listening).collect(),
         }
     }
 
     fn held(&self, service: &'static str) -> answers::Held {
-        answers::Held { service, sessions: self.shared.ledger.held(service) }
+        answers::Held { service: service.into(), sessions: self.shared.ledger.held(service) }
     }
 
     fn backends(&self) -> Vec<answers::Backend> {
-        let word = |is_up| if is_up { "up" } else { "down" };
+        let word = |is_up: bool| if is_up { "up" } else { "down" };
         let world = self.entrance.world.load();
         let reports = world.map.backends().report().into_iter().map(|report| {
             let is_up = report.hosts.iter().any(|host| host.standing == Standing::Up);
             let hosts = report.hosts.into_iter().map(|host| answers::Host {
-                service: host.service,
+                service: host.service.into(),
                 host: host.host,
-                state: word(host.standing == Standing::Up),
+                state: word(host.standing == Standing::Up).into(),
                 fault: host.fault,
             });
             answers::Backend {
                 name: report.name.to_string(),
-                state: report.duty.map_or(word(is_up), Duty::name),
+                state: report.duty.map_or(word(is_up), Duty::name).into(),
                 connections: report.connections,
                 hosts: hosts.collect(),
             }
@@ -159,13 +159,13 @@ impl Server {
         let guessing = self.shared.defence.banned(Instant::now()).into_iter().map(|(address, left)| answers::Ban {
             network: Network { first: address, last: bucket_end(address) }.to_string(),
             until: Some(rfc3339(SystemTime::now() + left)),
-            by: "guessing",
+            by: "guessing".into(),
             ended: None,
         });
         let decided = self.lasting.overrides.bans().into_iter().map(|Ban { network, until }| answers::Ban {
             network: network.to_string(),
             until: until.map(rfc3339),
-            by: "administrator",
+            by: "administrator".into(),
             ended: None,
         });
         decided.chain(guessing).collect()
@@ -177,7 +177,7 @@ impl Server {
         self.write_down(move |overrides| overrides.ban(network, until)).await?;
         let ended = self.end_those_from(&network).await?;
         let (network, until) = (network.to_string(), until.map(rfc3339));
-        Ok(answers::Ban { network, until, by: "administrator", ended: Some(ended) })
+        Ok(answers::Ban { network, until, by: "administrator".into(), ended: Some(ended) })
     }
 
     async fn unban(&self, network: &str) -> Result<answers::Unbanned, String> {
@@ -209,9 +209,9 @@ impl Server {
                 until: rfc3339(expires),
                 days_left: seconds_left(expires).div_euclid(DAY_SECONDS),
                 state: match left {
-                    Err(_) => "expired",
-                    Ok(left) if left < EXPIRY_WARNING => "expiring",
-                    Ok(_) => "good",
+                    Err(_) => "expired".into(),
+                    Ok(left) if left < EXPIRY_WARNING => "expiring".into(),
+                    Ok(_) => "good".into(),
                 },
             }
         };
@@ -225,7 +225,7 @@ fn listening(service: &crate::config::Service) -> impl Iterator<Item = answers::
     service
         .listeners
         .iter()
-        .map(move |listener| answers::Listening { service: name, address: listener.written.address.to_string() })
+        .map(move |listener| answers::Listening { service: name.into(), address: listener.written.address.to_string() })
 }
 
 /// The answer to whoever has it reload.

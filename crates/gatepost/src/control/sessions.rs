@@ -101,7 +101,12 @@ impl Server {
         let sessions = self.sessions_of(&whose).await?.len();
         let emptying = tokio::spawn(Arc::clone(self).empty(backend.to_owned(), duty, over)).abort_handle();
         self.replace_emptying(backend, Some(emptying));
-        Ok(answers::Service { name: backend.to_owned(), state: duty.name(), sessions, over_seconds: over.as_secs() })
+        Ok(answers::Service {
+            name: backend.to_owned(),
+            state: duty.name().into(),
+            sessions,
+            over_seconds: over.as_secs(),
+        })
     }
 
     /// Takes a back end into service again; sessions that were to go stay.
@@ -239,7 +244,7 @@ impl Server {
 
 /// A back end that is in service again.
 pub(super) fn in_service(backend: &str) -> answers::Service {
-    answers::Service { name: backend.to_owned(), state: "up", sessions: 0, over_seconds: 0 }
+    answers::Service { name: backend.to_owned(), state: "up".into(), sessions: 0, over_seconds: 0 }
 }
 
 /// A user whose log-ins wait until this is dropped.
@@ -297,7 +302,7 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
     };
     answers::Session {
         id: story.session.as_str().to_owned(),
-        service: story.service,
+        service: story.service.into(),
         user: story.user.clone(),
         backend: story.backend.as_deref().map(str::to_owned),
         client: story.client.to_string(),
@@ -306,10 +311,11 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
             (_, true) => "open",
             (true, false) => "mail",
             (false, false) => "log-in",
-        },
+        }
+        .into(),
         listener: story.listener.to_string(),
         host: story.host.map(|host| host.to_string()),
-        mechanism: story.mechanism,
+        mechanism: story.mechanism.map(Into::into),
         tls: tls(story.tls),
         backend_tls: tls(story.backend_tls),
         generation,

@@ -89,7 +89,7 @@ impl Server {
         let result = work.await.map_err(|fault| fault.to_string());
         sqlite.close().await;
         self.entrance.world.load().forget(Some(&name));
-        Ok(answers::Changed { result: if result? { "added" } else { "changed" }, name })
+        Ok(answers::Changed { result: if result? { "added" } else { "changed" }.into(), name })
     }
 
     /// Removes a user.
@@ -100,7 +100,7 @@ impl Server {
         sqlite.close().await;
         self.entrance.world.load().forget(Some(&name));
         if removed? {
-            Ok(answers::Changed { name, result: "removed" })
+            Ok(answers::Changed { name, result: "removed".into() })
         } else {
             Err(format!("there is no user {name:?}"))
         }

@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use subtle::ConstantTimeEq as _;
 
-use super::gate::bearer;
+use super::gate::{bearer, broken};
 use super::{App, Problem};
-use crate::admin::Command;
+use crate::admin::{Command, items};
 use crate::metrics::text::Format;
 
 pub(super) fn router() -> Router<Arc<App>> {
@@ -44,6 +44,6 @@ async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Resp
     let command = Command::Metrics { is_open: format == Format::OpenMetrics };
     let answer = app.ask(command, "a scraper".into()).await;
     let answer = answer.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error))?;
-    let text = answer["metrics"][0].as_str().unwrap_or_default().to_owned();
+    let text = items::<String>("metrics", answer).map_err(broken)?.concat();
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }

@@ -6,23 +6,25 @@ use askama::Template;
 use axum::extract::{Query, State};
 
 use super::frame::Frame;
-use super::parts::{BackendRow, Filter, backend_rows};
+use super::layout::Shown;
+use super::parts::Filter;
 use super::posted::Posted;
-use super::settings::{Shown, shown};
+use super::settings::shown;
 use super::{App, Page, Visitor, ask, carry_out, render};
+use crate::admin::answers::Backend;
 use crate::admin::{Command, defaults};
 
 #[derive(Template)]
 #[template(path = "backends.html")]
 struct Backends {
     frame: Frame,
-    rows: Vec<BackendRow>,
+    rows: Vec<Backend>,
     settings: String,
 }
 
 pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "Back ends", "/backends").await?.noting(filter.done.as_ref());
-    let rows = backend_rows(&ask(&app, &asker, Command::Backends).await?);
+    let rows = ask(&app, &asker, Command::Backends).await?;
     let settings = shown(&app, &asker, &frame, Shown::Backends).await?;
     render(&Backends { frame, rows, settings })
 }

@@ -4,37 +4,27 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use serde_json::Value;
 
 use super::frame::Frame;
-use super::parts::{Filter, list, text};
+use super::layout::Shown;
+use super::parts::Filter;
 use super::posted::Posted;
-use super::settings::{Shown, shown};
+use super::settings::shown;
 use super::{App, Page, Visitor, ask, carry_out, render};
 use crate::admin::Command;
+use crate::admin::answers::Ban;
 
 #[derive(Template)]
 #[template(path = "bans.html")]
 struct Bans {
     frame: Frame,
-    rows: Vec<BanRow>,
+    rows: Vec<Ban>,
     settings: String,
-}
-
-struct BanRow {
-    network: String,
-    by: String,
-    until: String,
 }
 
 pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "Bans", "/bans").await?.noting(filter.done.as_ref());
-    let answer = ask(&app, &asker, Command::Bans).await?;
-    let row = |ban: &Value| {
-        let until = if ban["until"].is_null() { "it is lifted".into() } else { text(&ban["until"]) };
-        BanRow { network: text(&ban["network"]), by: text(&ban["by"]), until }
-    };
-    let rows = list(&answer, "bans").map(row).collect();
+    let rows = ask(&app, &asker, Command::Bans).await?;
     let settings = shown(&app, &asker, &frame, Shown::Defence).await?;
     render(&Bans { frame, rows, settings })
 }

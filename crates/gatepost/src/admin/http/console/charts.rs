@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::admin::human::{bytes, number, rate};
+use crate::admin::answers::{Live, Sample};
+use crate::admin::human::{bytes, rate};
 
 /// A drawing's width and height.
 const WIDTH: f64 = 600.0;
@@ -33,22 +34,20 @@ pub(super) struct Chart {
     pub(super) has_second: bool,
 }
 
-pub(super) fn tiles(live: &Value) -> Vec<Tile> {
+pub(super) fn tiles(live: &Live) -> Vec<Tile> {
     let tile = |id, name, value| Tile { id, name, value };
     vec![
-        tile("sessions", "Sessions", live["sessions"].to_string()),
-        tile("logins", "Log-ins a second", rate(number(&live["logins_per_second"]))),
-        tile("failures", "Failed a second", rate(number(&live["failures_per_second"]))),
-        tile("up", "Up a second", bytes(number(&live["bytes_up_per_second"]))),
-        tile("down", "Down a second", bytes(number(&live["bytes_down_per_second"]))),
-        tile("busy", "Threads at work", format!("{:.0} % of {}", number(&live["busy"]) * 100.0, live["workers"])),
+        tile("sessions", "Sessions", live.sessions.to_string()),
+        tile("logins", "Log-ins a second", rate(live.logins_per_second)),
+        tile("failures", "Failed a second", rate(live.failures_per_second)),
+        tile("up", "Up a second", bytes(live.bytes_up_per_second)),
+        tile("down", "Down a second", bytes(live.bytes_down_per_second)),
+        tile("busy", "Threads at work", format!("{:.0} % of {}", live.busy * 100.0, live.workers)),
     ]
 }
 
-pub(super) fn charts(live: &Value) -> Vec<Chart> {
-    let empty = Vec::new();
-    let history = live["history"].as_array().unwrap_or(&empty);
-    let series = |key: &str| history.iter().map(|sample| number(&sample[key])).collect::<Vec<_>>();
+pub(super) fn charts(live: &Live) -> Vec<Chart> {
+    let series = |of: fn(&Sample) -> f64| live.history.iter().map(of).collect::<Vec<_>>();
     let chart = |id, name, first: Vec<f64>, second: Option<Vec<f64>>, show: fn(f64) -> String| {
         let top = top_of(first.iter().chain(second.iter().flatten()));
         let line = path(&first, top);
@@ -58,9 +57,9 @@ pub(super) fn charts(live: &Value) -> Vec<Chart> {
         Chart { id, name, top: show(top), line, area, second, has_second }
     };
     vec![
-        chart("sessions-chart", "Sessions", series("sessions"), None, rate),
-        chart("logins-chart", "Log-ins, and failed ones", series("logins"), Some(series("failures")), rate),
-        chart("down-chart", "Bytes down, and up", series("bytes_down"), Some(series("bytes_up")), bytes),
+        chart("sessions-chart", "Sessions", series(|s| s.sessions), None, rate),
+        chart("logins-chart", "Log-ins, and failed ones", series(|s| s.logins), Some(series(|s| s.failures)), rate),
+        chart("down-chart", "Bytes down, and up", series(|s| s.bytes_down), Some(series(|s| s.bytes_up)), bytes),
     ]
 }
 
@@ -119,7 +118,7 @@ fn path(values: &[f64], top: f64) -> String {
 }
 
 /// What a page needs to be up to date.
-pub(super) fn update(live: &Value) -> Value {
+pub(super) fn update(live: &Live) -> Value {
     let mut values: Map<String, Value> =
         tiles(live).into_iter().map(|tile| (tile.id.to_owned(), tile.value.into())).collect();
     let mut paths = Map::new();
@@ -138,10 +137,15 @@ mod tests {
 
     #[test]
     fn drawings_stay_in_their_frame() {
-        let history: Vec<_> = (0..300)
-            .map(|n| json!({ "sessions": n, "logins": n % 7, "failures": 1, "bytes_down": 5e9, "bytes_up": 0 }))
-            .collect();
-        let live = json!({ "sessions": 299, "workers": 2, "busy": 0.5, "history": history });
+        let moment = |n: u32| Sample {
+            sessions: f64::from(n),
+            logins: f64::from(n % 7),
+            failures: 1.0,
+            bytes_down: 5e9,
+            bytes_up: 0.0,
+        };
+        let live =
+            Live { sessions: 299, workers: 2, busy: 0.5, history: (0..300).map(moment).collect(), ..Live::default() };
         for chart in charts(&live) {
             for point in chart.line.split(['M', 'L']).filter(|point| !point.is_empty()) {
                 let (x, y) = point.split_once(' ').expect("a point");
@@ -150,6 +154,6 @@ mod tests {
             }
         }
         assert_eq!((bytes(5e9).as_str(), bytes(12.0).as_str(), rate(0.25).as_str()), ("4.7 GiB", "12 B", "0.2"));
-        assert!(charts(&json!({}))[0].line.is_empty());
+        assert!(charts(&Live::default())[0].line.is_empty());
     }
 }

@@ -1,11 +1,11 @@
 //! What every page has around it: who looks, where, and the ways to the other pages.
 
 use gatepost_wire::{Course, PROTOCOLS};
-use serde_json::Value;
 
-use super::{App, Problem, ask};
+use super::{App, Problem, ask_one};
 use crate::admin::Command;
 use crate::admin::accounts::Role;
+use crate::admin::answers::{Status, Word};
 use crate::admin::http::gate::Asker;
 
 /// What every page has around it.
@@ -34,14 +34,10 @@ impl Frame {
         title: impl Into<String>,
         here: impl Into<String>,
     ) -> Result<Self, Problem> {
-        let status = ask(app, asker, Command::Status).await?;
-        let status = &status["status"][0];
+        let status: Status = ask_one(app, asker, Command::Status).await?;
         let link = |url: &str, name: &str| (url.to_owned(), name.to_owned());
-        let of_service = |name: &Value| {
-            let name = name.as_str().unwrap_or_default();
-            (format!("/services/{name}/listeners"), service_title(name))
-        };
-        let services = status["services"].as_array().into_iter().flatten().map(of_service).collect();
+        let of_service = |name: &Word| (format!("/services/{name}/listeners"), service_title(name));
+        let services = status.services.iter().map(of_service).collect();
         let mut system = vec![link("/system", "System")];
         if asker.person.role == Role::Admin {
             system.push(link("/administrators", "Administrators"));
@@ -70,7 +66,7 @@ impl Frame {
         ];
         Ok(Self {
             title: title.into(),
-            node: status["name"].as_str().unwrap_or_default().to_owned(),
+            node: status.name,
             here: here.into(),
             person: asker.person.name.clone(),
             role: asker.person.role,

@@ -10,8 +10,9 @@ use futures_util::Stream;
 use serde_json::json;
 
 use super::parts::Filter;
-use super::{App, Visitor, ask, charts};
+use super::{App, Visitor, ask_one, charts};
 use crate::admin::Command;
+use crate::admin::answers::Live;
 use crate::admin::http::logs;
 
 /// How often numbers are sent to a page.
@@ -28,8 +29,8 @@ pub(super) async fn events(
         if !asker.is_still_known(&app) {
             return None;
         }
-        let live = ask(&app, &asker, Command::Live).await.ok()?;
-        let event = Event::default().event("live").data(charts::update(&live["live"][0]).to_string());
+        let live: Live = ask_one(&app, &asker, Command::Live).await.ok()?;
+        let event = Event::default().event("live").data(charts::update(&live).to_string());
         Some((Ok(event), (app, asker)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())

@@ -6,18 +6,20 @@ use askama::Template;
 use axum::extract::{Query, State};
 
 use super::frame::Frame;
-use super::parts::{Filter, backend_names, list, said, text};
+use super::layout::Shown;
+use super::parts::{Filter, names, said};
 use super::posted::Posted;
-use super::settings::{Shown, shown};
+use super::settings::shown;
 use super::{App, Page, Visitor, ask, carry_out, render};
 use crate::admin::Command;
+use crate::admin::answers::Step;
 
 #[derive(Template)]
 #[template(path = "map.html")]
 struct Map {
     frame: Frame,
     user: String,
-    steps: Vec<(String, String)>,
+    steps: Vec<Step>,
     backends: Vec<String>,
     settings: String,
 }
@@ -25,13 +27,9 @@ struct Map {
 pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "Map and directories", "/map").await?.noting(filter.done.as_ref());
     let user = said(filter.user.as_ref()).unwrap_or_default();
-    let steps = if user.is_empty() {
-        Vec::new()
-    } else {
-        let answer = ask(&app, &asker, Command::Explain { user: user.clone() }).await?;
-        list(&answer, "explain").map(|step| (text(&step["step"]), text(&step["text"]))).collect()
-    };
-    let backends = backend_names(&ask(&app, &asker, Command::Backends).await?);
+    let steps =
+        if user.is_empty() { Vec::new() } else { ask(&app, &asker, Command::Explain { user: user.clone() }).await? };
+    let backends = names(ask(&app, &asker, Command::Backends).await?);
     let settings = shown(&app, &asker, &frame, Shown::Map).await?;
     render(&Map { frame, user, steps, backends, settings })
 }

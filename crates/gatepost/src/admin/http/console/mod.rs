@@ -8,11 +8,12 @@ mod administrators;
 mod backends;
 mod bans;
 mod charts;
-mod door;
 mod forms;
 mod frame;
+mod layout;
 mod live;
 mod log;
+mod door;
 mod map;
 mod overview;
 mod parts;
@@ -32,13 +33,13 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::gate::{Asker, broken};
 use super::{App, Problem};
-use crate::admin::Command;
-use door::Door;
+use crate::admin::{Command, items};
 use frame::Frame;
+use door::Door;
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -128,12 +129,18 @@ fn render(template: &impl Template) -> Page {
     Ok(Html(template.render().map_err(|error| broken(error.to_string()))?).into_response())
 }
 
-/// Asks the control plane; what can't be done is the asker's to know.
-async fn ask(app: &App, asker: &Asker, command: Command) -> Result<Value, Problem> {
+/// Asks the control plane for the items of an answer; what can't be done is the asker's to know.
+async fn ask<T: DeserializeOwned>(app: &App, asker: &Asker, command: Command) -> Result<Vec<T>, Problem> {
     asker.may(command.needs())?;
     let name = command.name();
     let answer = app.ask(command, asker.by()).await.map_err(|error| Problem::new(StatusCode::CONFLICT, error))?;
-    Ok(asker.shown(name, answer))
+    items(name, asker.shown(name, answer)).map_err(broken)
+}
+
+/// As [`ask`], where there is one item.
+async fn ask_one<T: DeserializeOwned>(app: &App, asker: &Asker, command: Command) -> Result<T, Problem> {
+    let name = command.name();
+    ask(app, asker, command).await?.pop().ok_or_else(|| broken(format!("{name}: the answer is empty")))
 }
 
 /// A page that says why something was not done.
@@ -156,7 +163,7 @@ async fn explain_problem(app: &App, asker: &Asker, problem: &Problem, back: &str
 
 /// Carries out what a form asks for, and goes to the page that shows it.
 async fn carry_out(app: &App, asker: &Asker, command: Command, to: &str, done: &'static str) -> Page {
-    match ask(app, asker, command).await {
+    match ask::<IgnoredAny>(app, asker, command).await {
         Ok(_) => Ok(go(to, done)),
         Err(problem) => explain_problem(app, asker, &problem, to).await,
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use serde_json::Value;
 
 use super::charts::{Chart, Tile, charts, tiles};
 use super::frame::{Frame, service_title};
-use super::parts::{BackendRow, Filter, LogLine, backend_rows, list, text};
-use super::{App, Page, Visitor, ask, render};
+use super::parts::{Filter, LogLine};
+use super::{App, Page, Visitor, ask, ask_one, render};
 use crate::admin::Command;
+use crate::admin::answers::{Backend, Live, Status, Word};
 use crate::config::Level;
 
 /// Warnings that the overview shows.
@@ -23,37 +23,36 @@ struct Overview {
     tiles: Vec<Tile>,
     charts: Vec<Chart>,
     services: Vec<ServiceRow>,
-    backends: Vec<BackendRow>,
+    backends: Vec<Backend>,
     warnings: Vec<LogLine>,
 }
 
 struct ServiceRow {
-    name: String,
+    name: Word,
     title: String,
     listeners: String,
-    sessions: u64,
+    sessions: u32,
 }
 
 pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "Overview", "/").await?.noting(filter.done.as_ref());
-    let status = ask(&app, &asker, Command::Status).await?;
-    let live = ask(&app, &asker, Command::Live).await?;
-    let backends = backend_rows(&ask(&app, &asker, Command::Backends).await?);
-    let service = |name: &Value| {
-        let held = list(&status["status"][0], "by_service").find(|held| held["service"] == *name);
-        let listeners = list(&status["status"][0], "listening").filter(|listener| listener["service"] == *name);
+    let status: Status = ask_one(&app, &asker, Command::Status).await?;
+    let live: Live = ask_one(&app, &asker, Command::Live).await?;
+    let backends = ask(&app, &asker, Command::Backends).await?;
+    let service = |name: &Word| {
+        let held = status.by_service.iter().find(|held| held.service == *name);
+        let listeners = status.listening.iter().filter(|listener| listener.service == *name);
         ServiceRow {
-            name: text(name),
-            title: service_title(&text(name)),
-            listeners: listeners.map(|listener| text(&listener["address"])).collect::<Vec<_>>().join(", "),
-            sessions: held.and_then(|held| held["sessions"].as_u64()).unwrap_or(0),
+            name: name.clone(),
+            title: service_title(name),
+            listeners: listeners.map(|listener| &*listener.address).collect::<Vec<_>>().join(", "),
+            sessions: held.map_or(0, |held| held.sessions),
         }
     };
-    let services = list(&status["status"][0], "services").map(service).collect();
+    let services = status.services.iter().map(service).collect();
     let recent = app.log.recent().map(|(lines, _)| lines).unwrap_or_default();
     let grave = recent.iter().rev().filter(|record| record.level() <= Level::Warning);
     let mut warnings: Vec<_> = grave.take(WARNINGS_SHOWN_MAX).map(|record| LogLine::of(record)).collect();
     warnings.reverse();
-    let live = &live["live"][0];
-    render(&Overview { frame, tiles: tiles(live), charts: charts(live), services, backends, warnings })
+    render(&Overview { frame, tiles: tiles(&live), charts: charts(&live), services, backends, warnings })
 }

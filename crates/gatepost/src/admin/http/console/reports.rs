@@ -7,14 +7,14 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::IntoResponse as _;
-use serde_json::Value;
 
 use super::charts::{Chart, bars};
 use super::frame::Frame;
-use super::parts::{Filter, list, text};
+use super::parts::Filter;
 use super::{App, Page, Visitor, ask, render};
-use crate::admin::human::{bytes, count, number, rate};
-use crate::admin::{Command, defaults};
+use crate::admin::answers::{Rejected, Report};
+use crate::admin::human::{bytes, count, figure, rate};
+use crate::admin::{Command, csv, defaults};
 
 #[derive(Template)]
 #[template(path = "reports.html")]
@@ -30,10 +30,10 @@ struct Reports {
 struct ReportRow {
     from: String,
     service: String,
-    connections: String,
-    logins: String,
-    failures: String,
-    peak: String,
+    connections: u64,
+    logins: u64,
+    failures: u64,
+    peak: u64,
     up: String,
     down: String,
     rejected: String,
@@ -55,13 +55,13 @@ pub(super) async fn reports(
 ) -> Page {
     let frame = Frame::new(&app, &asker, "Reports", "/reports").await?;
     let (days, by_hour) = filter.report();
-    let answer = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
+    let reports: Vec<Report> = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
     // All services of a moment together, moments in their order.
-    let mut moments: BTreeMap<String, [f64; 5]> = BTreeMap::new();
-    for row in list(&answer, "report") {
-        let sums = moments.entry(text(&row["from"])).or_default();
-        let keys = ["logins", "failures", "peak_sessions", "bytes_down", "bytes_up"];
-        sums.iter_mut().zip(keys).for_each(|(sum, key)| *sum += number(&row[key]));
+    let mut moments: BTreeMap<&str, [f64; 5]> = BTreeMap::new();
+    for Report { from, logins, failures, peak_sessions, bytes_down, bytes_up, .. } in &reports {
+        let sums = moments.entry(from).or_default();
+        let counts = [logins, failures, peak_sessions, bytes_down, bytes_up];
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += figure(*count));
     }
     let values = |first: usize, second: Option<usize>| {
         let value = |sums: &[f64; 5]| (sums[first], second.map_or(0.0, |second| sums[second]));
@@ -72,22 +72,18 @@ pub(super) async fn reports(
         bars("peaks", "Most sessions at once", &values(2, None), count),
         bars("traffic", "Bytes down, and up", &values(3, Some(4)), bytes),
     ];
-    let row = |row: &Value| ReportRow {
-        from: text(&row["from"]).replace('T', " ").replace(":00Z", ""),
-        service: text(&row["service"]),
-        connections: text(&row["connections"]),
-        logins: text(&row["logins"]),
-        failures: text(&row["failures"]),
-        peak: text(&row["peak_sessions"]),
-        up: bytes(number(&row["bytes_up"])),
-        down: bytes(number(&row["bytes_down"])),
-        rejected: list(row, "rejected")
-            .map(|one| format!("{} {}", text(&one["count"]), text(&one["reason"])))
-            .collect::<Vec<_>>()
-            .join(", "),
+    let row = |report: &Report| ReportRow {
+        from: report.from.replace('T', " ").replace(":00Z", ""),
+        service: report.service.clone(),
+        connections: report.connections,
+        logins: report.logins,
+        failures: report.failures,
+        peak: report.peak_sessions,
+        up: bytes(figure(report.bytes_up)),
+        down: bytes(figure(report.bytes_down)),
+        rejected: report.rejected.iter().map(Rejected::to_string).collect::<Vec<_>>().join(", "),
     };
-    let mut rows: Vec<_> = list(&answer, "report").map(row).collect();
-    rows.reverse();
+    let rows = reports.iter().rev().map(row).collect();
     let spans = [(1, "day"), (7, "7 days"), (30, "30 days"), (defaults::REPORT_DAYS_MAX, "90 days")];
     render(&Reports { frame, by_hour, days, spans, charts, rows })
 }
@@ -99,10 +95,10 @@ pub(super) async fn reports_csv(
     Query(filter): Query<Filter>,
 ) -> Page {
     let (days, by_hour) = filter.report();
-    let answer = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
+    let reports: Vec<Report> = ask(&app, &asker, Command::Report { days, by_day: !by_hour }).await?;
     let kind = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"gatepost-report.csv\""),
     ];
-    Ok((kind, crate::admin::csv(&answer["report"])).into_response())
+    Ok((kind, csv(&reports)).into_response())
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use serde_json::Value;
 
 use super::frame::{Frame, service_names};
-use super::parts::{Filter, age, backend_names, list, said, text};
+use super::parts::{Filter, names, said};
 use super::posted::Posted;
 use super::{App, Page, Visitor, ask, explain_problem, go, render};
-use crate::admin::human::{self, bytes};
+use crate::admin::answers::{Session, Word};
+use crate::admin::human::{age, bytes, figure, time};
 use crate::admin::{Command, Whose};
 
 /// Sessions that a page shows.
@@ -32,14 +32,14 @@ struct Sessions {
 struct SessionRow {
     id: String,
     user: String,
-    service: String,
+    service: Word,
     backend: String,
     client: String,
     age: String,
     idle: String,
     up: String,
     down: String,
-    state: String,
+    state: Word,
 }
 
 pub(super) async fn show(
@@ -57,26 +57,22 @@ pub(super) async fn show(
         service: said(filter.service.as_ref()),
         ..Whose::default()
     };
-    let answer = ask(&app, &asker, Command::Sessions(whose.clone())).await?;
-    let row = |session: &Value| {
-        let count = |key: &str| bytes(session[key].as_f64().unwrap_or(0.0));
-        SessionRow {
-            id: text(&session["id"]),
-            user: text(&session["user"]),
-            service: text(&session["service"]),
-            backend: text(&session["backend"]),
-            client: text(&session["client"]),
-            age: age(&session["since"]),
-            idle: human::time(session["idle_seconds"].as_u64().unwrap_or(0)),
-            up: count("bytes_up"),
-            down: count("bytes_down"),
-            state: text(&session["state"]),
-        }
-    };
+    let mut sessions: Vec<Session> = ask(&app, &asker, Command::Sessions(whose.clone())).await?;
     // Those of processes that have handed over stand behind ours.
-    let mut sessions: Vec<_> = list(&answer, "sessions").collect();
-    sessions.sort_by_key(|session| session["since"].as_str());
-    let backends = backend_names(&ask(&app, &asker, Command::Backends).await?);
+    sessions.sort_by(|a, b| a.since.cmp(&b.since));
+    let row = |session: Session| SessionRow {
+        age: age(&session.since).unwrap_or_default(),
+        idle: time(session.idle_seconds.into()),
+        up: bytes(figure(session.bytes_up)),
+        down: bytes(figure(session.bytes_down)),
+        id: session.id,
+        user: session.user.unwrap_or_default(),
+        service: session.service,
+        backend: session.backend.unwrap_or_default(),
+        client: session.client,
+        state: session.state,
+    };
+    let backends = names(ask(&app, &asker, Command::Backends).await?);
     render(&Sessions {
         frame,
         user: whose.user.unwrap_or_default(),
@@ -94,7 +90,7 @@ pub(super) async fn kick(State(app): State<Arc<App>>, posted: Posted) -> Page {
     for id in said.all("id") {
         let command = Command::Kick(Whose { id: Some(id.to_owned()), ..Whose::default() });
         // One that has gone by itself meanwhile is what was wanted.
-        if let Err(problem) = ask(&app, asker, command).await
+        if let Err(problem) = ask::<Session>(&app, asker, command).await
             && !problem.text.contains("there is no session")
         {
             return explain_problem(&app, asker, &problem, said.get("back")).await;

@@ -4,62 +4,45 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use serde_json::Value;
 
 use super::frame::Frame;
-use super::parts::{Filter, list, text};
+use super::layout::Shown;
+use super::parts::Filter;
 use super::posted::Posted;
-use super::settings::{Shown, shown};
-use super::{App, Page, Visitor, ask, carry_out, render};
+use super::settings::shown;
+use super::{App, Page, Visitor, ask, ask_one, carry_out, render};
 use crate::admin::Command;
-use crate::admin::human::{self};
+use crate::admin::answers::{Certificate, Settings, Status};
+use crate::admin::human::time;
 
 #[derive(Template)]
 #[template(path = "system.html")]
 struct System {
     frame: Frame,
     facts: Vec<(&'static str, String)>,
-    undo: u64,
+    undo: usize,
     digest: String,
-    certificates: Vec<CertificateRow>,
+    certificates: Vec<Certificate>,
     settings: String,
-}
-
-struct CertificateRow {
-    names: String,
-    state: String,
-    until: String,
-    days: String,
-    chain: String,
 }
 
 pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "System", "/system").await?.noting(filter.done.as_ref());
-    let status = ask(&app, &asker, Command::Status).await?;
-    let status = &status["status"][0];
+    let status: Status = ask_one(&app, &asker, Command::Status).await?;
     // A file that can't be read is said below.
-    let file = ask(&app, &asker, Command::Settings).await.unwrap_or_default();
+    let file: Option<Settings> = ask_one(&app, &asker, Command::Settings).await.ok();
+    let (path, undo, digest) = file.map(|file| (file.path, file.undo, file.digest)).unwrap_or_default();
     let facts = vec![
-        ("Name", text(&status["name"])),
-        ("Version", text(&status["version"])),
-        ("Process", text(&status["pid"])),
-        ("Up", human::time(status["up_seconds"].as_u64().unwrap_or(0))),
-        ("Sessions", text(&status["sessions"])),
-        ("Threads", text(&status["workers"])),
-        ("File", text(&file["settings"][0]["path"])),
+        ("Name", status.name),
+        ("Version", status.version.into_owned()),
+        ("Process", status.pid.to_string()),
+        ("Up", time(status.up_seconds)),
+        ("Sessions", status.sessions.to_string()),
+        ("Threads", status.workers.to_string()),
+        ("File", path),
     ];
-    let answer = ask(&app, &asker, Command::Certificates).await?;
-    let certificate = |certificate: &Value| CertificateRow {
-        names: text(&certificate["names"]),
-        state: text(&certificate["state"]),
-        until: text(&certificate["until"]),
-        days: text(&certificate["days_left"]),
-        chain: text(&certificate["chain"]),
-    };
-    let certificates = list(&answer, "certificates").map(certificate).collect();
+    let certificates = ask(&app, &asker, Command::Certificates).await?;
     let settings = shown(&app, &asker, &frame, Shown::System).await?;
-    let undo = file["settings"][0]["undo"].as_u64().unwrap_or(0);
-    let digest = text(&file["settings"][0]["digest"]);
     render(&System { frame, facts, undo, digest, certificates, settings })
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Query, State};
 use gatepost_wire::Secret;
-use serde_json::Value;
 
 use super::frame::Frame;
-use super::parts::{Filter, backend_names, list, text};
+use super::parts::{Filter, names};
 use super::posted::Posted;
 use super::{App, Page, Visitor, ask, carry_out, explain_problem, render};
+use crate::admin::answers::User;
 use crate::admin::{Command, UserChange};
 
 /// Users that a page shows.
@@ -38,27 +38,25 @@ struct UserRow {
 pub(super) async fn users(State(app): State<Arc<App>>, Visitor(asker): Visitor, Query(filter): Query<Filter>) -> Page {
     let frame = Frame::new(&app, &asker, "Users", "/users").await?.noting(filter.done.as_ref());
     // Where users are kept elsewhere, that is said.
-    let (answer, problem) = match ask(&app, &asker, Command::Users { directory: None }).await {
-        Ok(answer) => (answer, String::new()),
-        Err(problem) => (Value::Null, problem.text),
+    let (users, problem): (Vec<User>, _) = match ask(&app, &asker, Command::Users { directory: None }).await {
+        Ok(users) => (users, String::new()),
+        Err(problem) => (Vec::new(), problem.text),
     };
     let user = filter.user.unwrap_or_default().trim().to_owned();
     let wanted = user.to_lowercase();
-    let is_wanted = |found: &&Value| text(&found["name"]).to_lowercase().contains(&wanted);
-    let row = |found: &Value| {
-        let state = [("disabled", "may not log in"), ("held", "log-ins wait")];
-        let state = state.iter().filter(|(key, _)| found[key] == true).map(|(_, words)| *words);
-        let without = (found["password"] == false).then_some("no password");
+    let found: Vec<_> = users.into_iter().filter(|user| user.name.to_lowercase().contains(&wanted)).collect();
+    let row = |user: User| {
+        let states = [(user.disabled, "may not log in"), (user.held, "log-ins wait"), (!user.password, "no password")];
         UserRow {
-            name: text(&found["name"]),
-            backend: text(&found["backend"]),
-            services: text(&found["services"]),
-            state: state.chain(without).collect::<Vec<_>>().join(", "),
+            name: user.name,
+            backend: user.backend.unwrap_or_default(),
+            services: user.services.unwrap_or_default(),
+            state: states.iter().filter(|(is_so, _)| *is_so).map(|(_, words)| *words).collect::<Vec<_>>().join(", "),
         }
     };
-    let total = list(&answer, "users").filter(is_wanted).count();
-    let rows = list(&answer, "users").filter(is_wanted).take(USERS_SHOWN_MAX).map(row).collect();
-    let backends = backend_names(&ask(&app, &asker, Command::Backends).await?);
+    let total = found.len();
+    let rows = found.into_iter().take(USERS_SHOWN_MAX).map(row).collect();
+    let backends = names(ask(&app, &asker, Command::Backends).await?);
     render(&Users { frame, user, rows, total, backends, problem })
 }
 
