@@ -3,11 +3,12 @@
 use gatepost_wire::smtp::Mailbox;
 use gatepost_wire::{Course, Inband, Mechanism, Protocol, sasl};
 
-use crate::auth::{Judge, hash};
+use crate::auth::{Authenticator, hash};
 use crate::config::{Announce, Authenticate, Link, Listener, Names, Plaintext, Service, TlsMode};
 use crate::directory::{Bar, Entry, Fault, Who};
 use crate::map::{Evidence, Found, NoPlace, Reason};
 use crate::service::mail::address::{Address, Unwelcome, place};
+use crate::service::resolve::LogInAs;
 use crate::world::World;
 
 /// What becomes of a user, and why.
@@ -151,33 +152,27 @@ async fn explain_service(
     if let Some(link) = backend.link(protocol) {
         explain_link(service.protocol, &backend.hosts_of(login).join(", then "), &link.settings, steps);
     }
-    let acts = backend.master().is_some() || entry.is_some_and(|entry| entry.login_password.is_some());
-    let is_restricted =
-        entry.is_some_and(|entry| entry.barred.is_some() || !entry.networks.is_empty() || entry.services.is_some());
-    if !is_checked && (acts || is_restricted) {
+    let log_in = LogInAs::of(&backend, entry);
+    if !is_checked && (log_in != LogInAs::User || entry.is_some_and(Entry::is_restricted)) {
         steps.say(
             "password",
             "checked first against the map, since the account is restricted or somebody else's log-in is used",
         );
-        let knowing = world
-            .map
-            .judges()
-            .iter()
-            .find(|judge| matches!(&found, Found::Account { directory, .. } if *directory == judge.name));
-        is_possible &= knowing.is_some_and(|judge| explain_check(judge, entry, &who, steps));
+        let knowing = world.map.authenticators().iter().find(
+            |authenticator| matches!(&found, Found::Account { directory, .. } if *directory == authenticator.name),
+        );
+        is_possible &= knowing.is_some_and(|authenticator| explain_check(authenticator, entry, &who, steps));
     }
     steps.say(
         "log-in",
-        match backend.master() {
-            Some(master) => format!("as {login:?}, by the master log-in of {master:?}"),
-            None if entry.is_some_and(|entry| entry.login_password.is_some()) => {
-                format!("as {login:?}, with a password that the directory holds")
-            }
-            None => format!("as {login:?}, with the user's own password"),
+        match log_in {
+            LogInAs::Master(master) => format!("as {login:?}, by the master log-in of {master:?}"),
+            LogInAs::Directory => format!("as {login:?}, with a password that the directory holds"),
+            LogInAs::User => format!("as {login:?}, with the user's own password"),
         },
     );
     if let Some(carried) = service.written.mechanisms.iter().find(|mechanism| mechanism.is_carried())
-        && !acts
+        && log_in == LogInAs::User
     {
         let what = "brings nothing that could be passed on, and there is no master log-in: UNAVAILABLE";
         steps.say("log-in", format!("{} {what}", carried.name()));
@@ -269,12 +264,14 @@ async fn explain_directories(
     let mut is_possible = !tokens.is_empty();
     for name in passwords {
         steps.say("password", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
-        let judge = world.directory(name)?;
-        match find(&judge, who).await {
+        let authenticator = world.directory(name)?;
+        match find(&authenticator, who).await {
             Ok(entry) => {
-                is_possible |= explain_check(&judge, entry.as_ref(), who, steps);
+                is_possible |= explain_check(&authenticator, entry.as_ref(), who, steps);
                 let kept = entry.as_ref().and_then(|entry| entry.password.as_deref());
-                if offers_scram && judge.abilities.keeps_hashes && kept.is_some_and(|kept| hash::scram(kept).is_none())
+                if offers_scram
+                    && authenticator.abilities.keeps_hashes
+                    && kept.is_some_and(|kept| hash::scram(kept).is_none())
                 {
                     let what = "keeps no verifier for SCRAM, which is refused: set the password anew with --scram";
                     steps.say("password", format!("{name} {what}"));
@@ -300,9 +297,7 @@ fn explain_bars(entry: Option<&Entry>, who: &Who, world: &World, steps: &mut Ste
         steps.say("log-in", format!("refused: the account is {}", bar_word(bar)));
         is_possible = false;
     }
-    if let Some(services) = &entry.services
-        && !services.iter().any(|name| name == who.service)
-    {
+    if let Some(services) = entry.services.as_ref().filter(|_| !entry.is_for(who.service)) {
         steps.say("log-in", format!("refused: the account is for {} alone", services.join(", ")));
         is_possible = false;
     }
@@ -323,21 +318,21 @@ fn bar_word(bar: Bar) -> &'static str {
 }
 
 /// What a directory says without a password; nothing, where it wants to see one.
-async fn find(judge: &Judge, who: &Who) -> Result<Option<Entry>, Fault> {
-    if judge.abilities.finds { judge.directory.find(who).await } else { Ok(None) }
+async fn find(authenticator: &Authenticator, who: &Who) -> Result<Option<Entry>, Fault> {
+    if authenticator.abilities.finds { authenticator.directory.find(who).await } else { Ok(None) }
 }
 
 /// Whether a password could be right, by a directory's entry.
-fn explain_check(judge: &Judge, entry: Option<&Entry>, who: &Who, steps: &mut Steps) -> bool {
-    let name = &judge.name;
-    if !judge.abilities.finds {
+fn explain_check(authenticator: &Authenticator, entry: Option<&Entry>, who: &Who, steps: &mut Steps) -> bool {
+    let name = &authenticator.name;
+    if !authenticator.abilities.finds {
         steps.say("password", format!("{name} says only to who brings a password whether it knows {:?}", who.user));
         return true;
     }
     let problem = match entry {
         None => "does not know the user: refused as a wrong password",
-        Some(_) if !judge.abilities.keeps_hashes => {
-            steps.say("password", format!("{name} judges it itself"));
+        Some(_) if !authenticator.abilities.keeps_hashes => {
+            steps.say("password", format!("{name} checks it itself"));
             return true;
         }
         Some(Entry { password: None, .. }) => "has no password for the user: refused as a wrong password",
@@ -352,11 +347,16 @@ fn explain_check(judge: &Judge, entry: Option<&Entry>, who: &Who, steps: &mut St
 
 /// The directories of the map that can't be asked without a password.
 fn only_with_password(world: &World) -> impl Iterator<Item = &str> {
-    world.map.judges().iter().filter(|judge| !judge.abilities.finds).map(|judge| &*judge.name)
+    world
+        .map
+        .authenticators()
+        .iter()
+        .filter(|authenticator| !authenticator.abilities.finds)
+        .map(|authenticator| &*authenticator.name)
 }
 
 fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
-    let asked: Vec<_> = world.map.judges().iter().map(|judge| &*judge.name).collect();
+    let asked: Vec<_> = world.map.authenticators().iter().map(|authenticator| &*authenticator.name).collect();
     let (directory, entry) = match found {
         Found::Account { directory, entry, .. } => (directory, entry),
         Found::Nobody if asked.is_empty() => {

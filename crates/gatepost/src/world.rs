@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use gatepost_wire::{OAuthHints, Secret};
 use rustls::ServerConfig;
 
-use crate::auth::{Checker, Judge};
+use crate::auth::{Authenticator, Checker};
 use crate::backend::{Backends, Looker, Looking, States};
 use crate::config::{
     self, Authenticate, CertificateFiles, Config, DirectoryKind, LogTarget, Problem, Problems, TlsMode,
@@ -33,16 +33,16 @@ pub(crate) struct World {
     pub(crate) map: Arc<Map>,
     own_listeners: Arc<[SocketAddr]>,
     certificates: Vec<(CertificateFiles, Certificate)>,
-    directories: Vec<Arc<Judge>>,
+    directories: Vec<Arc<Authenticator>>,
     defence: Option<Arc<config::Defence>>,
-    door: Arc<Door>,
+    http: Arc<HttpService>,
     /// Log-ins are told of here, if anywhere.
     pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
 /// What the way in for browsers and scripts needs.
 #[derive(Default)]
-pub(crate) struct Door {
+pub(crate) struct HttpService {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// Where only this machine can come, too.
@@ -52,7 +52,7 @@ pub(crate) struct Door {
     pub(crate) metrics_token: Option<Secret>,
 }
 
-impl Door {
+impl HttpService {
     fn open(
         config: &Config,
         shared: &[(CertificateFiles, Certificate)],
@@ -137,9 +137,9 @@ impl World {
         let level = Arc::new(Level::new(&config.access));
         let own = config.admin.written.certificate.as_ref();
         let own = own.and_then(|files| load_certificate(files, &mut certificates, &mut problems));
-        let door = Door::open(&config, &certificates, own.as_ref(), warnings).unwrap_or_else(|problem| {
+        let http = HttpService::open(&config, &certificates, own.as_ref(), warnings).unwrap_or_else(|problem| {
             problems.push(problem);
-            Door::default()
+            HttpService::default()
         });
         let tracer = config.traces.as_ref().and_then(|settings| {
             let opened = Tracer::open(settings, &config.name, log);
@@ -147,9 +147,9 @@ impl World {
         });
         problems.dedup();
         let defence = config.defence.clone().map(Arc::new);
-        let (map, door) = (Arc::new(map), Arc::new(door));
+        let (map, http) = (Arc::new(map), Arc::new(http));
         let world =
-            Self { config, listeners, level, map, own_listeners, certificates, directories, defence, door, tracer };
+            Self { config, listeners, level, map, own_listeners, certificates, directories, defence, http, tracer };
         warnings.extend(world.expiry_warnings());
         warnings.extend(world.exposure_warnings());
         warnings.dedup();
@@ -163,8 +163,8 @@ impl World {
     }
 
     /// What the way in for browsers and scripts needs.
-    pub(crate) fn door(&self) -> &Arc<Door> {
-        &self.door
+    pub(crate) fn http(&self) -> &Arc<HttpService> {
+        &self.http
     }
 
     /// Certificates in use, with the files that they came from.
@@ -173,7 +173,7 @@ impl World {
     }
 
     /// The directory of that name.
-    pub(crate) fn directory(&self, name: &str) -> Option<Arc<Judge>> {
+    pub(crate) fn directory(&self, name: &str) -> Option<Arc<Authenticator>> {
         named(&self.directories, name)
     }
 
@@ -200,7 +200,7 @@ impl World {
         let users =
             user.map(|user| names.map(|names| names.canonical(user)).chain([user.to_owned()]).collect::<Vec<_>>());
         let users = users.as_deref();
-        self.directories.iter().map(|judge| judge.forget(users)).sum::<usize>() + self.map.forget(users)
+        self.directories.iter().map(|authenticator| authenticator.forget(users)).sum::<usize>() + self.map.forget(users)
     }
 
     /// Begins to look at the back ends, on the runtime that this is called on.
@@ -225,8 +225,8 @@ impl World {
     }
 }
 
-fn named(directories: &[Arc<Judge>], name: &str) -> Option<Arc<Judge>> {
-    directories.iter().find(|judge| &*judge.name == name).map(Arc::clone)
+fn named(directories: &[Arc<Authenticator>], name: &str) -> Option<Arc<Authenticator>> {
+    directories.iter().find(|authenticator| &*authenticator.name == name).map(Arc::clone)
 }
 
 fn open_directories(
@@ -235,7 +235,7 @@ fn open_directories(
     metrics: &Metrics,
     warnings: &mut Vec<Problem>,
     problems: &mut Vec<Problem>,
-) -> Vec<Arc<Judge>> {
+) -> Vec<Arc<Authenticator>> {
     let open = |settings: &config::Directory| match directory::open(settings, &config.names, &config.tls, log, warnings)
     {
         Ok(directory) => {
@@ -243,7 +243,7 @@ fn open_directories(
             let none = config::Cache { verified: Duration::ZERO, ..config.map.cache };
             let times = if settings.takes_tokens() { none } else { config.map.cache };
             let directory = Arc::new(Measured::new(directory, metrics.directory(&settings.name)));
-            Some(Arc::new(Judge::new(settings, directory, times, &metrics.passwords)))
+            Some(Arc::new(Authenticator::new(settings, directory, times, &metrics.passwords)))
         }
         Err(problem) => {
             problems.push(problem);
@@ -254,7 +254,7 @@ fn open_directories(
 }
 
 /// Who checks what: directories of tokens, and all others.
-fn checks(config: &Config, directories: &[Arc<Judge>], names: &[String]) -> Checks {
+fn checks(config: &Config, directories: &[Arc<Authenticator>], names: &[String]) -> Checks {
     let takes_tokens = |name: &&String| config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
     let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(takes_tokens);
     let [tokens, passwords] =
@@ -264,7 +264,10 @@ fn checks(config: &Config, directories: &[Arc<Judge>], names: &[String]) -> Chec
 
 /// Where a client is told to get a token.
 fn oauth_hints(config: &Config, checks: &Checks) -> OAuthHints {
-    let first = checks.tokens.first().and_then(|judge| config.directories.iter().find(|d| d.name == *judge.name));
+    let first = checks
+        .tokens
+        .first()
+        .and_then(|authenticator| config.directories.iter().find(|d| d.name == *authenticator.name));
     let Some(DirectoryKind::OAuth2(settings)) = first.map(|directory| &directory.kind) else {
         return OAuthHints::default();
     };
@@ -287,7 +290,7 @@ fn load_certificate(
 
 fn build_listeners(
     config: &Config,
-    directories: &[Arc<Judge>],
+    directories: &[Arc<Authenticator>],
     metrics: &Metrics,
     certificates: &mut Vec<(CertificateFiles, Certificate)>,
     problems: &mut Vec<Problem>,

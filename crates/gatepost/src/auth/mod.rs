@@ -1,6 +1,6 @@
 //! Checking passwords at the proxy.
 //!
-//! Here belongs judging what a client shows. Whom a directory knows is the directory's to say, and where mail is the map's.
+//! Here belongs checking what a client shows. Whom a directory knows is the directory's to say, and where mail is the map's.
 
 pub(crate) mod hash;
 mod remembered;
@@ -50,8 +50,8 @@ impl Checker {
     }
 }
 
-/// A directory with its name, that judges passwords.
-pub(crate) struct Judge {
+/// A directory with its name, that authenticates users: by comparing hashes of its entries, where it does not do so itself.
+pub(crate) struct Authenticator {
     pub(crate) name: Arc<str>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) abilities: config::Abilities,
@@ -76,12 +76,12 @@ pub(crate) enum Denial {
     /// As wrong; the text is for the administrator.
     Unfit(String),
     /// The directory knows the user, and has no password to compare with.
-    Unjudged,
+    NoPassword,
     /// The password is right; the account can't be used.
     Barred(Bar),
 }
 
-impl Judge {
+impl Authenticator {
     /// Passwords that were right are remembered as `times` says.
     pub(crate) fn new(
         config::Directory { name, abilities, .. }: &config::Directory,
@@ -105,7 +105,7 @@ impl Judge {
     }
 
     /// The account of `who`, if `password` is right. An error means that nobody can say.
-    pub(crate) async fn judge(
+    pub(crate) async fn authenticate(
         &self,
         checker: &Checker,
         who: &Who,
@@ -135,7 +135,7 @@ impl Judge {
             verdict @ (Verdict::Unknown | Verdict::Compare(_)) => {
                 // Takes as long as for a user who has a password.
                 let _ = checker.check(None, password.duplicate()).await;
-                Err(if verdict == Verdict::Unknown { Denial::Unknown } else { Denial::Unjudged })
+                Err(if verdict == Verdict::Unknown { Denial::Unknown } else { Denial::NoPassword })
             }
             Verdict::Wrong => Err(Denial::Wrong),
             Verdict::Unfit(why) => Err(Denial::Unfit(why)),
@@ -153,12 +153,15 @@ impl Judge {
 
 /// The account in the first of these directories that knows the user, and which that is. Directories that only answer to
 /// who brings a password are passed over.
-pub(crate) async fn find_first(judges: &[Arc<Judge>], who: &Who) -> Result<Option<(Arc<str>, Entry)>, Unanswered> {
-    for judge in judges.iter().filter(|judge| judge.abilities.finds) {
-        match judge.directory.find(who).await {
-            Ok(Some(entry)) => return Ok(Some((Arc::clone(&judge.name), entry))),
+pub(crate) async fn find_first(
+    authenticators: &[Arc<Authenticator>],
+    who: &Who,
+) -> Result<Option<(Arc<str>, Entry)>, Unanswered> {
+    for authenticator in authenticators.iter().filter(|authenticator| authenticator.abilities.finds) {
+        match authenticator.directory.find(who).await {
+            Ok(Some(entry)) => return Ok(Some((Arc::clone(&authenticator.name), entry))),
             Ok(None) => {}
-            Err(fault) => return Err(judge.unanswered(fault)),
+            Err(fault) => return Err(authenticator.unanswered(fault)),
         }
     }
     Ok(None)
@@ -166,19 +169,19 @@ pub(crate) async fn find_first(judges: &[Arc<Judge>], who: &Who) -> Result<Optio
 
 /// What the first of these directories that knows the user says of a password or token; one whose account `is_theirs`
 /// takes for somebody else's is passed over.
-pub(crate) async fn judge_first(
-    judges: &[Arc<Judge>],
+pub(crate) async fn authenticate_first(
+    authenticators: &[Arc<Authenticator>],
     checker: &Checker,
     who: &Who,
     proof: &Secret,
     is_theirs: impl Fn(&Entry) -> bool,
-) -> Result<Option<(Arc<Judge>, Result<Account, Denial>)>, Unanswered> {
-    for judge in judges {
-        match judge.judge(checker, who, proof).await {
+) -> Result<Option<(Arc<Authenticator>, Result<Account, Denial>)>, Unanswered> {
+    for authenticator in authenticators {
+        match authenticator.authenticate(checker, who, proof).await {
             Ok(Err(Denial::Unknown)) => {}
             Ok(Ok(account)) if !is_theirs(&account.entry) => {}
-            Ok(judged) => return Ok(Some((Arc::clone(judge), judged))),
-            Err(fault) => return Err(judge.unanswered(fault)),
+            Ok(judged) => return Ok(Some((Arc::clone(authenticator), judged))),
+            Err(fault) => return Err(authenticator.unanswered(fault)),
         }
     }
     Ok(None)

@@ -1,7 +1,7 @@
 //! Right passwords, remembered for a while as keyed hashes.
 //!
 //! Only that a password was right is ever remembered: one that doesn't match is for the directory to
-//! judge, so that a changed password works at once. The key is made anew at each start and reload, and
+//! check, so that a changed password works at once. The key is made anew at each start and reload, and
 //! never leaves the process.
 
 use std::sync::Arc;

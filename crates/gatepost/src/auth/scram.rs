@@ -82,7 +82,7 @@ impl Verifier {
 
     /// One for somebody who has none: it looks like those that are made here, the same each time for the same user,
     /// and no proof fits it.
-    fn nobodys(key: &hmac::Key, user: &str) -> Self {
+    fn decoy(key: &hmac::Key, user: &str) -> Self {
         let salt = hmac::sign(key, user.as_bytes()).as_ref()[..SALT_BYTES].to_vec();
         let iterations = NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN);
         // Nothing is known that hashes to this.
@@ -93,13 +93,13 @@ impl Verifier {
 /// Verifiers for those who have none: the same each time, and after a restart, so that nobody learns from them which
 /// users exist.
 #[derive(Debug)]
-pub(crate) struct Strangers {
+pub(crate) struct Decoys {
     /// Where their key is kept.
     file: PathBuf,
     key: OnceLock<hmac::Key>,
 }
 
-impl Strangers {
+impl Decoys {
     /// `state` is the folder for what Gatepost keeps. Nothing is done there before it is needed.
     pub(crate) fn new(state: &Path) -> Self {
         Self { file: state.join("unknown-users.key"), key: OnceLock::new() }
@@ -118,7 +118,7 @@ impl Strangers {
             });
             hmac::Key::new(hmac::HMAC_SHA256, secret.expose())
         });
-        Verifier::nobodys(key, user)
+        Verifier::decoy(key, user)
     }
 }
 
@@ -244,10 +244,10 @@ mod tests {
         assert!(!changed(&|last| last.nonce.push('x')));
         assert!(!changed(&|last| last.channel = b"y,,".to_vec()));
         assert!(!changed(&|last| last.without_proof.push('x')));
-        let nobodys = Verifier::nobodys(&hmac::Key::new(hmac::HMAC_SHA256, b"key"), "kim");
+        let decoy = Verifier::decoy(&hmac::Key::new(hmac::HMAC_SHA256, b"key"), "kim");
         let first = client_first(&secret("n,,n=kim,r=x")).expect("a message");
         let (_, last) = example();
-        assert!(!Challenge::with_nonce(first, nobodys, Vec::new(), "y").is_met(&last));
+        assert!(!Challenge::with_nonce(first, decoy, Vec::new(), "y").is_met(&last));
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::admin::accounts::Accounts;
 use crate::admin::http::{App, Http};
 use crate::admin::socket::Socket;
 use crate::admin::{Asked, Asking, Command, answer};
-use crate::auth::scram::Strangers;
+use crate::auth::scram::Decoys;
 use crate::auth::{Checker, Pace};
 use crate::backend::Looking;
 use crate::config::{self, Config, Draft, Level, Problem, Problems, Threads};
@@ -52,7 +52,7 @@ use crate::service::Shared;
 use crate::service::mail::Rates;
 use crate::traces::Tracer;
 use crate::worker::Workers;
-use crate::world::{Door, Lasting, World};
+use crate::world::{HttpService, Lasting, World};
 
 /// File descriptors that are not sessions': the log, directories, runtimes, name look-ups.
 const RESERVED_FILES: usize = 32;
@@ -204,7 +204,7 @@ async fn serve(source: Source) -> Result<(), Problems> {
         overrides: Arc::clone(&lasting.overrides),
         checker,
         pace: Pace::default(),
-        strangers: Strangers::new(&config.state),
+        decoys: Decoys::new(&config.state),
         rates: Rates::default(),
         memory: Arc::default(),
         room: Arc::clone(&permits),
@@ -245,9 +245,9 @@ async fn serve(source: Source) -> Result<(), Problems> {
         // The one before says who Gatepost is now: of us, the manager knows nothing yet.
         Some(inheritance) => inheritance.begin(),
         None => {
-            let door = server.entrance.world.load().door().addresses.clone();
+            let http = server.entrance.world.load().http().addresses.clone();
             for address in handover::managed() {
-                if !listening.has(&address) && !door.contains(&address) {
+                if !listening.has(&address) && !http.contains(&address) {
                     let what = "the service manager listens where no listener is: whoever connects there waits";
                     log.record(Level::Warning, "server", what).with("address", address.to_string()).write();
                 }
@@ -348,20 +348,20 @@ impl Server {
         let world = self.entrance.world.load_full();
         let accounts = Arc::new(Accounts::of(&world.config.state));
         let Shared { checker, log, stopping, .. } = &*self.shared;
-        let (asking, door) = (self.asking.clone(), Arc::clone(world.door()));
-        let app = App::new(asking, accounts, checker.clone(), log.clone(), stopping.clone(), door);
+        let (asking, http) = (self.asking.clone(), Arc::clone(world.http()));
+        let app = App::new(asking, accounts, checker.clone(), log.clone(), stopping.clone(), http);
         let mut http = Http::new(app);
-        http.listen(world.door()).await.map_err(|(address, error)| Problems::one(http_problem(address, &error)))?;
-        self.invite(http.app(), world.door());
+        http.listen(world.http()).await.map_err(|(address, error)| Problems::one(http_problem(address, &error)))?;
+        self.invite(http.app(), world.http());
         Ok(http)
     }
 
     /// Says where console and API are, and how the first administrator is made.
-    fn invite(&self, app: &App, door: &Door) {
-        let Some(address) = door.addresses.first() else { return };
+    fn invite(&self, app: &App, http: &HttpService) {
+        let Some(address) = http.addresses.first() else { return };
         let log = &self.shared.log;
         log.keep_recent();
-        let scheme = if door.speaks_tls(address) { "https" } else { "http" };
+        let scheme = if http.speaks_tls(address) { "https" } else { "http" };
         let record = |message: &str| log.record(Level::Info, "admin", message.to_owned());
         match app.first_token() {
             Ok(None) => record("console and API are ready").with("url", format!("{scheme}://{address}/")).write(),

@@ -130,13 +130,13 @@ impl Server {
         let moved = if moves { self.open_socket(&world.config)? } else { None };
         let before = self.entrance.world.load_full();
         listening.move_listeners(&before.config, &world.config).await?;
-        if let Err((address, error)) = listening.http.listen(world.door()).await {
+        if let Err((address, error)) = listening.http.listen(world.http()).await {
             // The rest is as it was before.
             let _ = listening.move_listeners(&world.config, &before.config).await;
             return Err(Problems::one(http_problem(address, &error)));
         }
-        if world.door().addresses != before.door().addresses {
-            self.invite(listening.http.app(), world.door());
+        if world.http().addresses != before.http().addresses {
+            self.invite(listening.http.app(), world.http());
         }
         // From here on nothing can fail but for want of memory or threads.
         self.entrance.workers.set_bounds(room.threads).map_err(|error| failed(error.to_string()))?;

@@ -188,10 +188,10 @@ impl Server {
         let _held = Held::new(&self.lasting.overrides, &user);
         let kept = match &found {
             Found::Account { directory, .. } => {
-                let judge = world.directory(directory);
-                let written = match &judge {
-                    Some(judge) => {
-                        judge.directory.set_place(&user, backend).await.map_err(|fault| fault.to_string())?
+                let authenticator = world.directory(directory);
+                let written = match &authenticator {
+                    Some(authenticator) => {
+                        authenticator.directory.set_place(&user, backend).await.map_err(|fault| fault.to_string())?
                     }
                     None => false,
                 };

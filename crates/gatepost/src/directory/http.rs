@@ -123,7 +123,7 @@ impl Http {
         }))
     }
 
-    /// `password`: to be judged; without one, only what is known of the user is asked for.
+    /// `password`: to be checked; without one, only what is known of the user is asked for.
     async fn ask_json(&self, who: &Who, password: Option<&Secret>) -> Result<Verdict, Fault> {
         let question = json!({
             "user": who.user,

@@ -1,7 +1,7 @@
 //! Directories: who has an account, whether a password is right, and where the mail lives.
 //!
 //! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password or token
-//! as well, it also judges that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
+//! as well, it also checks that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
 //! Adding one is a file here with its arm in [`open`], and a file and a row for its settings. What a back end is doesn't belong
 //! here.
 
@@ -92,6 +92,16 @@ impl Entry {
     /// next.
     pub(crate) fn is_of(&self, user: &str, names: &Names) -> bool {
         self.name.as_ref().is_none_or(|name| names.canonical(name) == user)
+    }
+
+    /// Whether it may be used for this service.
+    pub(crate) fn is_for(&self, service: &str) -> bool {
+        self.services.as_ref().is_none_or(|services| services.iter().any(|name| name == service))
+    }
+
+    /// Whether not everybody who knows its password may use it, from anywhere and for anything.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.barred.is_some() || !self.networks.is_empty() || self.services.is_some()
     }
 
     /// Whether it may be used from this address.

@@ -1,7 +1,7 @@
 //! OAuth 2 access tokens: signed ones checked with the provider's keys (RFC 9068, `OpenID` Connect discovery),
 //! or any that the provider is asked about (RFC 7662).
 //!
-//! It judges tokens alone, and says whose they are; where that user's mail is, other directories say.
+//! It checks tokens alone, and says whose they are; where that user's mail is, other directories say.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -119,7 +119,7 @@ impl OAuth2 {
         })
     }
 
-    async fn judge(&self, token: &Secret) -> Result<Verdict, Fault> {
+    async fn check(&self, token: &Secret) -> Result<Verdict, Fault> {
         // The front takes no token with other letters.
         let Ok(text) = std::str::from_utf8(token.expose()) else { return Ok(Verdict::Wrong) };
         let claims = match &self.settings.introspection {
@@ -339,7 +339,7 @@ impl Directory for OAuth2 {
     }
 
     fn authenticate<'a>(&'a self, _: &'a Who, token: &'a Secret) -> Answering<'a, Verdict> {
-        Box::pin(self.judge(token))
+        Box::pin(self.check(token))
     }
 
     fn forget(&self) -> usize {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_wire::{Offers, Protocol, Secret};
 
-use crate::auth::{Checker, Denial, Judge, Unanswered, judge_first};
+use crate::auth::{Authenticator, Checker, Denial, Unanswered, authenticate_first};
 use crate::backend::{Backend, Backends, Looker, Looking};
 use crate::cache::{Cache, Flights};
 use crate::config;
@@ -24,7 +24,7 @@ pub(crate) struct Map {
     pub(crate) settings: config::Map,
     /// How users' names are completed, where a listener says nothing else.
     names: config::Names,
-    judges: Vec<Arc<Judge>>,
+    authenticators: Vec<Arc<Authenticator>>,
     backends: Backends,
     cache: Cache<Found>,
     flights: Flights<Result<Found, Unanswered>>,
@@ -69,7 +69,7 @@ impl Map {
     pub(crate) fn new(
         settings: &config::Map,
         names: &config::Names,
-        judges: Vec<Arc<Judge>>,
+        authenticators: Vec<Arc<Authenticator>>,
         backends: Backends,
         checker: Checker,
         log: Logger,
@@ -81,12 +81,12 @@ impl Map {
         let cache = Cache::new(if is_used { entries as usize } else { 1 });
         let (flights, places) = (Flights::default(), is_used.then(|| Arc::clone(places)));
         let (settings, names) = (settings.clone(), names.clone());
-        Self { settings, names, judges, backends, cache, flights, checker, log, places }
+        Self { settings, names, authenticators, backends, cache, flights, checker, log, places }
     }
 
     /// What is known without asking anybody: remembered, or because there is nobody to ask.
     pub(crate) fn known(&self, who: &Who) -> Option<Found> {
-        if self.judges.is_empty() {
+        if self.authenticators.is_empty() {
             return Some(Found::Nobody);
         }
         let known = self.remembered(who, |found| self.lifetime(found));
@@ -96,17 +96,17 @@ impl Map {
         }
     }
 
-    /// Has the directory that knows the user judge a password; `None`: none that can judge knows the user.
-    pub(crate) async fn judge(
+    /// Has the directory that knows the user check a password; `None`: none that can check one knows the user.
+    pub(crate) async fn authenticate(
         &self,
         checker: &Checker,
         who: &Who,
         password: &Secret,
     ) -> Result<Option<Result<Entry, Denial>>, Unanswered> {
         let is_theirs = |entry: &Entry| entry.is_of(&who.user, &self.names);
-        let judged = judge_first(&self.judges, checker, who, password, is_theirs).await?;
+        let judged = authenticate_first(&self.authenticators, checker, who, password, is_theirs).await?;
         Ok(match judged {
-            None | Some((_, Err(Denial::Unjudged))) => None,
+            None | Some((_, Err(Denial::NoPassword))) => None,
             Some((_, judged)) => Some(judged.map(|account| account.entry)),
         })
     }
@@ -119,7 +119,8 @@ impl Map {
     /// Asks the directories in turn. An error means that one that had to be asked can't answer, and
     /// nothing remembered helps: the user may exist.
     pub(crate) async fn find(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, Unanswered> {
-        if evidence.checked.is_some() || self.judges.iter().any(|judge| !judge.abilities.finds) {
+        if evidence.checked.is_some() || self.authenticators.iter().any(|authenticator| !authenticator.abilities.finds)
+        {
             // What these say goes for this log-in alone.
             return self.ask(who, evidence, None).await;
         }
@@ -128,7 +129,9 @@ impl Map {
             return Ok(found);
         }
         let stale = self.remembered(who, |found| self.kept_for(found));
-        if let Some(stale) = stale.clone().filter(|_| self.judges.iter().any(|judge| judge.directory.is_down())) {
+        if let Some(stale) =
+            stale.clone().filter(|_| self.authenticators.iter().any(|authenticator| authenticator.directory.is_down()))
+        {
             return Ok(stale);
         }
         self.flights.join(&question(who), self.ask(who, evidence, stale)).await
@@ -137,23 +140,25 @@ impl Map {
     async fn ask(&self, who: &Who, evidence: Evidence<'_>, stale: Option<Found>) -> Result<Found, Unanswered> {
         let now = Instant::now();
         let mut is_cacheable = true;
-        for judge in &self.judges {
+        for authenticator in &self.authenticators {
             let answer = match evidence {
-                Evidence { checked: Some((name, entry)), .. } if name == &*judge.name => {
+                Evidence { checked: Some((name, entry)), .. } if name == &*authenticator.name => {
                     let account = |is_checked| {
                         let entry = Box::new(entry.clone());
-                        Found::Account { directory: Arc::clone(&judge.name), entry, is_checked }
+                        Found::Account { directory: Arc::clone(&authenticator.name), entry, is_checked }
                     };
-                    if is_cacheable && judge.abilities.finds {
+                    if is_cacheable && authenticator.abilities.finds {
                         // Good for the place alone: the next one's password is another question.
                         self.keep(who, &account(false), now);
                     }
                     return Ok(account(true));
                 }
-                _ if judge.abilities.finds => judge.directory.find(who).await.map(|found| found.map(|e| (e, false))),
+                _ if authenticator.abilities.finds => {
+                    authenticator.directory.find(who).await.map(|found| found.map(|e| (e, false)))
+                }
                 Evidence { password: Some(password), .. } => {
                     is_cacheable = false;
-                    match judge.judge(&self.checker, who, password).await {
+                    match authenticator.authenticate(&self.checker, who, password).await {
                         Ok(Ok(account)) => Ok(Some((account.entry, true))),
                         Ok(Err(Denial::Unknown)) => Ok(None),
                         Ok(Err(denial)) => return Ok(Found::Denied(denial)),
@@ -168,8 +173,11 @@ impl Map {
             match answer {
                 Ok(Some((entry, _))) if !entry.is_of(&who.user, &self.names) => {}
                 Ok(Some((entry, is_checked))) => {
-                    let found =
-                        Found::Account { directory: Arc::clone(&judge.name), entry: Box::new(entry), is_checked };
+                    let found = Found::Account {
+                        directory: Arc::clone(&authenticator.name),
+                        entry: Box::new(entry),
+                        is_checked,
+                    };
                     if is_cacheable {
                         self.keep(who, &found, now);
                     }
@@ -180,11 +188,11 @@ impl Map {
                     let served = if stale.is_some() { "a remembered answer" } else { "nothing" };
                     self.log
                         .record(config::Level::Error, "directory", "a directory can't answer")
-                        .with("directory", &*judge.name)
+                        .with("directory", &*authenticator.name)
                         .with("served", served)
                         .with("fault", fault.0.as_str())
                         .write();
-                    return stale.ok_or(Unanswered { directory: judge.name.to_string(), fault: fault.0 });
+                    return stale.ok_or(Unanswered { directory: authenticator.name.to_string(), fault: fault.0 });
                 }
             }
         }
@@ -218,7 +226,7 @@ impl Map {
     pub(crate) fn offers(&self, protocol: &Protocol) -> Offers {
         let config::Map { default, rules, spread, hosts, .. } = &self.settings;
         match default {
-            Some(default) if self.judges.is_empty() && rules.is_empty() && spread.0.is_empty() => {
+            Some(default) if self.authenticators.is_empty() && rules.is_empty() && spread.0.is_empty() => {
                 self.backends.named(default).map_or(Offers::NONE, |backend| backend.offers(protocol))
             }
             _ if hosts.is_empty() => self.backends.offers(protocol),
@@ -234,7 +242,9 @@ impl Map {
 
     /// Whether a directory knows accounts by their whole names alone.
     pub(crate) fn is_exact(&self, directory: &str) -> bool {
-        self.judges.iter().any(|judge| &*judge.name == directory && judge.directory.is_exact())
+        self.authenticators
+            .iter()
+            .any(|authenticator| &*authenticator.name == directory && authenticator.directory.is_exact())
     }
 
     /// Whether an administrator has moved this user since `began`, or is doing so.
@@ -258,8 +268,8 @@ impl Map {
     }
 
     /// The directories that are asked, in their order.
-    pub(crate) fn judges(&self) -> &[Arc<Judge>] {
-        &self.judges
+    pub(crate) fn authenticators(&self) -> &[Arc<Authenticator>] {
+        &self.authenticators
     }
 
     /// What is remembered, but of users who were moved: that may be older.

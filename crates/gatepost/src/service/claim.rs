@@ -287,7 +287,7 @@ impl Session {
             },
             None => (Known::Nobody, None),
         };
-        let verifier = verifier.unwrap_or_else(|| self.shared.strangers.verifier(user, &self.shared.log));
+        let verifier = verifier.unwrap_or_else(|| self.shared.decoys.verifier(user, &self.shared.log));
         let challenge = Challenge::new(first, verifier, binding);
         Ok((challenge.map_err(|error| Denied::Unavailable(error.to_string()))?, known))
     }
@@ -296,8 +296,8 @@ impl Session {
     async fn kept(&self, user: &str) -> Result<Option<(Arc<str>, Entry)>, Denied> {
         let Some(checks) = &self.service().checks else { return Ok(None) };
         // The configuration names none here that only answers to who brings a password.
-        let (judges, who) = (checks.passwords.clone(), self.who(user));
-        let found = self.on_control(async move { find_first(&judges, &who).await }).await?;
+        let (authenticators, who) = (checks.passwords.clone(), self.who(user));
+        let found = self.on_control(async move { find_first(&authenticators, &who).await }).await?;
         // A directory may take other letters as equal: that somebody else is there is nobody's to know.
         let names = &self.snapshot.listener.settings.names;
         Ok(found.filter(|(_, entry)| entry.is_of(user, names)))

@@ -7,7 +7,7 @@ use gatepost_wire::{Carry, ClientTls, FrontSetup, Mechanism, OAuthHints, Offers}
 use rustls::ServerConfig;
 
 use super::admit::Level;
-use crate::auth::Judge;
+use crate::auth::Authenticator;
 use crate::config::{self, Plaintext, TlsMode};
 use crate::ledger::Scope;
 use crate::metrics::{Counter, ServiceMetrics};
@@ -37,8 +37,8 @@ pub(crate) struct Service {
 
 /// The directories that are asked, in their order.
 pub(crate) struct Checks {
-    pub(crate) passwords: Vec<Arc<Judge>>,
-    pub(crate) tokens: Vec<Arc<Judge>>,
+    pub(crate) passwords: Vec<Arc<Authenticator>>,
+    pub(crate) tokens: Vec<Arc<Authenticator>>,
 }
 
 /// Whether a sender may begin with a header of the PROXY protocol.

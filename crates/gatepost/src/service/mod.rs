@@ -16,7 +16,7 @@ pub(crate) mod listener;
 pub(crate) mod mail;
 mod reach;
 mod relay;
-mod resolve;
+pub(crate) mod resolve;
 mod secure;
 mod transcript;
 pub(crate) mod wheel;
@@ -31,7 +31,7 @@ use gatepost_wire::Course;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::auth::scram::Strangers;
+use crate::auth::scram::Decoys;
 use crate::auth::{Checker, Pace};
 use crate::config::{self, Senders, TlsMode};
 use crate::defence::Defence;
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) overrides: Arc<Overrides>,
     pub(crate) checker: Checker,
     pub(crate) pace: Pace,
-    pub(crate) strangers: Strangers,
+    pub(crate) decoys: Decoys,
     pub(crate) rates: mail::Rates,
     pub(crate) memory: Arc<mail::Memory>,
     /// Directories are asked on the control plane's runtime.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Session;
 use super::claim::{Claim, Means};
 use super::denied::Denied;
-use crate::auth::{Account, Denial, Judge, find_first, judge_first};
+use crate::auth::{Account, Authenticator, Denial, authenticate_first, find_first};
 use crate::backend::Backend;
 use crate::directory::{Bar, Entry, LoginPassword, Via, Who};
 use crate::map::{Evidence, Found, NoPlace};
@@ -31,6 +31,28 @@ pub(super) struct Place {
     pub(super) expires: Option<SystemTime>,
     /// When the directories were asked where the user's mail is.
     pub(super) placed_at: std::time::Instant,
+}
+
+/// Whose credentials a user's log-in at the back end is by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogInAs<'a> {
+    /// What the user has shown is passed on.
+    User,
+    /// A password that the directory holds.
+    Directory,
+    /// The master of this name.
+    Master(&'a str),
+}
+
+impl<'a> LogInAs<'a> {
+    /// That of the user whose account this is.
+    pub(crate) fn of(backend: &'a Backend, entry: Option<&Entry>) -> Self {
+        match backend.master() {
+            Some(master) => Self::Master(master),
+            None if entry.is_some_and(|entry| entry.login_password.is_some()) => Self::Directory,
+            None => Self::User,
+        }
+    }
 }
 
 /// What a directory has found right.
@@ -65,15 +87,15 @@ impl Session {
             NoPlace::Refused(text) => Denied::Misplaced(text),
         })?;
         let entry = found.entry();
-        let acts_for_the_user = backend.master().is_some() || entry.is_some_and(|entry| entry.login_password.is_some());
+        let log_in = LogInAs::of(&backend, entry);
         if is_checked {
             entry.map_or(Ok(()), |entry| permitted(entry, &who))?;
-        } else if acts_for_the_user || entry.is_some_and(|entry| permitted(entry, &who).is_err()) {
+        } else if log_in != LogInAs::User || entry.is_some_and(|entry| permitted(entry, &who).is_err()) {
             // Who may not in learns that only with the right password, and a log-in by somebody else's must not
             // let anybody in whose own nobody asked for. What was remembered is not good enough here.
             self.check_by_map(&who, &backend, means).await?;
         }
-        if means.proof().is_none() && !acts_for_the_user {
+        if means.proof().is_none() && log_in == LogInAs::User {
             let what = "needs a master log-in ([backend.NAME.login]), or a password in the directory";
             let text =
                 format!("{} {what}: {} brings none that could be passed on", backend.name, claim.mechanism.name());
@@ -134,8 +156,8 @@ impl Session {
         }
         let Some(checks) = &self.service().checks else { return Ok(None) };
         let started = Instant::now();
-        let (judges, asked) = (checks.passwords.clone(), who.clone());
-        let found = self.on_control(async move { find_first(&judges, &asked).await }).await?;
+        let (authenticators, asked) = (checks.passwords.clone(), who.clone());
+        let found = self.on_control(async move { find_first(&authenticators, &asked).await }).await?;
         self.took(Stage::Auth, started.elapsed());
         let (by, entry) = found.ok_or(Denied::Wrong)?;
         Ok(Some(Checked { by, entry, is_current: true }))
@@ -144,20 +166,20 @@ impl Session {
     /// Checks a password or token against the service's directories.
     async fn check_secret(&self, who: &Who, proof: &Proof) -> Result<Option<Checked>, Denied> {
         let Some(checks) = &self.service().checks else { return Ok(None) };
-        let (judges, proof) = match proof {
+        let (authenticators, proof) = match proof {
             Proof::Password(password) => (&checks.passwords, password),
             Proof::Token(token) => (&checks.tokens, token),
         };
         let started = Instant::now();
-        let (judges, proof) = (judges.clone(), proof.duplicate());
+        let (authenticators, proof) = (authenticators.clone(), proof.duplicate());
         let (checker, asked) = (self.shared.checker.clone(), who.clone());
-        let judging = async move { judge_first(&judges, &checker, &asked, &proof, |_| true).await };
+        let judging = async move { authenticate_first(&authenticators, &checker, &asked, &proof, |_| true).await };
         let judged = self.on_control(judging).await?;
         self.took(Stage::Auth, started.elapsed());
-        let Some((judge, judged)) = judged else { return Err(Denied::Wrong) };
+        let Some((authenticator, judged)) = judged else { return Err(Denied::Wrong) };
         let Account { entry, is_remembered } = judged?;
-        let is_current = !is_remembered || !judge.abilities.finds;
-        Ok(Some(Checked { by: Arc::clone(&judge.name), entry, is_current }))
+        let is_current = !is_remembered || !authenticator.abilities.finds;
+        Ok(Some(Checked { by: Arc::clone(&authenticator.name), entry, is_current }))
     }
 
     /// Whose a token is, says the token: the client may have said the same, or nothing. So may other directories say.
@@ -175,12 +197,13 @@ impl Session {
     /// A directory of the map that only answers to who brings a password would be left out by who brings none, and the
     /// user be placed as if it had said nothing.
     fn check_map_can_answer(&self, checked: Option<&Checked>) -> Result<(), Denied> {
-        let is_mute =
-            |judge: &&Arc<Judge>| !judge.abilities.finds && checked.is_none_or(|checked| checked.by != judge.name);
-        match self.snapshot.map.judges().iter().find(is_mute) {
-            Some(judge) => {
+        let is_mute = |authenticator: &&Arc<Authenticator>| {
+            !authenticator.abilities.finds && checked.is_none_or(|checked| checked.by != authenticator.name)
+        };
+        match self.snapshot.map.authenticators().iter().find(is_mute) {
+            Some(authenticator) => {
                 let what = "of `map.directories` only answers to who brings a password";
-                Err(Denied::Misplaced(format!("{} {what}", judge.name)))
+                Err(Denied::Misplaced(format!("{} {what}", authenticator.name)))
             }
             None => Ok(()),
         }
@@ -256,7 +279,7 @@ impl Session {
         let Some(Proof::Password(password)) = means.proof() else { return Err(unfit()) };
         let (map, checker, asked) = (Arc::clone(&self.snapshot.map), self.shared.checker.clone(), who.clone());
         let password = password.duplicate();
-        let judged = self.on_control(async move { map.judge(&checker, &asked, &password).await }).await;
+        let judged = self.on_control(async move { map.authenticate(&checker, &asked, &password).await }).await;
         match judged? {
             Some(Ok(entry)) => permitted(&entry, who),
             Some(Err(denial)) => Err(denial.into()),
@@ -279,7 +302,7 @@ impl From<Denial> for Denied {
         match denial {
             Denial::Unfit(why) => Self::Unfit(why),
             // A locked account is told apart in the log alone: the password may be wrong.
-            Denial::Unknown | Denial::Wrong | Denial::Unjudged | Denial::Barred(Bar::Locked) => Self::Wrong,
+            Denial::Unknown | Denial::Wrong | Denial::NoPassword | Denial::Barred(Bar::Locked) => Self::Wrong,
             Denial::Barred(Bar::Disabled) => Self::Disabled,
             Denial::Barred(Bar::Expired) => Self::Expired,
         }
@@ -291,7 +314,7 @@ fn permitted(entry: &Entry, who: &Who) -> Result<(), Denied> {
     if let Some(bar) = entry.barred {
         return Err(Denial::Barred(bar).into());
     }
-    if entry.services.as_ref().is_some_and(|services| !services.iter().any(|name| name == who.service)) {
+    if !entry.is_for(who.service) {
         return Err(Denied::Disabled);
     }
     if !entry.admits(who.client.ip()) {

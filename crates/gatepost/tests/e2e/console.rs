@@ -431,7 +431,7 @@ fn who_may_only_look_sees_no_way_to_change_anything_and_has_none() {
     }
     site.go("/administrators");
     site.sees("this needs the role admin");
-    // With the log-in taken away, the next page is the door.
+    // With the log-in taken away, the next page is that of log-in.
     let output = site.gatepost.command(&["admin", "remove", "viv"]).expect("gatepost");
     assert!(output.status.success());
     site.go("/sessions");

@@ -271,7 +271,7 @@ fn check(app: &App, request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     // A foreign name that leads here is how a foreign page would get to us (DNS rebinding).
-    if !app.door.load().is_called(host) {
+    if !app.http.load().is_called(host) {
         let text = format!("this server is not called {host:?}: see [admin] hosts");
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, text));
     }

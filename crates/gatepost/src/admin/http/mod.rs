@@ -26,7 +26,7 @@ use super::accounts::Accounts;
 use super::{Answer, Asking, Command, ask_control};
 use crate::auth::Checker;
 use crate::log::Logger;
-use crate::world::Door;
+use crate::world::HttpService;
 use gate::{Asker, Gate};
 pub(crate) use server::Http;
 
@@ -39,7 +39,7 @@ pub(crate) struct App {
     /// True once Gatepost is stopping.
     stopping: watch::Receiver<bool>,
     /// What the configuration says of it.
-    door: ArcSwap<Door>,
+    http: ArcSwap<HttpService>,
     gate: Gate,
 }
 
@@ -50,10 +50,10 @@ impl App {
         checker: Checker,
         log: Logger,
         stopping: watch::Receiver<bool>,
-        door: Arc<Door>,
+        http: Arc<HttpService>,
     ) -> Arc<Self> {
         let gate = Gate::default();
-        Arc::new(Self { asking, accounts, checker, log, stopping, door: ArcSwap::new(door), gate })
+        Arc::new(Self { asking, accounts, checker, log, stopping, http: ArcSwap::new(http), gate })
     }
 
     /// Has the control plane do something.

@@ -30,7 +30,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    if let Some(token) = &app.door.load().metrics_token {
+    if let Some(token) = &app.http.load().metrics_token {
         let shown = bearer(&headers).unwrap_or_default();
         if !bool::from(shown.as_bytes().ct_eq(token.expose())) {
             return Err(Problem::new(

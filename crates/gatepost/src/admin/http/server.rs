@@ -21,7 +21,7 @@ use super::gate::Peer;
 use super::{App, router};
 use crate::ledger::bucket;
 use crate::net::socket;
-use crate::world::Door;
+use crate::world::HttpService;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -76,22 +76,22 @@ impl Http {
         &self.app
     }
 
-    /// Listens on exactly the addresses of `door`; where one of them can't be had, on those before.
-    pub(crate) async fn listen(&mut self, door: &Arc<Door>) -> Result<(), (SocketAddr, io::Error)> {
+    /// Listens on exactly the addresses of `http`; where one of them can't be had, on those before.
+    pub(crate) async fn listen(&mut self, http: &Arc<HttpService>) -> Result<(), (SocketAddr, io::Error)> {
         let before: Vec<_> = self.serving.keys().copied().collect();
         // An old address can stand in a new one's way, as 127.0.0.1:9000 does in that of 0.0.0.0:9000.
-        for address in before.iter().filter(|address| !door.addresses.contains(address)) {
+        for address in before.iter().filter(|address| !http.addresses.contains(address)) {
             self.leave(address).await;
         }
-        if let Err(failed) = self.enter(&door.addresses) {
-            for address in door.addresses.iter().filter(|address| !before.contains(address)) {
+        if let Err(failed) = self.enter(&http.addresses) {
+            for address in http.addresses.iter().filter(|address| !before.contains(address)) {
                 self.leave(address).await;
             }
             // Nobody else has had the time to take them.
             let _ = self.enter(&before);
             return Err(failed);
         }
-        self.app.door.store(Arc::clone(door));
+        self.app.http.store(Arc::clone(http));
         Ok(())
     }
 
@@ -191,8 +191,8 @@ async fn accept(listener: TcpListener, app: Arc<App>, answering: Answering, perm
             continue;
         };
         let Some(place) = answering.crowd.enter(peer.ip()) else { continue };
-        let door = app.door.load();
-        let tls = address.filter(|address| door.speaks_tls(address)).and(door.tls.clone());
+        let http = app.http.load();
+        let tls = address.filter(|address| http.speaks_tls(address)).and(http.tls.clone());
         let answering = answering.clone();
         tokio::spawn(async move {
             // Whoever hangs up or is too slow misses the answer, which is all.

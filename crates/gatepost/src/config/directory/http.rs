@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::{Abilities, DirectoryKind, Judges, Typed, check_connections};
+use super::{Abilities, Credential, DirectoryKind, Typed, check_connections};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -47,7 +47,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let is_json = http.form == HttpForm::Json;
     // nginx's form wants a password with each question, and has one word for all that is wrong.
     let abilities =
-        Abilities { judges: Judges::Passwords, keeps_hashes: false, finds: is_json, tells_unknown: is_json };
+        Abilities { authenticates: Credential::Password, keeps_hashes: false, finds: is_json, tells_unknown: is_json };
     Some((DirectoryKind::Http(Box::new(http)), abilities))
 }
 

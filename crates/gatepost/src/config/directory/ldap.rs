@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use super::{Abilities, DirectoryKind, Judges, ServerTrust, Typed, check_connections};
+use super::{Abilities, Credential, DirectoryKind, ServerTrust, Typed, check_connections};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -146,7 +146,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let keeps_hashes = ldap.verify == LdapVerify::Compare;
     // A bind as a user who is not there fails as one with a wrong password does.
     let tells_unknown = ldap.dn.is_none() || keeps_hashes;
-    let abilities = Abilities { judges: Judges::Passwords, keeps_hashes, finds: true, tells_unknown };
+    let abilities = Abilities { authenticates: Credential::Password, keeps_hashes, finds: true, tells_unknown };
     Some((DirectoryKind::Ldap(Box::new(ldap)), abilities))
 }
 

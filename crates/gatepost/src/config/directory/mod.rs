@@ -56,16 +56,16 @@ pub(crate) enum DirectoryKind {
 }
 
 impl Directory {
-    /// Whether it judges tokens, rather than passwords.
+    /// Whether it checks tokens, rather than passwords.
     pub(crate) fn takes_tokens(&self) -> bool {
-        self.abilities.judges == Judges::Tokens
+        self.abilities.authenticates == Credential::Token
     }
 }
 
 /// What a directory can do for others, as far as its settings say.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Abilities {
-    pub(crate) judges: Judges,
+    pub(crate) authenticates: Credential,
     /// What it keeps of a password can be seen, rather than only asked about.
     pub(crate) keeps_hashes: bool,
     /// It can be asked about a user without a password.
@@ -76,9 +76,9 @@ pub(crate) struct Abilities {
 
 /// What a directory says to be right or wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Judges {
-    Passwords,
-    Tokens,
+pub(crate) enum Credential {
+    Password,
+    Token,
 }
 
 /// The directories of a file.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::{Abilities, DirectoryKind, Judges, Typed};
+use super::{Abilities, Credential, DirectoryKind, Typed};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -47,7 +47,8 @@ impl OAuth2 {
 
 pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let kind = DirectoryKind::OAuth2(Box::new(OAuth2::read(table)?));
-    let abilities = Abilities { judges: Judges::Tokens, keeps_hashes: false, finds: false, tells_unknown: true };
+    let abilities =
+        Abilities { authenticates: Credential::Token, keeps_hashes: false, finds: false, tells_unknown: true };
     Some((kind, abilities))
 }
 

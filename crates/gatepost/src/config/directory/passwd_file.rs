@@ -1,6 +1,6 @@
 //! Directories of type passwd-file.
 
-use super::{Abilities, DirectoryKind, Judges, Typed};
+use super::{Abilities, Credential, DirectoryKind, Typed};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -14,6 +14,7 @@ section! {
 
 pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
     let kind = DirectoryKind::PasswdFile { path: PasswdFile::read(table)?.path };
-    let abilities = Abilities { judges: Judges::Passwords, keeps_hashes: true, finds: true, tells_unknown: true };
+    let abilities =
+        Abilities { authenticates: Credential::Password, keeps_hashes: true, finds: true, tells_unknown: true };
     Some((kind, abilities))
 }

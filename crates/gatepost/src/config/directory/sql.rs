@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Abilities, DirectoryKind, Judges, ServerTrust, Typed, check_connections};
+use super::{Abilities, Credential, DirectoryKind, ServerTrust, Typed, check_connections};
 use crate::config::is_this_machine;
 use crate::config::problem::{NamedFile, Place};
 use crate::config::query::{Dialect, Query};
@@ -51,7 +51,8 @@ pub(crate) struct Sql {
 }
 
 pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
-    let abilities = Abilities { judges: Judges::Passwords, keeps_hashes: true, finds: true, tells_unknown: true };
+    let abilities =
+        Abilities { authenticates: Credential::Password, keeps_hashes: true, finds: true, tells_unknown: true };
     Some((read_kind(table)?, abilities))
 }
 

@@ -1,6 +1,6 @@
 //! LDAP (RFC 4511), Active Directory included.
 //!
-//! A look-up is one search, multiplexed with others on one connection to a server; a password is judged by
+//! A look-up is one search, multiplexed with others on one connection to a server; a password is checked by
 //! a bind on a connection of its own, or by its hash in the entry. `server` has the connections, `entry`
 //! makes accounts of what comes back. Nothing belongs here that another kind of directory could need too.
 
@@ -153,8 +153,8 @@ impl Ldap {
         Ok(Some((found.dn, entry)))
     }
 
-    /// Has a server judge the password of the entry `dn`.
-    async fn judge(&self, dn: &str, password: &Secret, read: Option<Search>, user: &str) -> Result<Verdict, Fault> {
+    /// Has a server check the password of the entry `dn`.
+    async fn bind(&self, dn: &str, password: &Secret, read: Option<Search>, user: &str) -> Result<Verdict, Fault> {
         // RFC 4513, section 5.1.3: a password is UTF-8. One that isn't can't be right.
         let Ok(password) = std::str::from_utf8(password.expose()) else { return Ok(Verdict::Wrong) };
         let was_read = read.is_some();
@@ -189,11 +189,11 @@ impl Directory for Ldap {
                     // With nothing to see in the entry, it need not be readable.
                     let read =
                         (self.settings.filter.is_some() || entry::is_read(&self.settings.fields)).then_some(search);
-                    self.judge(&dn, password, read, &who.user).await
+                    self.bind(&dn, password, read, &who.user).await
                 }
                 (LdapVerify::Bind, None) => {
                     let Some((dn, entry)) = self.find_one(who).await? else { return Ok(Verdict::Unknown) };
-                    let verdict = self.judge(&dn, password, None, &who.user).await?;
+                    let verdict = self.bind(&dn, password, None, &who.user).await?;
                     // A bind says whether the password is right; what else holds of the account stands in the entry.
                     Ok(if matches!(verdict, Verdict::Right(_)) { Verdict::Right(entry) } else { verdict })
                 }

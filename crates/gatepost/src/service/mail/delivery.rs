@@ -10,8 +10,8 @@ use std::time::Duration;
 use gatepost_wire::smtp::{Dialect, OwnReply, Path, Reply};
 use tokio::time::Instant;
 
+use super::connection::{Connection, Fault};
 use super::content::Pace;
-use super::leg::{Fault, Leg};
 use super::memory::{Fate, Fingerprint, Mark, Memory};
 use crate::backend::Backend;
 
@@ -26,10 +26,10 @@ pub(super) const OUTCOME_TIME: Duration = Duration::from_mins(9);
 /// See the module's documentation.
 pub(super) struct Delivery {
     /// Kept for the session, since a client may have more than one message.
-    legs: Vec<Leg>,
+    connections: Vec<Connection>,
     /// What the client speaks.
     dialect: Dialect,
-    /// All goes to the one leg that the client has logged in over.
+    /// All goes to the one connection that the client has logged in over.
     is_to_one: bool,
     message: Option<Message>,
     memory: Arc<Memory>,
@@ -63,7 +63,7 @@ struct Message {
 struct Recipient {
     /// As the client wrote it.
     written: String,
-    /// Whose leg it goes over.
+    /// Whose connection it goes over.
     backend: Arc<str>,
     /// What became of the message.
     answer: Option<Reply>,
@@ -72,12 +72,12 @@ struct Recipient {
 impl Delivery {
     /// To whatever back ends recipients have.
     pub(super) fn to_many(dialect: Dialect, memory: Arc<Memory>) -> Self {
-        Self { legs: Vec::new(), dialect, is_to_one: false, message: None, memory, faults: Vec::new() }
+        Self { connections: Vec::new(), dialect, is_to_one: false, message: None, memory, faults: Vec::new() }
     }
 
     /// To the back end that a user has logged in at.
-    pub(super) fn to_one(leg: Leg, memory: Arc<Memory>) -> Self {
-        Self { legs: vec![leg], is_to_one: true, ..Self::to_many(Dialect::Smtp, memory) }
+    pub(super) fn to_one(connection: Connection, memory: Arc<Memory>) -> Self {
+        Self { connections: vec![connection], is_to_one: true, ..Self::to_many(Dialect::Smtp, memory) }
     }
 
     pub(super) fn is_to_one(&self) -> bool {
@@ -100,17 +100,17 @@ impl Delivery {
 
     /// The back ends of the message under way.
     pub(super) fn backends(&self) -> Vec<&str> {
-        self.used().into_iter().map(|n| &*self.legs[n].backend).collect()
+        self.used().into_iter().map(|n| &*self.connections[n].backend).collect()
     }
 
-    /// The legs of the message under way.
+    /// The connections of the message under way.
     fn used(&self) -> Vec<usize> {
-        (0..self.legs.len()).filter(|&n| self.recipients_of(n) > 0).collect()
+        (0..self.connections.len()).filter(|&n| self.recipients_of(n) > 0).collect()
     }
 
     fn recipients_of(&self, n: usize) -> usize {
         let recipients = self.message.iter().flat_map(|message| &message.recipients);
-        recipients.filter(|recipient| recipient.backend == self.legs[n].backend).count()
+        recipients.filter(|recipient| recipient.backend == self.connections[n].backend).count()
     }
 
     /// Whether the message under way has begun to come in chunks.
@@ -137,18 +137,18 @@ impl Delivery {
 
     /// Whether there are connections that nobody needs at the moment, and that could be had again.
     pub(super) fn is_idle(&self) -> bool {
-        !self.is_to_one && !self.legs.is_empty() && self.used().is_empty()
+        !self.is_to_one && !self.connections.is_empty() && self.used().is_empty()
     }
 
-    pub(super) fn legs(&self) -> usize {
-        self.legs.len()
+    pub(super) fn connections(&self) -> usize {
+        self.connections.len()
     }
 
     /// A message begins. Who is to have it is not known yet, but for one who has logged in.
     pub(super) async fn begin(&mut self, sender: Path) -> Reply {
-        let reply = match self.legs.first_mut() {
-            Some(leg) if self.is_to_one => {
-                let answer = leg.begin(&sender, Instant::now() + COMMAND_TIME).await;
+        let reply = match self.connections.first_mut() {
+            Some(connection) if self.is_to_one => {
+                let answer = connection.begin(&sender, Instant::now() + COMMAND_TIME).await;
                 self.of_the_one(answer)
             }
             _ => OwnReply::SenderOk.reply(),
@@ -174,23 +174,23 @@ impl Delivery {
         (!is_alike).then(|| OwnReply::NotTogether.reply())
     }
 
-    pub(super) fn has_leg(&self, backend: &Backend) -> bool {
-        self.leg(backend).is_some()
+    pub(super) fn has_connection(&self, backend: &Backend) -> bool {
+        self.position_of(backend).is_some()
     }
 
-    fn leg(&self, backend: &Backend) -> Option<usize> {
-        self.legs.iter().position(|leg| leg.backend == backend.name)
+    fn position_of(&self, backend: &Backend) -> Option<usize> {
+        self.connections.iter().position(|connection| connection.backend == backend.name)
     }
 
-    pub(super) fn add_leg(&mut self, leg: Leg) {
-        self.legs.push(leg);
+    pub(super) fn add_connection(&mut self, connection: Connection) {
+        self.connections.push(connection);
     }
 
-    /// Forgets a leg, if there is one with which the message under way has nothing to do.
-    pub(super) fn drop_unused_leg(&mut self, backend: &Backend) -> bool {
-        match self.leg(backend) {
+    /// Forgets a connection, if there is one with which the message under way has nothing to do.
+    pub(super) fn drop_unused(&mut self, backend: &Backend) -> bool {
+        match self.position_of(backend) {
             Some(n) if self.recipients_of(n) == 0 => {
-                self.legs.remove(n);
+                self.connections.remove(n);
                 true
             }
             _ => false,
@@ -205,15 +205,15 @@ impl Delivery {
         recipient: &Path,
         deadline: Instant,
     ) -> Result<Reply, Fault> {
-        let (Some(n), Some(message)) = (self.leg(backend), &mut self.message) else {
+        let (Some(n), Some(message)) = (self.position_of(backend), &mut self.message) else {
             return Err(Fault::Unfit("there is no connection".into()));
         };
-        let reply = self.legs[n].add(&message.sender, recipient, deadline).await?;
+        let reply = self.connections[n].add(&message.sender, recipient, deadline).await?;
         if reply.is_good() {
             if message.recipients.is_empty() && self.dialect == Dialect::Smtp {
                 message.fate = self.memory.fate(&message.sender, written);
             }
-            let backend = Arc::clone(&self.legs[n].backend);
+            let backend = Arc::clone(&self.connections[n].backend);
             message.recipients.push(Recipient { written: written.to_owned(), backend, answer: None });
         }
         Ok(reply)
@@ -221,10 +221,12 @@ impl Delivery {
 
     /// Names a recipient to the one back end there is.
     pub(super) async fn add_to_one(&mut self, written: &str, recipient: &Path) -> Reply {
-        let (Some(leg), Some(message)) = (self.legs.first_mut(), &mut self.message) else { return gone() };
-        let answer = leg.add(&message.sender, recipient, Instant::now() + COMMAND_TIME).await;
+        let (Some(connection), Some(message)) = (self.connections.first_mut(), &mut self.message) else {
+            return gone();
+        };
+        let answer = connection.add(&message.sender, recipient, Instant::now() + COMMAND_TIME).await;
         if answer.as_ref().is_ok_and(Reply::is_good) {
-            let backend = Arc::clone(&leg.backend);
+            let backend = Arc::clone(&connection.backend);
             message.recipients.push(Recipient { written: written.to_owned(), backend, answer: None });
         }
         self.of_the_one(answer)
@@ -243,15 +245,15 @@ impl Delivery {
         let used = self.used();
         let deadline = Instant::now() + COMMAND_TIME;
         for &n in &used {
-            if let Err(fault) = self.legs[n].ask_for_content(deadline).await {
+            if let Err(fault) = self.connections[n].ask_for_content(deadline).await {
                 self.fail(n, &fault);
             }
         }
         for &n in &used {
-            if self.legs[n].is_lost() {
+            if self.connections[n].is_lost() {
                 continue;
             }
-            match self.legs[n].may_send(deadline).await {
+            match self.connections[n].may_send(deadline).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => self.answer(n, &reply),
                 Err(fault) => self.fail(n, &fault),
@@ -272,7 +274,7 @@ impl Delivery {
             if self.has_answered(n) {
                 continue;
             }
-            if let Err(fault) = self.legs[n].open_chunk(size, deadline).await {
+            if let Err(fault) = self.connections[n].open_chunk(size, deadline).await {
                 self.fail(n, &fault);
             }
         }
@@ -284,7 +286,7 @@ impl Delivery {
     /// A chunk has been passed on. An error is what the client is told if no more need come.
     pub(super) async fn close_chunk(&mut self, deadline: Instant) -> Result<(), Reply> {
         for n in self.used() {
-            match self.legs[n].has_chunk(deadline).await {
+            match self.connections[n].has_chunk(deadline).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => self.answer(n, &reply),
                 Err(fault) => self.fail(n, &fault),
@@ -306,7 +308,7 @@ impl Delivery {
     /// Whether no back end takes content, or in SMTP not all do.
     fn is_hopeless(&self) -> bool {
         let used = self.used();
-        let takers = used.iter().filter(|&&n| self.legs[n].takes_content()).count();
+        let takers = used.iter().filter(|&&n| self.connections[n].takes_content()).count();
         takers == 0 || (self.dialect == Dialect::Smtp && takers < used.len())
     }
 
@@ -314,7 +316,7 @@ impl Delivery {
     fn begin_fingerprint(&mut self) {
         let used = self.used();
         let can_differ =
-            used.len() > 1 || used.iter().any(|&n| self.legs[n].answers_each() && self.recipients_of(n) > 1);
+            used.len() > 1 || used.iter().any(|&n| self.connections[n].answers_each() && self.recipients_of(n) > 1);
         let is_one_for_all = self.dialect == Dialect::Smtp;
         if let Some(message) =
             self.message.as_mut().filter(|_| is_one_for_all && (can_differ || !self.memory.is_empty()))
@@ -331,12 +333,12 @@ impl Delivery {
         if let Some(fingerprint) = self.message.as_mut().and_then(|message| message.fingerprint.as_mut()) {
             fingerprint.update(bytes);
         }
-        for n in 0..self.legs.len() {
-            if !self.legs[n].takes_content() {
+        for n in 0..self.connections.len() {
+            if !self.connections[n].takes_content() {
                 continue;
             }
-            if let Err(fault) = self.legs[n].pass(bytes, Instant::now() + BLOCK_TIME).await {
-                let said = self.legs[n].last_word().await;
+            if let Err(fault) = self.connections[n].pass(bytes, Instant::now() + BLOCK_TIME).await {
+                let said = self.connections[n].last_word().await;
                 self.note(n, &fault);
                 self.answer(n, &said.unwrap_or_else(lost));
                 if self.dialect == Dialect::Smtp {
@@ -350,18 +352,18 @@ impl Delivery {
     /// No back end gets the message: this is what the client is told when it has come to its end.
     pub(super) fn refuse(&mut self, reply: &Reply) {
         if !self.is_given_up() {
-            (0..self.legs.len()).for_each(|n| self.answer(n, reply));
+            (0..self.connections.len()).for_each(|n| self.answer(n, reply));
             self.abort();
         }
     }
 
     /// Whether no back end will have the message.
     pub(super) fn is_given_up(&self) -> bool {
-        !self.legs.iter().any(Leg::takes_content)
+        !self.connections.iter().any(Connection::takes_content)
     }
 
     fn abort(&mut self) {
-        self.legs.iter_mut().for_each(Leg::give_up);
+        self.connections.iter_mut().for_each(Connection::give_up);
     }
 
     /// The content has come to its end: what the client is told, in LMTP for each recipient, and how many have the message.
@@ -378,15 +380,16 @@ impl Delivery {
     /// Ends the content everywhere but where it was taken before, and hears what comes of it.
     async fn end(&mut self, deadline: Instant) {
         let content = self.message.as_mut().and_then(|message| message.fingerprint.take()?.finish());
-        let legs: Vec<_> = (0..self.legs.len()).filter(|&n| self.legs[n].takes_content()).collect();
+        let connections: Vec<_> =
+            (0..self.connections.len()).filter(|&n| self.connections[n].takes_content()).collect();
         let mut waiting = Vec::new();
-        for n in legs {
+        for n in connections {
             let known = content.as_ref().map(|content| self.known(n, content)).unwrap_or_default();
             if known > 0 {
                 // Whoever has it has been answered, and those who have not come by themselves the next time.
-                self.legs[n].give_up();
+                self.connections[n].give_up();
                 self.answer(n, &lost());
-            } else if let Err(fault) = self.legs[n].end(deadline).await {
+            } else if let Err(fault) = self.connections[n].end(deadline).await {
                 self.fail(n, &fault);
             } else {
                 waiting.push(n);
@@ -394,7 +397,7 @@ impl Delivery {
         }
         for n in waiting {
             let count = self.recipients_of(n);
-            let (replies, fault) = self.legs[n].outcomes(count, deadline).await;
+            let (replies, fault) = self.connections[n].outcomes(count, deadline).await;
             self.take_outcomes(n, &replies, content.as_ref());
             if let Some(fault) = fault {
                 self.fail(n, &fault);
@@ -402,11 +405,11 @@ impl Delivery {
         }
     }
 
-    /// Answers for recipients of a leg who have this content from the last time, when others had not: how many they are.
+    /// Answers for recipients of a connection who have this content from the last time, when others had not: how many they are.
     fn known(&mut self, n: usize, content: &[u8; 32]) -> usize {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return 0 };
         let mut known = 0;
-        let backend = &self.legs[n].backend;
+        let backend = &self.connections[n].backend;
         for recipient in recipients.iter_mut().filter(|recipient| recipient.backend == *backend) {
             let mark = Mark::taken(sender, &recipient.written, backend, content);
             if self.memory.has(&mark) {
@@ -421,7 +424,7 @@ impl Delivery {
     /// A back end has said what comes of it. Until the client has heard that, nobody knows whether it will come again.
     fn take_outcomes(&mut self, n: usize, replies: &[Reply], content: Option<&[u8; 32]>) {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return };
-        let backend = &self.legs[n].backend;
+        let backend = &self.connections[n].backend;
         for (recipient, reply) in recipients.iter_mut().filter(|recipient| recipient.backend == *backend).zip(replies) {
             recipient.answer = Some(reply.clone());
             if let Some(content) = content.filter(|_| reply.is_good()) {
@@ -461,19 +464,19 @@ impl Delivery {
         recipients.map(|recipient| recipient.answer.clone().unwrap_or_else(lost)).collect()
     }
 
-    /// Says this of all recipients of a leg of whom nothing was said yet.
+    /// Says this of all recipients of a connection of whom nothing was said yet.
     fn answer(&mut self, n: usize, reply: &Reply) {
         let recipients = self.message.iter_mut().flat_map(|message| &mut message.recipients);
-        let backend = &self.legs[n].backend;
+        let backend = &self.connections[n].backend;
         for recipient in recipients.filter(|recipient| recipient.backend == *backend) {
             recipient.answer.get_or_insert_with(|| reply.clone());
         }
     }
 
-    /// Whether all recipients of a leg have an answer already.
+    /// Whether all recipients of a connection have an answer already.
     fn has_answered(&self, n: usize) -> bool {
         let mut recipients = self.message.iter().flat_map(|message| &message.recipients);
-        recipients.all(|recipient| recipient.backend != self.legs[n].backend || recipient.answer.is_some())
+        recipients.all(|recipient| recipient.backend != self.connections[n].backend || recipient.answer.is_some())
     }
 
     fn fail(&mut self, n: usize, fault: &Fault) {
@@ -482,22 +485,22 @@ impl Delivery {
     }
 
     fn note(&mut self, n: usize, fault: &Fault) {
-        self.faults.push(BackendFault { backend: Arc::clone(&self.legs[n].backend), fault: fault.to_string() });
+        self.faults.push(BackendFault { backend: Arc::clone(&self.connections[n].backend), fault: fault.to_string() });
     }
 
     /// The message is done with, or given up.
     pub(super) fn reset(&mut self) {
         self.abort();
         if !self.is_to_one {
-            self.legs.retain(|leg| !leg.is_lost());
+            self.connections.retain(|connection| !connection.is_lost());
         }
         self.message = None;
     }
 
     /// Says goodbye everywhere.
     pub(super) async fn leave(&mut self) {
-        for mut leg in std::mem::take(&mut self.legs) {
-            leg.leave().await;
+        for mut connection in std::mem::take(&mut self.connections) {
+            connection.leave().await;
         }
     }
 }

@@ -4,9 +4,9 @@
 //! SMTP's grammar belongs to `wire`, and placing users to the map.
 
 pub(crate) mod address;
+mod connection;
 mod content;
 mod delivery;
-mod leg;
 mod memory;
 pub(crate) mod rates;
 mod record;
@@ -27,8 +27,8 @@ use crate::backend::{Aim, Backend};
 use crate::config::{HeloCheck, Level, Senders};
 use crate::metrics::LogIn;
 use crate::story::{Ended, Tally};
+use connection::{Connection, Fault};
 use delivery::{BackendFault, COMMAND_TIME, Delivery};
-use leg::{Fault, Leg};
 pub(crate) use memory::Memory;
 pub(crate) use rates::Rates;
 use screen::Screened;
@@ -85,8 +85,8 @@ impl Session {
         }
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
-        let leg = Leg::new(backend, Dialect::Smtp, connected, None);
-        let delivery = Delivery::to_one(leg, Arc::clone(&self.shared.memory));
+        let connection = Connection::new(backend, Dialect::Smtp, connected, None);
+        let delivery = Delivery::to_one(connection, Arc::clone(&self.shared.memory));
         let mut mail = Mail::new(self, receiver, delivery, Screened::default());
         mail.expires = expires;
         mail.set_deadline();
@@ -311,15 +311,15 @@ impl<'s> Mail<'s> {
             Err(reply) => return reply,
         };
         if backend.duty().is_some() {
-            self.delivery.drop_unused_leg(&backend);
+            self.delivery.drop_unused(&backend);
             return OwnReply::OutOfService.reply();
         }
         let deadline = Instant::now() + COMMAND_TIME;
         let mut is_fresh = false;
         loop {
-            if !self.delivery.has_leg(&backend) {
+            if !self.delivery.has_connection(&backend) {
                 match self.engage(&backend, &path, deadline).await {
-                    Ok(leg) => self.delivery.add_leg(leg),
+                    Ok(connection) => self.delivery.add_connection(connection),
                     Err(reply) => return reply,
                 }
                 is_fresh = true;
@@ -327,7 +327,7 @@ impl<'s> Mail<'s> {
             match self.delivery.add(&backend, &written, &path, deadline).await {
                 Ok(reply) => return reply,
                 // It may have hung up in the long time in which there was nothing to say to it.
-                Err(Fault::Lost(_)) if !is_fresh && self.delivery.drop_unused_leg(&backend) => {}
+                Err(Fault::Lost(_)) if !is_fresh && self.delivery.drop_unused(&backend) => {}
                 Err(fault) => {
                     self.session.report(Level::Error, HANDING_OVER, &format!("{}: {fault}", backend.name));
                     return match fault {
@@ -340,9 +340,9 @@ impl<'s> Mail<'s> {
     }
 
     /// A connection to a back end over which mail can be handed over.
-    async fn engage(&mut self, backend: &Arc<Backend>, path: &Path, deadline: Instant) -> Result<Leg, Reply> {
+    async fn engage(&mut self, backend: &Arc<Backend>, path: &Path, deadline: Instant) -> Result<Connection, Reply> {
         // A session has room for one; each further one takes files that others may need.
-        let room = match self.delivery.legs() {
+        let room = match self.delivery.connections() {
             0 => None,
             _ => match Arc::clone(&self.session.shared.room).try_acquire_owned() {
                 Ok(room) => Some(room),
@@ -359,7 +359,7 @@ impl<'s> Mail<'s> {
         match session.reach(backend, wanted).await {
             Ok(connected) => {
                 let dialect = backend.dialect(session.snapshot.listener.service.settings.protocol);
-                Ok(Leg::new(Arc::clone(&backend.name), dialect, connected, room))
+                Ok(Connection::new(Arc::clone(&backend.name), dialect, connected, room))
             }
             Err(failure) => {
                 session.report(Level::Error, HANDING_OVER, &format!("{}: {failure}", backend.name));

@@ -100,7 +100,7 @@ fn a_bind_as_the_user_judges_the_password_over_implicit_tls() {
     assert!(is_ok(&site.log_in(LEE)));
     let explained = gatepost.command(&["explain", "kim"]).expect("an answer");
     let said = String::from_utf8_lossy(&explained.stdout).into_owned();
-    assert!(explained.status.success() && said.contains("corp judges it itself"), "{said}");
+    assert!(explained.status.success() && said.contains("corp checks it itself"), "{said}");
     assert!(said.contains("back end store-a, named by the directory"), "{said}");
     let unknown = gatepost.command(&["explain", "nobody"]).expect("an answer");
     assert_eq!(unknown.status.code(), Some(1), "{}", String::from_utf8_lossy(&unknown.stdout));

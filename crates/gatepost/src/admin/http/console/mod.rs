@@ -13,7 +13,7 @@ mod frame;
 mod layout;
 mod live;
 mod log;
-mod door;
+mod log_in;
 mod map;
 mod overview;
 mod parts;
@@ -39,7 +39,7 @@ use super::gate::{Asker, broken};
 use super::{App, Problem};
 use crate::admin::{Command, items};
 use frame::Frame;
-use door::Door;
+use log_in::LogInPage;
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -60,9 +60,9 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/reports", get(reports::reports))
         .route("/reports.csv", get(reports::reports_csv))
         .route("/events", get(live::events))
-        .route("/login", get(door::log_in_page).post(door::log_in))
-        .route("/logout", post(door::log_out))
-        .route("/setup", get(door::set_up_page).post(door::set_up))
+        .route("/login", get(log_in::log_in_page).post(log_in::log_in))
+        .route("/logout", post(log_in::log_out))
+        .route("/setup", get(log_in::set_up_page).post(log_in::set_up))
         .route(
             "/assets/console.css",
             get(|| asset("text/css; charset=utf-8", include_str!("../../../../console/console.css"))),
@@ -91,7 +91,7 @@ impl FromRequestParts<Arc<App>> for Visitor {
                 // What was posted can't be asked for again.
                 let page = parts.uri.path_and_query().filter(|_| parts.method == Method::GET);
                 let to = page.map_or("/", axum::http::uri::PathAndQuery::as_str);
-                Err((StatusCode::UNAUTHORIZED, Door::log_in(to, "")).into_response())
+                Err((StatusCode::UNAUTHORIZED, LogInPage::log_in(to, "")).into_response())
             }
             Err(problem) => Err(Trouble(problem).into_response()),
         }

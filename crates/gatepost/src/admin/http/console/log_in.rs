@@ -15,8 +15,8 @@ use crate::admin::http::gate::Peer;
 
 /// The pages outside: log-in and set-up.
 #[derive(Template)]
-#[template(path = "door.html")]
-pub(super) struct Door {
+#[template(path = "log_in.html")]
+pub(super) struct LogInPage {
     title: &'static str,
     problem: String,
     is_setup: bool,
@@ -24,29 +24,29 @@ pub(super) struct Door {
     to: String,
 }
 
-impl Door {
+impl LogInPage {
     pub(super) fn log_in(to: &str, problem: &str) -> Response {
-        let door =
+        let page =
             Self { title: "Log in", problem: problem.into(), is_setup: false, token: String::new(), to: to.into() };
-        render(&door).unwrap_or_else(IntoResponse::into_response)
+        render(&page).unwrap_or_else(IntoResponse::into_response)
     }
 
     fn set_up(token: &str, problem: &str) -> Response {
-        let door =
+        let page =
             Self { title: "Set up", problem: problem.into(), is_setup: true, token: token.into(), to: String::new() };
-        render(&door).unwrap_or_else(IntoResponse::into_response)
+        render(&page).unwrap_or_else(IntoResponse::into_response)
     }
 }
 
 pub(super) async fn log_in_page() -> Response {
-    Door::log_in("/", "")
+    LogInPage::log_in("/", "")
 }
 
 pub(super) async fn log_in(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, said: Said) -> Response {
     let password = Secret::new(said.get("password").as_bytes().to_vec());
     match app.log_in(said.get("name"), password, peer).await {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], go(said.get("to"), "")).into_response(),
-        Err(problem) => (problem.status, Door::log_in(said.get("to"), &problem.text)).into_response(),
+        Err(problem) => (problem.status, LogInPage::log_in(said.get("to"), &problem.text)).into_response(),
     }
 }
 
@@ -61,16 +61,16 @@ pub(super) async fn log_out(
 }
 
 pub(super) async fn set_up_page(Query(said): Query<Filter>) -> Response {
-    Door::set_up(said.token.as_deref().unwrap_or_default(), "")
+    LogInPage::set_up(said.token.as_deref().unwrap_or_default(), "")
 }
 
 pub(super) async fn set_up(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>, said: Said) -> Response {
     let password = || Secret::new(said.get("password").as_bytes().to_vec());
     if let Err(problem) = app.set_up(said.get("token"), said.get("name"), password()).await {
-        return (problem.status, Door::set_up(said.get("token"), &problem.text)).into_response();
+        return (problem.status, LogInPage::set_up(said.get("token"), &problem.text)).into_response();
     }
     match app.log_in(said.get("name"), password(), peer).await {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], go("/", "")).into_response(),
-        Err(problem) => (problem.status, Door::log_in("/", &problem.text)).into_response(),
+        Err(problem) => (problem.status, LogInPage::log_in("/", &problem.text)).into_response(),
     }
 }

@@ -14,7 +14,7 @@ use crate::net::stream::Stream;
 const LAST_WORD_TIME: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
-pub(super) struct Leg {
+pub(super) struct Connection {
     pub(super) backend: Arc<str>,
     dialect: Dialect,
     stream: Stream,
@@ -58,7 +58,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-impl Leg {
+impl Connection {
     /// One over a connection that is ready for mail; `room` is what it takes beyond what its session has anyway.
     pub(super) fn new(
         backend: Arc<str>,
@@ -188,7 +188,7 @@ impl Leg {
         }
     }
 
-    /// Asks to send the content, which [`Leg::may_send`] finds out.
+    /// Asks to send the content, which [`Connection::may_send`] finds out.
     pub(super) async fn ask_for_content(&mut self, deadline: Instant) -> Result<(), Fault> {
         self.say(b"DATA\r\n", deadline).await
     }
@@ -198,7 +198,7 @@ impl Leg {
         self.granted(|reply| reply.code == 354, State::Content, deadline).await
     }
 
-    /// Says that a chunk of so many bytes comes. That it is the last is only said by [`Leg::end`].
+    /// Says that a chunk of so many bytes comes. That it is the last is only said by [`Connection::end`].
     pub(super) async fn open_chunk(&mut self, size: u64, deadline: Instant) -> Result<(), Fault> {
         self.need("CHUNKING")?;
         // An empty one needs no words.
