@@ -460,7 +460,7 @@ impl Server {
         self.tell_manager(News::Alive);
         self.sample();
         self.report_now_and_then();
-        self.shared.log.unfollow_expired();
+        self.shared.log.following().expire();
         self.lasting.overrides.forget_moves();
         if self.have_certificates_changed() {
             self.alive_while(self.renew(listening)).await;

@@ -3,26 +3,25 @@
 //! Who logs hands a record over and goes on: a thread of its own formats and writes. The queue between
 //! is bounded; what doesn't fit is counted and said, never waited for. What a record says belongs to whoever writes it.
 
+mod complaints;
+mod following;
 mod format;
 mod outlet;
+mod recent;
+mod record;
 mod remote;
 mod sink;
 
-use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
-
-use gatepost_wire::PROTOCOLS;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::config::{self, Level};
+use complaints::Complaints;
+use following::Following;
+use recent::{Followed, Recent};
+pub(crate) use record::{Field, Record};
 pub(crate) use remote::Carried;
 use sink::Sink;
 
@@ -32,113 +31,6 @@ const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 const TICK: Duration = Duration::from_secs(5);
 /// How long a stop waits for the last records to be sent elsewhere.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The latest records that are kept for those who look on.
-const RECENT_MAX: usize = 1000;
-/// How often the same complaint is said, and how many are told apart.
-const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
-const COMPLAINTS_MAX: usize = 1000;
-
-/// One thing that happened.
-#[derive(Debug)]
-pub(crate) struct Record {
-    time: SystemTime,
-    level: Level,
-    /// The service's name, or `server`, `directory` or `admin`.
-    service: &'static str,
-    message: String,
-    fields: Vec<(Cow<'static, str>, Field)>,
-    /// Written whatever the level.
-    is_followed: bool,
-    /// The other Gatepost that it is from.
-    node: Option<String>,
-    /// It goes to no other Gatepost.
-    stays_here: bool,
-}
-
-impl Record {
-    fn new(level: Level, service: &'static str, message: impl Into<String>) -> Self {
-        let (time, fields) = (SystemTime::now(), Vec::new());
-        Self {
-            time,
-            level,
-            service,
-            message: message.into(),
-            fields,
-            is_followed: false,
-            node: None,
-            stays_here: false,
-        }
-    }
-
-    pub(crate) const fn level(&self) -> Level {
-        self.level
-    }
-
-    /// The service that it is about; failed log-ins are written under a name of Dovecot's.
-    pub(crate) fn about(&self) -> &'static str {
-        let named = PROTOCOLS.iter().find(|protocol| protocol.login_name == self.service);
-        named.map_or(self.service, |protocol| protocol.name)
-    }
-
-    /// It as one line of text, without its end.
-    pub(crate) fn text(&self) -> String {
-        format::text(self).trim_end().to_owned()
-    }
-
-    /// It as a JSON object.
-    pub(crate) fn json(&self) -> serde_json::Value {
-        format::object(self).into()
-    }
-}
-
-/// A field's value.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Field {
-    Text(String),
-    /// A name that a client gave: shown in `<>`, with what could break out of them escaped.
-    Name(String),
-    Number(
-        #[serde(deserialize_with = "read_number")]
-        #[schemars(range(max = 18_446_744_073_709_551_615_u64))]
-        u64,
-    ),
-    Address(#[schemars(schema_with = "address_schema")] IpAddr),
-}
-
-fn read_number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let value = serde_json::Value::deserialize(from)?;
-    config::whole(&value).ok_or_else(|| serde::de::Error::custom(format_args!("{value} is no whole number from 0")))
-}
-
-fn address_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })
-}
-
-impl From<u64> for Field {
-    fn from(number: u64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<IpAddr> for Field {
-    fn from(address: IpAddr) -> Self {
-        Self::Address(address)
-    }
-}
-
-impl From<&str> for Field {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<String> for Field {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
 
 enum Message {
     Record(Record),
@@ -159,13 +51,9 @@ struct Shared {
     /// The lightest level that any sink wants, as a number.
     level: AtomicU8,
     lost: AtomicU64,
-    /// When each was last said, and how often it came since.
-    complaints: Mutex<HashMap<String, (Option<Instant>, u64)>>,
-    /// Users whose conversations are logged whatever the level, and until when.
-    followed: Mutex<HashMap<String, Instant>>,
-    is_following: AtomicBool,
-    /// The latest records, and who follows them, once somebody wants to see them.
-    recent: Mutex<Option<Recent>>,
+    complaints: Complaints,
+    following: Following,
+    recent: Recent,
     /// Places to be used from the next record on.
     next: Mutex<Option<Vec<Sink>>>,
 }
@@ -178,10 +66,9 @@ impl Logger {
         let shared = Arc::new(Shared {
             level: AtomicU8::new(lightest(&sinks)),
             lost: AtomicU64::new(0),
-            complaints: Mutex::default(),
-            followed: Mutex::default(),
-            is_following: AtomicBool::new(false),
-            recent: Mutex::default(),
+            complaints: Complaints::default(),
+            following: Following::default(),
+            recent: Recent::default(),
             next: Mutex::default(),
         });
         let logger = Self { queue, shared: Arc::clone(&shared) };
@@ -222,37 +109,9 @@ impl Logger {
         is_taken
     }
 
-    /// Logs a user's conversations for this long, whatever the level.
-    pub(crate) fn follow(&self, user: &str, time: Duration) {
-        let mut followed = self.followed();
-        followed.retain(|_, until| *until > Instant::now());
-        if time.is_zero() {
-            followed.remove(user);
-        } else {
-            followed.insert(user.to_owned(), Instant::now() + time);
-        }
-        self.shared.is_following.store(!followed.is_empty(), Ordering::Relaxed);
-    }
-
-    /// Ends what is to be followed no more.
-    pub(crate) fn unfollow_expired(&self) {
-        let mut followed = self.followed();
-        followed.retain(|_, until| *until > Instant::now());
-        self.shared.is_following.store(!followed.is_empty(), Ordering::Relaxed);
-    }
-
-    /// Whether anybody's conversations are logged whatever the level.
-    pub(crate) fn is_following(&self) -> bool {
-        self.shared.is_following.load(Ordering::Relaxed)
-    }
-
-    /// Whether this user's are.
-    pub(crate) fn follows(&self, user: &str) -> bool {
-        self.is_following() && self.followed().get(user).is_some_and(|until| *until > Instant::now())
-    }
-
-    fn followed(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.shared.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those whose conversations are logged whatever the level.
+    pub(crate) fn following(&self) -> &Following {
+        &self.shared.following
     }
 
     /// Begins a record.
@@ -270,24 +129,12 @@ impl Logger {
     /// Whether a complaint that may come with every log-in should be said now, and how often it came since it
     /// was last said.
     pub(crate) fn seldom(&self, complaint: &str) -> Option<u64> {
-        let mut complaints = self.shared.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaints.len() >= COMPLAINTS_MAX {
-            complaints.clear();
-        }
-        let (said, times) = complaints.entry(complaint.to_owned()).or_insert((None, 0));
-        *times += 1;
-        if said.is_some_and(|at| at.elapsed() < COMPLAINT_INTERVAL) {
-            return None;
-        }
-        *said = Some(Instant::now());
-        Some(std::mem::take(times))
+        self.shared.complaints.note(complaint, Instant::now())
     }
 
     /// Keeps the latest records from now on, for those who look on.
     pub(crate) fn keep_recent(&self) {
-        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent
-            .get_or_insert_with(|| Recent { records: VecDeque::new(), followers: broadcast::Sender::new(RECENT_MAX) });
+        self.shared.recent.begin();
     }
 
     /// Takes records of another node; how many found room.
@@ -307,8 +154,7 @@ impl Logger {
 
     /// The latest records that were kept, and those that will come; whoever is too slow misses some.
     pub(crate) fn recent(&self) -> Option<(Vec<Arc<Record>>, Followed)> {
-        let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.as_ref().map(|recent| (recent.records.iter().map(Arc::clone).collect(), recent.followers.subscribe()))
+        self.shared.recent.look()
     }
 
     /// Waits until everything handed over so far is written, or for two seconds, before the program ends; what is not is said.
@@ -326,15 +172,6 @@ impl Logger {
         let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
-
-/// The latest records.
-struct Recent {
-    records: VecDeque<Arc<Record>>,
-    followers: broadcast::Sender<Arc<Record>>,
-}
-
-/// Records to come.
-pub(crate) type Followed = broadcast::Receiver<Arc<Record>>;
 
 /// Opened places, not yet in use.
 pub(crate) struct Prepared(Vec<Sink>);
@@ -384,19 +221,6 @@ fn lightest(sinks: &[Sink]) -> u8 {
     sinks.iter().map(|sink| sink.level() as u8).max().unwrap_or(0)
 }
 
-/// Keeps a record for those who look on, if anybody may.
-fn keep(record: Record, shared: &Shared) {
-    let mut recent = shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(recent) = recent.as_mut() else { return };
-    if recent.records.len() >= RECENT_MAX {
-        recent.records.pop_front();
-    }
-    let record = Arc::new(record);
-    recent.records.push_back(Arc::clone(&record));
-    // Nobody may be looking.
-    let _ = recent.followers.send(record);
-}
-
 /// The writer's whole life.
 fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared) {
     loop {
@@ -407,7 +231,7 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
         match message {
             Ok(Message::Record(record)) => {
                 sink::write_to(&mut sinks, &record);
-                keep(record, shared);
+                shared.recent.keep(record);
             }
             Ok(Message::Level(level)) => sinks.iter_mut().for_each(|sink| sink.set_level(level)),
             Ok(Message::Finish(done)) => {
@@ -424,20 +248,7 @@ fn write_all(incoming: &Receiver<Message>, mut sinks: Vec<Sink>, shared: &Shared
             let fields = vec![("lost".into(), Field::Number(lost))];
             let record = Record { fields, ..Record::new(Level::Error, "server", what) };
             sink::write_to(&mut sinks, &record);
-            keep(record, shared);
+            shared.recent.keep(record);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failed_log_in_is_about_its_service() {
-        for protocol in PROTOCOLS {
-            assert_eq!(Record::new(Level::Info, protocol.login_name, "").about(), protocol.name);
-        }
-        assert_eq!(Record::new(Level::Info, "server", "").about(), "server");
     }
 }

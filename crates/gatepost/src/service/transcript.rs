@@ -19,7 +19,7 @@ impl Session {
     /// Whether anybody may want to know what is said.
     pub(super) fn is_heard(&self) -> bool {
         let log = &self.shared.log;
-        log.wants(Level::Protocol) || log.is_following()
+        log.wants(Level::Protocol) || log.following().is_any()
     }
 
     /// Logs what passed between a front and its client.
@@ -48,7 +48,7 @@ impl Session {
             return story.tell_line(log, false, with, line);
         }
         let mut unheard = self.unheard.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if story.user.as_ref().is_some_and(|user| log.follows(user)) {
+        if story.user.as_ref().is_some_and(|user| log.following().has(user)) {
             let kept = std::mem::take(&mut *unheard).into_iter();
             kept.chain([(with, line)]).for_each(|(with, line)| story.tell_line(log, true, with, line));
         } else if unheard.iter().map(|(_, line)| line.len()).sum::<usize>() + line.len() <= UNHEARD_BYTES_MAX {
