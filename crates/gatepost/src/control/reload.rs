@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Server;
 use super::listening::Listening;
 use super::service_manager::News;
-use super::{Server, http_problem, room};
+use super::start::{http_problem, room};
 use crate::config::{self, Config, Draft, Level, Problem, Problems};
 use crate::log::Logger;
 use crate::world::World;
