@@ -172,6 +172,7 @@ mod tests {
             "{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=",
             "{SHA512}vSsar3708Jvp9Szi2NWZZ02Bqp1qRCFpbcTZPdBhnWgs5WtNZKnvCXdhztmeD2cmW192CF5bDufKRpayrW/isg==",
         ] {
+            assert!(is_usable(stored), "{stored}");
             assert_eq!(check(stored, "secret"), Ok(true), "{stored}");
             assert_eq!(check(stored, "Secret"), Ok(false), "{stored}");
         }

@@ -235,3 +235,176 @@ impl Pace {
         known.get(usize::from(random[0]) % known.len().max(1)).map_or(PACE_DEFAULT, |&&took| took)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::scripted::{Scripted, settings};
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes().to_vec())
+    }
+
+    fn checker() -> Checker {
+        Checker::new(tokio::runtime::Handle::current())
+    }
+
+    fn kim() -> Who {
+        Who::somebody("kim", "imap")
+    }
+
+    fn entry(password: Option<&str>) -> Entry {
+        Entry { password: password.map(str::to_owned), place: Some("a".into()), ..Entry::default() }
+    }
+
+    /// Remembers right passwords for so many seconds, and where nobody can be asked for a minute more.
+    fn authenticator(name: &str, directory: &Arc<Scripted>, verified: u64) -> Arc<Authenticator> {
+        let (verified, stale) = (Duration::from_secs(verified), Duration::from_mins(1));
+        let times = config::Cache { found: Duration::ZERO, missing: Duration::ZERO, stale, verified, entries: 10 };
+        Arc::new(Authenticator::new(&settings(name, true), Arc::clone(directory) as _, times, &Arc::default()))
+    }
+
+    const fn account(entry: Entry, is_remembered: bool) -> Account {
+        Account { entry, is_remembered }
+    }
+
+    #[tokio::test]
+    async fn a_checker_tells_right_from_wrong_and_knows_nobody() {
+        let checker = checker();
+        let stored = || Some("{PLAIN}right".to_owned());
+        assert_eq!(checker.check(stored(), secret("right")).await, Ok(true));
+        assert_eq!(checker.check(stored(), secret("wrong")).await, Ok(false));
+        assert_eq!(checker.check(None, secret("gatepost-nobody")).await, Ok(false));
+        assert_eq!(checker.check(Some("{WHAT}x".into()), secret("x")).await, Err(hash::Unusable::UnknownScheme));
+    }
+
+    #[tokio::test]
+    async fn every_verdict_becomes_what_a_log_in_is_told() {
+        let checker = checker();
+        let directory = Scripted::with(&[]);
+        let authenticator = authenticator("people", &directory, 0);
+        let hashed = entry(Some("{PLAIN}x"));
+        for (verdict, expected) in [
+            (Verdict::Right(entry(None)), Ok(entry(None))),
+            (Verdict::Compare(hashed.clone()), Ok(hashed)),
+            (Verdict::Compare(entry(Some("{PLAIN}other"))), Err(Denial::Wrong)),
+            (Verdict::Compare(entry(None)), Err(Denial::NoPassword)),
+            (Verdict::Unknown, Err(Denial::Unknown)),
+            (Verdict::Wrong, Err(Denial::Wrong)),
+            (Verdict::Unfit("why".into()), Err(Denial::Unfit("why".into()))),
+            (Verdict::Barred(Bar::Expired), Err(Denial::Barred(Bar::Expired))),
+        ] {
+            directory.say("kim", verdict);
+            let said = authenticator.authenticate(&checker, &kim(), &secret("x")).await;
+            assert_eq!(said, Ok(expected.map(|entry| Account { entry, is_remembered: false })));
+        }
+        directory.say("kim", Verdict::Compare(entry(Some("{WHAT}x"))));
+        let fault = authenticator.authenticate(&checker, &kim(), &secret("x")).await.expect_err("a fault");
+        assert!(fault.0.contains("scheme that is not supported"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_right_password_is_asked_for_once_and_a_wrong_one_each_time() {
+        let checker = checker();
+        let known = entry(Some("{PLAIN}right"));
+        let directory = Scripted::with(&[("kim", known.clone())]);
+        let authenticator = authenticator("people", &directory, 60);
+        let ask = |password: &str| {
+            let (authenticator, checker, password) = (Arc::clone(&authenticator), checker.clone(), secret(password));
+            async move { authenticator.authenticate(&checker, &kim(), &password).await }
+        };
+        assert_eq!(ask("right").await, Ok(Ok(account(known.clone(), false))));
+        assert_eq!((ask("right").await, directory.asked()), (Ok(Ok(account(known.clone(), true))), 1));
+        assert_eq!((ask("wrong").await, ask("wrong").await), (Ok(Err(Denial::Wrong)), Ok(Err(Denial::Wrong))));
+        assert_eq!(
+            (ask("right").await, directory.asked()),
+            (Ok(Ok(account(known.clone(), true))), 2),
+            "a guess changes nothing"
+        );
+        let everybody = [None, Some(vec!["lee".to_owned()]), Some(vec!["kim".to_owned()])];
+        let forgotten = everybody.map(|users| {
+            let forgotten = authenticator.forget(users.as_deref());
+            authenticator.remembered.as_ref().expect("a memory").keep(&kim(), &secret("right"), &known);
+            forgotten
+        });
+        assert_eq!(forgotten, [1, 0, 1]);
+        authenticator.forget(None);
+        assert_eq!((ask("right").await, directory.asked()), (Ok(Ok(account(known, false))), 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_right_serves_where_the_directory_can_not_answer() {
+        let checker = checker();
+        let known = entry(Some("{PLAIN}right"));
+        let directory = Scripted::with(&[("kim", known.clone())]);
+        let (remembering, other) = (authenticator("people", &directory, 60), authenticator("people", &directory, 0));
+        let (right_one, wrong_one) = (secret("right"), secret("wrong"));
+        let first = remembering.authenticate(&checker, &kim(), &right_one).await;
+        assert_eq!(first, Ok(Ok(account(known.clone(), false))));
+        directory.be_down(true);
+        directory.asked();
+        let while_down = remembering.authenticate(&checker, &kim(), &right_one).await;
+        assert_eq!((while_down, directory.asked()), (Ok(Ok(account(known, true))), 0));
+        directory.be_silent(true);
+        let unknown = Err(Fault("no answer".into()));
+        assert_eq!(remembering.authenticate(&checker, &kim(), &wrong_one).await, unknown);
+        assert_eq!(other.authenticate(&checker, &kim(), &right_one).await, unknown);
+        let unanswered = other.unanswered(Fault("no answer".into()));
+        assert_eq!(unanswered.to_string(), "people: no answer");
+    }
+
+    #[tokio::test]
+    async fn the_first_directory_that_knows_the_user_answers() {
+        let checker = checker();
+        let theirs = |name: &str| Entry { name: Some(name.into()), ..entry(Some("{PLAIN}x")) };
+        let [empty, other, full] = [&[][..], &[("kim", theirs("lee"))], &[("kim", theirs("kim"))]].map(Scripted::with);
+        let all: Vec<_> = [("empty", &empty), ("other", &other), ("full", &full)]
+            .map(|(name, directory)| authenticator(name, directory, 0))
+            .to_vec();
+        let found = find_first(&all, &kim()).await.expect("an answer");
+        assert_eq!(found, Some(("other".into(), theirs("lee"))));
+        let is_kims = |entry: &Entry| entry.name.as_deref() == Some("kim");
+        let judged = authenticate_first(&all, &checker, &kim(), &secret("x"), is_kims).await;
+        let (by, account) = judged.expect("an answer").expect("a directory");
+        assert_eq!((&*by.name, account), ("full", Ok(Account { entry: theirs("kim"), is_remembered: false })));
+        let wrong = authenticate_first(&all, &checker, &kim(), &secret("y"), is_kims).await;
+        let (by, account) = wrong.expect("an answer").expect("a directory");
+        assert_eq!((&*by.name, account), ("other", Err(Denial::Wrong)), "who knows the user has the word");
+        assert!(
+            authenticate_first(&all[..1], &checker, &kim(), &secret("x"), |_| true).await.expect("an answer").is_none()
+        );
+        assert_eq!(find_first(&all[..1], &kim()).await, Ok(None));
+        empty.be_silent(true);
+        let unanswered = Unanswered { directory: "empty".into(), fault: "no answer".into() };
+        assert_eq!(find_first(&all, &kim()).await, Err(unanswered.clone()));
+        let judged = authenticate_first(&all, &checker, &kim(), &secret("x"), |_| true).await;
+        assert_eq!(judged.err(), Some(unanswered));
+        let mute = Authenticator::new(
+            &settings("mute", false),
+            Arc::clone(&full) as _,
+            config::Cache {
+                found: Duration::ZERO,
+                missing: Duration::ZERO,
+                stale: Duration::ZERO,
+                verified: Duration::ZERO,
+                entries: 1,
+            },
+            &Arc::default(),
+        );
+        full.asked();
+        assert_eq!((find_first(&[Arc::new(mute)], &kim()).await, full.asked()), (Ok(None), 0));
+    }
+
+    #[test]
+    fn a_refusal_takes_as_long_as_one_of_the_latest() {
+        let pace = Pace::default();
+        assert_eq!(pace.sample(), PACE_DEFAULT);
+        let took = |millis| Duration::from_millis(millis);
+        pace.record(took(7));
+        assert_eq!(pace.sample(), took(7));
+        // Sixteen are kept: of forty, the last sixteen.
+        (0..40).for_each(|n| pace.record(took(n)));
+        let seen: std::collections::BTreeSet<_> = (0..2000).map(|_| pace.sample()).collect();
+        assert_eq!(seen, (24..40).map(took).collect());
+    }
+}

@@ -310,7 +310,7 @@ impl Backend {
     }
 
     /// Remembers what a host offers.
-    fn learn(&self, protocol: &Protocol, host: &str, list: &str) {
+    pub(crate) fn learn(&self, protocol: &Protocol, host: &str, list: &str) {
         self.state.offers().insert((protocol.name, host.to_owned()), Offers::of(protocol, list));
     }
 

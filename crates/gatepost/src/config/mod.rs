@@ -41,6 +41,8 @@ pub(crate) use access::{AccessRule, Limits};
 pub(crate) use admin::{Admin, AdminSettings, SOCKET_NAME};
 pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host};
 pub(crate) use defence::Defence;
+#[cfg(test)]
+pub(crate) use directory::Credential;
 pub(crate) use directory::{
     Abilities, Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, OAuth2,
     SecretHeader, Several, Sql,

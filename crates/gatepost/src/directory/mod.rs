@@ -11,6 +11,8 @@ pub(crate) mod ldap;
 pub(crate) mod measured;
 pub(crate) mod oauth2;
 pub(crate) mod passwd_file;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
 

@@ -1,0 +1,94 @@
+//! A directory for unit tests: it says what it is told to say, and counts how often it is asked.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use gatepost_wire::Secret;
+
+use super::{Answering, Directory, Entry, Fault, Verdict, Who};
+use crate::config::{self, Abilities, Credential, DirectoryKind, NamedFile};
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(crate) struct Scripted {
+    accounts: Mutex<HashMap<String, Entry>>,
+    verdicts: Mutex<HashMap<String, Verdict>>,
+    is_silent: AtomicBool,
+    is_down: AtomicBool,
+    asked: AtomicU32,
+}
+
+impl Scripted {
+    /// One that knows these users.
+    pub(crate) fn with(accounts: &[(&str, Entry)]) -> Arc<Self> {
+        let scripted = Self::default();
+        accounts.iter().for_each(|(user, entry)| scripted.know(user, Some(entry.clone())));
+        Arc::new(scripted)
+    }
+
+    /// From now on it knows this account of a user, or none.
+    pub(crate) fn know(&self, user: &str, entry: Option<Entry>) {
+        let mut accounts = self.accounts.lock().expect("a lock");
+        match entry {
+            Some(entry) => drop(accounts.insert(user.to_owned(), entry)),
+            None => drop(accounts.remove(user)),
+        }
+    }
+
+    /// From now on it says this of any password of a user.
+    pub(crate) fn say(&self, user: &str, verdict: Verdict) {
+        self.verdicts.lock().expect("a lock").insert(user.to_owned(), verdict);
+    }
+
+    /// Whether it can answer.
+    pub(crate) fn be_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    /// Whether it says itself that it can't answer.
+    pub(crate) fn be_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// How often it was asked since this was last called.
+    pub(crate) fn asked(&self) -> u32 {
+        self.asked.swap(0, Ordering::Relaxed)
+    }
+
+    fn answer<T>(&self, answer: impl FnOnce() -> T) -> Result<T, Fault> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.is_silent.load(Ordering::Relaxed) { Err(Fault("no answer".into())) } else { Ok(answer()) }
+    }
+
+    fn account(&self, who: &Who) -> Option<Entry> {
+        self.accounts.lock().expect("a lock").get(&who.user).cloned()
+    }
+}
+
+impl Directory for Scripted {
+    fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
+        Box::pin(async move { self.answer(|| self.account(who)) })
+    }
+
+    fn authenticate<'a>(&'a self, who: &'a Who, _: &'a Secret) -> Answering<'a, Verdict> {
+        Box::pin(async move {
+            self.answer(|| {
+                let told = self.verdicts.lock().expect("a lock").get(&who.user).cloned();
+                told.unwrap_or_else(|| self.account(who).map_or(Verdict::Unknown, Verdict::Compare))
+            })
+        })
+    }
+
+    fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
+    }
+}
+
+/// What the configuration would say of one.
+pub(crate) fn settings(name: &str, finds: bool) -> config::Directory {
+    let abilities = Abilities { authenticates: Credential::Password, keeps_hashes: true, finds, tells_unknown: true };
+    let kind = DirectoryKind::PasswdFile { path: NamedFile::given(Path::new("/nonexistent")) };
+    config::Directory { name: name.to_owned(), kind, abilities }
+}
