@@ -61,3 +61,24 @@ impl Effective {
         serde_json::json!({ "effective": self.0.iter().flat_map(describe).collect::<Vec<_>>() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+
+    #[test]
+    fn what_is_in_force_can_be_read_again_and_says_the_same() {
+        let text = "[imap]\n[[imap.listener]]\naddress = \"127.0.0.1:1143\"\ntls = \"none\"\n[map]\ndefault = \"a.example\"\n\
+                    [backend.\"a.example\"]\nhost = \"127.0.0.1\"\n[backend.\"a.example\".imap]\nport = 1144\n[backend.b]\nhost = \"127.0.0.1\"\n";
+        let effective = |text: &str| {
+            let draft = config::parse(Path::new("gatepost.toml"), text).unwrap_or_else(|problems| panic!("{problems}"));
+            draft.sound().unwrap_or_else(|problems| panic!("{problems}")).effective.to_string()
+        };
+        let first = effective(text);
+        assert!(first.contains("[backend.\"a.example\".imap]\nport = 1144\n"), "{first}");
+        let without_marks = |text: &str| text.replace("  # default", "");
+        assert_eq!(without_marks(&effective(&first)), without_marks(&first));
+    }
+}

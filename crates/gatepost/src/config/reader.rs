@@ -328,8 +328,10 @@ impl<'a> Table<'a> {
         entry_of(self.entries?, name)
     }
 
+    /// The dotted name of what stands here under `name`. One with a dot of its own is quoted, as in the file.
     fn full(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        let name = if name.contains('.') { format!("{name:?}") } else { name.to_owned() };
+        if self.path.is_empty() { name } else { format!("{}.{name}", self.path) }
     }
 
     fn expect_table(&self, name: &str, entry: &'a Spanned<DeValue<'a>>) -> Option<&'a DeTable<'a>> {
