@@ -225,7 +225,8 @@ impl Session {
             Some(found) => found,
             None => self.ask_map(who, means, checked, is_now).await?,
         };
-        let patience = Instant::now() + self.snapshot.map.settings.hold_time;
+        // Whoever is held to the end of a log-in's time was held, and no directory too slow.
+        let patience = (Instant::now() + self.snapshot.map.settings.hold_time).min(self.deadline);
         loop {
             let is_held = self.snapshot.map.is_held(&who.user);
             if !is_held && !found.entry().is_some_and(|entry| entry.held) {
