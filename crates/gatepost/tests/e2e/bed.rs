@@ -150,6 +150,19 @@ pub(crate) fn back_end(script: impl Fn(TcpStream) + Send + Sync + 'static) -> u1
     port
 }
 
+/// How an IMAP server greets that takes passwords in clear.
+pub(crate) const IMAP_GREETING: &[u8] = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n";
+
+/// An IMAP server that takes any log-in, then does as it is told.
+pub(crate) fn imap_server(after: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+    back_end(move |mut stream| {
+        let _ = stream.write_all(IMAP_GREETING);
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"L OK [CAPABILITY IMAP4rev1] in\r\n");
+        after(stream);
+    })
+}
+
 /// A back end that says these words to each connection, with what each has heard by its end.
 pub(crate) fn hearing(words: &'static [u8]) -> (u16, Receiver<String>) {
     let (heard, all) = channel();

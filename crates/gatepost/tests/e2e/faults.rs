@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{free_port, wait_for, wait_for_within};
 
-use crate::bed::{Bed, KIM, LEE, back_end, say_and_listen};
+use crate::bed::{Bed, IMAP_GREETING, KIM, LEE, back_end, say_and_listen};
 
 #[test]
 fn a_back_end_that_dies_takes_only_its_own_users_along_and_is_used_again_at_once() {
@@ -42,7 +42,7 @@ fn every_way_to_fail_is_a_temporary_failure_with_its_own_reason() {
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an option");
     });
     let mute = back_end(|mut stream: TcpStream| {
-        let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
+        let _ = stream.write_all(IMAP_GREETING);
         std::thread::sleep(Duration::from_secs(20));
     });
     for (what, port, reason) in [
@@ -118,7 +118,7 @@ fn a_back_end_asking_for_patience_is_tried_again_within_the_deadline() {
     let tries = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
     let count = std::sync::Arc::clone(&tries);
     let port = back_end(move |mut stream| {
-        let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
+        let _ = stream.write_all(IMAP_GREETING);
         let _ = stream.read(&mut [0; 1024]);
         let answer = if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
             "NO [UNAVAILABLE] busy"

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Gatepost, Mailbox, wait_for};
 
-use crate::bed::{Bed, KIM};
+use crate::bed::{Bed, IMAP_GREETING, KIM};
 use crate::talk::Talk;
 
 /// A host that lets everybody in, greets and then hangs up on whoever logs in, or hangs up at once.
@@ -40,7 +40,7 @@ impl Host {
         if self.mood.load(Ordering::SeqCst) == HANGS_UP {
             return None;
         }
-        stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n").ok()?;
+        stream.write_all(IMAP_GREETING).ok()?;
         let lines = BufReader::new(stream.try_clone().ok()?).lines();
         for line in lines.map_while(Result::ok) {
             match line.split_once(' ')? {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gatepost_lab::{free_port, wait_for};
 use rustix::process::Signal;
 
-use crate::bed::{Bed, KIM, back_end};
+use crate::bed::{Bed, KIM, imap_server};
 use crate::talk::Talk;
 
 #[test]
@@ -146,11 +146,8 @@ fn a_stop_says_goodbye_and_ends_by_its_deadline() {
 #[test]
 fn a_stop_does_not_wait_for_sessions_that_never_rest() {
     let bed = Bed::new();
-    let port = back_end(|mut stream| {
-        use std::io::{Read as _, Write as _};
-        let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
-        let _ = stream.read(&mut [0; 1024]);
-        let _ = stream.write_all(b"L OK [CAPABILITY IMAP4rev1] in\r\n");
+    let port = imap_server(|mut stream| {
+        use std::io::Write as _;
         while stream.write_all(b"* half a li").is_ok() {
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::bed::{Bed, KIM, back_end};
+use crate::bed::{Bed, KIM, imap_server};
 
 const GIB: u64 = 1 << 30;
 const PIECE: usize = 1 << 16;
@@ -97,22 +97,11 @@ fn a_client_that_half_closes_still_gets_every_answer() {
     gatepost.wait_for_log("result=logged-in").expect("the session ends");
 }
 
-/// A back end that takes any log-in, then does as it is told.
-fn obliging(after: impl Fn(std::net::TcpStream) + Send + Sync + 'static) -> u16 {
-    back_end(move |mut stream| {
-        let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
-        let mut heard = [0; 1024];
-        let _ = stream.read(&mut heard);
-        let _ = stream.write_all(b"L OK [CAPABILITY IMAP4rev1] in\r\n");
-        after(stream);
-    })
-}
-
 #[test]
 fn a_back_end_that_half_closes_is_flushed_and_may_still_be_written_to() {
     let bed = Bed::new();
     let (heard, hears) = std::sync::mpsc::channel();
-    let port = obliging(move |mut stream| {
+    let port = imap_server(move |mut stream| {
         let _ = stream.write_all(&vec![b'x'; 3_000_000]);
         let _ = stream.shutdown(Shutdown::Write);
         let mut rest = Vec::new();
@@ -132,7 +121,7 @@ fn a_back_end_that_half_closes_is_flushed_and_may_still_be_written_to() {
 fn a_back_end_whose_data_nobody_reads_is_not_read_further() {
     let bed = Bed::new();
     let (sent, progress) = std::sync::mpsc::channel();
-    let port = obliging(move |mut stream| {
+    let port = imap_server(move |mut stream| {
         stream.set_write_timeout(Some(Duration::from_secs(2))).expect("a time-out");
         let mut total = 0_u64;
         while stream.write_all(&vec![b'x'; PIECE]).is_ok() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Gatepost, Process, wait_for};
 
-use crate::bed::{Bed, back_end, binary};
+use crate::bed::{Bed, IMAP_GREETING, back_end, binary};
 use crate::talk::Talk;
 
 /// Sessions that are open while it happens.
@@ -19,7 +19,7 @@ const SESSIONS: usize = 1000;
 fn yes_man() -> u16 {
     back_end(|mut stream: TcpStream| {
         let _ = stream.set_read_timeout(None);
-        let _ = stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n");
+        let _ = stream.write_all(IMAP_GREETING);
         let Ok(reader) = stream.try_clone() else { return };
         for line in BufReader::new(reader).lines().map_while(Result::ok) {
             let tag = line.split(' ').next().unwrap_or("*");
