@@ -172,6 +172,13 @@ impl Browser {
         )
     }
 
+    /// A picture of the whole page, as PNG in base64.
+    pub fn picture(&self) -> Result<String> {
+        let whole = json!({ "cmd": "Page.captureScreenshot", "params": { "captureBeyondViewport": true } });
+        let taken = self.command("POST", "/goog/cdp/execute", &whole)?;
+        taken["data"].as_str().map(str::to_owned).ok_or_else(|| format!("no picture: {taken}"))
+    }
+
     fn developer(&self, command: &str, params: &Value) -> Result<()> {
         self.command("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": params })).map(drop)
     }

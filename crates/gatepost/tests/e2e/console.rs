@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use gatepost_lab::{Browser, Dovecot, Gatepost, View, free_port, wait_for};
 
 use crate::bed::{Bed, KIM, LEE};
@@ -70,6 +72,16 @@ impl Site {
         wait_for(is_there).unwrap_or_else(|_| panic!("never seen {words:?}:\n{}", self.text()));
     }
 
+    /// Keeps a picture of a page for whoever wants to look at it, in the folder that `GATEPOST_PICTURES` names.
+    fn keep_picture(&self, page: &str, is_dark: bool, width: u32) {
+        let Some(folder) = std::env::var_os("GATEPOST_PICTURES") else { return };
+        let theme = if is_dark { "dark" } else { "light" };
+        let name = page.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let picture = STANDARD.decode(self.browser.picture().expect("a picture")).expect("base64");
+        std::fs::write(std::path::Path::new(&folder).join(format!("{name}-{theme}-{width}.png")), picture)
+            .expect("a file");
+    }
+
     fn file(&self) -> String {
         std::fs::read_to_string(self.bed.path("gatepost.toml")).expect("a file")
     }
@@ -114,6 +126,7 @@ fn every_page_is_whole_accessible_and_fits_in_both_themes_and_on_a_telephone() {
                 assert!(over.as_i64().is_some_and(|over| over <= 0), "{page} is {over} too wide at {size:?}");
                 let faults = site.browser.accessibility().expect("axe");
                 assert!(faults.is_empty(), "{page}, dark {is_dark}, {size:?}: {faults:#?}");
+                site.keep_picture(page, is_dark, size.0);
             }
         }
     }
@@ -231,6 +244,7 @@ fn other_services_have_the_same_pages_and_can_be_begun_there() {
                 );
                 let faults = site.browser.accessibility().expect("axe");
                 assert!(faults.is_empty(), "{page}, dark {is_dark}, {size:?}: {faults:#?}");
+                site.keep_picture(&page, is_dark, size.0);
             }
         }
     }
