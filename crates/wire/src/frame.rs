@@ -51,10 +51,9 @@ pub struct Framer {
     state: State,
     /// Where the current line of the command begins in `buffer`.
     line_start: usize,
-    /// How far the current line was already searched for its end.
+    /// How far the current line was already searched for its end. Once the command is whole, it ends there, its last line
+    /// end included.
     searched: usize,
-    /// Where the command ends in `buffer` once it is whole, its last line end included.
-    end: usize,
     /// The command has a refused literal or a line end other than CRLF.
     broken: bool,
     line_bytes_max: usize,
@@ -75,7 +74,6 @@ impl Framer {
             state: State::Line,
             line_start: 0,
             searched: 0,
-            end: 0,
             broken: false,
             line_bytes_max,
             has_literals: true,
@@ -160,10 +158,7 @@ impl Framer {
     /// The current command up to what is known of it, without its last line end. Literals stand in it
     /// as they came: announcement, line end, body.
     pub fn command(&self) -> &[u8] {
-        let bytes = match self.state {
-            State::Whole => &self.buffer.bytes()[..self.end],
-            _ => &self.buffer.bytes()[..self.searched],
-        };
+        let bytes = &self.buffer.bytes()[..self.searched];
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         bytes.strip_suffix(b"\r").unwrap_or(bytes)
     }
@@ -176,8 +171,7 @@ impl Framer {
 
     /// Forgets the command that [`Frame::Command`] gave and begins the next.
     pub fn finish(&mut self) {
-        self.buffer.discard(self.end);
-        self.end = 0;
+        self.buffer.discard(self.searched);
         self.broken = false;
         self.begin_line(0);
     }
@@ -219,7 +213,6 @@ impl Framer {
         };
         self.broken |= !crlf;
         self.searched = end;
-        self.end = end;
         let announced = if self.has_literals { announcement(line) } else { None };
         self.state = announced.map_or(State::Whole, State::Announced);
     }
@@ -325,5 +318,26 @@ mod tests {
     #[test]
     fn an_endless_line_is_lost() {
         check(&"x".repeat(70), &["lost"]);
+        check(&"x".repeat(64), &[]);
+        check(&"x".repeat(65), &["lost"]);
+        let longest = "x".repeat(62);
+        check(&format!("{longest}\r\nx{longest}\r\n"), &[&longest, "lost"]);
+    }
+
+    #[test]
+    fn each_line_has_its_bound_and_all_of_them_together() {
+        let lines = format!("a {}y", "xxxx {4+}\r\nyyyy".repeat(20));
+        check(&format!("{lines}\r\n"), &[&lines]);
+        check(&format!("a {{4+}}\r\nyyyy{}", "x".repeat(64)), &[]);
+        let whole = |literal: usize| {
+            let input = format!("a {{{literal}+}}\r\n{}\r\n", "x".repeat(literal));
+            let mut framer = Framer::new(64);
+            framer.push(input.as_bytes());
+            assert!(matches!(framer.next_frame(), Some(Frame::Literal(_))));
+            framer.accept();
+            (input.len(), framer.next_frame())
+        };
+        assert_eq!(whole(COMMAND_BYTES_MAX - 14), (COMMAND_BYTES_MAX, Some(Frame::Command)));
+        assert_eq!(whole(COMMAND_BYTES_MAX - 13), (COMMAND_BYTES_MAX + 1, Some(Frame::Lost)));
     }
 }

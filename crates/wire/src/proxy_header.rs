@@ -184,13 +184,20 @@ mod tests {
             "PROXY TCP4 192.0.2.1 192.0.2.9 5000\r\n",
             "PROXY TCP4 192.0.2.1 192.0.2.9 5000 143 1\r\n",
             "PROXY TCP4 ::1 ::1 5000 143\r\n",
+            "PROXY TCP4 192.0.2.1 ::1 5000 143\r\n",
+            "PROXY TCP6 192.0.2.1 ::1 5000 143\r\n",
+            "PROXY TCP6 ::1 192.0.2.1 5000 143\r\n",
+            "PROXY UNIX ::1 ::1 5000 143\r\n",
             "PROXY TCP4 192.0.2.1 192.0.2.9 70000 143\r\n",
             "PROXY  TCP4 192.0.2.1 192.0.2.9 5000 143\r\n",
         ] {
             assert!(matches!(parse(bad.as_bytes()), Parsed::Malformed(_)), "{bad}");
         }
-        let endless = format!("PROXY {}", "x".repeat(200));
-        assert!(matches!(parse(endless.as_bytes()), Parsed::Malformed(_)));
+        let endless = |length: usize| format!("PROXY {}", "x".repeat(length - 6));
+        assert_eq!(parse(endless(PROXY_V1_BYTES_MAX - 1).as_bytes()), Parsed::Partial);
+        assert!(matches!(parse(endless(PROXY_V1_BYTES_MAX).as_bytes()), Parsed::Malformed(_)));
+        let unknown = format!("PROXY UNKNOWN {}\r\n", "x".repeat(PROXY_V1_BYTES_MAX - 16));
+        assert_eq!(parse(unknown.as_bytes()), Parsed::Header { length: PROXY_V1_BYTES_MAX, client: None });
         assert_eq!(parse(b"a NOOP\r\n"), Parsed::Absent);
     }
 
@@ -215,6 +222,27 @@ mod tests {
         header[30] = 9;
         assert!(matches!(parse(&header), Parsed::Malformed(_)), "an extension longer than the header");
         assert_eq!(parse(&write_v2_local()), Parsed::Header { length: 16, client: None });
+        let header = |kind: [u8; 2], length: usize| {
+            let size = u16::try_from(length).expect("a size").to_be_bytes();
+            let mut bytes = [V2_SIGNATURE, &kind, &size].concat();
+            bytes.resize(V2_FIXED_BYTES + length, 0);
+            bytes
+        };
+        // Of no family, and of a check of the load balancer's own: nobody's address.
+        for kind in [[0x21, 0x00], [0x20, 0x11], [0x20, 0x31]] {
+            let bytes = header(kind, 216);
+            assert_eq!(parse(&bytes), Parsed::Header { length: bytes.len(), client: None }, "{kind:?}");
+        }
+        assert!(matches!(parse(&header([0x20, 0x31], 215)), Parsed::Malformed(_)), "a Unix address is longer");
+        assert!(matches!(parse(&header([0x21, 0x31], 216)), Parsed::Malformed(_)), "no address of TCP");
+        let longest = PROXY_V2_BYTES_MAX - V2_FIXED_BYTES;
+        for (length, is_taken) in [(longest, true), (longest + 1, false)] {
+            let mut bytes = header([0x21, 0x11], length);
+            // One extension to the end.
+            let rest = u16::try_from(length - 12 - 3).expect("a size").to_be_bytes();
+            bytes[V2_FIXED_BYTES + 12..V2_FIXED_BYTES + 15].copy_from_slice(&[4, rest[0], rest[1]]);
+            assert_eq!(matches!(parse(&bytes), Parsed::Header { .. }), is_taken, "{length}");
+        }
         for bad in [
             [0x31, 0x11, 0, 12],
             [0x22, 0x11, 0, 12],

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use gatepost_wire::limits::BACK_TALK_BYTES_MAX;
 use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
-    Answer, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Course, Event, FrontSetup,
-    Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, sasl, scram,
+    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Course, Event,
+    FrontSetup, Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, sasl,
+    scram,
 };
 
 fn setup(trace: bool) -> FrontSetup {
@@ -181,20 +183,7 @@ fn towards_a_back_end_the_log_sees_no_secret() {
         ("submission", "220 store ESMTP\r\n250-store\r\n250 AUTH PLAIN\r\n"),
     ] {
         for trace in [true, false] {
-            let login = BackLogin {
-                user: "kim".into(),
-                proof: Proof::Password(Secret::new(b"hushed".to_vec())),
-                master: None,
-                mechanism: None,
-            };
-            let mut back = (row(name).back)(BackSetup {
-                starttls: false,
-                aim: BackAim::LogIn(login),
-                client: None,
-                introduction: Introduction::default(),
-                own_greeting: "mail.example.org Ready.".into(),
-                trace,
-            });
+            let mut back = back(name, false, trace);
             let mut out = Vec::new();
             let step = back.step(BackEvent::Input(said.as_bytes()), &mut out);
             assert!(matches!(step, BackStep::Read), "{name}: {step:?}");
@@ -202,6 +191,104 @@ fn towards_a_back_end_the_log_sees_no_secret() {
             let heard = back.take_trace().join("\n");
             assert_eq!(!heard.is_empty(), trace, "{name}: {heard}");
             assert!(!heard.contains("hushed") && !heard.contains("AGtpbQBodXNoZWQ"), "{name}: {heard}");
+        }
+    }
+}
+
+/// A back end's machine of a protocol, which begins with STARTTLS where that is asked.
+fn back(name: &str, starttls: bool, trace: bool) -> Box<dyn Back> {
+    let login = BackLogin {
+        user: "kim".into(),
+        proof: Proof::Password(Secret::new(b"hushed".to_vec())),
+        master: None,
+        mechanism: None,
+    };
+    (row(name).back)(BackSetup {
+        starttls,
+        aim: BackAim::LogIn(login),
+        client: None,
+        introduction: Introduction::default(),
+        own_greeting: "mail.example.org Ready.".into(),
+        trace,
+    })
+}
+
+#[test]
+fn nothing_may_come_behind_the_word_that_tls_begins() {
+    for (name, greeting, go) in [
+        ("imap", "* OK ready\r\n", "S OK begin\r\n"),
+        ("pop3", "+OK ready\r\n", "+OK begin\r\n"),
+        ("sieve", "\"STARTTLS\"\r\nOK\r\n", "OK\r\n"),
+        ("submission", "220 store ESMTP\r\n250-store\r\n250 STARTTLS\r\n", "220 go\r\n"),
+    ] {
+        for trailing in ["", "x"] {
+            let mut back = back(name, true, false);
+            let mut out = Vec::new();
+            back.step(BackEvent::Input(greeting.as_bytes()), &mut out);
+            let step = back.step(BackEvent::Input(format!("{go}{trailing}").as_bytes()), &mut out);
+            let is_as_it_should = match trailing {
+                "" => matches!(step, BackStep::StartTls),
+                _ => matches!(step, BackStep::Fault(BackFault::TrailingBytes)),
+            };
+            assert!(is_as_it_should, "{name} {trailing:?}: {step:?}");
+        }
+    }
+}
+
+#[test]
+fn a_back_end_may_say_so_much_and_no_more() {
+    let says = |pieces: &[&str]| {
+        let (mut back, mut out) = (back("imap", false, false), Vec::new());
+        pieces.iter().map(|piece| back.step(BackEvent::Input(piece.as_bytes()), &mut out)).last().expect("a step")
+    };
+    // Untagged lines are read past, each within its bound.
+    let greeting = "* OK ready\r\n";
+    let line = format!("* {}\r\n", "x".repeat(1020));
+    let rest = |bytes: usize| {
+        let mut text = line.repeat(bytes / line.len());
+        let short = bytes - text.len();
+        text.push_str(&format!("* {}\r\n", "x".repeat(short.max(4) - 4))[..short]);
+        text
+    };
+    let left = BACK_TALK_BYTES_MAX - greeting.len();
+    assert!(matches!(says(&[greeting, &rest(left)]), BackStep::Read));
+    assert!(matches!(says(&[greeting, &rest(left), "x"]), BackStep::Fault(BackFault::Protocol(_))));
+    let literal = |size: usize| says(&[&format!("* OK {{{size}}}\r\n")]);
+    assert!(matches!(literal(BACK_TALK_BYTES_MAX), BackStep::Read));
+    assert!(matches!(literal(BACK_TALK_BYTES_MAX + 1), BackStep::Fault(BackFault::Protocol("a literal is too large"))));
+}
+
+#[test]
+fn a_front_knows_whether_an_exchange_is_under_way_and_what_its_client_calls_itself() {
+    let setup = FrontSetup { mechanisms: vec![Mechanism::Scram], ..setup(false) };
+    let mut front = row("submission").course.front(setup).expect("a log-in");
+    let mut out = Vec::new();
+    front.step(Event::Start, &mut out);
+    assert_eq!(front.introduction().helo, None);
+    let step =
+        front.step(Event::Input(b"EHLO client.example.org\r\nAUTH SCRAM-SHA-256 biwsbj1raW0scj14\r\n"), &mut out);
+    assert!(matches!(step, Step::Ask(Ask::Exchange(Mechanism::Scram, _))), "{step:?}");
+    assert_eq!(front.introduction().helo.as_deref(), Some("client.example.org"));
+    front.step(Event::Answer(Answer::Challenge(b"challenge".to_vec())), &mut out);
+    assert!(front.is_exchanging());
+    front.step(Event::Input(b"*\r\n"), &mut out);
+    assert!(!front.is_exchanging(), "it is cancelled");
+    let said = String::from_utf8_lossy(&out).into_owned();
+    assert!(said.contains("334 Y2hhbGxlbmdl\r\n") && said.ends_with("501 5.5.2 AUTH cancelled.\r\n"), "{said}");
+}
+
+#[test]
+fn an_answer_with_a_bare_line_feed_is_none() {
+    for (name, begin) in
+        [("imap", "a AUTHENTICATE PLAIN\r\n"), ("pop3", "AUTH PLAIN\r\n"), ("submission", "EHLO x\r\nAUTH PLAIN\r\n")]
+    {
+        for (end, is_asked) in [("\r\n", true), ("\n", false)] {
+            let mut front = row(name).course.front(setup(false)).expect("a log-in");
+            let mut out = Vec::new();
+            front.step(Event::Start, &mut out);
+            front.step(Event::Input(begin.as_bytes()), &mut out);
+            let step = front.step(Event::Input(format!("AGtpbQBodXNoZWQ={end}").as_bytes()), &mut out);
+            assert_eq!(matches!(step, Step::Ask(Ask::Login(_))), is_asked, "{name} {end:?}: {step:?}");
         }
     }
 }
