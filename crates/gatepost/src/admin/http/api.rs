@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use gatepost_wire::Secret;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Kind, Said};
+use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Said};
 use super::gate::{ApiAsker, Asker, Peer, broken};
 use super::{App, Problem, logs, openapi};
 
@@ -74,10 +74,11 @@ async fn carry_out(
     let body =
         if endpoint.inputs.iter().any(|input| input.at == At::Body) { read_body(headers, body)? } else { Map::new() };
     let mut inputs = read(endpoint, path, query, body).map_err(bad)?;
-    for input in endpoint.inputs.iter().filter(|input| input.kind == Kind::Password) {
-        let Some(password) = inputs.text(input.name) else { continue };
-        if let Some(hash) = app.hash(Secret::new(password.into_bytes())).await? {
-            inputs.0.insert(input.name, Said::Text(hash));
+    for said in inputs.0.values_mut() {
+        if let Said::Password(password) = said
+            && let Some(hash) = app.hash(password.duplicate()).await?
+        {
+            *said = Said::Text(hash);
         }
     }
     let command = (endpoint.command)(&mut inputs).ok_or_else(|| broken("an input is missing that is required"))?;

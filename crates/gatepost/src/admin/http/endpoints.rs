@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use gatepost_wire::Secret;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
@@ -55,7 +56,7 @@ pub(super) enum Kind {
     Truth,
     /// A text that becomes a hash before anybody sees it.
     Password,
-    /// hour or day.
+    /// hour or day: whether it is day.
     Period,
     /// From 1 to 90, as a text.
     Days,
@@ -64,9 +65,10 @@ pub(super) enum Kind {
 }
 
 /// What one input says.
-#[derive(Debug)]
 pub(super) enum Said {
     Text(String),
+    /// In clear, until its hash stands for it.
+    Password(Secret),
     Number(u64),
     Truth(bool),
     Level(Level),
@@ -82,11 +84,18 @@ impl Kind {
         };
         match self {
             Self::Text => text(value).filter(|text| !text.contains(char::is_control)).map(Said::Text),
-            Self::Password => text(value).filter(|text| text.len() <= PASSWORD_BYTES_MAX).map(Said::Text),
+            Self::Password => {
+                let password = text(value).filter(|text| text.len() <= PASSWORD_BYTES_MAX);
+                password.map(|password| Said::Password(Secret::new(password.into_bytes())))
+            }
             Self::Seconds => whole(&value).filter(|&seconds| seconds <= LASTING_SECONDS_MAX).map(Said::Number),
             Self::Level => text(value)?.parse().ok().map(Said::Level),
             Self::Truth => value.as_bool().map(Said::Truth),
-            Self::Period => text(value).filter(|text| text == "hour" || text == "day").map(Said::Text),
+            Self::Period => match value.as_str() {
+                Some("day") => Some(Said::Truth(true)),
+                Some("hour") => Some(Said::Truth(false)),
+                _ => None,
+            },
             Self::Days => {
                 let days = text(value)?.parse().ok().filter(|days| (1..=defaults::REPORT_DAYS_MAX).contains(days));
                 days.map(Said::Number)
@@ -110,42 +119,42 @@ impl Kind {
     }
 }
 
-/// What a request says, read.
-#[derive(Debug, Default)]
+/// What a request says, read. Each is taken out once.
+#[derive(Default)]
 pub(super) struct Inputs(pub(super) HashMap<&'static str, Said>);
 
 impl Inputs {
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        match self.0.remove(name) {
-            Some(Said::Text(text)) => Some(text),
+    fn text(&mut self, name: &str) -> Option<String> {
+        match self.0.remove(name)? {
+            Said::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    fn truth(&self, name: &str) -> Option<bool> {
-        match self.0.get(name) {
-            Some(Said::Truth(is_so)) => Some(*is_so),
+    fn truth(&mut self, name: &str) -> Option<bool> {
+        match self.0.remove(name)? {
+            Said::Truth(is_so) => Some(is_so),
             _ => None,
         }
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
-        match self.0.get(name) {
-            Some(Said::Number(number)) => Some(*number),
+    fn number(&mut self, name: &str) -> Option<u64> {
+        match self.0.remove(name)? {
+            Said::Number(number) => Some(number),
             _ => None,
         }
     }
 
-    fn level(&self, name: &str) -> Option<Level> {
-        match self.0.get(name) {
-            Some(Said::Level(level)) => Some(*level),
+    fn level(&mut self, name: &str) -> Option<Level> {
+        match self.0.remove(name)? {
+            Said::Level(level) => Some(level),
             _ => None,
         }
     }
 
     fn changes(&mut self) -> Option<Changes> {
-        match self.0.remove("changes") {
-            Some(Said::Changes(changes)) => Some(Changes { changes, digest: self.text("digest") }),
+        match self.0.remove("changes")? {
+            Said::Changes(changes) => Some(Changes { changes, digest: self.text("digest") }),
             _ => None,
         }
     }
@@ -209,7 +218,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             input("days", At::Query, Kind::Days, false, "How many days back; at most 90. Default: 30."),
         ],
         command: |inputs| {
-            let by_day = inputs.text("by").is_none_or(|by| by == "day");
+            let by_day = inputs.truth("by").unwrap_or(true);
             let days = inputs.number("days").unwrap_or(defaults::REPORT_DAYS);
             Some(Command::Report { days, by_day })
         },
@@ -545,8 +554,9 @@ mod tests {
             let read = |input: &Input| (input.name, input.kind.read(value(input)).expect("such a value"));
             let mut said = Inputs(endpoint.inputs.iter().map(read).collect());
             let command = (endpoint.command)(&mut said).expect(endpoint.path);
-            // Nothing that is taken goes unheard; texts are taken out.
-            assert!(said.0.values().all(|said| !matches!(said, Said::Text(_))), "{}: {said:?}", endpoint.path);
+            // A password is a hash by then.
+            said.0.retain(|_, said| !matches!(said, Said::Password(_)));
+            assert!(said.0.is_empty(), "{}: {:?} goes unheard", endpoint.path, said.0.keys());
             let required = endpoint.inputs.iter().filter(|input| input.is_required);
             let said = required.map(read).collect();
             assert!((endpoint.command)(&mut Inputs(said)).is_some(), "{}: too little is required", endpoint.path);
