@@ -1,12 +1,13 @@
 //! What commands are answered with: the items of their lists, written by the control plane, and read by console and
-//! command line. A field that is added later is one that an older process does not send: it needs `#[serde(default)]`.
+//! command line. A field that is added later is one that an older process does not send: unless it is an `Option`, it
+//! needs `#[serde(default)]`. What is passed on from processes before this one is passed on unread.
 
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One of few words, which the documentation of each field names.
+/// A word that is fixed where it is written, and whatever came where it is read.
 pub(crate) type Word = Cow<'static, str>;
 
 /// How a Gatepost is doing.
@@ -333,4 +334,46 @@ pub(crate) struct Changed {
     pub(crate) name: String,
     /// added, changed or removed.
     pub(crate) result: Word,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Whether an answer of a process of version 0.1.0 can be read: what is added later must not be asked of it.
+    fn reads<T: DeserializeOwned>(sample: &serde_json::Value) {
+        let read = serde_json::from_value::<T>(sample.clone());
+        assert!(read.is_ok(), "{sample}: {}", read.err().map(|error| error.to_string()).unwrap_or_default());
+    }
+
+    #[test]
+    fn answers_of_a_process_before_this_one_can_be_read() {
+        reads::<Status>(&json!({
+            "name": "mail.example.org", "version": "0.1.0", "pid": 7, "up_seconds": 90, "sessions": 1, "workers": 1,
+            "listeners": ["127.0.0.1:143"], "services": ["imap"], "by_service": [{ "service": "imap", "sessions": 1 }],
+            "listening": [{ "service": "imap", "address": "127.0.0.1:143" }],
+        }));
+        reads::<Session>(&json!({
+            "id": "bwl6rpvj3x2k3tga", "service": "imap", "user": "kim", "backend": null, "client": "192.0.2.7:5000",
+            "since": "2026-01-01T00:00:00Z", "state": "log-in", "listener": "127.0.0.1:143", "host": null,
+            "mechanism": null, "tls": null, "backend_tls": null, "generation": 1, "idle_seconds": 0, "bytes_up": 0,
+            "bytes_down": 0,
+        }));
+        reads::<Backend>(&json!({
+            "name": "a", "state": "up", "connections": 0,
+            "hosts": [{ "service": "imap", "host": "127.0.0.1", "state": "up", "fault": null }],
+        }));
+        reads::<Live>(&json!({
+            "sessions": 0, "workers": 1, "logins_per_second": 0.0, "failures_per_second": 0.0, "bytes_up_per_second": 0.0,
+            "bytes_down_per_second": 0.0, "busy": 0.0, "interval_seconds": 2,
+            "history": [{ "sessions": 0.0, "logins": 0.0, "failures": 0.0, "bytes_up": 0.0, "bytes_down": 0.0 }],
+        }));
+        reads::<Service>(&json!({ "name": "a", "state": "draining", "sessions": 2, "over_seconds": 300 }));
+        reads::<Ban>(&json!({ "network": "192.0.2.0/24", "until": null, "by": "administrator" }));
+        reads::<Upgraded>(&json!({ "pid": 8, "generation": 2 }));
+        reads::<Stopping>(&json!({ "drain_seconds": 30 }));
+    }
 }

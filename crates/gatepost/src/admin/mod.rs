@@ -321,8 +321,9 @@ pub(crate) fn answer(command: &Command, list: impl Serialize) -> Answer {
 
 /// The items of an answer to a command of this name.
 pub(crate) fn items<T: DeserializeOwned>(name: &str, mut answer: Value) -> Result<Vec<T>, String> {
-    serde_json::from_value(answer[name].take())
-        .map_err(|error| format!("{name}: an answer came back that this version does not understand: {error}"))
+    let list = answer.get_mut(name).map(Value::take).unwrap_or_default();
+    serde_json::from_value(list)
+        .map_err(|error| format!("an answer came back that this version does not understand: {error}"))
 }
 
 /// The rows of a report as CSV (RFC 4180), with what was turned away in a column of its own.

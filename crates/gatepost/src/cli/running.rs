@@ -5,18 +5,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use super::server::Server;
+use super::server::{Output, Server};
 use super::shown;
 use crate::admin::answers::Report;
 use crate::admin::{Command, Whose, csv, defaults};
 use crate::config::Level;
-
-#[derive(Debug, Args)]
-pub(super) struct Output {
-    /// Answer in JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunningCommand {
@@ -215,55 +208,61 @@ impl WhoseArgs {
 
 /// Asks the running server, and prints what it answers.
 pub(super) fn run(command: RunningCommand, server: &Server<'_>) -> Result<(), Failure> {
-    use RunningCommand as Given;
     match command {
-        Given::Status { output } => server.show(&Command::Status, &output, shown::status),
-        Given::Metrics { output } => server.show(&Command::Metrics { is_open: false }, &output, shown::metrics),
-        Given::Sessions { whose, output } => {
+        RunningCommand::Status { output } => server.show(&Command::Status, &output, shown::status),
+        RunningCommand::Metrics { output } => {
+            server.show(&Command::Metrics { is_open: false }, &output, shown::metrics)
+        }
+        RunningCommand::Sessions { whose, output } => {
             let show = |list| shown::sessions(list, "there are no such sessions");
             server.show(&Command::Sessions(whose.whose(None)), &output, show)
         }
-        Given::Kick { id, whose, output } => {
+        RunningCommand::Kick { id, whose, output } => {
             let show = |list| shown::sessions(list, "there were no such sessions");
             server.show(&Command::Kick(whose.whose(id)), &output, show)
         }
-        Given::Backends { output } => server.show(&Command::Backends, &output, shown::backends),
-        Given::Drain { backend, over, wait, output } => {
+        RunningCommand::Backends { output } => server.show(&Command::Backends, &output, shown::backends),
+        RunningCommand::Drain { backend, over, wait, output } => {
             let command = Command::Drain { backend: backend.clone(), over_seconds: over.as_secs() };
             let answer = server.ask(&command)?;
             if wait {
                 server.wait_until_empty(&backend)?;
             }
-            shown::answer(&command, answer, &output, shown::service)
+            output.print(&command, answer, shown::service)
         }
-        Given::Maint { backend, output } => server.show(&Command::Maint { backend }, &output, shown::service),
-        Given::Ready { backend, output } => server.show(&Command::Ready { backend }, &output, shown::service),
-        Given::Move { user, backend, output } => server.show(&Command::Move { user, backend }, &output, shown::moved),
-        Given::Bans { command: None, output } | Given::Bans { command: Some(BansCommand::List { output }), .. } => {
+        RunningCommand::Maint { backend, output } => server.show(&Command::Maint { backend }, &output, shown::service),
+        RunningCommand::Ready { backend, output } => server.show(&Command::Ready { backend }, &output, shown::service),
+        RunningCommand::Move { user, backend, output } => {
+            server.show(&Command::Move { user, backend }, &output, shown::moved)
+        }
+        RunningCommand::Bans { command: None, output }
+        | RunningCommand::Bans { command: Some(BansCommand::List { output }), .. } => {
             server.show(&Command::Bans, &output, shown::bans)
         }
-        Given::Bans { command: Some(BansCommand::Add { network, time, output }), .. } => {
+        RunningCommand::Bans { command: Some(BansCommand::Add { network, time, output }), .. } => {
             let command = Command::Ban { network, for_seconds: time.map(|time| time.as_secs()) };
             server.show(&command, &output, shown::banned)
         }
-        Given::Bans { command: Some(BansCommand::Remove { network, output }), .. } => {
+        RunningCommand::Bans { command: Some(BansCommand::Remove { network, output }), .. } => {
             server.show(&Command::Unban { network }, &output, shown::unbanned)
         }
-        Given::Trace { user, time, off, output } => {
+        RunningCommand::Trace { user, time, off, output } => {
             let for_seconds = if off { 0 } else { time.as_secs() };
             server.show(&Command::Trace { user, for_seconds }, &output, shown::traced)
         }
-        Given::Certificates { output } => server.show(&Command::Certificates, &output, shown::certificates),
-        Given::LogLevel { level, output } => server.show(&Command::LogLevel { level }, &output, shown::log_level),
-        Given::Report { hourly, days, csv: as_csv, output } => {
+        RunningCommand::Certificates { output } => server.show(&Command::Certificates, &output, shown::certificates),
+        RunningCommand::LogLevel { level, output } => {
+            server.show(&Command::LogLevel { level }, &output, shown::log_level)
+        }
+        RunningCommand::Report { hourly, days, csv: as_csv, output } => {
             let show = |rows: Vec<Report>| if as_csv { super::say(csv(&rows)) } else { shown::reports(rows) };
             server.show(&Command::Report { days, by_day: !hourly }, &output, show)
         }
-        Given::Cache(CacheCommand::Flush { user, output }) => {
+        RunningCommand::Cache(CacheCommand::Flush { user, output }) => {
             server.show(&Command::FlushCaches { user }, &output, shown::flushed)
         }
-        Given::Reload { output } => server.show(&Command::Reload, &output, shown::reloaded),
-        Given::Upgrade { output } => server.show(&Command::Upgrade, &output, shown::upgraded),
-        Given::Stop { output } => server.show(&Command::Stop, &output, shown::stopping),
+        RunningCommand::Reload { output } => server.show(&Command::Reload, &output, shown::reloaded),
+        RunningCommand::Upgrade { output } => server.show(&Command::Upgrade, &output, shown::upgraded),
+        RunningCommand::Stop { output } => server.show(&Command::Stop, &output, shown::stopping),
     }
 }

@@ -4,13 +4,13 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use clap::Args;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::Failure;
-use super::running::Output;
-use super::shown;
-use crate::admin::answers::{Backend, Session};
+use super::table::printable;
+use crate::admin::answers::Backend;
 use crate::admin::{Command, Whose, items, socket};
 use crate::config::{self, Problem};
 
@@ -24,21 +24,50 @@ pub(super) struct Server<'a> {
     pub(super) config: &'a Path,
 }
 
+/// How an answer is printed.
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    /// Prints an answer: in JSON as it came, else by `show`.
+    pub(super) fn print<T: DeserializeOwned>(
+        &self,
+        command: &Command,
+        answer: Value,
+        show: impl FnOnce(Vec<T>),
+    ) -> Result<(), Failure> {
+        if self.json {
+            say_line!("{answer}");
+        } else {
+            show(read(command, answer)?);
+        }
+        Ok(())
+    }
+}
+
+/// The items of an answer.
+fn read<T: DeserializeOwned>(command: &Command, answer: Value) -> Result<Vec<T>, Failure> {
+    Ok(items(command.name(), answer).map_err(|error| Problem::of(command.name(), error))?)
+}
+
 impl Server<'_> {
-    /// Asks, and prints the answer: as it came in JSON, else by `show`.
+    /// Asks, and prints the answer.
     pub(super) fn show<T: DeserializeOwned>(
         &self,
         command: &Command,
         output: &Output,
         show: impl FnOnce(Vec<T>),
     ) -> Result<(), Failure> {
-        shown::answer(command, self.ask(command)?, output, show)
+        output.print(command, self.ask(command)?, show)
     }
 
     /// The items of the answer to a command.
     pub(super) fn items<T: DeserializeOwned>(&self, command: &Command) -> Result<Vec<T>, Failure> {
-        let answer = self.ask(command)?;
-        Ok(items(command.name(), answer).map_err(|error| Problem::of(command.name(), error))?)
+        read(command, self.ask(command)?)
     }
 
     /// Asks at the socket that is given, else where the configuration says that it is.
@@ -62,7 +91,7 @@ impl Server<'_> {
             };
             // Those of a process that has handed over count too.
             let whose = Whose { backend: Some(backend.to_owned()), ..Whose::default() };
-            let left = self.items::<Session>(&Command::Sessions(whose))?.len();
+            let left = self.items::<IgnoredAny>(&Command::Sessions(whose))?.len();
             if is_terminal {
                 eprint!("\r\x1b[K{backend}: {left} sessions left");
                 let _ = std::io::stderr().flush();
@@ -72,7 +101,7 @@ impl Server<'_> {
                     eprintln!();
                 }
                 if left > 0 {
-                    return failed(format!("{backend} is no longer draining: it is {}", found.state));
+                    return failed(format!("{backend} is no longer draining: it is {}", printable(&found.state)));
                 }
                 return Ok(());
             }

@@ -1,33 +1,11 @@
 //! Answers of the running server, for people.
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
-use super::Failure;
-use super::running::Output;
 use super::table::{Table, printable};
 use crate::admin::answers::{
     Backend, Ban, Certificate, Flushed, LogLevel, Moved, Rejected, Reloaded, Report, Service, Session, Status,
     Stopping, Traced, Unbanned, Upgraded,
 };
 use crate::admin::human::{age, bytes, figure, time};
-use crate::admin::{Command, items};
-use crate::config::Problem;
-
-/// Prints an answer: as it came in JSON, else by `show`.
-pub(super) fn answer<T: DeserializeOwned>(
-    command: &Command,
-    answer: Value,
-    output: &Output,
-    show: impl FnOnce(Vec<T>),
-) -> Result<(), Failure> {
-    if output.json {
-        say_line!("{answer}");
-        return Ok(());
-    }
-    show(items(command.name(), answer).map_err(|error| Problem::of(command.name(), error))?);
-    Ok(())
-}
 
 /// What may be unknown, in a table.
 fn or_dash(text: Option<String>) -> String {
@@ -43,7 +21,7 @@ pub(super) fn status(list: Vec<Status>) {
             ("pid", status.pid.to_string()),
             ("up", time(status.up_seconds)),
             ("sessions", status.sessions.to_string()),
-            ("by service", by_service.collect::<Vec<_>>().join(", ")),
+            ("by_service", by_service.collect::<Vec<_>>().join(", ")),
             ("workers", status.workers.to_string()),
             ("services", status.services.join(", ")),
             ("listeners", status.listeners.join(", ")),
@@ -91,7 +69,7 @@ pub(super) fn backends(list: Vec<Backend>) {
 
 pub(super) fn service(list: Vec<Service>) {
     for Service { name, state, sessions, over_seconds } in list {
-        let (name, over) = (printable(&name), time(over_seconds));
+        let (name, state, over) = (printable(&name), printable(&state), time(over_seconds));
         match sessions {
             0 => say_line!("{name} is {state}"),
             1 => say_line!("{name} is {state}: its session ends within {over}"),
@@ -154,7 +132,7 @@ pub(super) fn certificates(list: Vec<Certificate>) {
 
 pub(super) fn log_level(list: Vec<LogLevel>) {
     for LogLevel { level } in list {
-        say_line!("logging at level {level} until the next reload");
+        say_line!("logging at level {} until the next reload", printable(&level));
     }
 }
 

@@ -77,7 +77,10 @@ pub(super) fn run(server: &Server<'_>) -> Result<(), Failure> {
         }
         if screen.asked.is_none_or(|at| at.elapsed() >= INTERVAL) {
             // It may be restarting: what was known stays on the screen.
-            screen.problem = screen.refresh(server).err().map(|_| "no answer: is Gatepost stopping?".to_owned());
+            screen.problem = screen.refresh(server).err().map(|failure| match failure {
+                Failure::Problems(problems) => printable(&problems.to_string()),
+                Failure::Silent => String::new(),
+            });
         }
     };
     ratatui::restore();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Server;
 use super::sessions::at_backend;
-use crate::admin::Command;
+use crate::admin::answers::Status;
+use crate::admin::{Command, items};
 use crate::backend::Report;
 use crate::metrics::families;
 use crate::metrics::text::{Format, Text};
@@ -41,8 +42,9 @@ impl Server {
         }
         let mut by_generation = text.family(&families::GENERATION_SESSIONS);
         by_generation.value([&self.generation.to_string()], self.entrance.workers.sessions());
-        for (generation, status) in self.ask_elders(&Command::Status).await {
-            by_generation.value([&generation.to_string()], &status["status"][0]["sessions"]);
+        for (generation, answer) in self.ask_elders(&Command::Status).await {
+            let status = items::<Status>("status", answer).ok().and_then(|mut list| list.pop());
+            by_generation.value([&generation.to_string()], status.map_or(0, |status| status.sessions));
         }
         self.write_services(&world, &mut text);
         write_backends(&reports, &mut text);

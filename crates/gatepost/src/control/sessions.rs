@@ -4,10 +4,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use gatepost_wire::{Course, PROTOCOLS, Protocol};
+use serde::de::IgnoredAny;
 
 use super::commands::{network_of, rfc3339};
 use super::{DRAIN_STEP, Server};
-use crate::admin::{Command, Whose, answers};
+use crate::admin::{Command, Whose, answers, items};
 use crate::config::{Level, Network};
 use crate::directory::Who;
 use crate::map::{Evidence, Found, NoPlace};
@@ -85,7 +86,8 @@ impl Server {
     /// Ends the sessions that processes before this one have; how many there were.
     async fn kick_at_elders(&self, whose: Whose) -> usize {
         let answers = self.ask_elders(&Command::Kick(whose)).await;
-        answers.iter().map(|(_, answer)| answer["kick"].as_array().map_or(0, Vec::len)).sum()
+        let count = |(_, answer)| items::<IgnoredAny>("kick", answer).map_or(0, |kicked| kicked.len());
+        answers.into_iter().map(count).sum()
     }
 
     /// Takes a back end out of service: no log-in comes to it any more, and those there go within this time.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use subtle::ConstantTimeEq as _;
 
-use super::gate::{bearer, broken};
+use super::gate::bearer;
 use super::{App, Problem};
 use crate::admin::{Command, items};
 use crate::metrics::text::Format;
@@ -44,6 +44,6 @@ async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Resp
     let command = Command::Metrics { is_open: format == Format::OpenMetrics };
     let answer = app.ask(command, "a scraper".into()).await;
     let answer = answer.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error))?;
-    let text = items::<String>("metrics", answer).map_err(broken)?.concat();
+    let text = items::<String>("metrics", answer).map_err(|error| app.broken(&error))?.concat();
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }

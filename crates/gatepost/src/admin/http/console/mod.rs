@@ -130,17 +130,28 @@ fn render(template: &impl Template) -> Page {
 }
 
 /// Asks the control plane for the items of an answer; what can't be done is the asker's to know.
-async fn ask<T: DeserializeOwned>(app: &App, asker: &Asker, command: Command) -> Result<Vec<T>, Problem> {
+async fn ask<T: DeserializeOwned + Send + 'static>(
+    app: &App,
+    asker: &Asker,
+    command: Command,
+) -> Result<Vec<T>, Problem> {
     asker.may(command.needs())?;
     let name = command.name();
     let answer = app.ask(command, asker.by()).await.map_err(|error| Problem::new(StatusCode::CONFLICT, error))?;
-    items(name, asker.shown(name, answer)).map_err(broken)
+    let answer = asker.shown(name, answer);
+    // There may be hundreds of thousands, and the control plane has other things to do.
+    let reading = tokio::task::spawn_blocking(move || items(name, answer)).await;
+    reading.unwrap_or_else(|error| Err(error.to_string())).map_err(|error| app.broken(&format!("{name}: {error}")))
 }
 
 /// As [`ask`], where there is one item.
-async fn ask_one<T: DeserializeOwned>(app: &App, asker: &Asker, command: Command) -> Result<T, Problem> {
+async fn ask_one<T: DeserializeOwned + Send + 'static>(
+    app: &App,
+    asker: &Asker,
+    command: Command,
+) -> Result<T, Problem> {
     let name = command.name();
-    ask(app, asker, command).await?.pop().ok_or_else(|| broken(format!("{name}: the answer is empty")))
+    ask(app, asker, command).await?.pop().ok_or_else(|| app.broken(&format!("{name}: the answer is empty")))
 }
 
 /// A page that says why something was not done.

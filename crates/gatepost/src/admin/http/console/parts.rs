@@ -1,4 +1,4 @@
-//! What several pages have in common: what their address may say, and rows of answers.
+//! What several pages have in common: what their address may say, lines of the log, names of back ends.
 
 use serde::Deserialize;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query, State};
+use serde::de::IgnoredAny;
 
 use super::frame::{Frame, service_names};
 use super::parts::{Filter, names, said};
@@ -90,7 +91,7 @@ pub(super) async fn kick(State(app): State<Arc<App>>, posted: Posted) -> Page {
     for id in said.all("id") {
         let command = Command::Kick(Whose { id: Some(id.to_owned()), ..Whose::default() });
         // One that has gone by itself meanwhile is what was wanted.
-        if let Err(problem) = ask::<Session>(&app, asker, command).await
+        if let Err(problem) = ask::<IgnoredAny>(&app, asker, command).await
             && !problem.text.contains("there is no session")
         {
             return explain_problem(&app, asker, &problem, said.get("back")).await;

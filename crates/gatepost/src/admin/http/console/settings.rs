@@ -1,4 +1,4 @@
-//! Pages of settings: what stands where, the look at a change before it is made, and making it.
+//! Pages of settings, the look at a change before it is made, and making it.
 
 use std::sync::Arc;
 
@@ -6,13 +6,14 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use gatepost_wire::PROTOCOLS;
+use serde::de::IgnoredAny;
 
 use super::forms;
 use super::frame::{Frame, service_title};
 use super::layout::{Group, MAIL, Shown, TABS, Tab};
 use super::parts::Filter;
 use super::posted::Posted;
-use super::{App, Page, Problem, Visitor, ask_one, explain_problem, go, local, render};
+use super::{App, Page, Problem, Visitor, ask, ask_one, explain_problem, go, local, render};
 use crate::admin::accounts::Role;
 use crate::admin::answers::{Checked, Settings};
 use crate::admin::http::gate::Asker;
@@ -160,7 +161,7 @@ pub(super) async fn apply(State(app): State<Arc<App>>, posted: Posted) -> Page {
     let conflict = |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, error.to_string());
     let changes = serde_json::from_str(said.get("changes")).map_err(conflict)?;
     let changes = Changes { changes, digest: Some(said.get("digest").to_owned()) };
-    match ask_one::<Checked>(&app, asker, Command::ApplySettings(changes)).await {
+    match ask::<IgnoredAny>(&app, asker, Command::ApplySettings(changes)).await {
         Ok(_) => Ok(go(back, "applied")),
         Err(problem) => explain_problem(&app, asker, &problem, back).await,
     }
