@@ -24,7 +24,7 @@ const HISTORY_FOLDER: &str = "history";
 const HISTORY_MAX: usize = 5;
 /// Lines around a change that are shown.
 const CONTEXT_LINES: usize = 2;
-/// How long the smallest difference is looked for; then one that is large enough will do.
+/// How long a small difference is looked for; then a larger one will do.
 const DIFF_TIME: Duration = Duration::from_millis(200);
 
 /// What to say when somebody else has changed the file since it was shown.

@@ -1,4 +1,5 @@
-//! A start: everything is read, opened and had before anybody is served, so that all that is wrong is said at once.
+//! A start: all that clients need is read, opened and had before one of them is served, so that all that is wrong is said at
+//! once. The ways in for administrators come last.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -47,7 +48,6 @@ const LOOKS_MAX: usize = 2;
 /// What is needed to serve.
 pub(super) struct Prepared {
     source: Source,
-    config: Config,
     world: World,
     log: Logger,
     lasting: Lasting,
@@ -66,7 +66,7 @@ pub(super) struct Begun {
 }
 
 impl Prepared {
-    /// Reads and opens all that the configuration names; every problem is found.
+    /// Reads and opens all that the configuration names, but for the ways in for administrators; every problem is found.
     pub(super) fn of(source: Source, inheritance: Option<&Inheritance>) -> Result<Self, Problems> {
         let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
         let legacy = inheritance.map_or_else(
@@ -105,12 +105,13 @@ impl Prepared {
                 "what administrators have decided is not in force: mend the file or remove it, then start again";
             log.record(Level::Error, "server", message).with("problem", what).write();
         }
-        Ok(Self { source, config, world, log, lasting, checker, legacy, room, sockets })
+        Ok(Self { source, world, log, lasting, checker, legacy, room, sockets })
     }
 
     /// Serves. `binary`: where the program is, for one that takes over.
     pub(super) async fn begin(self, binary: Option<PathBuf>) -> Result<Begun, Problems> {
-        let Self { source, config, world, log, lasting, checker, legacy, room, sockets } = self;
+        let Self { source, world, log, lasting, checker, legacy, room, sockets } = self;
+        let Legacy { generation, elders, .. } = legacy;
         let (stop, stopping) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(room.sessions));
         let shared = Arc::new(Shared {
@@ -120,7 +121,7 @@ impl Prepared {
             overrides: Arc::clone(&lasting.overrides),
             checker,
             pace: Pace::default(),
-            decoys: Decoys::new(&config.state),
+            decoys: Decoys::new(&world.config.state),
             rates: Rates::default(),
             memory: Arc::default(),
             room: Arc::clone(&permits),
@@ -131,7 +132,6 @@ impl Prepared {
         let entrance = Arc::new(Entrance { world: ArcSwap::from_pointee(world), workers, permits, log: log.clone() });
         let looking = Mutex::new(entrance.world.load().look(&log));
         let (asking, asked) = mpsc::channel(COMMANDS_MAX);
-        let emptying = Mutex::default();
         let server = Arc::new(Server {
             started: Instant::now(),
             asking,
@@ -141,17 +141,18 @@ impl Prepared {
             entrance,
             shared,
             lasting,
-            emptying,
+            emptying: Mutex::default(),
             live: Live::default(),
             reporting: Reporting::default(),
             watched: Mutex::default(),
             renew_at: Mutex::default(),
             looks: Semaphore::new(LOOKS_MAX),
-            generation: legacy.generation,
-            elders: Mutex::new(legacy.elders.clone()),
+            generation,
+            elders: Mutex::new(elders),
             binary,
         });
-        let (socket, http) = (server.open_socket(&config)?, server.open_http().await?);
+        let config = &server.entrance.world.load().config;
+        let (socket, http) = (server.open_socket(config)?, server.open_http().await?);
         let listening = Listening::new(&server.entrance, sockets, socket, http);
         log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
             .with("name", config.name.as_str())

@@ -18,7 +18,7 @@ use crate::traces::Tracer;
 const TRACES_TIME: Duration = Duration::from_secs(1);
 
 impl Server {
-    /// Takes no more clients, and ends what there is: at once, or where another has taken over, when the sessions do.
+    /// Takes no more clients, and ends: with the sessions, which have the drain time, or all of theirs where another has taken over.
     pub(super) async fn end(
         self: &Arc<Self>,
         over: Over,
