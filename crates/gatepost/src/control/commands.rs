@@ -193,7 +193,7 @@ impl Server {
     fn trace(&self, user: &str, seconds: u64) -> answers::Traced {
         let user = self.entrance.world.load().config.names.canonical(user);
         let seconds = seconds.min(LASTING_SECONDS_MAX);
-        self.shared.log.following().follow(&user, Duration::from_secs(seconds));
+        self.shared.log.following().follow(&user, Duration::from_secs(seconds), Instant::now());
         answers::Traced { user, seconds }
     }
 

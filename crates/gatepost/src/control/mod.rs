@@ -239,7 +239,7 @@ impl Server {
         self.tell_manager(News::Alive);
         self.sample();
         self.report_now_and_then();
-        self.shared.log.following().expire();
+        self.shared.log.following().expire(Instant::now());
         self.lasting.overrides.forget_moves();
         if self.have_certificates_changed() {
             self.alive_while(self.renew(listening)).await;

@@ -24,7 +24,7 @@ impl Complaints {
     pub(super) fn note(&self, complaint: &str, now: Instant) -> Option<u64> {
         let mut complaints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if complaints.len() >= COMPLAINTS_MAX && !complaints.contains_key(complaint) {
-            // Those that are said again anyway when they come next; if there are none, all.
+            // Those go that are said again when they come next, with how often they came; where none can go, all do.
             complaints.retain(|_, said| said.at.is_some_and(|at| now - at < INTERVAL));
             if complaints.len() >= COMPLAINTS_MAX {
                 complaints.clear();

@@ -16,23 +16,23 @@ pub(crate) struct Following {
 
 impl Following {
     /// Logs a user's conversations for this long; for no time, no more.
-    pub(crate) fn follow(&self, user: &str, time: Duration) {
+    pub(crate) fn follow(&self, user: &str, time: Duration, now: Instant) {
         let mut users = self.users();
         if time.is_zero() {
             users.remove(user);
         } else {
-            users.insert(user.to_owned(), Instant::now() + time);
+            users.insert(user.to_owned(), now + time);
         }
-        self.drop_expired(&mut users);
+        self.drop_expired(&mut users, now);
     }
 
     /// Ends what is to be followed no more.
-    pub(crate) fn expire(&self) {
-        self.drop_expired(&mut self.users());
+    pub(crate) fn expire(&self, now: Instant) {
+        self.drop_expired(&mut self.users(), now);
     }
 
-    fn drop_expired(&self, users: &mut HashMap<String, Instant>) {
-        users.retain(|_, until| *until > Instant::now());
+    fn drop_expired(&self, users: &mut HashMap<String, Instant>, now: Instant) {
+        users.retain(|_, until| *until > now);
         self.is_any.store(!users.is_empty(), Ordering::Relaxed);
     }
 
@@ -42,8 +42,8 @@ impl Following {
     }
 
     /// Whether this user's are.
-    pub(crate) fn has(&self, user: &str) -> bool {
-        self.is_any() && self.users().get(user).is_some_and(|until| *until > Instant::now())
+    pub(crate) fn has(&self, user: &str, now: Instant) -> bool {
+        self.is_any() && self.users().get(user).is_some_and(|until| *until > now)
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
@@ -58,14 +58,17 @@ mod tests {
     #[test]
     fn users_are_followed_until_their_time_is_over_or_it_is_said() {
         let following = Following::default();
-        assert!(!following.is_any() && !following.has("kim"));
-        following.follow("kim", Duration::from_mins(1));
-        following.follow("lee", Duration::from_nanos(1));
-        assert!(following.is_any() && following.has("kim") && !following.has("lee") && !following.has("max"));
-        following.follow("kim", Duration::ZERO);
-        assert!(!following.is_any() && !following.has("kim"));
-        following.follow("kim", Duration::from_nanos(1));
-        following.expire();
+        let (now, minute) = (Instant::now(), Duration::from_mins(1));
+        assert!(!following.is_any() && !following.has("kim", now));
+        following.follow("kim", 2 * minute, now);
+        following.follow("lee", minute, now);
+        assert!(following.is_any() && following.has("kim", now) && following.has("lee", now));
+        assert!(!following.has("max", now) && !following.has("lee", now + minute));
+        following.follow("kim", Duration::ZERO, now);
+        assert!(following.is_any() && !following.has("kim", now));
+        following.expire(now + minute / 2);
+        assert!(following.is_any());
+        following.expire(now + minute);
         assert!(!following.is_any());
     }
 }

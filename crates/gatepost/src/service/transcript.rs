@@ -1,6 +1,7 @@
 //! A session's conversations in the log: at level `protocol`, or where somebody's are followed.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use gatepost_wire::Front;
 
@@ -48,7 +49,7 @@ impl Session {
             return story.tell_line(log, false, with, line);
         }
         let mut unheard = self.unheard.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if story.user.as_ref().is_some_and(|user| log.following().has(user)) {
+        if story.user.as_ref().is_some_and(|user| log.following().has(user, Instant::now())) {
             let kept = std::mem::take(&mut *unheard).into_iter();
             kept.chain([(with, line)]).for_each(|(with, line)| story.tell_line(log, true, with, line));
         } else if unheard.iter().map(|(_, line)| line.len()).sum::<usize>() + line.len() <= UNHEARD_BYTES_MAX {
