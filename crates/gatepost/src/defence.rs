@@ -36,7 +36,7 @@ pub(crate) struct Defence {
 }
 
 struct State {
-    counted: quick_cache::unsync::Cache<Key, Counter>,
+    counters: quick_cache::unsync::Cache<Key, Counter>,
     known: quick_cache::unsync::Cache<Key, Instant>,
 }
 
@@ -151,7 +151,7 @@ impl Defence {
         }
         let key = Key::Address(bucket(address));
         self.lock().as_ref().is_some_and(|state| {
-            let counter = state.counted.get(&key);
+            let counter = state.counters.get(&key);
             counter.is_some_and(|counter| counter.banned_until.is_some_and(|at| at > now)) && !state.knows(&key, now)
         })
     }
@@ -159,7 +159,7 @@ impl Defence {
     /// Addresses that are banned, and for how long yet.
     pub(crate) fn banned(&self, now: Instant) -> Vec<(IpAddr, Duration)> {
         let guard = self.lock();
-        let counted = guard.iter().flat_map(|state| state.counted.iter());
+        let counted = guard.iter().flat_map(|state| state.counters.iter());
         let banned = counted.filter_map(|(key, counter)| match key {
             Key::Address(address) => Some((*address, counter.banned_until?.checked_duration_since(now)?)),
             Key::User(_) | Key::Pair(..) => None,
@@ -177,7 +177,7 @@ impl Defence {
         let pardoned = banned.iter().filter(|(address, _)| network.contains(*address) || one == Some(*address));
         pardoned
             .filter(|(address, _)| {
-                let counter = state.counted.get_mut(&Key::Address(*address));
+                let counter = state.counters.get_mut(&Key::Address(*address));
                 counter
                     .map(|mut counter| *counter = Counter { pending: counter.pending, ..Counter::new(now) })
                     .is_some()
@@ -198,7 +198,7 @@ impl Defence {
 impl State {
     fn new() -> Self {
         Self {
-            counted: quick_cache::unsync::Cache::new(COUNTED_MAX),
+            counters: quick_cache::unsync::Cache::new(COUNTED_MAX),
             known: quick_cache::unsync::Cache::new(KNOWN_MAX),
         }
     }
@@ -244,7 +244,7 @@ impl State {
     /// One fewer is under way.
     fn end(&mut self, counted: &Counted) {
         for key in counted.keys() {
-            if let Some(mut counter) = self.counted.get_mut(&key) {
+            if let Some(mut counter) = self.counters.get_mut(&key) {
                 counter.pending = counter.pending.saturating_sub(1);
             }
         }
@@ -252,10 +252,10 @@ impl State {
 
     /// Looks at a counter, and changes it.
     fn with<T>(&mut self, key: &Key, window: Duration, now: Instant, work: impl FnOnce(&mut Counter) -> T) -> T {
-        let mut counter = self.counted.get(key).cloned().unwrap_or_else(|| Counter::new(now));
+        let mut counter = self.counters.get(key).cloned().unwrap_or_else(|| Counter::new(now));
         counter.roll(window, now);
         let result = work(&mut counter);
-        self.counted.insert(key.clone(), counter);
+        self.counters.insert(key.clone(), counter);
         result
     }
 
@@ -271,7 +271,7 @@ impl Attempt {
         let (place, pair) = (counted.place(), Key::Pair(counted.address, user.into()));
         let mut guard = self.defence.lock();
         let state = guard.get_or_insert_with(State::new);
-        if let Some(mut counter) = state.counted.get_mut(&pair) {
+        if let Some(mut counter) = state.counters.get_mut(&pair) {
             (counter.failures, counter.last) = (Sliding::new(now), None);
         }
         state.known.insert(place, now);

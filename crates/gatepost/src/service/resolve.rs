@@ -104,7 +104,10 @@ impl Session {
         Ok(Place {
             login: entry.and_then(|entry| entry.login.clone()).unwrap_or_else(|| who.user.clone()),
             user: who.user,
-            password: entry.and_then(|entry| entry.login_password.clone()),
+            password: match log_in {
+                LogInAs::Directory => entry.and_then(|entry| entry.login_password.clone()),
+                LogInAs::User | LogInAs::Master(_) => None,
+            },
             expires: checked.and_then(|checked| checked.entry.expires),
             backend,
             placed_at,
@@ -173,11 +176,11 @@ impl Session {
         let started = Instant::now();
         let (authenticators, proof) = (authenticators.clone(), proof.duplicate());
         let (checker, asked) = (self.shared.checker.clone(), who.clone());
-        let judging = async move { authenticate_first(&authenticators, &checker, &asked, &proof, |_| true).await };
-        let judged = self.on_control(judging).await?;
+        let checking = async move { authenticate_first(&authenticators, &checker, &asked, &proof, |_| true).await };
+        let checked = self.on_control(checking).await?;
         self.took(Stage::Auth, started.elapsed());
-        let Some((authenticator, judged)) = judged else { return Err(Denied::Wrong) };
-        let Account { entry, is_remembered } = judged?;
+        let Some((authenticator, checked)) = checked else { return Err(Denied::Wrong) };
+        let Account { entry, is_remembered } = checked?;
         let is_current = !is_remembered || !authenticator.abilities.finds;
         Ok(Some(Checked { by: Arc::clone(&authenticator.name), entry, is_current }))
     }
@@ -225,8 +228,9 @@ impl Session {
             Some(found) => found,
             None => self.ask_map(who, means, checked, is_now).await?,
         };
-        // Whoever is held to the end of a log-in's time was held, and no directory too slow.
-        let patience = (Instant::now() + self.snapshot.map.settings.hold_time).min(self.deadline);
+        // Whoever is held to the end of a log-in's time was held, and no directory too slow: the last look comes before it.
+        let last = self.deadline - 2 * HOLD_LOOK_INTERVAL;
+        let patience = (Instant::now() + self.snapshot.map.settings.hold_time).min(last);
         loop {
             let is_held = self.snapshot.map.is_held(&who.user);
             if !is_held && !found.entry().is_some_and(|entry| entry.held) {
@@ -280,8 +284,8 @@ impl Session {
         let Some(Proof::Password(password)) = means.proof() else { return Err(unfit()) };
         let (map, checker, asked) = (Arc::clone(&self.snapshot.map), self.shared.checker.clone(), who.clone());
         let password = password.duplicate();
-        let judged = self.on_control(async move { map.authenticate(&checker, &asked, &password).await }).await;
-        match judged? {
+        let checked = self.on_control(async move { map.authenticate(&checker, &asked, &password).await }).await;
+        match checked? {
             Some(Ok(entry)) => permitted(&entry, who),
             Some(Err(denial)) => Err(denial.into()),
             None => Err(unfit()),

@@ -140,7 +140,7 @@ impl Delivery {
         !self.is_to_one && !self.connections.is_empty() && self.used().is_empty()
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(super) fn connection_count(&self) -> usize {
         self.connections.len()
     }
 

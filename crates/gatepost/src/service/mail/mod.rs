@@ -342,7 +342,7 @@ impl<'s> Mail<'s> {
     /// A connection to a back end over which mail can be handed over.
     async fn engage(&mut self, backend: &Arc<Backend>, path: &Path, deadline: Instant) -> Result<Connection, Reply> {
         // A session has room for one; each further one takes files that others may need.
-        let room = match self.delivery.connections() {
+        let room = match self.delivery.connection_count() {
             0 => None,
             _ => match Arc::clone(&self.session.shared.room).try_acquire_owned() {
                 Ok(room) => Some(room),
