@@ -71,6 +71,7 @@ mod tests {
     #[test]
     fn what_is_in_force_can_be_read_again_and_says_the_same() {
         let text = "[imap]\n[[imap.listener]]\naddress = \"127.0.0.1:1143\"\ntls = \"none\"\n[map]\ndefault = \"a.example\"\n\
+                    [directory.\"x.y\"]\ntype = \"passwd-file\"\npath = \"users\"\n\
                     [backend.\"a.example\"]\nhost = \"127.0.0.1\"\n[backend.\"a.example\".imap]\nport = 1144\n[backend.b]\nhost = \"127.0.0.1\"\n";
         let effective = |text: &str| {
             let draft = config::parse(Path::new("gatepost.toml"), text).unwrap_or_else(|problems| panic!("{problems}"));
@@ -78,6 +79,7 @@ mod tests {
         };
         let first = effective(text);
         assert!(first.contains("[backend.\"a.example\".imap]\nport = 1144\n"), "{first}");
+        assert!(first.contains("[directory.\"x.y\"]\n"), "{first}");
         let without_marks = |text: &str| text.replace("  # default", "");
         assert_eq!(without_marks(&effective(&first)), without_marks(&first));
     }

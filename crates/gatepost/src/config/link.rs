@@ -164,3 +164,34 @@ pub(super) fn link_of(
     let usual = protocol.tls_port.filter(|_| written.tls == TlsMode::Implicit).unwrap_or(protocol.port);
     Some(Link { protocol, port: port.map_or(usual, |Port(port)| port), announce, written })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+
+    /// The problems of a file with two back ends.
+    fn problems(service: &str, second: &str) -> Vec<String> {
+        let text = format!(
+            "[imap]\n[[imap.listener]]\naddress = \"127.0.0.1:1143\"\ntls = \"none\"\n[imap.backend]\n{service}\n\
+             [map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n[backend.b]\nhost = \"127.0.0.1\"\n{second}\n"
+        );
+        let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
+        draft.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_mistake_is_said_where_it_stands_and_once() {
+        for (mistake, words) in
+            [("announce = \"xclient\"", "has no XCLIENT"), ("protocol = \"lmtp\"", "goes with [smtp.backend]")]
+        {
+            let in_service = problems(mistake, "");
+            let [problem] = &in_service[..] else { panic!("{in_service:?}") };
+            assert!(problem.starts_with("gatepost.toml:6:") && problem.contains(words), "{problem}");
+            let in_backend = problems("", &format!("[backend.b.imap]\n{mistake}"));
+            let [problem] = &in_backend[..] else { panic!("{in_backend:?}") };
+            assert!(problem.starts_with("gatepost.toml:14:") && problem.contains(words), "{problem}");
+        }
+    }
+}

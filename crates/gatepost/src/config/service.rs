@@ -278,7 +278,7 @@ fn authenticate(written: &ServiceSettings, table: &Table<'_>, known: &Directorie
     let all_known = names.iter().all(|name| find(name).is_some());
     let keeps_hashes = names.iter().filter_map(find).any(|directory| directory.abilities.keeps_hashes);
     for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_scram() && all_known && !keeps_hashes) {
-        let what = "no directory of `directory` keeps anything to check it against: all check passwords themselves";
+        let what = "no directory of `directory` keeps anything to check it against: they check passwords themselves";
         table.problem_with(&key::mechanisms, format_args!("{} is offered, but {what}", mechanism.name()));
     }
     let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();

@@ -126,8 +126,8 @@ impl OAuth2 {
             Some(url) => self.introspect(url, text).await?,
             None => self.verify(text).await?,
         };
-        let judged = claims.and_then(|claims| self.accept(&claims));
-        Ok(match judged {
+        let checked = claims.and_then(|claims| self.accept(&claims));
+        Ok(match checked {
             Ok(entry) => Verdict::Right(entry),
             Err(Bad::Wrong) => Verdict::Wrong,
             Err(Bad::Unfit(why)) => Verdict::Unfit(why),

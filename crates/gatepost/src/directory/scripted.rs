@@ -17,6 +17,7 @@ pub(crate) struct Scripted {
     verdicts: Mutex<HashMap<String, Verdict>>,
     is_silent: AtomicBool,
     is_down: AtomicBool,
+    is_exact: AtomicBool,
     asked: AtomicU32,
 }
 
@@ -42,7 +43,7 @@ impl Scripted {
         self.verdicts.lock().expect("a lock").insert(user.to_owned(), verdict);
     }
 
-    /// Whether it can answer.
+    /// Whether it gives no answer when it is asked.
     pub(crate) fn be_silent(&self, is_silent: bool) {
         self.is_silent.store(is_silent, Ordering::Relaxed);
     }
@@ -50,6 +51,11 @@ impl Scripted {
     /// Whether it says itself that it can't answer.
     pub(crate) fn be_down(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// Whether it knows accounts by their whole names alone.
+    pub(crate) fn be_exact(&self, is_exact: bool) {
+        self.is_exact.store(is_exact, Ordering::Relaxed);
     }
 
     /// How often it was asked since this was last called.
@@ -68,6 +74,10 @@ impl Scripted {
 }
 
 impl Directory for Scripted {
+    fn is_exact(&self) -> bool {
+        self.is_exact.load(Ordering::Relaxed)
+    }
+
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move { self.answer(|| self.account(who)) })
     }

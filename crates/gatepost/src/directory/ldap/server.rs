@@ -161,7 +161,7 @@ impl Server {
         read: Option<&Search>,
     ) -> Result<Bound, Failed> {
         let result = connection.with_timeout(self.timeout).simple_bind(dn, password).await?;
-        let bound = judged(&result)?;
+        let bound = bound(&result)?;
         let bound = match (bound, read) {
             (Bound::Right(_), Some(search)) => Bound::Right(self.search_on(connection.clone(), search).await?),
             (bound, _) => bound,
@@ -290,7 +290,7 @@ fn is_timeout(error: &LdapError) -> bool {
 }
 
 /// What the answer to a user's bind means.
-fn judged(result: &LdapResult) -> Result<Bound, Failed> {
+fn bound(result: &LdapResult) -> Result<Bound, Failed> {
     match result.rc {
         code::SUCCESS => Ok(Bound::Right(Vec::new())),
         code::INVALID_CREDENTIALS => Ok(active_directory(&result.text).map_or(Bound::Wrong, Bound::Barred)),

@@ -178,17 +178,17 @@ mod tests {
         let past = Some(SystemTime::now() - Duration::from_secs(5));
         let (_, expired) = add("kim", Draft { expires: past, ..draft("old") }).await.expect("a password");
 
-        let judge = async |user: &str, shown: &str| {
+        let check = async |user: &str, shown: &str| {
             let secret = Secret::new(shown.as_bytes().to_vec());
             directory.authenticate(&Who::somebody(user, "imap"), &secret).await.expect("an answer")
         };
-        assert!(matches!(judge("kim", &password).await, Verdict::Right(entry) if entry.services.is_none()));
+        assert!(matches!(check("kim", &password).await, Verdict::Right(entry) if entry.services.is_none()));
         assert!(
-            matches!(judge("kim", &for_imap).await, Verdict::Right(entry) if entry.services == Some(vec!["imap".into()]))
+            matches!(check("kim", &for_imap).await, Verdict::Right(entry) if entry.services == Some(vec!["imap".into()]))
         );
-        assert!(matches!(judge("kim", &expired).await, Verdict::Compare(_)), "as any other word");
-        assert!(matches!(judge("lee", &password).await, Verdict::Compare(_)), "kim's alone");
-        assert!(matches!(judge("kim", "x").await, Verdict::Compare(_)));
+        assert!(matches!(check("kim", &expired).await, Verdict::Compare(_)), "as any other word");
+        assert!(matches!(check("lee", &password).await, Verdict::Compare(_)), "kim's alone");
+        assert!(matches!(check("kim", "x").await, Verdict::Compare(_)));
         while directory.app_passwords("kim").await.expect("a list")[0].last_used.is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!((list.len(), list[0].last_from.as_deref(), list[1].label.as_str()), (3, Some("127.0.0.1"), "desk"));
         assert_eq!(directory.revoke_app_password("lee", phone).await, Ok(false));
         assert_eq!(directory.revoke_app_password("kim", phone).await, Ok(true));
-        assert!(matches!(judge("kim", &password).await, Verdict::Compare(_)));
+        assert!(matches!(check("kim", &password).await, Verdict::Compare(_)));
         directory.remove("kim").await.expect("an answer");
         assert!(directory.app_passwords("kim").await.expect("a list").is_empty(), "they go with the user");
     }
