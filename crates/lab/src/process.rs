@@ -139,9 +139,14 @@ impl Server {
     }
 }
 
+/// How long is waited for what must come to pass.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked at first, and after a while: looking may be work for many.
+const LOOK_INTERVALS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(80)];
+
 /// Waits up to 30 seconds until `is_so`.
 pub fn wait_for(is_so: impl FnMut() -> bool) -> Result<()> {
-    wait_for_within(Duration::from_secs(30), is_so)
+    wait_for_within(PATIENCE, is_so)
 }
 
 /// Waits until `is_so`, where a bound on that is the point.
@@ -151,11 +156,12 @@ pub fn wait_for_within(patience: Duration, mut is_so: impl FnMut() -> bool) -> R
 
 /// Waits up to 30 seconds until `find` finds something.
 pub fn wait_to_find<T>(find: impl FnMut() -> Option<T>) -> Result<T> {
-    find_within(Duration::from_secs(30), find)
+    find_within(PATIENCE, find)
 }
 
 fn find_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + patience;
+    let [mut interval, longest] = LOOK_INTERVALS;
     loop {
         if let Some(found) = find() {
             return Ok(found);
@@ -163,7 +169,8 @@ fn find_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) -> Re
         if Instant::now() > deadline {
             return Err(format!("not within {patience:?}"));
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(interval);
+        interval = longest.min(interval * 2);
     }
 }
 

@@ -105,9 +105,9 @@ fn a_remembered_password_says_nothing_else() {
     user_command(bed, &["set", "kim", "--hold"], None);
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "held at once");
     let patient = remembering.replace("hold_time = \"1s\"", "hold_time = \"1m\"");
-    setup.gatepost.reload(&patient.replace("[imap]\n", "[imap]\nlogin_timeout = \"2s\"\n")).expect("a reload");
+    setup.gatepost.reload(&patient.replace("[imap]\n", "[imap]\nlogin_timeout = \"5s\"\n")).expect("a reload");
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "held for as long as a log-in may take");
-    wait_for(|| setup.gatepost.log().matches("the user's log-ins are held").count() == 2).expect("why, both times");
+    wait_for(|| setup.gatepost.log().matches("the user's log-ins are held").count() >= 2).expect("why, both times");
     setup.gatepost.reload(&remembering).expect("a reload");
     user_command(bed, &["set", "kim", "--release", "--disable"], None);
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [CONTACTADMIN]"), "disabled at once");

@@ -75,6 +75,7 @@ impl Site {
     /// Keeps a picture of a page for whoever wants to look at it, in the folder that `GATEPOST_PICTURES` names.
     fn keep_picture(&self, page: &str, is_dark: bool, width: u32) {
         let Some(folder) = std::env::var_os("GATEPOST_PICTURES") else { return };
+        std::fs::create_dir_all(&folder).expect("a folder");
         let theme = if is_dark { "dark" } else { "light" };
         let name = page.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let picture = STANDARD.decode(self.browser.picture().expect("a picture")).expect("base64");
@@ -445,7 +446,7 @@ fn who_may_only_look_sees_no_way_to_change_anything_and_has_none() {
     }
     site.go("/administrators");
     site.sees("this needs the role admin");
-    // With the log-in taken away, the next page is that of log-in.
+    // With the log-in taken away, the next page is the log-in page.
     let output = site.gatepost.command(&["admin", "remove", "viv"]).expect("gatepost");
     assert!(output.status.success());
     site.go("/sessions");

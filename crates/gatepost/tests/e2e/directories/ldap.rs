@@ -87,7 +87,7 @@ fn the_map_alone_finds_each_users_store_over_starttls() {
 }
 
 #[test]
-fn a_bind_as_the_user_judges_the_password_over_implicit_tls() {
+fn a_bind_as_the_user_checks_the_password_over_implicit_tls() {
     let site = Site::new();
     let slapd = site.slapd("ldap", people());
     let url = format!("ldaps://localhost:{}", slapd.ldaps);

@@ -5,25 +5,26 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{KIM, LEE, configuration, greeted, postfix, postfix_with};
 use gatepost_lab::wait_to_find;
 
+use super::{KIM, LEE, configuration, greeted, postfix, postfix_with};
 use crate::bed::{Bed, back_end};
 use crate::talk::Talk;
 
 /// A client in clear that has said hello, once a promise is as it must be.
 pub(crate) fn promised(port: u16, hello: &str, extension: &str) -> Talk {
+    let mut told = Vec::new();
     let promised = wait_to_find(|| {
         let mut talk = Talk::clear(port);
         talk.reply();
         talk.send(format!("{hello}\r\n"));
-        let mut told = Vec::new();
+        told.clear();
         while !told.last().is_some_and(|line: &String| line.starts_with("250 ")) {
             told.push(talk.line());
         }
         told.iter().any(|line| line[4..] == *extension).then_some(talk)
     });
-    promised.unwrap_or_else(|error| panic!("no {extension} {error}"))
+    promised.unwrap_or_else(|error| panic!("no {extension}: {error}: {told:?}"))
 }
 
 /// Names a sender and these recipients.

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{KIM, LEE, LETTER, at_content, before_dovecots, configuration, greeted, postfix};
 use gatepost_lab::wait_for;
 
+use super::{KIM, LEE, LETTER, at_content, before_dovecots, configuration, greeted, postfix};
 use crate::bed::{Bed, back_end};
 
 #[test]
