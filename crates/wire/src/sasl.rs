@@ -260,6 +260,7 @@ mod tests {
             "n,,\x01\x01",
             "n,,\x01auth=Bearer \x01\x01",
             "n,,\x01auth=Basic t\x01\x01",
+            "n,kim,\x01auth=Bearer t\x01\x01",
             "n,,\x01auth=Bearer t t\x01\x01",
             "n,,\x01auth=Bearer t\x01",
             "n,,\x01auth=Bearer t\x01auth=Bearer u\x01\x01",

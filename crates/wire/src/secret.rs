@@ -111,12 +111,15 @@ mod tests {
     #[test]
     fn a_wiped_buffer_keeps_order_over_growth_and_discards() {
         let mut buffer = WipedBuffer::default();
+        assert!(buffer.is_empty());
         for n in 0..=255_u8 {
             buffer.extend(&[n; 3]);
         }
         buffer.discard(3 * 200 + 1);
         assert_eq!(&buffer.bytes()[..5], [200, 200, 201, 201, 201]);
         assert_eq!(buffer.len(), 3 * 56 - 1);
+        assert!(!buffer.is_empty());
+        assert_eq!(format!("{buffer:?}"), "[167 bytes]");
         buffer.discard(usize::MAX);
         assert!(buffer.is_empty());
     }
