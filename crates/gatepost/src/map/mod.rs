@@ -515,6 +515,10 @@ mod tests {
             let known = map.known(&kim());
             assert_eq!(known.is_some(), finds);
             assert!(!matches!(known, Some(Found::Account { is_checked: true, .. })), "good for the place alone");
+            let newer = at("c");
+            let evidence = Evidence { checked: Some(("people", &newer)), ..Evidence::default() };
+            let found = map.find(&kim(), evidence).await.expect("an answer");
+            assert_eq!(found.entry(), Some(&newer), "whatever is remembered");
             map.forget(None);
             let other = Evidence { checked: Some(("other", &checked)), ..Evidence::default() };
             let found = map.find(&kim(), other).await.expect("an answer");
