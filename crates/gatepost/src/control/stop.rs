@@ -18,7 +18,8 @@ use crate::traces::Tracer;
 const TRACES_TIME: Duration = Duration::from_secs(1);
 
 impl Server {
-    /// Takes no more clients, and ends: with the sessions, which have the drain time, or all of theirs where another has taken over.
+    /// Takes no more clients, and ends with the last session: after a stop they have the drain time, after a hand-over as long
+    /// as they like.
     pub(super) async fn end(
         self: &Arc<Self>,
         over: Over,

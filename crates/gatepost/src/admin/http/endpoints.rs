@@ -125,38 +125,28 @@ pub(super) struct Inputs(pub(super) HashMap<&'static str, Said>);
 
 impl Inputs {
     fn text(&mut self, name: &str) -> Option<String> {
-        match self.0.remove(name)? {
-            Said::Text(text) => Some(text),
-            _ => None,
-        }
+        let Said::Text(text) = self.0.remove(name)? else { return None };
+        Some(text)
     }
 
     fn truth(&mut self, name: &str) -> Option<bool> {
-        match self.0.remove(name)? {
-            Said::Truth(is_so) => Some(is_so),
-            _ => None,
-        }
+        let Said::Truth(is_so) = self.0.remove(name)? else { return None };
+        Some(is_so)
     }
 
     fn number(&mut self, name: &str) -> Option<u64> {
-        match self.0.remove(name)? {
-            Said::Number(number) => Some(number),
-            _ => None,
-        }
+        let Said::Number(number) = self.0.remove(name)? else { return None };
+        Some(number)
     }
 
     fn level(&mut self, name: &str) -> Option<Level> {
-        match self.0.remove(name)? {
-            Said::Level(level) => Some(level),
-            _ => None,
-        }
+        let Said::Level(level) = self.0.remove(name)? else { return None };
+        Some(level)
     }
 
     fn changes(&mut self) -> Option<Changes> {
-        match self.0.remove("changes")? {
-            Said::Changes(changes) => Some(Changes { changes, digest: self.text("digest") }),
-            _ => None,
-        }
+        let Said::Changes(changes) = self.0.remove("changes")? else { return None };
+        Some(Changes { changes, digest: self.text("digest") })
     }
 
     fn whose(&mut self) -> Whose {
