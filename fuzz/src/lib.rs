@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 
 use gatepost_wire::smtp::{self, Receiver, Reply};
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Course, Event,
-    FrontSetup, Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step,
-    Welcome,
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
+    Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal,
+    Secret, Step, Welcome,
 };
 
 /// The protocol of this name.
@@ -17,25 +17,27 @@ fn protocol(name: &str) -> &'static Protocol {
 /// A client says anything, in pieces of any size: no panic, no growth, and what is left over is never more than was
 /// said.
 pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
-    let setup = FrontSetup {
+    let rules = LogInRules {
+        takes_secrets: flags & 2 == 0,
+        has_password_command: flags & 32 == 0,
+        mechanisms: Mechanism::SASL.into(),
+        oauth: OAuthHints::default(),
+        id: flags & 4 == 0,
+        max_auth_errors: NonZeroU32::new(3),
+    };
+    let setup = ClientSetup {
         name: "fuzz".into(),
         greeting: "ready".into(),
         tls: if flags & 1 == 0 { ClientTls::Offered } else { ClientTls::Up },
-        passwords: flags & 2 == 0,
-        mechanisms: Mechanism::SASL.into(),
-        has_passwords: flags & 32 == 0,
-        oauth: OAuthHints::default(),
-        id: flags & 4 == 0,
         offers: Offers::of(
             protocol(name),
             &if flags & 16 != 0 { protocol(name).learnt.join(" ") } else { String::new() },
         ),
         max_errors: NonZeroU32::new(u32::from(flags >> 4)),
-        max_auth_errors: NonZeroU32::new(3),
         carry: Carry::default(),
         trace: flags & 8 == 0,
     };
-    let mut front = protocol(name).course.front(setup).expect("a log-in");
+    let mut front = protocol(name).course.front(setup, rules).expect("a log-in");
     let mut out = Vec::new();
     let mut said = 0;
     front.step(Event::Start, &mut out);
@@ -122,18 +124,12 @@ pub fn receiver(flags: u8, pieces: &[Vec<u8>]) {
     let protocol = protocol(if flags & 1 == 0 { "smtp" } else { "lmtp" });
     let Course::Mail(dialect) = protocol.course else { return };
     let list = if flags & 2 == 0 { protocol.learnt.join(" ") } else { String::new() };
-    let setup = FrontSetup {
+    let setup = ClientSetup {
         name: "fuzz".into(),
         greeting: "ready".into(),
         tls: if flags & 4 == 0 { ClientTls::Offered } else { ClientTls::Never },
-        passwords: false,
-        mechanisms: Vec::new(),
-        has_passwords: false,
-        oauth: OAuthHints::default(),
-        id: false,
         offers: Receiver::carries(protocol, Offers::of(protocol, &list)),
         max_errors: NonZeroU32::new(u32::from(flags >> 4)),
-        max_auth_errors: None,
         carry: Carry::default(),
         trace: flags & 8 == 0,
     };

@@ -5,8 +5,8 @@ use crate::exchange::{Exchange, Turn};
 use crate::frame::{Announced, Frame, Framer, is_http};
 use crate::limits::{BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
 use crate::protocols::{
-    Answer, Back, BackEvent, BackFault, BackStep, Carry, ClientTls, Event, Front, FrontSetup, Introduction, Mechanism,
-    Outcome, Refusal, Step, Welcome,
+    Answer, Back, BackEvent, BackFault, BackStep, Carry, ClientSetup, ClientTls, Event, Front, Introduction,
+    LogInRules, Mechanism, Outcome, Refusal, Step, Welcome,
 };
 use crate::secret::Secret;
 use crate::text::printable;
@@ -163,9 +163,10 @@ impl<G: BackGrammar> Back for G {
     }
 }
 
-/// What every conversation with a client keeps.
+/// What every conversation keeps in which a client logs in.
 pub(crate) struct Client {
-    pub(crate) setup: FrontSetup,
+    pub(crate) setup: ClientSetup,
+    pub(crate) rules: LogInRules,
     pub(crate) talk: Talk,
     pub(crate) carry: Carry,
     pub(crate) introduction: Introduction,
@@ -185,24 +186,25 @@ pub(crate) enum LogIn {
 }
 
 impl Client {
-    pub(crate) fn new(setup: FrontSetup, framer: Framer) -> Self {
+    pub(crate) fn new(setup: ClientSetup, rules: LogInRules, framer: Framer) -> Self {
         Self {
             talk: Talk::new(framer, setup.trace),
             carry: setup.carry,
             introduction: Introduction::default(),
             log_in: LogIn::Idle,
             setup,
+            rules,
         }
     }
 
     /// The SASL mechanism of this name in capitals, if it is offered.
     pub(crate) fn mechanism(&self, name: &[u8]) -> Option<Mechanism> {
-        self.setup.mechanisms.iter().copied().find(|mechanism| mechanism.name().as_bytes() == name)
+        self.rules.mechanisms.iter().copied().find(|mechanism| mechanism.name().as_bytes() == name)
     }
 
     /// The mechanisms that the client is told of: none while there would have to be TLS first.
     pub(crate) fn advertised(&self) -> &[Mechanism] {
-        if self.setup.passwords { &self.setup.mechanisms } else { &[] }
+        if self.rules.takes_secrets { &self.rules.mechanisms } else { &[] }
     }
 }
 
@@ -306,7 +308,7 @@ pub(crate) trait FrontGrammar: HasClient + Send {
     /// The end after too many failed log-ins, if this is one; each has been answered.
     fn count_failure(&mut self, counts: bool, out: &mut Vec<u8>) -> Step {
         let client = self.client_mut();
-        if counts && client.carry.count_failure(client.setup.max_auth_errors) {
+        if counts && client.carry.count_failure(client.rules.max_auth_errors) {
             self.say_enough(Some("Too many failed log-ins."), out);
             return Step::Close(Outcome::Refused(Refusal::Misbehaved));
         }
@@ -387,7 +389,7 @@ fn answer(front: &mut impl FrontGrammar, answer: &Answer, out: &mut Vec<u8>) -> 
             front.say_welcome(welcome, out);
             Step::Through
         }
-        Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &client.setup.oauth) {
+        Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &client.rules.oauth) {
             Some(turn) => front.turn(turn, out),
             None => front.refuse(Refusal::BadCredentials, out),
         },

@@ -23,9 +23,9 @@ pub mod smtp;
 mod text;
 
 pub use protocols::{
-    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls,
-    Course, Credentials, Event, Front, FrontSetup, Inband, Introduction, Mechanism, OAuthHints, Offers, Outcome,
-    PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
+    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
+    ClientTls, Course, Credentials, Event, Front, Inband, Introduction, LogInRules, Mechanism, OAuthHints, Offers,
+    Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
 };
 pub use secret::{Secret, WipedBuffer};
 

@@ -5,26 +5,34 @@ use std::collections::HashSet;
 use gatepost_wire::limits::BACK_TALK_BYTES_MAX;
 use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
-    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientTls, Course, Event,
-    FrontSetup, Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, sasl,
-    scram,
+    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientSetup, ClientTls,
+    Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal,
+    Secret, Step, sasl, scram,
 };
 
-fn setup(trace: bool) -> FrontSetup {
-    FrontSetup {
+/// The mechanisms that show a password.
+const PASSWORDS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+
+fn setup(trace: bool) -> ClientSetup {
+    ClientSetup {
         name: "mail.example.org".into(),
         greeting: "Ready.".into(),
         tls: ClientTls::Up,
-        passwords: true,
-        mechanisms: vec![Mechanism::Plain, Mechanism::Login],
-        has_passwords: true,
-        oauth: OAuthHints::default(),
-        id: true,
         offers: Offers::NONE,
         max_errors: None,
-        max_auth_errors: None,
         carry: Carry::default(),
         trace,
+    }
+}
+
+fn rules(mechanisms: &[Mechanism]) -> LogInRules {
+    LogInRules {
+        takes_secrets: true,
+        has_password_command: true,
+        mechanisms: mechanisms.to_vec(),
+        oauth: OAuthHints::default(),
+        id: true,
+        max_auth_errors: None,
     }
 }
 
@@ -136,7 +144,7 @@ fn conversation(name: &str) -> &'static [u8] {
 fn a_conversation_in_the_log_has_every_command_and_no_secret() {
     for protocol in PROTOCOLS {
         for trace in [true, false] {
-            let Some(mut front) = protocol.course.front(setup(trace)) else { continue };
+            let Some(mut front) = protocol.course.front(setup(trace), rules(&PASSWORDS)) else { continue };
             let mut out = Vec::new();
             front.step(Event::Start, &mut out);
             let mut step = front.step(Event::Input(conversation(protocol.name)), &mut out);
@@ -257,8 +265,7 @@ fn a_back_end_may_say_so_much_and_no_more() {
 
 #[test]
 fn a_front_knows_whether_an_exchange_is_under_way_and_what_its_client_calls_itself() {
-    let setup = FrontSetup { mechanisms: vec![Mechanism::Scram], ..setup(false) };
-    let mut front = row("submission").course.front(setup).expect("a log-in");
+    let mut front = row("submission").course.front(setup(false), rules(&[Mechanism::Scram])).expect("a log-in");
     let mut out = Vec::new();
     front.step(Event::Start, &mut out);
     assert_eq!(front.introduction().helo, None);
@@ -280,7 +287,7 @@ fn an_answer_with_a_bare_line_feed_is_none() {
         [("imap", "a AUTHENTICATE PLAIN\r\n"), ("pop3", "AUTH PLAIN\r\n"), ("submission", "EHLO x\r\nAUTH PLAIN\r\n")]
     {
         for (end, is_asked) in [("\r\n", true), ("\n", false)] {
-            let mut front = row(name).course.front(setup(false)).expect("a log-in");
+            let mut front = row(name).course.front(setup(false), rules(&PASSWORDS)).expect("a log-in");
             let mut out = Vec::new();
             front.step(Event::Start, &mut out);
             front.step(Event::Input(begin.as_bytes()), &mut out);

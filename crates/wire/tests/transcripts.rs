@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use gatepost_wire::smtp::{self, Dialect, Receiver, Reply};
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientTls, Course, Event,
-    FrontSetup, Introduction, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal, Secret, Step,
-    Welcome,
+    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
+    Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal,
+    Secret, Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -35,7 +35,8 @@ trait Machine {
 struct Front {
     protocol: &'static Protocol,
     machine: Box<dyn gatepost_wire::Front>,
-    setup: FrontSetup,
+    setup: ClientSetup,
+    rules: LogInRules,
 }
 
 impl Front {
@@ -82,8 +83,9 @@ impl Machine for Front {
             "close" => Event::Close(refusal(rest)),
             "tls" => {
                 let carry = self.machine.carry();
-                let setup = FrontSetup { tls: ClientTls::Up, passwords: true, carry, ..self.setup.clone() };
-                self.machine = self.protocol.course.front(setup).expect("a log-in");
+                let setup = ClientSetup { tls: ClientTls::Up, carry, ..self.setup.clone() };
+                let rules = LogInRules { takes_secrets: true, ..self.rules.clone() };
+                self.machine = self.protocol.course.front(setup, rules).expect("a log-in");
                 Event::TlsUp
             }
             _ => panic!("! {words}"),
@@ -102,7 +104,7 @@ struct Mail {
     dialect: Dialect,
     is_strict: bool,
     machine: Receiver,
-    setup: FrontSetup,
+    setup: ClientSetup,
 }
 
 impl Mail {
@@ -142,7 +144,7 @@ impl Machine for Mail {
             "done" => smtp::Event::Done,
             "close" => smtp::Event::Close(refusal(rest)),
             "tls" => {
-                let setup = FrontSetup { tls: ClientTls::Up, carry: self.machine.carry(), ..self.setup.clone() };
+                let setup = ClientSetup { tls: ClientTls::Up, carry: self.machine.carry(), ..self.setup.clone() };
                 self.machine = Receiver::new(self.protocol, self.dialect, self.is_strict, setup);
                 smtp::Event::Go
             }
@@ -248,35 +250,37 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
         Some("up") => ClientTls::Up,
         _ => ClientTls::Never,
     };
-    let setup = FrontSetup {
+    let setup = ClientSetup {
         name: "mail.example.org".into(),
         greeting: "Gatepost ready.".into(),
         tls,
-        passwords: get("passwords") != Some("no"),
-        mechanisms: mechanisms(get("mechanisms").unwrap_or("PLAIN,LOGIN")),
-        has_passwords: get("has_passwords") != Some("no"),
-        oauth: OAuthHints { scope: get("scope").map(text), configuration: get("configuration").map(text) },
-        id: get("id") != Some("no"),
         offers: Offers::of(protocol, &get("backends").unwrap_or_default().replace(',', " ")),
         max_errors: number("max_errors", 10),
-        max_auth_errors: number("max_auth_errors", 3),
         carry: Carry::default(),
         trace: false,
     };
+    let rules = LogInRules {
+        takes_secrets: get("takes_secrets") != Some("no"),
+        has_password_command: get("has_password_command") != Some("no"),
+        mechanisms: mechanisms(get("mechanisms").unwrap_or("PLAIN,LOGIN")),
+        oauth: OAuthHints { scope: get("scope").map(text), configuration: get("configuration").map(text) },
+        id: get("id") != Some("no"),
+        max_auth_errors: number("max_auth_errors", 3),
+    };
     match protocol.course {
         Course::LogIn(build) | Course::Submission(build) if get("after") != Some("log-in") => {
-            Box::new(Front { protocol, machine: build(setup.clone()), setup })
+            Box::new(Front { protocol, machine: build(setup.clone(), rules.clone()), setup, rules })
         }
         Course::LogIn(_) | Course::Submission(_) => {
             let helo = get("helo").map(text);
             let offers = Receiver::carries(protocol, setup.offers);
-            let machine = Receiver::after_log_in(protocol, helo, FrontSetup { offers, ..setup.clone() });
+            let machine = Receiver::after_log_in(protocol, helo, ClientSetup { offers, ..setup.clone() });
             Box::new(Mail { protocol, dialect: Dialect::Smtp, is_strict: false, machine, setup })
         }
         Course::Mail(dialect) => {
             let is_strict = get("strict") == Some("yes");
             let offers = Receiver::carries(protocol, setup.offers);
-            let setup = FrontSetup { offers, ..setup };
+            let setup = ClientSetup { offers, ..setup };
             let machine = Receiver::new(protocol, dialect, is_strict, setup.clone());
             Box::new(Mail { protocol, dialect, is_strict, machine, setup })
         }

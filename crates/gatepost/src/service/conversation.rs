@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatepost_wire::smtp::Receiver;
-use gatepost_wire::{Carry, Event, Front, FrontSetup, Offers, Outcome, Refusal, Secret, Step};
+use gatepost_wire::{Carry, ClientSetup, Event, Front, LogInRules, Offers, Outcome, Refusal, Secret, Step};
 use tokio::time::{Instant, timeout_at};
 
 use super::claim::Progress;
@@ -20,7 +20,7 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Builds a protocol's front.
-pub(super) type Build = fn(FrontSetup) -> Box<dyn Front>;
+pub(super) type Build = fn(ClientSetup, LogInRules) -> Box<dyn Front>;
 
 /// What a front leaves to whoever goes on with its client.
 pub(super) struct HandOver {
@@ -41,7 +41,7 @@ pub(super) enum Received {
 impl Session {
     /// Talks with the client until a back end has taken its log-in.
     pub(super) async fn log_in(&mut self, build: Build) -> Result<HandOver, Ended> {
-        let mut front = build(self.front_setup(Carry::default()));
+        let mut front = self.build_front(build, Carry::default());
         let mut out = Vec::new();
         let mut progress = Progress::default();
         let mut step = front.step(Event::Start, &mut out);
@@ -63,7 +63,7 @@ impl Session {
                 },
                 Step::StartTls => {
                     self.secure().await?;
-                    front = build(self.front_setup(front.carry()));
+                    front = self.build_front(build, front.carry());
                     front.step(Event::TlsUp, &mut out)
                 }
                 Step::Ask(ask) => {
@@ -85,23 +85,27 @@ impl Session {
         }
     }
 
-    /// What the front of a new conversation must know. Of one before it, in clear, nothing but counts remains.
-    fn front_setup(&self, carry: Carry) -> FrontSetup {
+    /// The front of a new conversation. Of one before it, in clear, nothing but counts remains.
+    fn build_front(&self, build: Build, carry: Carry) -> Box<dyn Front> {
         let config::Service { protocol, senders, .. } = self.service().settings;
         let offers = self.snapshot.map.offers(protocol);
         let offers = if senders == Senders::Own { Receiver::carries(protocol, offers) } else { offers };
-        self.setup(offers, carry)
+        build(self.setup(offers, carry), self.snapshot.listener.log_in_rules(&self.seen()))
     }
 
     /// What a state machine towards this client must know to begin, where so much may be promised.
-    pub(super) fn setup(&self, offers: Offers, carry: Carry) -> FrontSetup {
-        let client = listener::Client {
+    pub(super) fn setup(&self, offers: Offers, carry: Carry) -> ClientSetup {
+        self.snapshot.listener.client_setup(&self.seen(), offers, carry, self.is_heard())
+    }
+
+    /// The client as it is seen now.
+    fn seen(&self) -> listener::Client {
+        listener::Client {
             address: self.address,
             is_secured: self.client.tls_facts().is_some(),
             has_certificate: self.client.peer_certificate().is_some(),
             can_bind: self.can_bind(),
-        };
-        self.snapshot.listener.front(&client, offers, carry, self.is_heard())
+        }
     }
 
     /// Says what is to be said, as long as the client has time for it.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use gatepost_wire::{Carry, ClientTls, FrontSetup, Mechanism, OAuthHints, Offers};
+use gatepost_wire::{Carry, ClientSetup, ClientTls, LogInRules, Mechanism, OAuthHints, Offers};
 use rustls::ServerConfig;
 
 use super::admit::Level;
@@ -108,41 +108,47 @@ impl Listener {
             .as_ref())
     }
 
-    /// What a front must know for this client, at this point.
-    pub(crate) fn front(&self, client: &Client, offers: Offers, carry: Carry, trace: bool) -> FrontSetup {
-        let settings = &self.service.settings;
+    /// What a conversation with this client must know to begin, at this point.
+    pub(crate) fn client_setup(&self, client: &Client, offers: Offers, carry: Carry, trace: bool) -> ClientSetup {
+        let settings = &self.service.settings.written;
+        ClientSetup {
+            name: self.service.node.clone(),
+            greeting: settings.greeting.clone(),
+            tls: match (client.is_secured, self.settings.written.tls) {
+                (true, _) => ClientTls::Up,
+                (false, TlsMode::StartTls) if self.tls.is_some() => ClientTls::Offered,
+                (false, _) => ClientTls::Never,
+            },
+            offers,
+            max_errors: settings.max_errors.0,
+            carry,
+            trace,
+        }
+    }
+
+    /// How this client may log in, at this point.
+    pub(crate) fn log_in_rules(&self, client: &Client) -> LogInRules {
+        let settings = &self.service.settings.written;
         let secured = client.is_secured;
-        let tls = match (secured, self.settings.written.tls) {
-            (true, _) => ClientTls::Up,
-            (false, TlsMode::StartTls) if self.tls.is_some() => ClientTls::Offered,
-            (false, _) => ClientTls::Never,
-        };
-        let passwords = match settings.written.plaintext {
+        let is_private = match settings.plaintext {
             Plaintext::Tls => secured,
             Plaintext::Loopback => secured || client.address.ip().to_canonical().is_loopback(),
             Plaintext::Always => true,
         };
         // Where a certificate is required, there is no way around TLS.
-        let passwords = passwords && (secured || !self.client_certificates().is_some_and(|clients| clients.required));
+        let needs_tls = self.client_certificates().is_some_and(|clients| clients.required);
         let is_possible = |mechanism: &&Mechanism| match mechanism {
             Mechanism::External => client.has_certificate,
             Mechanism::ScramPlus => client.can_bind,
             _ => true,
         };
-        FrontSetup {
-            name: self.service.node.clone(),
-            greeting: settings.written.greeting.clone(),
-            tls,
-            passwords,
-            mechanisms: settings.written.mechanisms.iter().filter(is_possible).copied().collect(),
-            has_passwords: self.service.takes_passwords(),
+        LogInRules {
+            takes_secrets: is_private && (secured || !needs_tls),
+            has_password_command: self.service.takes_passwords(),
+            mechanisms: settings.mechanisms.iter().filter(is_possible).copied().collect(),
             oauth: self.service.oauth.clone(),
-            id: settings.written.id,
-            offers,
-            max_errors: settings.written.max_errors.0,
-            max_auth_errors: settings.written.max_auth_errors.0,
-            carry,
-            trace,
+            id: settings.id,
+            max_auth_errors: settings.max_auth_errors.0,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::cursor::Cursor;
 use crate::exchange::{Exchange, Turn, ask};
 use crate::frame::{Announced, Framer};
 use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
-use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step, Welcome};
+use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::printable;
@@ -26,8 +26,8 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(setup: FrontSetup) -> Self {
-        Self { client: Client::new(setup, Framer::new(LINE_BYTES_MAX)), tag: String::new() }
+    pub(super) fn new(setup: ClientSetup, rules: LogInRules) -> Self {
+        Self { client: Client::new(setup, rules, Framer::new(LINE_BYTES_MAX)), tag: String::new() }
     }
 
     /// Only what can't hold a secret is kept as it is.
@@ -74,10 +74,10 @@ impl Front {
     }
 
     fn login(&mut self, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
-        if !self.client.setup.passwords {
+        if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
-        if !self.client.setup.has_passwords {
+        if !self.client.rules.has_password_command {
             return self.deny("Passwords are not taken here.", out);
         }
         let parsed = (|| {
@@ -109,7 +109,7 @@ impl Front {
         let Some(mechanism) = self.client.mechanism(name.as_bytes()) else {
             return self.deny("This mechanism is not offered.", out);
         };
-        if !self.client.setup.passwords {
+        if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
         self.turn(Exchange::begin(mechanism, initial), out)
@@ -134,7 +134,7 @@ impl Front {
             list.push_str(name);
         }
         list.push_str(" SASL-IR LITERAL-");
-        if self.client.setup.id {
+        if self.client.rules.id {
             list.push_str(" ID");
         }
         if self.client.setup.tls == ClientTls::Offered {
@@ -144,7 +144,7 @@ impl Front {
             list.push_str(" AUTH=");
             list.push_str(mechanism.name());
         }
-        if !self.client.setup.passwords || !self.client.setup.has_passwords {
+        if !self.client.rules.takes_secrets || !self.client.rules.has_password_command {
             list.push_str(" LOGINDISABLED");
         }
         list
@@ -155,7 +155,7 @@ has_client!(Front);
 
 impl FrontGrammar for Front {
     fn start(&mut self, out: &mut Vec<u8>) {
-        let FrontSetup { name, greeting, .. } = &self.client.setup;
+        let ClientSetup { name, greeting, .. } = &self.client.setup;
         let greeting = format!("* OK [CAPABILITY {}] {name} {greeting}\r\n", self.capabilities());
         out.extend_from_slice(greeting.as_bytes());
     }
@@ -171,7 +171,7 @@ impl FrontGrammar for Front {
         self.keep_trace(&name, cursor.rest());
         if is_broken {
             return match name.as_str() {
-                "LOGIN" if !self.client.setup.passwords => self.refuse_in_clear(out),
+                "LOGIN" if !self.client.rules.takes_secrets => self.refuse_in_clear(out),
                 _ if line.contains(&b'{') => {
                     self.wrong("[TOOBIG] This literal is too large, or may not stand here.", out)
                 }
@@ -198,7 +198,7 @@ impl FrontGrammar for Front {
             "STARTTLS" if cursor.end().is_some() => {
                 self.start_tls(&format!("{} OK Begin TLS negotiation now.", self.tag), out)
             }
-            "ID" if self.client.setup.id => self.identify(cursor, out),
+            "ID" if self.client.rules.id => self.identify(cursor, out),
             "LOGIN" => self.login(cursor, out),
             "AUTHENTICATE" => self.authenticate(cursor, out),
             "CAPABILITY" | "NOOP" | "LOGOUT" | "STARTTLS" => self.wrong("This command takes no arguments.", out),
@@ -216,8 +216,8 @@ impl FrontGrammar for Front {
         })();
         let carries_literals = !self.client.talk.is_broken()
             && match command.as_deref() {
-                Some("LOGIN") => self.client.setup.passwords && self.client.setup.has_passwords,
-                Some("ID") => self.client.setup.id,
+                Some("LOGIN") => self.client.rules.takes_secrets && self.client.rules.has_password_command,
+                Some("ID") => self.client.rules.id,
                 _ => false,
             };
         if carries_literals && announced.size <= LITERAL_BYTES_MAX && matches!(self.client.log_in, LogIn::Idle) {

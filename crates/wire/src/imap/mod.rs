@@ -20,7 +20,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     port: 143,
     tls_port: Some(993),
     alpn: b"imap",
-    course: Course::LogIn(|setup| Box::new(front::Front::new(setup))),
+    course: Course::LogIn(|setup, rules| Box::new(front::Front::new(setup, rules))),
     back: |setup| Box::new(back::Back::new(setup)),
     turned_away,
     passed_counts,

@@ -5,7 +5,7 @@ use crate::conversation::{Client, FrontGrammar, has_client};
 use crate::exchange::{Exchange, Turn, ask};
 use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
-use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
+use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
 use crate::sasl;
 
 /// See the module's documentation.
@@ -21,8 +21,8 @@ struct Named {
 }
 
 impl Front {
-    pub(super) fn new(setup: FrontSetup) -> Self {
-        Self { client: Client::new(setup, Framer::of_lines(LINE_BYTES_MAX)), named: None }
+    pub(super) fn new(setup: ClientSetup, rules: LogInRules) -> Self {
+        Self { client: Client::new(setup, rules, Framer::of_lines(LINE_BYTES_MAX)), named: None }
     }
 
     /// Only what can't hold a secret is kept as it is.
@@ -42,10 +42,10 @@ impl Front {
     }
 
     fn user(&mut self, name: &[u8], out: &mut Vec<u8>) -> Step {
-        if !self.client.setup.passwords {
+        if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
-        if !self.client.setup.has_passwords {
+        if !self.client.rules.has_password_command {
             return self.wrong("Passwords are not taken here.", out);
         }
         // Whether it can be a name is told with the password, as whether anybody has it.
@@ -55,7 +55,7 @@ impl Front {
     }
 
     fn pass(&mut self, named: Option<Named>, password: &[u8], out: &mut Vec<u8>) -> Step {
-        if !self.client.setup.passwords {
+        if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
         let Some(Named { user }) = named else { return self.wrong("USER comes first.", out) };
@@ -78,7 +78,7 @@ impl Front {
         let Some(mechanism) = self.client.mechanism(&name) else {
             return self.wrong("This mechanism is not offered.", out);
         };
-        if !self.client.setup.passwords {
+        if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
         self.turn(Exchange::begin(mechanism, words.next()), out)
@@ -99,12 +99,12 @@ impl Front {
         if self.client.setup.tls == ClientTls::Offered {
             lines.push("STLS".to_owned());
         }
-        if self.client.setup.passwords {
-            if self.client.setup.has_passwords {
+        if self.client.rules.takes_secrets {
+            if self.client.rules.has_password_command {
                 lines.push("USER".to_owned());
             }
-            if !self.client.setup.mechanisms.is_empty() {
-                let names: Vec<_> = self.client.setup.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+            if !self.client.rules.mechanisms.is_empty() {
+                let names: Vec<_> = self.client.rules.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
                 lines.push(format!("SASL {}", names.join(" ")));
             }
         }
@@ -117,7 +117,7 @@ has_client!(Front);
 impl FrontGrammar for Front {
     fn start(&mut self, out: &mut Vec<u8>) {
         // Without a time stamp in it, which would offer APOP.
-        let FrontSetup { name, greeting, .. } = &self.client.setup;
+        let ClientSetup { name, greeting, .. } = &self.client.setup;
         say(out, &format!("+OK {name} {greeting}"));
     }
 

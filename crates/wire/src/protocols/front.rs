@@ -24,7 +24,7 @@ pub trait Front: Send {
     fn take_rest(&mut self) -> Vec<u8>;
 
     /// What was understood since this was last asked, a line each with secrets struck out; kept only
-    /// where [`FrontSetup::trace`] asks for it.
+    /// where [`ClientSetup::trace`] asks for it.
     fn take_trace(&mut self) -> Vec<String>;
 }
 
@@ -42,7 +42,7 @@ pub struct Introduction {
 /// What happens to a [`Front`].
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The connection stands (and TLS with it, if [`FrontSetup::tls`] says so).
+    /// The connection stands (and TLS with it, if [`ClientSetup::tls`] says so).
     Start,
     /// The TLS that [`Step::StartTls`] asked for is up, and this is the new front.
     TlsUp,
@@ -163,33 +163,38 @@ pub struct OAuthHints {
     pub configuration: Option<String>,
 }
 
-/// What a [`Front`] must know to begin.
+/// What a conversation with a client must know to begin, whether the client logs in or brings mail.
 #[derive(Debug, Clone)]
-pub struct FrontSetup {
+pub struct ClientSetup {
     /// This node's name, said in the greeting.
     pub name: String,
     /// The text of the greeting.
     pub greeting: String,
     /// TLS towards this client.
     pub tls: ClientTls,
-    /// Whether passwords are taken now, on this connection.
-    pub passwords: bool,
-    /// SASL mechanisms offered on this connection, in order.
-    pub mechanisms: Vec<Mechanism>,
-    /// Somebody can check a password, so that the protocol's own command is taken too.
-    pub has_passwords: bool,
-    /// What a client is told whose token is refused.
-    pub oauth: OAuthHints,
-    /// Whether questions about identity (IMAP's ID) are answered.
-    pub id: bool,
     /// What every back end is known to offer.
     pub offers: Offers,
     /// Wrong commands after which the session ends; `None`: no limit.
     pub max_errors: Option<NonZeroU32>,
-    /// Failed log-ins after which the session ends; `None`: no limit.
-    pub max_auth_errors: Option<NonZeroU32>,
     /// What was kept from before STARTTLS.
     pub carry: Carry,
     /// Keep what is said, for the log.
     pub trace: bool,
+}
+
+/// How a client may log in on this connection.
+#[derive(Debug, Clone)]
+pub struct LogInRules {
+    /// Whether passwords and tokens may be said on it as it is now.
+    pub takes_secrets: bool,
+    /// Somebody can check a password, so that the protocol's own command is taken too.
+    pub has_password_command: bool,
+    /// The SASL mechanisms that are offered, in order.
+    pub mechanisms: Vec<Mechanism>,
+    /// What a client is told whose token is refused.
+    pub oauth: OAuthHints,
+    /// Whether questions about identity (IMAP's ID) are answered before it.
+    pub id: bool,
+    /// Failed ones after which the session ends; `None`: no limit.
+    pub max_auth_errors: Option<NonZeroU32>,
 }

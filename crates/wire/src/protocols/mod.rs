@@ -13,7 +13,8 @@ mod table;
 pub use back::{Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts};
 pub use credentials::{Credentials, Mechanism, Proof};
 pub use front::{
-    Answer, Ask, Carry, ClientTls, Event, Front, FrontSetup, Introduction, OAuthHints, Outcome, Step, Welcome,
+    Answer, Ask, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, OAuthHints, Outcome, Step,
+    Welcome,
 };
 pub use offers::Offers;
 pub(crate) use refusal::LastWords;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Back, BackSetup, Front, FrontSetup, Refusal};
+use super::{Back, BackSetup, ClientSetup, Front, LogInRules, Refusal};
 use crate::{imap, pop3, sieve, smtp};
 
 /// A protocol Gatepost speaks: one row of [`PROTOCOLS`].
@@ -42,18 +42,18 @@ pub struct Protocol {
 #[derive(Debug, Clone, Copy)]
 pub enum Course {
     /// A user logs in; from then on bytes only pass.
-    LogIn(fn(FrontSetup) -> Box<dyn Front>),
+    LogIn(fn(ClientSetup, LogInRules) -> Box<dyn Front>),
     /// As that, and what passes is mail.
-    Submission(fn(FrontSetup) -> Box<dyn Front>),
+    Submission(fn(ClientSetup, LogInRules) -> Box<dyn Front>),
     /// Nobody logs in: mail is taken for users. The machine is a [`smtp::Receiver`].
     Mail(smtp::Dialect),
 }
 
 impl Course {
     /// Builds the state machine of a log-in, where there is one.
-    pub fn front(self, setup: FrontSetup) -> Option<Box<dyn Front>> {
+    pub fn front(self, setup: ClientSetup, rules: LogInRules) -> Option<Box<dyn Front>> {
         match self {
-            Self::LogIn(build) | Self::Submission(build) => Some(build(setup)),
+            Self::LogIn(build) | Self::Submission(build) => Some(build(setup, rules)),
             Self::Mail(_) => None,
         }
     }

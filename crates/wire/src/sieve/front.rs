@@ -6,7 +6,7 @@ use crate::cursor::Cursor;
 use crate::exchange::Exchange;
 use crate::frame::{Announced, Framer};
 use crate::limits::LINE_BYTES_MAX;
-use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
+use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
 use crate::secret::Secret;
 use crate::text::quote;
 
@@ -16,8 +16,8 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(setup: FrontSetup) -> Self {
-        Self { client: Client::new(setup, Framer::new(LINE_BYTES_MAX)) }
+    pub(super) fn new(setup: ClientSetup, rules: LogInRules) -> Self {
+        Self { client: Client::new(setup, rules, Framer::new(LINE_BYTES_MAX)) }
     }
 
     /// The command's name, as far as it has come.
@@ -75,7 +75,7 @@ impl Front {
         let Some(mechanism) = self.client.mechanism(&name) else {
             return self.wrong("This mechanism is not offered.", out);
         };
-        if !self.client.setup.passwords {
+        if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
         self.turn(Exchange::begin(mechanism, initial.as_ref().map(Secret::expose)), out)
@@ -124,7 +124,7 @@ impl FrontGrammar for Front {
         self.keep_trace(&name, cursor.rest());
         if is_broken {
             return match name.as_str() {
-                "AUTHENTICATE" if !self.client.setup.passwords => self.refuse_in_clear(out),
+                "AUTHENTICATE" if !self.client.rules.takes_secrets => self.refuse_in_clear(out),
                 _ => self.wrong("Lines end in CRLF, and a literal may not stand here.", out),
             };
         }
@@ -147,7 +147,7 @@ impl FrontGrammar for Front {
     /// A literal is announced: clients send theirs unasked (RFC 5804, section 1.4), and only credentials come in one.
     fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
         let carries = matches!(self.client.log_in, LogIn::Exchanging(_))
-            || (self.client.setup.passwords && self.word() == b"AUTHENTICATE");
+            || (self.client.rules.takes_secrets && self.word() == b"AUTHENTICATE");
         let is_fit = !announced.waits && announced.size <= LINE_BYTES_MAX as u64 && !self.client.talk.is_broken();
         if carries && is_fit {
             self.client.talk.accept_literal();

@@ -19,7 +19,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     // None is registered.
     tls_port: None,
     alpn: b"managesieve",
-    course: Course::LogIn(|setup| Box::new(front::Front::new(setup))),
+    course: Course::LogIn(|setup, rules| Box::new(front::Front::new(setup, rules))),
     back: |setup| Box::new(back::Back::new(setup)),
     turned_away,
     passed_counts,

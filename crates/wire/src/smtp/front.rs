@@ -5,7 +5,7 @@ use crate::conversation::{Client, FrontGrammar, has_client};
 use crate::exchange::Exchange;
 use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
-use crate::protocols::{ClientTls, FrontSetup, Mechanism, Outcome, Refusal, Step};
+use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
 
 /// See the module's documentation.
 pub(super) struct Front {
@@ -19,8 +19,8 @@ const PLAIN_COMMANDS: [&[u8]; 8] = [b"EHLO", b"HELO", b"STARTTLS", b"NOOP", b"RS
 const LATER_COMMANDS: [&[u8]; 8] = [b"MAIL", b"RCPT", b"DATA", b"VRFY", b"EXPN", b"ETRN", b"BURL", b"TURN"];
 
 impl Front {
-    pub(super) fn new(setup: FrontSetup) -> Self {
-        Self { client: Client::new(setup, Framer::of_lines(LINE_BYTES_MAX)), is_extended: false }
+    pub(super) fn new(setup: ClientSetup, rules: LogInRules) -> Self {
+        Self { client: Client::new(setup, rules, Framer::of_lines(LINE_BYTES_MAX)), is_extended: false }
     }
 
     /// Only what can't hold a secret is kept as it is.
@@ -46,7 +46,7 @@ impl Front {
         };
         self.client.introduction.helo = Some(name.to_owned());
         self.is_extended = is_extended;
-        let setup = &self.client.setup;
+        let Client { setup, rules, .. } = &self.client;
         let mut lines = vec![setup.name.clone()];
         if is_extended {
             // What is true on this connection at this moment; of what only back ends can do, what all of them do.
@@ -54,8 +54,8 @@ impl Front {
             if setup.tls == ClientTls::Offered {
                 lines.push("STARTTLS".to_owned());
             }
-            if setup.passwords && !setup.mechanisms.is_empty() {
-                let names: Vec<_> = setup.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+            if rules.takes_secrets && !rules.mechanisms.is_empty() {
+                let names: Vec<_> = rules.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
                 lines.push(format!("AUTH {}", names.join(" ")));
             }
         }
@@ -64,7 +64,7 @@ impl Front {
     }
 
     fn auth(&mut self, arguments: &[u8], out: &mut Vec<u8>) -> Step {
-        if !self.client.setup.passwords {
+        if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
         if !self.is_extended {
@@ -83,7 +83,7 @@ has_client!(Front);
 
 impl FrontGrammar for Front {
     fn start(&mut self, out: &mut Vec<u8>) {
-        let FrontSetup { name, greeting, .. } = &self.client.setup;
+        let ClientSetup { name, greeting, .. } = &self.client.setup;
         say(out, &format!("220 {name} ESMTP {greeting}"));
     }
 

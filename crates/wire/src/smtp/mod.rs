@@ -30,7 +30,7 @@ pub(crate) const SUBMISSION: Protocol = Protocol {
     title: "Submission",
     port: 587,
     tls_port: Some(465),
-    course: Course::Submission(|setup| Box::new(front::Front::new(setup))),
+    course: Course::Submission(|setup, rules| Box::new(front::Front::new(setup, rules))),
     back: |setup| Box::new(back::Back::new(setup, Dialect::Smtp)),
     login_name: "submission-login",
     ..COMMON

@@ -6,14 +6,16 @@
 
 use super::envelope::{Path, is_domain};
 use super::{Chunk, Dialect, Reply, SIZE, announces_chunk, bye, hello_name, number, say, say_lines, starttls};
-use crate::conversation::{Client, Line};
+use crate::conversation::{Line, Talk};
 use crate::frame::{Framer, is_http};
 use crate::limits::{CHUNK_BYTES_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX};
-use crate::protocols::{Carry, ClientTls, FrontSetup, Offers, Outcome, Protocol, Refusal};
+use crate::protocols::{Carry, ClientSetup, ClientTls, Offers, Outcome, Protocol, Refusal};
 
 /// See the module's documentation.
 pub struct Receiver {
-    client: Client,
+    setup: ClientSetup,
+    talk: Talk,
+    carry: Carry,
     protocol: &'static Protocol,
     dialect: Dialect,
     /// Names by which nobody could be reached are refused.
@@ -108,7 +110,7 @@ enum Pending {
 /// What happens to a [`Receiver`].
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The connection stands (and TLS with it, if [`FrontSetup::tls`] says so): greet.
+    /// The connection stands (and TLS with it, if [`ClientSetup::tls`] says so): greet.
     Start,
     /// The TLS that [`Step::StartTls`] asked for is up, or the client has just logged in: the client speaks first.
     Go,
@@ -148,9 +150,11 @@ pub enum Step {
 
 impl Receiver {
     /// One that takes mail from anybody, as this protocol of the table has it.
-    pub fn new(protocol: &'static Protocol, dialect: Dialect, is_strict: bool, setup: FrontSetup) -> Self {
+    pub fn new(protocol: &'static Protocol, dialect: Dialect, is_strict: bool, setup: ClientSetup) -> Self {
         Self {
-            client: Client::new(setup, Framer::of_lines(LINE_BYTES_MAX)),
+            talk: Talk::new(Framer::of_lines(LINE_BYTES_MAX), setup.trace),
+            carry: setup.carry,
+            setup,
             protocol,
             dialect,
             is_strict,
@@ -166,7 +170,7 @@ impl Receiver {
     }
 
     /// One that goes on with a client that has logged in, and has called itself so.
-    pub fn after_log_in(protocol: &'static Protocol, helo: Option<String>, setup: FrontSetup) -> Self {
+    pub fn after_log_in(protocol: &'static Protocol, helo: Option<String>, setup: ClientSetup) -> Self {
         Self { is_submission: true, helo, ..Self::new(protocol, Dialect::Smtp, false, setup) }
     }
 
@@ -182,12 +186,12 @@ impl Receiver {
     pub fn step(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Step {
         match event {
             Event::Start => {
-                let FrontSetup { name, greeting, .. } = &self.client.setup;
+                let ClientSetup { name, greeting, .. } = &self.setup;
                 say(out, &format!("220 {name} {} {greeting}", self.dialect.greets_as()));
                 return Step::Read;
             }
             Event::Go => return Step::Read,
-            Event::Input(bytes) => self.client.talk.push(bytes),
+            Event::Input(bytes) => self.talk.push(bytes),
             Event::Done => {}
             Event::Reply(reply) => {
                 let step = self.answered(&reply, out);
@@ -198,7 +202,7 @@ impl Receiver {
             Event::Outcome(replies) => {
                 (self.pending, self.transaction) = (Pending::Nothing, None);
                 if replies.iter().any(Reply::is_good) {
-                    (self.client.carry.errors, self.idle_commands, self.skipped_bytes) = (0, 0, 0);
+                    (self.carry.errors, self.idle_commands, self.skipped_bytes) = (0, 0, 0);
                 }
                 replies.iter().for_each(|reply| say_lines(out, reply.code, &reply.lines));
             }
@@ -211,7 +215,7 @@ impl Receiver {
 
     /// The few facts that outlive STARTTLS.
     pub fn carry(&self) -> Carry {
-        self.client.carry
+        self.carry
     }
 
     /// What the client called itself.
@@ -221,26 +225,26 @@ impl Receiver {
 
     /// As [`Front::take_trace`](crate::Front::take_trace).
     pub fn take_trace(&mut self) -> Vec<String> {
-        self.client.talk.take_trace()
+        self.talk.take_trace()
     }
 
     /// What has come of a chunk of this size.
     pub fn take_content(&mut self, size: u64) -> Vec<u8> {
-        self.client.talk.take(size)
+        self.talk.take(size)
     }
 
     /// Works off what was received until something must come from outside.
     fn run(&mut self, out: &mut Vec<u8>) -> Step {
         loop {
             if let Some(Skipped { left, text, times }) = self.skipped.take() {
-                let left = left - self.client.talk.skip(left);
+                let left = left - self.talk.skip(left);
                 if left > 0 {
                     self.skipped = Some(Skipped { left, text, times });
                     return Step::Read;
                 }
                 (0..times).for_each(|_| say(out, text));
             }
-            let step = match self.client.talk.next_line() {
+            let step = match self.talk.next_line() {
                 None => return Step::Read,
                 Some(Line::Lost) => end(Refusal::Misbehaved, Some("Line too long."), out),
                 Some(Line::Whole { line, .. }) if is_http(line.expose()) => {
@@ -263,7 +267,7 @@ impl Receiver {
         let is_known = COMMANDS.contains(&word.as_slice());
         // What isn't known may be a password that nobody asked for.
         let told = || if is_known { String::from_utf8_lossy(line).into_owned() } else { "[struck out]".to_owned() };
-        self.client.talk.note(told);
+        self.talk.note(told);
         // A message that some will have may have many more recipients who are put off.
         let is_wanted = word == b"RCPT" && self.transaction.as_ref().is_some_and(|mail| mail.accepted > 0);
         self.idle_commands += u32::from(!is_wanted);
@@ -276,7 +280,7 @@ impl Receiver {
             b"LHLO" if is_lmtp => self.hello(true, argument, out),
             // Who logged in before TLS could be somebody else than who speaks under it (RFC 3207, section 4.2).
             b"STARTTLS" if self.is_submission => self.wrong("503 5.5.1 You are logged in.", out),
-            b"STARTTLS" => match starttls(self.client.setup.tls, argument) {
+            b"STARTTLS" => match starttls(self.setup.tls, argument) {
                 Ok(text) => {
                     say(out, text);
                     Step::StartTls
@@ -321,20 +325,20 @@ impl Receiver {
         if self.is_strict && !(is_domain(name) && name.contains(['.', '['])) {
             return self.wrong("504 5.5.2 Your host name is not fully qualified.", out);
         }
-        if self.is_strict && name.eq_ignore_ascii_case(&self.client.setup.name) {
+        if self.is_strict && name.eq_ignore_ascii_case(&self.setup.name) {
             return self.wrong("550 5.7.1 That is our own name.", out);
         }
         self.helo = Some(name.to_owned());
-        let mut lines = vec![self.client.setup.name.clone()];
+        let mut lines = vec![self.setup.name.clone()];
         if is_extended {
             lines.push("PIPELINING".to_owned());
-            let offers = self.client.setup.offers;
+            let offers = self.setup.offers;
             lines.extend(super::extensions(self.protocol, offers.without(self.protocol, &["PIPELINING"])));
             if self.dialect == Dialect::Lmtp && !self.offers(STATUS_CODES) {
                 // LMTP has them always (RFC 2033, section 5), and ours are there.
                 lines.push(STATUS_CODES.to_owned());
             }
-            if self.client.setup.tls == ClientTls::Offered && !self.is_submission {
+            if self.setup.tls == ClientTls::Offered && !self.is_submission {
                 lines.push("STARTTLS".to_owned());
             }
         }
@@ -403,7 +407,7 @@ impl Receiver {
             let extension = match (parameter.name.as_str(), value, is_sender) {
                 ("SIZE", Some(size), true) => {
                     let size = number(size.as_bytes()).ok_or("501 5.5.4 SIZE is not a number.")?;
-                    if self.client.setup.offers.number().is_some_and(|max| size > max.get()) {
+                    if self.setup.offers.number().is_some_and(|max| size > max.get()) {
                         return Err("552 5.3.4 The message is larger than what is taken here.");
                     }
                     SIZE
@@ -444,7 +448,7 @@ impl Receiver {
         if transaction.is_chunked || transaction.needs.binary {
             return self.wrong("503 5.5.1 This message is sent by BDAT.", out);
         }
-        if self.client.talk.discard_rest() {
+        if self.talk.discard_rest() {
             // Should the content be refused, it would be read as commands.
             return end(Refusal::Misbehaved, Some("You talk before it is your turn."), out);
         }
@@ -510,7 +514,7 @@ impl Receiver {
     }
 
     fn offers(&self, extension: &str) -> bool {
-        self.client.setup.offers.names(self.protocol).any(|name| name == extension)
+        self.setup.offers.names(self.protocol).any(|name| name == extension)
     }
 
     /// The outside has answered.
@@ -546,7 +550,7 @@ impl Receiver {
     }
 
     fn count_error(&mut self, out: &mut Vec<u8>) -> Step {
-        if self.client.carry.count_error(self.client.setup.max_errors) {
+        if self.carry.count_error(self.setup.max_errors) {
             return end(Refusal::Misbehaved, None, out);
         }
         Step::Read

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_wire::smtp::{Dialect, Event, Mailbox, OwnReply, Path, Receiver, Reply, Step};
-use gatepost_wire::{Carry, Introduction, Outcome};
+use gatepost_wire::{Carry, ClientSetup, Introduction, Outcome};
 use tokio::time::Instant;
 
 use super::Session;
@@ -103,7 +103,7 @@ impl Session {
         Receiver::new(service.protocol, dialect, is_strict, self.receiver_setup(carry))
     }
 
-    fn receiver_setup(&self, carry: Carry) -> gatepost_wire::FrontSetup {
+    fn receiver_setup(&self, carry: Carry) -> ClientSetup {
         let protocol = self.snapshot.listener.service.settings.protocol;
         self.setup(Receiver::carries(protocol, self.snapshot.map.offers(protocol)), carry)
     }
