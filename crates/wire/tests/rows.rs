@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use gatepost_wire::limits::BACK_TALK_BYTES_MAX;
+use gatepost_wire::limits::{BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX};
 use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
-    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientSetup, ClientTls,
-    Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal,
-    Secret, Step, sasl, scram,
+    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
+    ClientTls, Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol,
+    Refusal, Secret, Step, sasl, scram,
 };
 
 /// The mechanisms that show a password.
@@ -140,6 +140,32 @@ fn conversation(name: &str) -> &'static [u8] {
     }
 }
 
+/// That conversation as the log has it.
+fn in_the_log(name: &str) -> &'static [&'static str] {
+    match name {
+        "imap" => &[
+            "a CAPABILITY",
+            "b LOGIN [struck out]",
+            "c LOGIN [struck out]",
+            "d AUTHENTICATE PLAIN [struck out]",
+            "[struck out]",
+            "[struck out]",
+        ],
+        "pop3" => &[
+            "CAPA",
+            "USER [struck out]",
+            "PASS [struck out]",
+            "AUTH PLAIN [struck out]",
+            "[struck out]",
+            "[struck out]",
+        ],
+        "sieve" => {
+            &["CAPABILITY", "AUTHENTICATE PLAIN [struck out]", "AUTHENTICATE PLAIN [struck out]", "[struck out]"]
+        }
+        _ => &["EHLO client.example.org", "AUTH PLAIN [struck out]", "[struck out]"],
+    }
+}
+
 #[test]
 fn a_conversation_in_the_log_has_every_command_and_no_secret() {
     for protocol in PROTOCOLS {
@@ -159,11 +185,7 @@ fn a_conversation_in_the_log_has_every_command_and_no_secret() {
                 assert!(heard.is_empty(), "{}: {heard:?}", protocol.name);
                 continue;
             }
-            let text = heard.join("\n");
-            assert!(!text.contains("hushed") && !text.contains("AGtpbQBodXNoZWQ"), "{}: {text}", protocol.name);
-            let first = String::from_utf8_lossy(conversation(protocol.name)).lines().next().unwrap_or("").to_owned();
-            assert_eq!(heard.first(), Some(&first), "{}", protocol.name);
-            assert!(text.contains("[struck out]"), "{}: {text}", protocol.name);
+            assert_eq!(heard, in_the_log(protocol.name), "{}", protocol.name);
             assert!(front.take_trace().is_empty(), "{}: it is told once", protocol.name);
         }
     }
@@ -205,20 +227,24 @@ fn towards_a_back_end_the_log_sees_no_secret() {
 
 /// A back end's machine of a protocol, which begins with STARTTLS where that is asked.
 fn back(name: &str, starttls: bool, trace: bool) -> Box<dyn Back> {
+    (row(name).back)(back_setup(starttls, trace))
+}
+
+fn back_setup(starttls: bool, trace: bool) -> BackSetup {
     let login = BackLogin {
         user: "kim".into(),
         proof: Proof::Password(Secret::new(b"hushed".to_vec())),
         master: None,
         mechanism: None,
     };
-    (row(name).back)(BackSetup {
+    BackSetup {
         starttls,
         aim: BackAim::LogIn(login),
         client: None,
         introduction: Introduction::default(),
         own_greeting: "mail.example.org Ready.".into(),
         trace,
-    })
+    }
 }
 
 #[test]
@@ -279,6 +305,56 @@ fn a_front_knows_whether_an_exchange_is_under_way_and_what_its_client_calls_itse
     assert!(!front.is_exchanging(), "it is cancelled");
     let said = String::from_utf8_lossy(&out).into_owned();
     assert!(said.contains("334 Y2hhbGxlbmdl\r\n") && said.ends_with("501 5.5.2 AUTH cancelled.\r\n"), "{said}");
+}
+
+#[test]
+fn what_a_client_says_of_itself_is_merged_and_kept_within_bounds() {
+    let mut front = row("imap").course.front(setup(false), rules(&PASSWORDS)).expect("a log-in");
+    let mut out = Vec::new();
+    front.step(Event::Start, &mut out);
+    let mut says = |pairs: &[(String, String)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("\"{key}\" \"{value}\"")).collect();
+        front.step(Event::Input(format!("a ID ({})\r\n", pairs.join(" ")).as_bytes()), &mut out);
+        front.introduction().id
+    };
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    // What only a proxy may say is the proxy's to say.
+    let known = says(&[pair("name", "Mutt"), pair("X-Originating-IP", "192.0.2.1"), pair("os", "Plan 9")]);
+    assert_eq!(known, [pair("name", "Mutt"), pair("os", "Plan 9")]);
+    assert_eq!(says(&[pair("NAME", "Pine")]), [pair("name", "Pine"), pair("os", "Plan 9")]);
+    let many: Vec<_> = (0..ID_PAIRS_MAX).map(|number| pair(&format!("k{number}"), "v")).collect();
+    let known = says(&many);
+    assert_eq!(known.len(), ID_PAIRS_MAX);
+    assert_eq!(known[2..], many[..ID_PAIRS_MAX - 2]);
+}
+
+/// What an IMAP back end is told of a client who says this of itself.
+fn announced(said: &[(String, String)]) -> String {
+    let introduction = Introduction { id: said.to_vec(), ..Introduction::default() };
+    let addresses = "192.0.2.7:4711".parse().ok().zip("192.0.2.9:143".parse().ok());
+    let client = Some(ClientFacts { addresses, session: "s".into(), name: None });
+    let mut back = (row("imap").back)(BackSetup { client, introduction, ..back_setup(false, false) });
+    let mut out = Vec::new();
+    back.step(BackEvent::Input(b"* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN] ready\r\n"), &mut out);
+    let said = String::from_utf8(out).expect("UTF-8");
+    let id = said.strip_prefix("I ID (").and_then(|rest| rest.split_once(")\r\n")).expect("an ID").0;
+    let facts = r#""x-originating-ip" "192.0.2.7" "x-originating-port" "4711" "x-connected-ip" "192.0.2.9" "x-connected-port" "143" "x-session-id" "s""#;
+    id.strip_prefix(facts).expect("the proxy's own words").trim_start().to_owned()
+}
+
+#[test]
+fn a_clients_own_words_get_the_room_that_the_proxys_leave() {
+    let pair = |number: usize, bytes: usize| (format!("k{number:02}"), "v".repeat(bytes - 3));
+    let count = |said: &[(String, String)]| announced(said).matches("\"k").count();
+    let short: Vec<_> = (0..ID_PAIRS_MAX).map(|number| pair(number, 4)).collect();
+    assert_eq!(count(&short), ID_PAIRS_MAX - 5);
+    let quarter = CLIENT_ID_BYTES_MAX / 4;
+    let mut long: Vec<_> = (0..4).map(|number| pair(number, quarter)).collect();
+    assert_eq!(count(&long), 4, "they fit to the byte");
+    long[3].1.push('v');
+    assert_eq!(count(&long), 3);
+    long[0].1.push_str(&"v".repeat(3 * quarter + 1));
+    assert_eq!(count(&long), 0, "nothing is skipped");
 }
 
 #[test]
