@@ -29,23 +29,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Those that can meet a client outside its log-in.
-    const OUTSIDE: [Self; 6] =
-        [Self::TooMany, Self::Guessing, Self::Forbidden, Self::ShuttingDown, Self::TimedOut, Self::Unavailable];
-
-    /// What it is outside a log-in: there, what only a log-in can be refused for is an outage.
-    const fn outside(self) -> Self {
-        match self {
-            Self::TooMany | Self::Guessing | Self::Forbidden | Self::ShuttingDown | Self::TimedOut => self,
-            Self::BadCredentials
-            | Self::Disabled
-            | Self::Expired
-            | Self::TlsRequired
-            | Self::Unavailable
-            | Self::Misbehaved => Self::Unavailable,
-        }
-    }
-
     /// What it is to a person, whatever the protocol.
     pub const fn text(self) -> &'static str {
         match self {
@@ -70,15 +53,42 @@ impl Refusal {
 }
 
 /// A protocol's last words to a client outside its log-in, whole lines. They are made once: sessions keep theirs.
-pub(crate) struct LastWords([Vec<u8>; Refusal::OUTSIDE.len()]);
+pub(crate) struct LastWords {
+    too_many: Vec<u8>,
+    guessing: Vec<u8>,
+    forbidden: Vec<u8>,
+    shutting_down: Vec<u8>,
+    timed_out: Vec<u8>,
+    unavailable: Vec<u8>,
+}
 
 impl LastWords {
     pub(crate) fn new(write: impl Fn(Refusal) -> String) -> Self {
-        Self(Refusal::OUTSIDE.map(|refusal| write(refusal).into_bytes()))
+        let write = |refusal| write(refusal).into_bytes();
+        Self {
+            too_many: write(Refusal::TooMany),
+            guessing: write(Refusal::Guessing),
+            forbidden: write(Refusal::Forbidden),
+            shutting_down: write(Refusal::ShuttingDown),
+            timed_out: write(Refusal::TimedOut),
+            unavailable: write(Refusal::Unavailable),
+        }
     }
 
+    /// What only a log-in can be refused for is an outage here.
     pub(crate) fn of(&self, refusal: Refusal) -> &[u8] {
-        let known = Refusal::OUTSIDE.iter().position(|outside| *outside == refusal.outside());
-        known.and_then(|n| self.0.get(n)).map_or(&[], Vec::as_slice)
+        match refusal {
+            Refusal::TooMany => &self.too_many,
+            Refusal::Guessing => &self.guessing,
+            Refusal::Forbidden => &self.forbidden,
+            Refusal::ShuttingDown => &self.shutting_down,
+            Refusal::TimedOut => &self.timed_out,
+            Refusal::Unavailable
+            | Refusal::BadCredentials
+            | Refusal::Disabled
+            | Refusal::Expired
+            | Refusal::TlsRequired
+            | Refusal::Misbehaved => &self.unavailable,
+        }
     }
 }
