@@ -67,6 +67,9 @@ pub(crate) struct Account {
     pub(crate) is_remembered: bool,
 }
 
+/// What a directory says of a password or token.
+pub(crate) type Checked = Result<Account, Denial>;
+
 /// Why a user is not let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denial {
@@ -105,12 +108,7 @@ impl Authenticator {
     }
 
     /// The account of `who`, if `password` is right. An error means that nobody can say.
-    pub(crate) async fn authenticate(
-        &self,
-        checker: &Checker,
-        who: &Who,
-        password: &Secret,
-    ) -> Result<Result<Account, Denial>, Fault> {
+    pub(crate) async fn authenticate(&self, checker: &Checker, who: &Who, password: &Secret) -> Result<Checked, Fault> {
         let old = |entry| Ok(Account { entry, is_remembered: true });
         let remembered = self.remembered.as_ref();
         let is_down = self.directory.is_down();
@@ -175,7 +173,7 @@ pub(crate) async fn authenticate_first(
     who: &Who,
     proof: &Secret,
     is_theirs: impl Fn(&Entry) -> bool,
-) -> Result<Option<(Arc<Authenticator>, Result<Account, Denial>)>, Unanswered> {
+) -> Result<Option<(Arc<Authenticator>, Checked)>, Unanswered> {
     for authenticator in authenticators {
         match authenticator.authenticate(checker, who, proof).await {
             Ok(Err(Denial::Unknown)) => {}

@@ -87,6 +87,14 @@ enum Bad {
     Wrong,
     /// What an administrator may want to know.
     Unfit(String),
+    /// Nobody can say.
+    Untold(Fault),
+}
+
+impl From<Fault> for Bad {
+    fn from(fault: Fault) -> Self {
+        Self::Untold(fault)
+    }
 }
 
 impl OAuth2 {
@@ -122,16 +130,21 @@ impl OAuth2 {
     async fn check(&self, token: &Secret) -> Result<Verdict, Fault> {
         // The front takes no token with other letters.
         let Ok(text) = std::str::from_utf8(token.expose()) else { return Ok(Verdict::Wrong) };
+        match self.entry(text).await {
+            Ok(entry) => Ok(Verdict::Right(entry)),
+            Err(Bad::Wrong) => Ok(Verdict::Wrong),
+            Err(Bad::Unfit(why)) => Ok(Verdict::Unfit(why)),
+            Err(Bad::Untold(fault)) => Err(fault),
+        }
+    }
+
+    /// Whose a good token is.
+    async fn entry(&self, token: &str) -> Result<Entry, Bad> {
         let claims = match &self.settings.introspection {
-            Some(url) => self.introspect(url, text).await?,
-            None => self.verify(text).await?,
+            Some(url) => self.introspect(url, token).await?,
+            None => self.verify(token).await?,
         };
-        let checked = claims.and_then(|claims| self.accept(&claims));
-        Ok(match checked {
-            Ok(entry) => Verdict::Right(entry),
-            Err(Bad::Wrong) => Verdict::Wrong,
-            Err(Bad::Unfit(why)) => Verdict::Unfit(why),
-        })
+        self.accept(&claims)
     }
 
     /// What a good token's claims must be besides, and whose it is.
@@ -154,10 +167,10 @@ impl OAuth2 {
     }
 
     /// Checks a signed token: the claims of a good one.
-    async fn verify(&self, token: &str) -> Result<Result<Value, Bad>, Fault> {
-        let Ok(header) = decode_header(token) else { return Ok(Err(Bad::Wrong)) };
+    async fn verify(&self, token: &str) -> Result<Value, Bad> {
+        let Ok(header) = decode_header(token) else { return Err(Bad::Wrong) };
         if !ALGORITHMS.contains(&header.alg) {
-            return Ok(Err(Bad::Unfit(format!("the token is signed by {:?}, which is not taken", header.alg))));
+            return Err(Bad::Unfit(format!("the token is signed by {:?}, which is not taken", header.alg)));
         }
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY_SECONDS;
@@ -174,16 +187,16 @@ impl OAuth2 {
                 continue;
             }
             match decode::<Value>(token, &decoding, &validation) {
-                Ok(token) => return Ok(Ok(token.claims)),
+                Ok(token) => return Ok(token.claims),
                 Err(error) => match error.kind() {
                     // Another key may have signed it.
                     ErrorKind::InvalidSignature => bad = Bad::Wrong,
-                    ErrorKind::ExpiredSignature => return Ok(Err(Bad::Wrong)),
-                    kind => return Ok(Err(Bad::Unfit(format!("the token is not good here: {kind:?}")))),
+                    ErrorKind::ExpiredSignature => return Err(Bad::Wrong),
+                    kind => return Err(Bad::Unfit(format!("the token is not good here: {kind:?}"))),
                 },
             }
         }
-        Ok(Err(bad))
+        Err(bad)
     }
 
     /// The keys that a token may be signed with: the one that it names, else all.
@@ -271,10 +284,10 @@ impl OAuth2 {
     }
 
     /// Asks the provider about a token: the claims of a good one.
-    async fn introspect(&self, url: &Uri, token: &str) -> Result<Result<Value, Bad>, Fault> {
+    async fn introspect(&self, url: &Uri, token: &str) -> Result<Value, Bad> {
         let question = STANDARD.encode(Sha256::digest(token));
         if let Some(known) = self.known.get(&question, Instant::now(), |known| known.lifetime) {
-            return Ok(Ok((*known.claims).clone()));
+            return Ok((*known.claims).clone());
         }
         // What a token may consist of needs no escaping but for two.
         let escaped = Zeroizing::new(token.replace('+', "%2B").replace('=', "%3D"));
@@ -291,29 +304,29 @@ impl OAuth2 {
         self.health.mark(answered.is_ok());
         let claims = answered?;
         if claims["active"] != true {
-            return Ok(Err(Bad::Wrong));
+            return Err(Bad::Wrong);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let expires = claims["exp"].as_u64();
         if expires.is_some_and(|end| end <= now)
             || claims["nbf"].as_u64().is_some_and(|start| start > now + LEEWAY_SECONDS)
         {
-            return Ok(Err(Bad::Wrong));
+            return Err(Bad::Wrong);
         }
         if let (Some(issuer), Some(named)) = (&self.settings.issuer, claims["iss"].as_str())
             && issuer != named
         {
-            return Ok(Err(Bad::Unfit(format!("the token is of another issuer, {named:?}"))));
+            return Err(Bad::Unfit(format!("the token is of another issuer, {named:?}")));
         }
         if !self.settings.audience.is_empty()
             && !audience(&claims).any(|name| self.settings.audience.iter().any(|a| a == name))
         {
-            return Ok(Err(Bad::Unfit("the token is for another audience".into())));
+            return Err(Bad::Unfit("the token is for another audience".into()));
         }
         let left = expires.map_or(Duration::MAX, |end| Duration::from_secs(end - now));
         let known = Known { claims: Arc::new(claims.clone()), lifetime: self.settings.cache.min(left) };
         self.known.keep(question, known, Instant::now());
-        Ok(Ok(claims))
+        Ok(claims)
     }
 }
 
