@@ -226,9 +226,11 @@ impl Settings {
         if let Some(backend) =
             self.backend.as_ref().filter(|name| !config.backends.iter().any(|backend| backend.name == **name))
         {
-            return Err(
-                Problem::of("--backend", format!("there is no [backend.{backend}] in the configuration")).into()
-            );
+            return Err(Problem::of(
+                "--backend",
+                format!("there is no {} in the configuration", config::head_of("backend", backend)),
+            )
+            .into());
         }
         let name = full_name(&self.name, &config.names)?;
         let mut warnings = Vec::new();
@@ -255,9 +257,10 @@ impl DirectoryName {
             embedded.filter(|(name, _)| self.directory.as_deref().is_none_or(|wanted| wanted == *name)).collect();
         let problem = match (&fitting[..], &self.directory) {
             ([(_, path)], _) => return Ok(Sqlite::create(path).await.map_err(fault)?),
-            ([], Some(name)) => {
-                Problem::of("--directory", format!("there is no [directory.{name}] of type sql in the configuration"))
-            }
+            ([], Some(name)) => Problem::of(
+                "--directory",
+                format!("there is no {} of type sql in the configuration", config::head_of("directory", name)),
+            ),
             ([], None) => Problem::of("gatepost user", "the configuration has no directory of type sql"),
             _ => Problem::of("--directory", "the configuration has several directories of type sql: name one"),
         };

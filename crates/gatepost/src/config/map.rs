@@ -108,12 +108,8 @@ impl Names {
 
 fn check_places(read: &Map, table: &Table<'_>) {
     let Map { directories, default, spread: Weights(spread), rules, .. } = read;
-    for name in default.iter().filter(|name| !table.knows("backend", name)) {
-        table.problem_with(&Map::default, format_args!("there is no [backend.{name}]"));
-    }
-    for (name, _) in spread.iter().filter(|(name, _)| !table.knows("backend", name)) {
-        table.problem_with(&Map::spread, format_args!("there is no [backend.{name}]"));
-    }
+    default.iter().for_each(|name| table.check_known(&Map::default, "backend", name));
+    spread.iter().for_each(|(name, _)| table.check_known(&Map::spread, "backend", name));
     if !spread.is_empty() && spread.iter().all(|(_, weight)| *weight == 0) {
         table.problem_with(&Map::spread, "gives no back end any weight");
     }
@@ -154,14 +150,15 @@ fn check_rule(read: &MapRule, table: &Table<'_>) {
     if read.domain.is_none() && read.pattern.is_none() {
         table.problem("needs `domain`, `match` or both: it would fit everybody, which is what `default` is for");
     }
-    if !table.knows("backend", &read.backend) {
-        table.problem_with(&MapRule::backend, format_args!("there is no [backend.{}]", read.backend));
-    }
+    table.check_known(&MapRule::backend, "backend", &read.backend);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config;
 
     fn canonical(names: &Names, user: &str) -> String {
         names.canonical(user)
@@ -193,5 +190,24 @@ mod tests {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         let names = Names { aliases: vec![pair("a", "b"), pair("b", "c")], ..Names::default() };
         assert_eq!((canonical(&names, "a"), canonical(&names, "b")), ("b".into(), "c".into()));
+    }
+
+    #[test]
+    fn a_back_end_that_is_missing_is_named_as_the_file_would_have_it() {
+        let said = |map: &str| {
+            let text = format!("[imap]\n[map]\n{map}\n[backend.\"b.c\"]\nhost = \"127.0.0.1\"\n");
+            let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
+            draft.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        for (map, head) in [
+            ("default = \"d\"", "map.default: there is no [backend.d]"),
+            ("default = \"d.e\"", "map.default: there is no [backend.\"d.e\"]"),
+            ("spread = { \"b.c\" = 1, \"d.e\" = 1 }", "map.spread: there is no [backend.\"d.e\"]"),
+            ("[[map.rule]]\ndomain = \"x.org\"\nbackend = \"d e\"", "there is no [backend.\"d e\"]"),
+            ("default = \"b.c\"\ndirectories = [\"f.g\"]", "map.directories: there is no [directory.\"f.g\"]"),
+        ] {
+            assert!(said(map).contains(head), "{head}: {}", said(map));
+            assert!(!said(map).contains("[backend.\"b.c\"]"), "{}", said(map));
+        }
     }
 }

@@ -56,6 +56,7 @@ pub(crate) use map::{Cache, Completion, Map, MapRule, Names};
 pub(crate) use networks::Network;
 pub(crate) use problem::{NamedFile, Problem, Problems, Warning};
 pub(crate) use query::{Dialect, Parameter, Query};
+pub(crate) use reader::head_of;
 pub(crate) use reference::{reference, reference_json};
 pub(crate) use root::{Dns, Threads};
 pub(crate) use service::{Authenticate, HeloCheck, Plaintext, ReverseDns, Senders, Service};

@@ -225,9 +225,11 @@ impl<'a> Table<'a> {
         T::read(self.entry(key.name)?.get_ref())
     }
 
-    /// Whether `[table.name]` stands in the file, sound or not; of tables under names of the administrator's.
-    pub(super) fn knows(&self, table: &str, name: &str) -> bool {
-        self.context.names.borrow().iter().any(|(known, its)| known == table && its == name)
+    /// Says so where a setting names `[table.name]` and no such table, sound or not, stands in the file.
+    pub(super) fn check_known<T>(&self, key: &Key<T>, table: &str, name: &str) {
+        if !self.context.names.borrow().iter().any(|(known, its)| known == table && its == name) {
+            self.problem_with(key, format_args!("there is no {}", head_of(table, name)));
+        }
     }
 
     /// The subtable that a section is about. One that is left out is read as an empty one.
@@ -328,10 +330,9 @@ impl<'a> Table<'a> {
         entry_of(self.entries?, name)
     }
 
-    /// The dotted name of what stands here under `name`. One with a dot of its own is quoted, as in the file.
+    /// The dotted name of what stands here under `name`.
     fn full(&self, name: &str) -> String {
-        let name = if name.contains('.') { format!("{name:?}") } else { name.to_owned() };
-        if self.path.is_empty() { name } else { format!("{}.{name}", self.path) }
+        if self.path.is_empty() { as_key(name) } else { format!("{}.{}", self.path, as_key(name)) }
     }
 
     fn expect_table(&self, name: &str, entry: &'a Spanned<DeValue<'a>>) -> Option<&'a DeTable<'a>> {
@@ -356,6 +357,17 @@ impl<'a> Table<'a> {
             }
         }
     }
+}
+
+/// The head of a table to which the administrator gave its name, `[backend.store-a]`.
+pub(crate) fn head_of(table: &str, name: &str) -> String {
+    format!("[{table}.{}]", as_key(name))
+}
+
+/// A name as it stands in the file: quoted where it is more than a word.
+fn as_key(name: &str) -> String {
+    let is_word = name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_'));
+    if is_word { name.to_owned() } else { format!("{name:?}") }
 }
 
 fn entry_of<'a>(entries: &'a DeTable<'a>, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {

@@ -100,9 +100,7 @@ impl Directories {
 
 /// Says of the names in a setting that no directory has.
 pub(super) fn check_directories(table: &Table<'_>, key: &Key<Vec<String>>, names: &[String]) {
-    for name in names.iter().filter(|name| !table.knows("directory", name)) {
-        table.problem_with(key, format_args!("there is no [directory.{name}]"));
-    }
+    names.iter().for_each(|name| table.check_known(key, "directory", name));
 }
 
 /// Declares the types: how each is written, and the file that reads it.
