@@ -134,7 +134,7 @@ fn conversation(name: &str) -> &'static [u8] {
         }
         "pop3" => b"CAPA\r\nUSER kim\r\nPASS hushed\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\nAPOP kim hushed\r\n",
         "sieve" => {
-            b"CAPABILITY\r\nAUTHENTICATE \"PLAIN\" \"AGtpbQBodXNoZWQ=\"\r\nAUTHENTICATE \"PLAIN\" {16+}\r\nAGtpbQBodXNoZWQ=\r\nhushed\r\n"
+            b"CAPABILITY\r\nCAPABILITY hushed\r\nAUTHENTICATE \"PLAIN\" \"AGtpbQBodXNoZWQ=\"\r\nAUTHENTICATE \"PLAIN\" {16+}\r\nAGtpbQBodXNoZWQ=\r\nhushed\r\n"
         }
         _ => b"EHLO client.example.org\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\n",
     }
@@ -159,9 +159,13 @@ fn in_the_log(name: &str) -> &'static [&'static str] {
             "[struck out]",
             "[struck out]",
         ],
-        "sieve" => {
-            &["CAPABILITY", "AUTHENTICATE PLAIN [struck out]", "AUTHENTICATE PLAIN [struck out]", "[struck out]"]
-        }
+        "sieve" => &[
+            "CAPABILITY",
+            "[struck out]",
+            "AUTHENTICATE PLAIN [struck out]",
+            "AUTHENTICATE PLAIN [struck out]",
+            "[struck out]",
+        ],
         _ => &["EHLO client.example.org", "AUTH PLAIN [struck out]", "[struck out]"],
     }
 }

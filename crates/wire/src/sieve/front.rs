@@ -81,11 +81,6 @@ impl Front {
         self.turn(Exchange::begin(mechanism, initial.as_ref().map(Secret::expose)), out)
     }
 
-    fn refuse_in_clear(&mut self, out: &mut Vec<u8>) -> Step {
-        self.say_refused(Refusal::TlsRequired, out);
-        self.count_error(out)
-    }
-
     /// What is true on this connection at this moment; of the language, what every back end has.
     fn capabilities(&self, text: &str, out: &mut Vec<u8>) {
         let extensions: Vec<_> = self.client.setup.offers.names(&super::PROTOCOL).collect();
