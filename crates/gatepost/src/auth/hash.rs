@@ -67,9 +67,8 @@ pub(crate) fn is_usable(stored: &str) -> bool {
     if let Some(verifier) = scram(stored) {
         return verifier.is_ok();
     }
-    let rest = stored.strip_prefix('{').and_then(|rest| rest.split_once('}'));
-    let (scheme, hash) = rest.map_or(("CRYPT", stored), |(scheme, hash)| (scheme, hash));
-    match scheme.to_ascii_uppercase().as_str() {
+    let (scheme, hash) = parts(stored);
+    match scheme.as_str() {
         "PLAIN" | "CLEAR" | "CLEARTEXT" => true,
         "SSHA" => take_salted::<Sha1>(hash).is_ok(),
         "SSHA256" | "SHA256" => take_salted::<Sha256>(hash).is_ok(),
@@ -87,12 +86,7 @@ pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> 
     if let Some(verifier) = scram(stored) {
         return Ok(verifier?.fits(password));
     }
-    let (scheme, hash) = match stored.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
-        Some((scheme, hash)) => (scheme.to_ascii_uppercase(), hash),
-        // Without a scheme, only the self-describing forms are taken: what else it is would be a guess.
-        None if stored.starts_with('$') => ("CRYPT".to_owned(), stored),
-        None => return Err(Unusable::UnknownScheme),
-    };
+    let (scheme, hash) = parts(stored);
     let password = password.expose();
     match scheme.as_str() {
         "PLAIN" | "CLEAR" | "CLEARTEXT" => Ok(same(hash.as_bytes(), password)),
@@ -103,6 +97,13 @@ pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> 
         "SSHA512" | "SHA512" => salted::<Sha512>(hash, password),
         _ => Err(Unusable::UnknownScheme),
     }
+}
+
+/// The scheme in capitals, and the hash. Without a scheme, only the self-describing forms are taken: what else it is would be a
+/// guess.
+fn parts(stored: &str) -> (String, &str) {
+    let named = stored.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    named.map_or_else(|| ("CRYPT".to_owned(), stored), |(scheme, hash)| (scheme.to_ascii_uppercase(), hash))
 }
 
 /// A hash in crypt(3)'s modular form names its own algorithm.
