@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use gatepost_lab::{Authority, Certificate, Dovecot, Gatepost, Mailbox, free_ports};
+use gatepost_lab::{Authority, Certificate, Dovecot, Gatepost, Mailbox, free_ports, wait_for};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -124,6 +124,18 @@ impl Bed {
         let mut talk = self.secure();
         talk.log_in(user);
         talk
+    }
+
+    /// The host that a log-in comes to, by its session's record.
+    pub(crate) fn host_of(&self, gatepost: &Gatepost, user: Mailbox<'_>) -> String {
+        let records = || gatepost.log().lines().filter(|line| line.contains("result=logged-in")).count();
+        let before = records();
+        self.logged_in(user).command("LOGOUT");
+        wait_for(|| records() > before).unwrap_or_else(|_| panic!("no record: {}", gatepost.log()));
+        let log = gatepost.log();
+        let record = log.lines().filter(|line| line.contains("result=logged-in")).nth(before).unwrap_or_default();
+        let host = record.split("host=").nth(1).and_then(|rest| rest.split(':').next());
+        host.unwrap_or_default().to_owned()
     }
 }
 

@@ -5,7 +5,6 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use gatepost_lab::{Gatepost, Mailbox, wait_for};
 
@@ -63,26 +62,6 @@ impl Host {
     }
 }
 
-/// The host that the latest log-in came to, by its session's record.
-fn host_of(bed: &Bed, gatepost: &Gatepost, user: &str) -> String {
-    let before = gatepost.log().matches("result=logged-in").count();
-    let mut talk = bed.secure();
-    talk.log_in(Mailbox { user, password: "x" });
-    talk.command("LOGOUT");
-    drop(talk);
-    let started = Instant::now();
-    loop {
-        let log = gatepost.log();
-        let mut records = log.lines().filter(|line| line.contains("result=logged-in"));
-        if let Some(record) = records.nth(before) {
-            let host = record.split("host=").nth(1).and_then(|rest| rest.split(':').next());
-            return host.unwrap_or_default().to_owned();
-        }
-        assert!(started.elapsed() < Duration::from_secs(20), "no record: {log}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Waits until the log has said this so many times.
 fn wait_for_nth(gatepost: &Gatepost, words: &str, count: usize) {
     wait_for(|| gatepost.log().matches(words).count() >= count)
@@ -135,7 +114,7 @@ fn a_host_that_says_nothing_costs_no_user_its_time_once_it_is_known() {
         .replacen("[map]", "check_interval = \"1s\"\n[map]", 1);
     let gatepost = bed.gatepost(&configuration);
     wait_for_nth(&gatepost, OUT, 1);
-    assert_eq!(host_of(&bed, &gatepost, "kim"), "127.0.0.3");
+    assert_eq!(bed.host_of(&gatepost, KIM), "127.0.0.3");
     // Had the first been tried, its five seconds would have passed.
     let log = gatepost.log();
     let took = log.split("ms_connect=").last().and_then(|rest| rest.split(',').next()?.parse::<u32>().ok());
@@ -224,7 +203,7 @@ fn users_are_spread_over_hosts_and_only_those_of_a_dead_one_move() {
     let gatepost = bed.gatepost(&configuration);
     let places = || -> BTreeMap<String, String> {
         let users = (0..16).map(|n| format!("user{n}"));
-        users.map(|user| (user.clone(), host_of(&bed, &gatepost, &user))).collect()
+        users.map(|user| (user.clone(), bed.host_of(&gatepost, Mailbox { user: &user, password: "x" }))).collect()
     };
     let at_first = places();
     assert_eq!(places(), at_first, "each stays where it is");

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use gatepost_lab::wait_for;
+
 use crate::bed::{Bed, KIM, imap_server};
 
 const GIB: u64 = 1 << 30;
@@ -151,25 +153,16 @@ fn thousands_of_idle_sessions_come_and_go_without_a_trace() {
         };
         (0..count).map(login).collect::<Vec<_>>()
     };
-    drop(open(10));
-    wait_for_files(&gatepost, 0);
-    let files = gatepost.open_files().expect("files");
-    drop(open(1000));
-    wait_for_files(&gatepost, files);
     let ended = || gatepost.log().matches("result=logged-in").count();
-    gatepost_lab::wait_for(|| ended() >= 1010).unwrap_or_else(|_| panic!("{} have ended", ended()));
+    let wait_for_end = |count| {
+        wait_for(|| ended() >= count).unwrap_or_else(|_| panic!("{} of {count} have ended", ended()));
+    };
+    drop(open(10));
+    wait_for_end(10);
+    let files = || gatepost.open_files().expect("files");
+    let before = files();
+    drop(open(1000));
+    wait_for_end(1010);
+    wait_for(|| files() <= before).unwrap_or_else(|_| panic!("sockets are left: {} files, {before} before", files()));
     assert_eq!(ended(), 1010);
-}
-
-/// Waits until sessions have given their sockets back.
-fn wait_for_files(gatepost: &gatepost_lab::Gatepost, at_most: usize) {
-    for _ in 0..400 {
-        let files = gatepost.open_files().expect("files");
-        let sockets = gatepost.log().matches("session ended").count();
-        if (at_most > 0 && files <= at_most) || (at_most == 0 && sockets >= 10) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(25));
-    }
-    panic!("sockets are left: {} files", gatepost.open_files().expect("files"));
 }

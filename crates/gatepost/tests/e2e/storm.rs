@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_lab::Mailbox;
+use gatepost_lab::{Mailbox, wait_for};
 
 use crate::bed::Bed;
 use crate::mail::chunks::promised;
@@ -145,9 +145,7 @@ fn no_accepted_message_is_lost() {
             });
         }
         for kill in 1..=KILLS {
-            while done.load(Ordering::Relaxed) < kill * MESSAGES / (KILLS + 1) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            wait_for(|| done.load(Ordering::Relaxed) >= kill * MESSAGES / (KILLS + 1)).expect("messages");
             b.server.kill().expect("an end");
             std::thread::sleep(Duration::from_millis(200));
             b.resume().expect("a Dovecot");
