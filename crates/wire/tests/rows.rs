@@ -47,7 +47,8 @@ fn rows_are_whole_and_can_be_told_apart() {
         assert_eq!(unique(of), PROTOCOLS.len());
     }
     for protocol in PROTOCOLS {
-        assert!(protocol.port > 0, "{}", protocol.name);
+        let names = [protocol.name, protocol.title, protocol.login_name];
+        assert!(names.iter().all(|name| !name.is_empty()) && protocol.port > 0, "{}", protocol.name);
         if matches!(protocol.course, Course::Mail(_)) {
             continue;
         }
@@ -72,11 +73,18 @@ fn whoever_is_turned_away_hears_why() {
             (Refusal::Guessing, "Too many failed log-ins"),
             (Refusal::Forbidden, "Access from your address is not allowed"),
             (Refusal::ShuttingDown, "ends this session"),
+            (Refusal::TimedOut, "took too long"),
+            (Refusal::Unavailable, "Temporarily unavailable"),
+            // Only a log-in can be refused for it.
+            (Refusal::Expired, "Temporarily unavailable"),
         ] {
             let said = words(refusal);
             assert!(said.contains(text) && said.ends_with("\r\n"), "{}: {said:?}", protocol.name);
         }
     }
+    let begins = |refusal, code| (row("smtp").turned_away)(refusal).starts_with(code);
+    assert!(begins(Refusal::Forbidden, b"554 5.7.1 ") && begins(Refusal::ShuttingDown, b"421 4.3.2 "));
+    assert!(begins(Refusal::Unavailable, b"421 4.3.0 ") && begins(Refusal::TooMany, b"421 4.7.0 "));
 }
 
 #[test]
@@ -132,7 +140,7 @@ fn conversation(name: &str) -> &'static [u8] {
             b"a CAPABILITY\r\nb LOGIN kim hushed\r\nc LOGIN kim {6+}\r\nhushed\r\nd AUTHENTICATE PLAIN AGtpbQBodXNoZWQ=\r\n\
               e hushed\r\nhushed e\r\n"
         }
-        "pop3" => b"CAPA\r\nUSER kim\r\nPASS hushed\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\nAPOP kim hushed\r\n",
+        "pop3" => b"CAPA\r\nCAPA hushed\r\nUSER kim\r\nPASS hushed\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\nAPOP kim hushed\r\n",
         "sieve" => {
             b"CAPABILITY\r\nCAPABILITY hushed\r\nAUTHENTICATE \"PLAIN\" \"AGtpbQBodXNoZWQ=\"\r\nAUTHENTICATE \"PLAIN\" {16+}\r\nAGtpbQBodXNoZWQ=\r\nhushed\r\n"
         }
@@ -153,6 +161,7 @@ fn in_the_log(name: &str) -> &'static [&'static str] {
         ],
         "pop3" => &[
             "CAPA",
+            "[struck out]",
             "USER [struck out]",
             "PASS [struck out]",
             "AUTH PLAIN [struck out]",

@@ -31,21 +31,12 @@ pub(crate) const SUBMISSION: Protocol = Protocol {
     port: 587,
     tls_port: Some(465),
     course: Course::Submission(|setup, rules| Box::new(front::Front::new(setup, rules))),
-    back: |setup| Box::new(back::Back::new(setup, Dialect::Smtp)),
     login_name: "submission-login",
     ..COMMON
 };
 
 /// SMTP's row in the table: mail that comes in.
-pub(crate) const SMTP: Protocol = Protocol {
-    name: "smtp",
-    title: "SMTP",
-    port: 25,
-    course: Course::Mail(Dialect::Smtp),
-    back: |setup| Box::new(back::Back::new(setup, Dialect::Smtp)),
-    login_name: "smtp",
-    ..COMMON
-};
+pub(crate) const SMTP: Protocol = Protocol { name: "smtp", title: "SMTP", port: 25, login_name: "smtp", ..COMMON };
 
 /// LMTP's row in the table.
 pub(crate) const LMTP: Protocol = Protocol {
@@ -58,7 +49,7 @@ pub(crate) const LMTP: Protocol = Protocol {
     ..COMMON
 };
 
-/// What all three have in common.
+/// What holds for all three, where a row does not say otherwise; what is left empty, each says.
 const COMMON: Protocol = Protocol {
     name: "",
     title: "",
