@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use gatepost_wire::limits::{BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX};
+use gatepost_wire::limits::{BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, SMTP_LINE_BYTES_MAX};
 use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
@@ -368,6 +368,24 @@ fn a_clients_own_words_get_the_room_that_the_proxys_leave() {
     assert_eq!(count(&long), 3);
     long[0].1.push_str(&"v".repeat(3 * quarter + 1));
     assert_eq!(count(&long), 0, "nothing is skipped");
+}
+
+#[test]
+fn a_line_of_xclient_is_as_long_as_a_line_may_be_and_no_longer() {
+    let said = |session: usize| {
+        let client = Some(ClientFacts { addresses: None, session: "s".repeat(session), name: None });
+        let mut back = (row("submission").back)(BackSetup { client, ..back_setup(false, false) });
+        let mut out = Vec::new();
+        back.step(BackEvent::Input(b"220 store ESMTP\r\n"), &mut out);
+        out.clear();
+        back.step(BackEvent::Input(b"250-store\r\n250-XCLIENT SESSION PROTO\r\n250 AUTH PLAIN\r\n"), &mut out);
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let fixed = "XCLIENT PROTO=ESMTP SESSION=\r\n".len();
+    let longest = said(SMTP_LINE_BYTES_MAX - fixed);
+    assert_eq!(longest.len(), SMTP_LINE_BYTES_MAX);
+    assert!(longest.starts_with("XCLIENT PROTO=ESMTP SESSION=s"), "{longest}");
+    assert_eq!(said(SMTP_LINE_BYTES_MAX - fixed + 1), "XCLIENT PROTO=ESMTP\r\n");
 }
 
 #[test]
