@@ -59,23 +59,17 @@ impl Talk {
 
     /// As [`Talk::secure`], for this name and these settings; an error where TLS fails.
     pub(crate) fn secure_with(port: u16, name: &str, config: ClientConfig) -> std::io::Result<Self> {
-        let tcp = Self::connect(port);
-        let clone = tcp.try_clone()?;
-        Ok(Self::new(clone, Box::new(tls(tcp, name, config)?)))
+        Self::under_tls(port, b"", name, config)
     }
 
     /// As [`Talk::secure`], with `first` and the client's hello in one segment.
     pub(crate) fn secure_behind(port: u16, first: &[u8], authority: &Path) -> std::io::Result<Self> {
-        let mut tcp = Self::connect(port);
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut connection = ClientConnection::new(Arc::new(client_config(authority)), name).expect("settings");
-        let mut segment = first.to_vec();
-        connection.write_tls(&mut segment)?;
-        tcp.write_all(&segment)?;
-        while connection.is_handshaking() {
-            connection.complete_io(&mut tcp)?;
-        }
-        Ok(Self::new(tcp.try_clone()?, Box::new(StreamOwned::new(connection, tcp))))
+        Self::under_tls(port, first, "localhost", client_config(authority))
+    }
+
+    fn under_tls(port: u16, first: &[u8], name: &str, config: ClientConfig) -> std::io::Result<Self> {
+        let tcp = Self::connect(port);
+        Ok(Self::new(tcp.try_clone()?, Box::new(tls(tcp, first, name, config)?)))
     }
 
     /// After STARTTLS was agreed: goes on under TLS.
@@ -83,7 +77,7 @@ impl Talk {
         assert!(self.channel.buffer().is_empty(), "the server said more after its OK");
         let tcp = self.tcp.try_clone().expect("a socket");
         Self {
-            channel: BufReader::new(Box::new(tls(tcp, "localhost", client_config(authority)).expect("TLS"))),
+            channel: BufReader::new(Box::new(tls(tcp, b"", "localhost", client_config(authority)).expect("TLS"))),
             ..self
         }
     }
@@ -205,13 +199,18 @@ impl Talk {
     }
 }
 
+/// Begins TLS, with the client's hello right behind `first`.
 fn tls(
     mut tcp: TcpStream,
+    first: &[u8],
     name: &str,
     config: ClientConfig,
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let mut connection = ClientConnection::new(Arc::new(config), name).expect("settings");
+    let mut segment = first.to_vec();
+    connection.write_tls(&mut segment)?;
+    tcp.write_all(&segment)?;
     while connection.is_handshaking() {
         connection.complete_io(&mut tcp)?;
     }
