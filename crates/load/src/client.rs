@@ -1,4 +1,4 @@
-//! One client: log in, fetch, say NOOP, log out.
+//! One client: log in, fetch, say NOOP, log out; or send mail.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

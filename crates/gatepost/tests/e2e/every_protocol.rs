@@ -1,4 +1,4 @@
-//! What must hold before a log-in whatever the protocol: each case is run for all four in which users log in.
+//! What must hold before a log-in whatever the protocol: the cases are run for the protocols in which users log in.
 
 use std::net::TcpListener;
 use std::sync::Arc;

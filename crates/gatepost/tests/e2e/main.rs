@@ -1,7 +1,7 @@
-//! Gatepost end to end: the real binary between real clients and real Dovecot servers, on loopback.
+//! Gatepost end to end: the real binary between real clients and real mail servers and directories, on loopback.
 //!
 //! Each test makes its own bed: a folder, an authority, the servers it needs. Servers that misbehave,
-//! which Dovecot doesn't, are threads of the test.
+//! which real ones don't, are threads of the test.
 
 mod abuse;
 mod access;

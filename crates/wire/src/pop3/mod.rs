@@ -30,8 +30,8 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     login_name: "pop3-login",
 };
 
-/// A refusal's code, as POP3's answers have it; its text is [`Refusal::text`].
-/// the user, `[SYS/TEMP]` for what will pass (RFC 3206).
+/// A refusal's code, as POP3's answers have it: `[AUTH]` for whatever is wrong with the user, `[SYS/TEMP]` for what will pass
+/// (RFC 3206). Its text is [`Refusal::text`].
 const fn code(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::BadCredentials | Refusal::Disabled | Refusal::Expired | Refusal::TlsRequired | Refusal::Forbidden => {

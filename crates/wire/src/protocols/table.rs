@@ -1,4 +1,4 @@
-//! The table in which each protocol is one row: the only file that names them.
+//! The table of protocols: what a row has, and the list of them.
 
 use std::time::Duration;
 

@@ -171,10 +171,9 @@ impl Session {
         })
     }
 
-    /// Whether an address is the user's who has logged in: their own name, or one of ours that a directory gives the same
-    /// log-in. An error is what the client is told.
-    pub(super) async fn check_owner(&self, mailbox: &Mailbox) -> Result<(), Reply> {
-        let user = self.story().user.clone().unwrap_or_default();
+    /// Whether an address is this user's: their own name, or one of ours that a directory gives the same log-in. An error is
+    /// what the client is told.
+    pub(super) async fn check_owner(&self, user: &str, mailbox: &Mailbox) -> Result<(), Reply> {
         let address = self.address(mailbox);
         let stranger = || OwnReply::NotYourAddress.reply();
         if address.written.is_routed() {
@@ -185,7 +184,7 @@ impl Session {
         }
         let map = &self.snapshot.map;
         let domains = &self.snapshot.listener.service.settings.domains;
-        let (own, other) = (self.find(&user).await?, self.find(&address.name).await?);
+        let (own, other) = (self.find(user).await?, self.find(&address.name).await?);
         // Who logs in by a bare name is known by it in our domains.
         let is_bare = !user.contains('@') && address.name.rsplit_once('@').is_some_and(|(local, _)| local == user);
         let is_same = address.name == user || (is_bare && address.is_of(domains)) || {
@@ -194,7 +193,7 @@ impl Session {
                 let backend = map.choose(name, found).ok().map(|(backend, _)| Arc::clone(&backend.name))?;
                 Some((of(found.entry()?), backend))
             };
-            log_in(&own, &user).is_some_and(|own| Some(own) == log_in(&other, &address.name))
+            log_in(&own, user).is_some_and(|own| Some(own) == log_in(&other, &address.name))
         };
         if is_same && address.is_ours(map, domains, &other) { Ok(()) } else { Err(stranger()) }
     }

@@ -24,7 +24,7 @@ use super::attempt::MOVED;
 use super::conversation::{HandOver, Received};
 use super::reach::{LoggedIn, Wanted};
 use crate::backend::{Aim, Backend};
-use crate::config::{HeloCheck, Level, Senders};
+use crate::config::{HeloCheck, Level};
 use crate::metrics::LogIn;
 use crate::story::{Ended, Tally};
 use connection::{Connection, Fault};
@@ -52,7 +52,14 @@ struct Mail<'s> {
     own_time: Duration,
     /// What it called itself when back ends were told of it.
     introduced: Option<String>,
-    /// When what it logged in with is over.
+    /// Who has logged in; `None`: nobody need.
+    user: Option<User>,
+}
+
+/// A user who has logged in to send mail.
+struct User {
+    name: String,
+    /// When what they logged in with is over.
     expires: Option<SystemTime>,
 }
 
@@ -88,7 +95,7 @@ impl Session {
         let connection = Connection::new(backend, Dialect::Smtp, connected, None);
         let delivery = Delivery::to_one(connection, Arc::clone(&self.shared.memory));
         let mut mail = Mail::new(self, receiver, delivery, Screened::default());
-        mail.expires = expires;
+        mail.user = Some(User { name: user, expires });
         mail.set_deadline();
         let mut step = mail.receiver.step(Event::Go, &mut mail.out);
         if !client_rest.is_empty() {
@@ -120,7 +127,7 @@ impl<'s> Mail<'s> {
             client,
             own_time: Duration::ZERO,
             introduced: None,
-            expires: None,
+            user: None,
         }
     }
 
@@ -273,11 +280,13 @@ impl<'s> Mail<'s> {
         if needs_tls && session.client.tls_facts().is_none() {
             return Err(OwnReply::TlsFirst.reply());
         }
-        if self.expires.is_some_and(|end| end <= SystemTime::now()) {
-            return Err(OwnReply::Expired.reply());
-        }
-        if let (Senders::Own, Some(mailbox)) = (session.snapshot.listener.service.settings.senders, &path.mailbox) {
-            session.check_owner(mailbox).await?;
+        if let Some(User { name, expires }) = &self.user {
+            if expires.is_some_and(|end| end <= SystemTime::now()) {
+                return Err(OwnReply::Expired.reply());
+            }
+            if let Some(mailbox) = &path.mailbox {
+                session.check_owner(name, mailbox).await?;
+            }
         }
         let name = path.mailbox.as_ref().map(Mailbox::name);
         session.count_message(name.as_deref()).map_or(Ok(()), Err)
