@@ -5,7 +5,7 @@ use gatepost_wire::fuzzing::{Frame, Framer};
 use libfuzzer_sys::fuzz_target;
 
 fn frames(pieces: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
-    let mut framer = Framer::new(256);
+    let mut framer = Framer::new(256, 4096);
     let mut seen = Vec::new();
     for piece in pieces {
         framer.push(piece);

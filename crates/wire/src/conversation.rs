@@ -14,7 +14,7 @@ use crate::text::printable;
 /// A peer's words as they come in, and what the log may show of a conversation.
 pub(crate) struct Talk {
     framer: Framer,
-    /// All bytes received so far.
+    /// All bytes received so far of a back end, which may not say much before it has answered.
     received_bytes: usize,
     /// `None`: nothing is kept.
     trace: Option<Vec<String>>,
@@ -197,9 +197,9 @@ impl Client {
         }
     }
 
-    /// The SASL mechanism of this name in capitals, if it is offered.
+    /// The SASL mechanism of this name, if it is offered.
     pub(crate) fn mechanism(&self, name: &[u8]) -> Option<Mechanism> {
-        self.rules.mechanisms.iter().copied().find(|mechanism| mechanism.name().as_bytes() == name)
+        Mechanism::named(name).filter(|mechanism| self.rules.mechanisms.contains(mechanism))
     }
 
     /// The mechanisms that the client is told of: none while there would have to be TLS first.

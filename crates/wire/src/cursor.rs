@@ -1,5 +1,7 @@
 //! Reads the grammar that IMAP and `ManageSieve` share: words, quoted strings, and literals as the framer left them.
 
+use zeroize::Zeroizing;
+
 /// A cursor over a framed command or response, whose literals stand in it as they came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor<'a> {
@@ -55,13 +57,13 @@ impl<'a> Cursor<'a> {
     /// Only `"` and `\` may be escaped. Bytes beyond ASCII are taken as they are (UTF-8 in RFC 9051).
     fn quoted(&mut self) -> Option<Vec<u8>> {
         self.expect(b"\"")?;
-        // Never grown, so that no copy of a password is left behind unwiped.
-        let mut text = Vec::with_capacity(self.rest.len());
+        // Never grown, and wiped where it proves to be malformed: it may be a password.
+        let mut text = Zeroizing::new(Vec::with_capacity(self.rest.len()));
         loop {
             let (&byte, rest) = self.rest.split_first()?;
             self.rest = rest;
             match byte {
-                b'"' => return Some(text),
+                b'"' => return Some(std::mem::take(&mut *text)),
                 b'\\' => {
                     let (&escaped, rest) = self.rest.split_first()?;
                     self.rest = rest;

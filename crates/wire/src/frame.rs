@@ -4,7 +4,7 @@
 //! included, and what follows it is read as what it is. Nothing is allocated for a literal before its
 //! owner has agreed to its size.
 
-use crate::limits::{COMMAND_BYTES_MAX, DRAIN_BYTES_MAX};
+use crate::limits::DRAIN_BYTES_MAX;
 use crate::secret::WipedBuffer;
 
 /// What [`Framer::next_frame`] found.
@@ -38,7 +38,7 @@ enum State {
     Announced(Announced),
     /// Reading the body of an accepted literal.
     Body { left: usize },
-    /// Throwing away a refused literal's body. `broken`: the rest of the command follows and goes too.
+    /// Throwing away a refused literal's body; the rest of the command follows and goes too.
     Drain { left: u64 },
     /// [`Frame::Command`] was given and not yet finished.
     Whole,
@@ -57,6 +57,7 @@ pub struct Framer {
     /// The command has a refused literal or a line end other than CRLF.
     broken: bool,
     line_bytes_max: usize,
+    command_bytes_max: usize,
     /// A brace at a line's end means something.
     has_literals: bool,
 }
@@ -64,11 +65,11 @@ pub struct Framer {
 impl Framer {
     /// A framer of lines alone; it ends with [`Frame::Lost`] on one of more than `line_bytes_max` bytes.
     pub fn of_lines(line_bytes_max: usize) -> Self {
-        Self { has_literals: false, ..Self::new(line_bytes_max) }
+        Self { has_literals: false, ..Self::new(line_bytes_max, line_bytes_max) }
     }
 
-    /// A framer of lines and literals, else as [`Framer::of_lines`].
-    pub fn new(line_bytes_max: usize) -> Self {
+    /// A framer of lines and literals, as [`Framer::of_lines`]; nor may all of a command have more than `command_bytes_max`.
+    pub fn new(line_bytes_max: usize, command_bytes_max: usize) -> Self {
         Self {
             buffer: WipedBuffer::default(),
             state: State::Line,
@@ -76,6 +77,7 @@ impl Framer {
             searched: 0,
             broken: false,
             line_bytes_max,
+            command_bytes_max,
             has_literals: true,
         }
     }
@@ -117,11 +119,10 @@ impl Framer {
                     let unsearched = &self.buffer.bytes()[self.searched..];
                     let Some(at) = unsearched.iter().position(|&b| b == b'\n') else {
                         self.searched = self.buffer.len();
-                        let too_long = self.buffer.len() - self.line_start > self.line_bytes_max;
-                        return too_long.then_some(Frame::Lost);
+                        return self.is_too_long(self.buffer.len()).then_some(Frame::Lost);
                     };
                     let end = self.searched + at + 1;
-                    if end - self.line_start > self.line_bytes_max || end > COMMAND_BYTES_MAX {
+                    if self.is_too_long(end) {
                         return Some(Frame::Lost);
                     }
                     self.end_line(end);
@@ -198,6 +199,11 @@ impl Framer {
         self.buffer.take()
     }
 
+    /// Whether a line that goes as far as that, or the command with it, is more than is allowed.
+    fn is_too_long(&self, end: usize) -> bool {
+        end - self.line_start > self.line_bytes_max || end > self.command_bytes_max
+    }
+
     fn begin_line(&mut self, at: usize) {
         self.state = State::Line;
         self.line_start = at;
@@ -251,11 +257,12 @@ fn announcement(line: &[u8]) -> Option<Announced> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::COMMAND_BYTES_MAX;
 
     /// Runs `input` in pieces of `step` bytes, accepting literals up to 10 bytes; gives the commands,
     /// broken ones marked.
     fn run(input: &[u8], step: usize) -> Vec<String> {
-        let mut framer = Framer::new(64);
+        let mut framer = Framer::new(64, COMMAND_BYTES_MAX);
         let mut seen = Vec::new();
         for piece in input.chunks(step) {
             framer.push(piece);
@@ -331,7 +338,7 @@ mod tests {
         check(&format!("a {{4+}}\r\nyyyy{}", "x".repeat(64)), &[]);
         let whole = |literal: usize| {
             let input = format!("a {{{literal}+}}\r\n{}\r\n", "x".repeat(literal));
-            let mut framer = Framer::new(64);
+            let mut framer = Framer::new(64, COMMAND_BYTES_MAX);
             framer.push(input.as_bytes());
             assert!(matches!(framer.next_frame(), Some(Frame::Literal(_))));
             framer.accept();

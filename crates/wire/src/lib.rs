@@ -9,16 +9,16 @@ mod conversation;
 mod cursor;
 mod exchange;
 mod frame;
-pub mod imap;
+mod imap;
 pub mod limits;
 mod log_in;
-pub mod pop3;
+mod pop3;
 mod protocols;
 pub mod proxy_header;
 pub mod sasl;
 pub mod scram;
 mod secret;
-pub mod sieve;
+mod sieve;
 pub mod smtp;
 mod text;
 
@@ -27,7 +27,7 @@ pub use protocols::{
     ClientTls, Course, Credentials, Event, Front, Inband, Introduction, LogInRules, Mechanism, OAuthHints, Offers,
     Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
 };
-pub use secret::{Secret, WipedBuffer};
+pub use secret::Secret;
 
 /// The framers, open to the fuzz targets and to nobody else.
 #[doc(hidden)]

@@ -49,6 +49,8 @@ pub const BACK_LINE_BYTES_MAX: usize = 64 * 1024;
 pub const BACK_TALK_BYTES_MAX: usize = 256 * 1024;
 /// Longest text of a back end's refusal that is passed on to a client.
 pub const PASSED_TEXT_BYTES_MAX: usize = 512;
+/// How much of a line the log may show.
+pub const TRACE_BYTES_MAX: usize = 512;
 /// Longest PROXY header of version 1 with its line end (the protocol's own figure).
 pub const PROXY_V1_BYTES_MAX: usize = 107;
 /// Longest PROXY header of version 2 that is taken; the length field could announce 65,551.

@@ -11,14 +11,11 @@ use crate::protocols::{BackLogin, Mechanism, OAuthHints, Proof};
 use crate::secret::Secret;
 
 /// The prompts of the LOGIN mechanism, in base64 as they go over the wire.
-pub const LOGIN_PROMPTS: [&str; 2] = ["VXNlcm5hbWU6", "UGFzc3dvcmQ6"];
+pub(crate) const LOGIN_PROMPTS: [&str; 2] = ["VXNlcm5hbWU6", "UGFzc3dvcmQ6"];
 
-/// Decodes a response's base64, strictly: padding where it belongs, no white space. `=` is an empty one.
-pub fn decode(text: &[u8]) -> Option<Secret> {
-    if text == b"=" {
-        return Some(Secret::default());
-    }
-    STANDARD.decode(text).ok().map(Secret::new)
+/// A response, which comes in base64. `=` is an empty one.
+pub(crate) fn decode(text: &[u8]) -> Option<Secret> {
+    if text == b"=" { Some(Secret::default()) } else { Secret::from_base64(text) }
 }
 
 /// The user name and password of a PLAIN message.
@@ -26,7 +23,7 @@ pub fn decode(text: &[u8]) -> Option<Secret> {
 /// The message must be `authzid NUL authcid NUL password`, with nothing missing and nothing more. An
 /// authorisation identity that differs from the authentication identity asks to act for somebody else,
 /// which nobody is granted here: it fails like any other malformed message.
-pub fn plain(message: &Secret) -> Option<(String, Secret)> {
+pub(crate) fn plain(message: &Secret) -> Option<(String, Secret)> {
     let mut parts = message.expose().split(|&b| b == 0);
     let (authzid, authcid, password) = (parts.next()?, parts.next()?, parts.next()?);
     let stands_alone = parts.next().is_none() && (authzid.is_empty() || authzid == authcid);
@@ -35,7 +32,7 @@ pub fn plain(message: &Secret) -> Option<(String, Secret)> {
 }
 
 /// The PLAIN message for a back end.
-pub fn plain_message(authzid: &str, authcid: &str, password: &Secret) -> Secret {
+pub(crate) fn plain_message(authzid: &str, authcid: &str, password: &Secret) -> Secret {
     let mut message = Vec::with_capacity(authzid.len() + authcid.len() + password.expose().len() + 2);
     message.extend_from_slice(authzid.as_bytes());
     message.push(0);
@@ -47,7 +44,7 @@ pub fn plain_message(authzid: &str, authcid: &str, password: &Secret) -> Secret 
 
 /// The user name, which may be left out, and the token of an OAUTHBEARER message: a GS2 header such as
 /// `n,a=user,`, then pairs `key=value`, each behind `^A`, and `^A^A` at the end.
-pub fn oauth_bearer(message: &Secret) -> Option<(String, Secret)> {
+pub(crate) fn oauth_bearer(message: &Secret) -> Option<(String, Secret)> {
     let (header, pairs) = split_at_byte(message.expose().strip_suffix(b"\x01\x01")?, 1)?;
     let header = std::str::from_utf8(header).ok()?;
     // Channel binding is not offered, so that a client may only say that it has none, or could have.
@@ -63,7 +60,7 @@ pub fn oauth_bearer(message: &Secret) -> Option<(String, Secret)> {
 }
 
 /// The user name and the token of an XOAUTH2 message: `user=NAME^Aauth=Bearer TOKEN^A^A`.
-pub fn xoauth2(message: &Secret) -> Option<(String, Secret)> {
+pub(crate) fn xoauth2(message: &Secret) -> Option<(String, Secret)> {
     let (user, auth) = split_at_byte(message.expose().strip_suffix(b"\x01\x01")?, 1)?;
     Some((user_name(user.strip_prefix(b"user=")?)?, bearer(auth.strip_prefix(b"auth=")?)?))
 }
@@ -89,7 +86,7 @@ pub fn external(message: &Secret) -> Option<String> {
 }
 
 /// The message for a back end that takes tokens by this mechanism.
-pub fn token_message(mechanism: Mechanism, user: &str, token: &Secret) -> Secret {
+pub(crate) fn token_message(mechanism: Mechanism, user: &str, token: &Secret) -> Secret {
     let head = match mechanism {
         Mechanism::XOAuth2 => format!("user={user}\x01auth=Bearer "),
         _ => format!("n,a={},\x01auth=Bearer ", user.replace('=', "=3D").replace(',', "=2C")),
@@ -98,7 +95,7 @@ pub fn token_message(mechanism: Mechanism, user: &str, token: &Secret) -> Secret
 }
 
 /// The way to log in at a back end: the only one that is set, else the best that it takes.
-pub fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Option<Mechanism> {
+pub(crate) fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Option<Mechanism> {
     let ways: &[Mechanism] = match login.proof {
         Proof::Token(_) => &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
         // Only PLAIN can act for somebody else.
@@ -109,7 +106,7 @@ pub fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Option<Me
 }
 
 /// The messages of an exchange with a back end, ours alone.
-pub fn messages(mechanism: Mechanism, login: &BackLogin) -> Vec<Secret> {
+pub(crate) fn messages(mechanism: Mechanism, login: &BackLogin) -> Vec<Secret> {
     let secret = login.proof.secret();
     match mechanism {
         Mechanism::Login => vec![Secret::new(login.user.as_bytes().to_vec()), secret.duplicate()],
@@ -157,7 +154,7 @@ pub(crate) fn line(words: &[&[u8]]) -> Secret {
 }
 
 /// What a client is told, in base64, whose token is refused (RFC 7628, section 3.2.2).
-pub fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String {
+pub(crate) fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String {
     let mut pairs = match mechanism {
         Mechanism::XOAuth2 => vec![("status", "401"), ("schemes", "bearer")],
         _ => vec![("status", "invalid_token")],
@@ -170,7 +167,7 @@ pub fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String {
 }
 
 /// The message that ends an exchange after a refused token: `^A` for OAUTHBEARER, nothing for XOAUTH2.
-pub const fn token_dismissal(mechanism: Mechanism) -> &'static [u8] {
+pub(crate) const fn token_dismissal(mechanism: Mechanism) -> &'static [u8] {
     match mechanism {
         Mechanism::XOAuth2 => b"",
         _ => b"AQ==",
@@ -192,18 +189,18 @@ pub fn user_name(bytes: &[u8]) -> Option<String> {
 
 /// A password as a client may give it: not empty (an LDAP bind with an empty one succeeds as nobody,
 /// RFC 4513, section 5.1.2), of bounded length, and without NUL.
-pub fn password(bytes: &[u8]) -> Option<Secret> {
+pub(crate) fn password(bytes: &[u8]) -> Option<Secret> {
     let sound = !bytes.is_empty() && bytes.len() <= PASSWORD_BYTES_MAX && !bytes.contains(&0);
     sound.then(|| Secret::new(bytes.to_vec()))
 }
 
 /// A message in base64.
-pub fn encode(message: &[u8]) -> String {
+pub(crate) fn encode(message: &[u8]) -> String {
     STANDARD.encode(message)
 }
 
 /// A secret message in base64, which is no less secret.
-pub fn encode_secret(message: &Secret) -> Secret {
+pub(crate) fn encode_secret(message: &Secret) -> Secret {
     Secret::new(STANDARD.encode(message.expose()).into_bytes())
 }
 

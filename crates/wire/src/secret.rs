@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use zeroize::{Zeroize, Zeroizing};
 
 /// A password, token or key. It can't be printed, compared or cloned by accident, and is wiped on drop.
@@ -14,6 +16,15 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
+    /// What base64 stands for, strictly: padding where it belongs, no white space. Nothing of what proves to be malformed is
+    /// left in memory.
+    pub(crate) fn from_base64(text: &[u8]) -> Option<Self> {
+        let mut plain = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+        let length = STANDARD.decode_slice(text, &mut plain).ok()?;
+        plain.truncate(length);
+        Some(Self(plain))
+    }
+
     /// The bytes themselves. Every use of this name is a place to look at in a review.
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -24,7 +35,7 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// A second copy, for the one place that needs two: a log-in tried at a further host.
+    /// A second copy, wiped as this one; by a name of its own, so that a review finds each.
     #[must_use]
     pub fn duplicate(&self) -> Self {
         Self(self.0.clone())
@@ -40,7 +51,7 @@ impl fmt::Debug for Secret {
 /// A growing buffer for bytes that may hold a password: what it leaves behind when it grows, shrinks
 /// or goes is wiped, where a plain `Vec` would leave copies in freed memory.
 #[derive(Default)]
-pub struct WipedBuffer {
+pub(crate) struct WipedBuffer {
     stored: Zeroizing<Vec<u8>>,
     /// Where the content begins; what lay before it is discarded and wiped.
     start: usize,
@@ -48,7 +59,7 @@ pub struct WipedBuffer {
 
 impl WipedBuffer {
     /// Appends `bytes`.
-    pub fn extend(&mut self, bytes: &[u8]) {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
         if self.start > 0 || self.stored.len() + bytes.len() > self.stored.capacity() {
             let needed = self.len() + bytes.len();
             let mut compact = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
@@ -60,7 +71,7 @@ impl WipedBuffer {
     }
 
     /// Throws away the first `count` bytes. An emptied buffer also gives its memory back.
-    pub fn discard(&mut self, count: usize) {
+    pub(crate) fn discard(&mut self, count: usize) {
         if count >= self.len() {
             *self = Self::default();
             return;
@@ -71,22 +82,17 @@ impl WipedBuffer {
     }
 
     /// The content.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.stored[self.start..]
     }
 
     /// How many bytes it holds.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.stored.len() - self.start
     }
 
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Gives the content away, unwiped: the next owner forwards it.
-    pub fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         let content = if self.start == 0 { std::mem::take(&mut *self.stored) } else { self.bytes().to_vec() };
         *self = Self::default();
         content
@@ -111,16 +117,15 @@ mod tests {
     #[test]
     fn a_wiped_buffer_keeps_order_over_growth_and_discards() {
         let mut buffer = WipedBuffer::default();
-        assert!(buffer.is_empty());
+        assert_eq!(buffer.len(), 0);
         for n in 0..=255_u8 {
             buffer.extend(&[n; 3]);
         }
         buffer.discard(3 * 200 + 1);
         assert_eq!(&buffer.bytes()[..5], [200, 200, 201, 201, 201]);
         assert_eq!(buffer.len(), 3 * 56 - 1);
-        assert!(!buffer.is_empty());
         assert_eq!(format!("{buffer:?}"), "[167 bytes]");
         buffer.discard(usize::MAX);
-        assert!(buffer.is_empty());
+        assert_eq!(buffer.len(), 0);
     }
 }

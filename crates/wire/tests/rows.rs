@@ -137,14 +137,14 @@ fn every_fault_of_a_back_end_is_said() {
 fn conversation(name: &str) -> &'static [u8] {
     match name {
         "imap" => {
-            b"a CAPABILITY\r\nb LOGIN kim hushed\r\nc LOGIN kim {6+}\r\nhushed\r\nd AUTHENTICATE PLAIN AGtpbQBodXNoZWQ=\r\n\
+            b"a CAPABILITY\r\nz NOOP hushed\r\nb LOGIN kim hushed\r\nc LOGIN kim {6+}\r\nhushed\r\nd AUTHENTICATE PLAIN AGtpbQBodXNoZWQ=\r\n\
               e hushed\r\nhushed e\r\n"
         }
         "pop3" => b"CAPA\r\nCAPA hushed\r\nUSER kim\r\nPASS hushed\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\nAPOP kim hushed\r\n",
         "sieve" => {
             b"CAPABILITY\r\nCAPABILITY hushed\r\nAUTHENTICATE \"PLAIN\" \"AGtpbQBodXNoZWQ=\"\r\nAUTHENTICATE \"PLAIN\" {16+}\r\nAGtpbQBodXNoZWQ=\r\nhushed\r\n"
         }
-        _ => b"EHLO client.example.org\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\n",
+        _ => b"EHLO client.example.org\r\nNOOP hushed\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\n",
     }
 }
 
@@ -153,6 +153,7 @@ fn in_the_log(name: &str) -> &'static [&'static str] {
     match name {
         "imap" => &[
             "a CAPABILITY",
+            "[struck out]",
             "b LOGIN [struck out]",
             "c LOGIN [struck out]",
             "d AUTHENTICATE PLAIN [struck out]",
@@ -175,7 +176,7 @@ fn in_the_log(name: &str) -> &'static [&'static str] {
             "AUTHENTICATE PLAIN [struck out]",
             "[struck out]",
         ],
-        _ => &["EHLO client.example.org", "AUTH PLAIN [struck out]", "[struck out]"],
+        _ => &["EHLO client.example.org", "[struck out]", "AUTH PLAIN [struck out]", "[struck out]"],
     }
 }
 
@@ -211,9 +212,9 @@ fn what_a_mail_client_says_is_in_the_log() {
     receiver.step(smtp::Event::Start, &mut out);
     receiver.step(smtp::Event::Input(b"EHLO client.example.org\r\n"), &mut out);
     assert_eq!(receiver.helo(), Some("client.example.org"));
-    receiver.step(smtp::Event::Input(b"NONSENSE\r\n"), &mut out);
-    // It may be a password that came to the wrong door.
-    assert_eq!(receiver.take_trace(), ["EHLO client.example.org", "[struck out]"]);
+    receiver.step(smtp::Event::Input(b"NOOP\r\nNOOP hushed\r\nNONSENSE\r\n"), &mut out);
+    // They may be passwords that came to the wrong door.
+    assert_eq!(receiver.take_trace(), ["EHLO client.example.org", "NOOP", "[struck out]", "[struck out]"]);
     assert!(receiver.take_trace().is_empty());
 }
 
@@ -299,6 +300,9 @@ fn a_back_end_may_say_so_much_and_no_more() {
     assert!(matches!(step, BackStep::Fault(BackFault::Protocol(what)) if what == too_much), "{step:?}");
     let literal = |size: usize| says(&[&format!("* OK {{{size}}}\r\n")]);
     assert!(matches!(literal(BACK_TALK_BYTES_MAX), BackStep::Read));
+    let half = BACK_TALK_BYTES_MAX / 2;
+    let whole = says(&[&format!("* OK {{{half}}}\r\n"), &"x".repeat(half), "\r\n"]);
+    assert!(matches!(whole, BackStep::Read), "a literal may be longer than a line: {whole:?}");
     assert!(matches!(literal(BACK_TALK_BYTES_MAX + 1), BackStep::Fault(BackFault::Protocol("a literal is too large"))));
 }
 

@@ -288,7 +288,7 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
 }
 
 fn mechanisms(list: &str) -> Vec<Mechanism> {
-    let known = |name| Mechanism::SASL.into_iter().find(|mechanism| mechanism.name() == name).expect("a mechanism");
+    let known = |name: &str| Mechanism::named(name.as_bytes()).expect("a mechanism");
     list.split(',').map(known).collect()
 }
 

@@ -242,6 +242,11 @@ fn no_password_is_ever_written_down_or_kept() {
     for secure in [false, true] {
         let mut talk = if secure { bed.secure() } else { bed.clear() };
         talk.verdict("LOGIN kim \"wr0ng-passw0rd-1\"");
+        // Malformed, but all of the password is there.
+        talk.verdict("LOGIN kim \"wr0ng-passw0rd-1\\x\"");
+        talk.send("a AUTHENTICATE PLAIN\r\nAGtpbQB3cjBuZy1wYXNzdzByZC0x=\r\n");
+        talk.answer("a");
+        talk.verdict("NOOP wr0ng-passw0rd-1");
         talk.send("a AUTHENTICATE PLAIN\r\nAGtpbQB3cjBuZy1wYXNzdzByZC0x\r\n");
         talk.answer("a");
         talk.log_in(KIM);

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use super::syntax::{capability_list, push_id, response_code};
 use crate::conversation::{BackGrammar, Talk};
 use crate::frame::Framer;
-use crate::limits::{BACK_LINE_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX};
+use crate::limits::{
+    BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
+};
 use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
@@ -64,7 +66,7 @@ enum Status {
 
 impl Back {
     pub(super) fn new(setup: BackSetup) -> Self {
-        let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX), setup.trace);
+        let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX), setup.trace);
         Self { setup, talk, state: State::Greeting, capabilities: None }
     }
 
@@ -122,6 +124,9 @@ impl Back {
             state @ State::LogIn { .. } if expected(TAG_ID) => {
                 self.state = state;
                 BackStep::Read
+            }
+            State::LogIn { log_in, .. } if expected(TAG_LOGIN) && status == Status::Ok && !log_in.is_said() => {
+                BackStep::Fault(BackFault::Protocol("it answers out of turn"))
             }
             State::LogIn { untagged, .. } if expected(TAG_LOGIN) => self.logged_in(status, text, untagged, out),
             // Some have no BYE.

@@ -6,14 +6,11 @@ use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
 use crate::exchange::{Exchange, Turn, ask};
 use crate::frame::{Announced, Framer};
-use crate::limits::{ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX};
+use crate::limits::{COMMAND_BYTES_MAX, ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
 use crate::text::printable;
-
-/// How much of a line the log may show.
-const TRACE_BYTES_MAX: usize = 512;
 
 /// What answers a line without a tag.
 const UNTAGGED: &str = "*";
@@ -27,21 +24,19 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn new(setup: ClientSetup, rules: LogInRules) -> Self {
-        Self { client: Client::new(setup, rules, Framer::new(LINE_BYTES_MAX)), tag: String::new() }
+        Self { client: Client::new(setup, rules, Framer::new(LINE_BYTES_MAX, COMMAND_BYTES_MAX)), tag: String::new() }
     }
 
     /// Only what can't hold a secret is kept as it is.
     fn keep_trace(&mut self, name: &str, arguments: &[u8]) {
         let tag = &self.tag;
         self.client.talk.note(|| match name {
-            "CAPABILITY" | "NOOP" | "LOGOUT" | "STARTTLS" | "ID" => {
-                format!("{tag} {name}{}", printable(arguments, TRACE_BYTES_MAX))
-            }
+            "ID" => format!("{tag} ID{}", printable(arguments, TRACE_BYTES_MAX)),
+            "CAPABILITY" | "NOOP" | "LOGOUT" | "STARTTLS" if arguments.is_empty() => format!("{tag} {name}"),
             "LOGIN" => format!("{tag} LOGIN [struck out]"),
             "AUTHENTICATE" => {
                 let word = arguments.split(|&b| b == b' ').nth(1).unwrap_or_default();
-                let known = Mechanism::SASL.iter().find(|known| known.name().as_bytes().eq_ignore_ascii_case(word));
-                format!("{tag} AUTHENTICATE {} [struck out]", known.map_or("", |known| known.name()))
+                format!("{tag} AUTHENTICATE {} [struck out]", Mechanism::named(word).map_or("", Mechanism::name))
             }
             // Whatever it is, it may be a password that came without being asked for.
             _ => "[struck out]".to_owned(),

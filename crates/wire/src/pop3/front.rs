@@ -27,14 +27,13 @@ impl Front {
 
     /// Only what can't hold a secret is kept as it is.
     fn keep_trace(&mut self, word: &[u8], argument: Option<&[u8]>) {
-        let known = |name: &str| argument.is_some_and(|argument| starts_with_word(argument, name));
         self.client.talk.note(|| match word {
             b"CAPA" | b"STLS" | b"QUIT" | b"UTF8" if argument.is_none() => String::from_utf8_lossy(word).into_owned(),
             b"USER" => "USER [struck out]".to_owned(),
             b"PASS" => "PASS [struck out]".to_owned(),
             b"AUTH" => {
-                let mechanism = Mechanism::SASL.iter().map(|mechanism| mechanism.name()).find(|name| known(name));
-                format!("AUTH {} [struck out]", mechanism.unwrap_or_default())
+                let word = argument.unwrap_or_default().split(|&b| b == b' ').next().unwrap_or_default();
+                format!("AUTH {} [struck out]", Mechanism::named(word).map_or("", Mechanism::name))
             }
             // Whatever it is, it may be a password that came without being asked for.
             _ => "[struck out]".to_owned(),
@@ -74,8 +73,8 @@ impl Front {
 
     fn auth(&mut self, arguments: &[u8], out: &mut Vec<u8>) -> Step {
         let mut words = arguments.splitn(2, |&b| b == b' ');
-        let name = words.next().unwrap_or_default().to_ascii_uppercase();
-        let Some(mechanism) = self.client.mechanism(&name) else {
+        let name = words.next().unwrap_or_default();
+        let Some(mechanism) = self.client.mechanism(name) else {
             return self.wrong("This mechanism is not offered.", out);
         };
         if !self.client.rules.takes_secrets {
@@ -84,13 +83,8 @@ impl Front {
         self.turn(Exchange::begin(mechanism, words.next()), out)
     }
 
-    fn refuse_in_clear(&mut self, out: &mut Vec<u8>) -> Step {
-        let refusal = Refusal::TlsRequired;
-        self.wrong(&format!("{} {}", code(refusal), refusal.text()), out)
-    }
-
     fn offers(&self, name: &str) -> bool {
-        self.client.setup.offers.names(&super::PROTOCOL).any(|offered| offered == name)
+        self.client.setup.offers.has(&super::PROTOCOL, name)
     }
 
     /// What is true on this connection at this moment; of what only back ends can do, what all of them do.
@@ -99,14 +93,12 @@ impl Front {
         if self.client.setup.tls == ClientTls::Offered {
             lines.push("STLS".to_owned());
         }
-        if self.client.rules.takes_secrets {
-            if self.client.rules.has_password_command {
-                lines.push("USER".to_owned());
-            }
-            if !self.client.rules.mechanisms.is_empty() {
-                let names: Vec<_> = self.client.rules.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
-                lines.push(format!("SASL {}", names.join(" ")));
-            }
+        if self.client.rules.takes_secrets && self.client.rules.has_password_command {
+            lines.push("USER".to_owned());
+        }
+        let names: Vec<_> = self.client.advertised().iter().map(|mechanism| mechanism.name()).collect();
+        if !names.is_empty() {
+            lines.push(format!("SASL {}", names.join(" ")));
         }
         lines
     }
@@ -188,8 +180,4 @@ impl FrontGrammar for Front {
 fn say(out: &mut Vec<u8>, line: &str) {
     out.extend_from_slice(line.as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-fn starts_with_word(text: &[u8], word: &str) -> bool {
-    text.split(|&b| b == b' ').next().is_some_and(|first| first.eq_ignore_ascii_case(word.as_bytes()))
 }

@@ -13,7 +13,7 @@ pub trait Back: Send {
     /// What the back end sent behind its answer: it belongs to the client.
     fn take_rest(&mut self) -> Vec<u8>;
 
-    /// As [`Front::take_trace`], of both directions.
+    /// As [`Front::take_trace`](super::Front::take_trace): what the back end said, and that we logged in.
     fn take_trace(&mut self) -> Vec<String>;
 }
 
@@ -129,9 +129,10 @@ pub struct BackLogin {
 pub enum BackAim {
     /// To log in.
     LogIn(BackLogin),
-    /// To hand over mail, for which nobody logs in ([`smtp`] alone).
+    /// To hand over mail, for which nobody logs in ([`crate::smtp`] alone).
     Deliver,
-    /// To see whether it would take log-ins, and to leave politely: [`BackStep::Done`] comes with an empty welcome.
+    /// To see whether it would take log-ins, and to leave politely: [`BackStep::Done`] comes with what it is known to offer, where
+    /// the protocol tells that before a log-in ([`Protocol::tells_early`](super::Protocol::tells_early)).
     Check,
 }
 

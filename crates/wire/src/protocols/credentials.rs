@@ -66,6 +66,11 @@ impl Mechanism {
     pub const SASL: [Self; 7] =
         [Self::Plain, Self::Login, Self::OAuthBearer, Self::XOAuth2, Self::External, Self::Scram, Self::ScramPlus];
 
+    /// The SASL mechanism of this name, in whatever case it has.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        Self::SASL.into_iter().find(|known| known.name().as_bytes().eq_ignore_ascii_case(name))
+    }
+
     /// Its name on the wire, in logs and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {

@@ -41,7 +41,7 @@ impl Offers {
 
     /// What is left without these.
     #[must_use]
-    pub fn without(self, protocol: &Protocol, names: &[&str]) -> Self {
+    pub(crate) fn without(self, protocol: &Protocol, names: &[&str]) -> Self {
         let bits = protocol.learnt.iter().enumerate().filter(|(_, name)| names.contains(name)).map(|(n, _)| 1 << n);
         Self { bits: self.bits & !bits.sum::<u64>(), ..self }
     }
@@ -51,8 +51,13 @@ impl Offers {
         protocol.learnt.iter().enumerate().filter(move |(n, _)| self.bits & (1 << n) != 0).map(|(_, name)| *name)
     }
 
+    /// Whether this is one of them.
+    pub(crate) fn has(self, protocol: &'static Protocol, name: &str) -> bool {
+        self.names(protocol).any(|offered| offered == name)
+    }
+
     /// The number that stands with one of them.
-    pub const fn number(self) -> Option<NonZeroU64> {
+    pub(crate) const fn number(self) -> Option<NonZeroU64> {
         self.number
     }
 }

@@ -30,7 +30,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// What it is to a person, whatever the protocol.
-    pub const fn text(self) -> &'static str {
+    pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::BadCredentials => "Authentication failed.",
             Self::Disabled => "This account is disabled.",
@@ -47,7 +47,7 @@ impl Refusal {
     }
 
     /// Whether it counts as a failed log-in.
-    pub const fn counts(self) -> bool {
+    pub(crate) const fn counts(self) -> bool {
         matches!(self, Self::BadCredentials | Self::Disabled | Self::Expired | Self::Guessing)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::conversation::{BackGrammar, Talk};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
-use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
+use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
 use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
@@ -58,7 +58,7 @@ enum Word {
 
 impl Back {
     pub(super) fn new(setup: BackSetup) -> Self {
-        let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX), setup.trace);
+        let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX), setup.trace);
         Self { setup, talk, state: State::Capabilities { is_greeting: true }, capabilities: Vec::new() }
     }
 
@@ -174,7 +174,7 @@ impl BackGrammar for Back {
             (State::StartTls, Word::No) => BackStep::Fault(BackFault::NoStartTls),
             // Whether or not it believes us.
             (State::Xclient, Word::Ok | Word::No) => self.log_in(out),
-            (State::LogIn(_), Word::Ok) => {
+            (State::LogIn(log_in), Word::Ok) if log_in.is_said() => {
                 let sieve = self.capability("SIEVE").map(str::to_owned);
                 BackStep::Done(Welcome { untagged: Vec::new(), status: line.to_vec(), capabilities: sieve })
             }
@@ -186,7 +186,7 @@ impl BackGrammar for Back {
             (_, Word::No | Word::Bye) if comes_later => BackStep::Fault(BackFault::Unavailable(said())),
             (State::Capabilities { .. }, _) => BackStep::Fault(BackFault::Greeting(said())),
             (_, Word::Bye) => BackStep::Fault(BackFault::Bye(said())),
-            (State::Securing | State::Over, _) | (State::LogIn(_), Word::No) => {
+            (State::Securing | State::Over, _) | (State::LogIn(_), Word::Ok | Word::No) => {
                 BackStep::Fault(BackFault::Protocol("it speaks out of turn"))
             }
         }

@@ -5,7 +5,7 @@ use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
 use crate::exchange::Exchange;
 use crate::frame::{Announced, Framer};
-use crate::limits::LINE_BYTES_MAX;
+use crate::limits::{COMMAND_BYTES_MAX, LINE_BYTES_MAX};
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
 use crate::secret::Secret;
 use crate::text::quote;
@@ -17,7 +17,7 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn new(setup: ClientSetup, rules: LogInRules) -> Self {
-        Self { client: Client::new(setup, rules, Framer::new(LINE_BYTES_MAX)) }
+        Self { client: Client::new(setup, rules, Framer::new(LINE_BYTES_MAX, COMMAND_BYTES_MAX)) }
     }
 
     /// The command's name, as far as it has come.
@@ -33,8 +33,7 @@ impl Front {
             "AUTHENTICATE" => {
                 let mut cursor = Cursor::new(arguments);
                 let word = cursor.expect(b" ").and_then(|()| cursor.string()).unwrap_or_default();
-                let known = Mechanism::SASL.iter().find(|known| known.name().as_bytes().eq_ignore_ascii_case(&word));
-                format!("AUTHENTICATE {} [struck out]", known.map_or("", |known| known.name()))
+                format!("AUTHENTICATE {} [struck out]", Mechanism::named(&word).map_or("", Mechanism::name))
             }
             // Whatever it is, it may be a password that came without being asked for.
             _ => "[struck out]".to_owned(),
@@ -58,7 +57,7 @@ impl Front {
     fn authenticate(&mut self, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {
         let parsed = (|| {
             cursor.expect(b" ")?;
-            let name = cursor.string()?.to_ascii_uppercase();
+            let name = cursor.string()?;
             let initial = match cursor.rest() {
                 [] => None,
                 _ => {

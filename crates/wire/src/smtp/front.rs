@@ -1,6 +1,8 @@
 //! The state machine towards a client that submits mail.
 
-use super::{SUBMISSION, announces_chunk, bye, code, extensions, hello_name, passed_counts, say, say_lines, starttls};
+use super::{
+    SUBMISSION, announces_chunk, bye, code, extensions, hello_name, passed_counts, say, say_lines, starttls, told,
+};
 use crate::conversation::{Client, FrontGrammar, has_client};
 use crate::exchange::Exchange;
 use crate::frame::Framer;
@@ -15,7 +17,6 @@ pub(super) struct Front {
 }
 
 /// Commands that say nothing secret, and those that only make sense after a log-in.
-const PLAIN_COMMANDS: [&[u8]; 8] = [b"EHLO", b"HELO", b"STARTTLS", b"NOOP", b"RSET", b"HELP", b"QUIT", b"XCLIENT"];
 const LATER_COMMANDS: [&[u8]; 8] = [b"MAIL", b"RCPT", b"DATA", b"VRFY", b"EXPN", b"ETRN", b"BURL", b"TURN"];
 
 impl Front {
@@ -26,17 +27,10 @@ impl Front {
     /// Only what can't hold a secret is kept as it is.
     fn keep_trace(&mut self, word: &[u8], argument: &[u8]) {
         self.client.talk.note(|| match word {
-            word if PLAIN_COMMANDS.contains(&word) => {
-                format!("{} {}", String::from_utf8_lossy(word), String::from_utf8_lossy(argument))
-            }
             b"AUTH" => {
-                let named = first_word(argument).to_ascii_uppercase();
-                let known = Mechanism::SASL.iter().map(|mechanism| mechanism.name());
-                let name = known.into_iter().find(|name| name.as_bytes() == named).unwrap_or_default();
-                format!("AUTH {name} [struck out]")
+                format!("AUTH {} [struck out]", Mechanism::named(first_word(argument)).map_or("", Mechanism::name))
             }
-            // Whatever it is, it may be a password that came without being asked for.
-            _ => "[struck out]".to_owned(),
+            _ => told(word, argument),
         });
     }
 
@@ -71,8 +65,8 @@ impl Front {
             return self.wrong("503 5.5.1 EHLO comes first.", out);
         }
         let mut arguments = arguments.splitn(2, |&b| b == b' ');
-        let name = arguments.next().unwrap_or_default().to_ascii_uppercase();
-        let Some(mechanism) = self.client.mechanism(&name) else {
+        let name = arguments.next().unwrap_or_default();
+        let Some(mechanism) = self.client.mechanism(name) else {
             return self.wrong("504 5.5.4 This mechanism is not offered.", out);
         };
         self.turn(Exchange::begin(mechanism, arguments.next()), out)

@@ -21,8 +21,9 @@ pub use receiver::{Event, Receiver, Step};
 pub use reply::{Replies, Reply};
 pub use words::{OwnReply, chunk_taken};
 
-use crate::limits::HELO_BYTES_MAX;
+use crate::limits::{HELO_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::protocols::{BackSetup, ClientTls, Course, Inband, LastWords, Offers, Protocol, Refusal};
+use crate::text::printable;
 
 /// Submission's row in the table.
 pub(crate) const SUBMISSION: Protocol = Protocol {
@@ -144,6 +145,17 @@ fn bye(refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) {
         _ => "4.7.0",
     };
     say(out, &format!("421 {status} {}", text.unwrap_or(refusal.text())));
+}
+
+/// A command as the log may show it. Whatever else there is may be a password that nobody asked for.
+fn told(word: &[u8], argument: &[u8]) -> String {
+    let is_shown = match word {
+        b"EHLO" | b"HELO" | b"LHLO" | b"MAIL" | b"RCPT" | b"BDAT" | b"XCLIENT" => true,
+        b"STARTTLS" | b"DATA" | b"RSET" | b"NOOP" | b"VRFY" | b"HELP" | b"QUIT" => argument.is_empty(),
+        _ => false,
+    };
+    let line = [word, b" ", argument].concat();
+    if is_shown { printable(line.trim_ascii_end(), TRACE_BYTES_MAX) } else { "[struck out]".to_owned() }
 }
 
 /// What is said to STARTTLS: that it may begin, or why not.

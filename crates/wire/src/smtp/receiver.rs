@@ -5,7 +5,7 @@
 //! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
 
 use super::envelope::{Path, is_domain};
-use super::{Chunk, Dialect, Reply, SIZE, announces_chunk, bye, hello_name, number, say, say_lines, starttls};
+use super::{Chunk, Dialect, Reply, SIZE, announces_chunk, bye, hello_name, number, say, say_lines, starttls, told};
 use crate::conversation::{Line, Talk};
 use crate::frame::{Framer, is_http};
 use crate::limits::{CHUNK_BYTES_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX};
@@ -36,23 +36,6 @@ pub struct Receiver {
     idle_commands: u32,
 }
 
-/// Commands that say nothing secret.
-const COMMANDS: [&[u8]; 14] = [
-    b"EHLO",
-    b"HELO",
-    b"LHLO",
-    b"STARTTLS",
-    b"MAIL",
-    b"RCPT",
-    b"DATA",
-    b"BDAT",
-    b"RSET",
-    b"NOOP",
-    b"VRFY",
-    b"HELP",
-    b"QUIT",
-    b"XCLIENT",
-];
 /// So many commands may come that lead to nothing.
 const IDLE_COMMANDS_MAX: u32 = 100;
 
@@ -177,7 +160,7 @@ impl Receiver {
     /// What this can pass on of what back ends offer.
     pub fn carries(protocol: &'static Protocol, offers: Offers) -> Offers {
         // What need not be lines can only be sent in chunks.
-        let has_chunks = offers.names(protocol).any(|name| name == CHUNKING);
+        let has_chunks = offers.has(protocol, CHUNKING);
         offers.without(protocol, if has_chunks { &["VRFY"] } else { &["VRFY", "BINARYMIME"] })
     }
 
@@ -264,10 +247,7 @@ impl Receiver {
         let word = line.split(|&b| b == b' ').next().unwrap_or_default();
         let argument = line[word.len()..].trim_ascii();
         let word = word.to_ascii_uppercase();
-        let is_known = COMMANDS.contains(&word.as_slice());
-        // What isn't known may be a password that nobody asked for.
-        let told = || if is_known { String::from_utf8_lossy(line).into_owned() } else { "[struck out]".to_owned() };
-        self.talk.note(told);
+        self.talk.note(|| told(&word, argument));
         // A message that some will have may have many more recipients who are put off.
         let is_wanted = word == b"RCPT" && self.transaction.as_ref().is_some_and(|mail| mail.accepted > 0);
         self.idle_commands += u32::from(!is_wanted);
@@ -514,7 +494,7 @@ impl Receiver {
     }
 
     fn offers(&self, extension: &str) -> bool {
-        self.setup.offers.names(self.protocol).any(|name| name == extension)
+        self.setup.offers.has(self.protocol, extension)
     }
 
     /// The outside has answered.
