@@ -289,9 +289,19 @@ impl OAuth2 {
         if let Some(known) = self.known.get(&question, Instant::now(), |known| known.lifetime) {
             return Ok((*known.claims).clone());
         }
-        // What a token may consist of needs no escaping but for two.
-        let escaped = Zeroizing::new(token.replace('+', "%2B").replace('=', "%3D"));
-        let body = Zeroizing::new(format!("token={}&token_type_hint=access_token", *escaped).into_bytes());
+        let (head, tail) = ("token=", "&token_type_hint=access_token");
+        // Never grown, so that no copy of the token is left behind unwiped.
+        let mut body = Zeroizing::new(Vec::with_capacity(head.len() + 3 * token.len() + tail.len()));
+        body.extend_from_slice(head.as_bytes());
+        for byte in token.bytes() {
+            // What a token may consist of needs no escaping but for two.
+            match byte {
+                b'+' => body.extend_from_slice(b"%2B"),
+                b'=' => body.extend_from_slice(b"%3D"),
+                byte => body.push(byte),
+            }
+        }
+        body.extend_from_slice(tail.as_bytes());
         let mut request = Request::new(Full::new(Bytes::from_owner(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = url.clone();

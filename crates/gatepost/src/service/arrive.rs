@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::proxy_header;
+use gatepost_wire::{Secret, proxy_header};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
 
 use super::listener::ProxyHeader;
 use super::transcript::Unheard;
@@ -22,7 +23,7 @@ use crate::traces::Trail;
 /// wait for ever.
 const OPTIONAL_HEADER_TIME: Duration = Duration::from_millis(250);
 
-/// Reads the PROXY header where one may come. `None`: the peer is gone or lied.
+/// Reads the PROXY header where one may come. `None`: the peer is gone or lied, or we can't serve it; that is logged.
 pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Session, OwnedSemaphorePermit)> {
     let Arrival { tcp, peer, snapshot, permit } = arrival;
     let started = Instant::now();
@@ -51,7 +52,7 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
         is_proxied: false,
         deadline,
         witness: None,
-        early: Vec::new(),
+        early: Secret::default(),
         unheard: Unheard::default(),
         trail: Trail::new(snapshot.tracer.as_ref()),
         handle,
@@ -77,11 +78,12 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
 impl Session {
     async fn read_proxy_header(&mut self, header: ProxyHeader) -> Result<(), &'static str> {
         let is_required = header == ProxyHeader::Required;
-        let mut bytes = Vec::new();
+        // A log-in may come right behind it.
+        let mut bytes = Zeroizing::new(Vec::new());
         loop {
             match proxy_header::parse(&bytes) {
                 proxy_header::Parsed::Header { length, client } => {
-                    self.early = bytes.split_off(length);
+                    self.early = Secret::new(bytes.split_off(length));
                     if let Some(client) = client {
                         self.address = client;
                         self.is_proxied = true;
@@ -92,7 +94,7 @@ impl Session {
                 proxy_header::Parsed::Malformed(how) => return Err(how),
                 proxy_header::Parsed::Absent if is_required => return Err("there is none"),
                 proxy_header::Parsed::Absent => {
-                    self.early = bytes;
+                    self.early = Secret::new(std::mem::take(&mut *bytes));
                     return Ok(());
                 }
                 proxy_header::Parsed::Partial => {}

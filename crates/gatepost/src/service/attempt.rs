@@ -1,20 +1,17 @@
 //! A log-in by somebody who claims to be a user: counted, checked, placed and tried at the back end, and told of where it
 //! came to nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::{Introduction, Mechanism};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use super::Session;
 use super::claim::Claim;
-use super::denied::Denied;
+use super::denied::{Denied, MOVED};
 use super::reach::LoggedIn;
-use crate::config::Level;
-use crate::defence::{Attempt, Consequence, Stopped};
-use crate::metrics::LogIn;
-use crate::traces::Trace;
+use crate::defence::{Attempt, Stopped};
 
 /// How long a wrong password takes where Gatepost checks it: longer than any hash in use.
 const CHECKED_HERE_TIME: Duration = Duration::from_secs(1);
@@ -22,8 +19,6 @@ const CHECKED_HERE_TIME: Duration = Duration::from_secs(1);
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 /// How often a log-in that waits for others looks whether they have ended.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
-/// Why a log-in came to nothing, or to an early end.
-pub(super) const MOVED: &str = "the user was moved during this log-in";
 
 /// A log-in that has begun.
 pub(super) struct Begun {
@@ -91,30 +86,34 @@ impl Session {
         let Begun { attempt, user } = begun;
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
-        let result = match timeout_at(self.deadline, self.resolve(user, claim)).await {
-            Ok(Ok(place)) => {
+        let resolved = timeout_at(self.deadline, self.resolve(user, claim)).await;
+        let result = match self.in_time(asked, resolved).await {
+            Ok(place) => {
                 let logged_in = self.connect(place, claim.means.proof(), introduction, asked).await;
                 logged_in.and_then(|logged_in| self.still_there(logged_in))
             }
-            Ok(Err(denied)) => {
-                if denied.looks_wrong() {
-                    self.take_time(asked).await;
-                }
-                Err(denied)
-            }
-            Err(_) => Err(Denied::Unavailable("the directories took too long".into())),
+            Err(denied) => Err(denied),
         };
-        let now = std::time::Instant::now();
-        match &result {
-            Ok(logged_in) => attempt.succeeded(&logged_in.user, now),
-            Err(denied) if denied.is_failure(self.service().settings.protocol) => {
-                let tag = self.shared.defence.tag(claim.means.shown());
-                self.count_failure(attempt, tag, now);
+        match result {
+            Ok(logged_in) => {
+                attempt.succeeded(&logged_in.user, std::time::Instant::now());
+                Ok(logged_in)
             }
-            // Not wrong, as far as anybody knows.
-            Err(_) => drop(attempt),
+            Err(denied) => Err(self.refuse(attempt, self.shared.defence.tag(claim.means.shown()), denied)),
         }
-        result.map_err(|denied| self.tell(denied))
+    }
+
+    /// What was found out in the log-in's time; what looks wrong takes as long as where a back end says so.
+    pub(super) async fn in_time<T>(
+        &self,
+        asked: Instant,
+        result: Result<Result<T, Denied>, Elapsed>,
+    ) -> Result<T, Denied> {
+        let result = result.unwrap_or_else(|_| Err(Denied::Unavailable("the directories took too long".into())));
+        if result.as_ref().is_err_and(Denied::looks_wrong) {
+            self.take_time(asked).await;
+        }
+        result
     }
 
     /// A user who was moved meanwhile is not where this log-in went.
@@ -125,19 +124,15 @@ impl Session {
         Ok(logged_in)
     }
 
-    /// Counts a log-in that failed; `tag` tells one wrong password from the next.
-    pub(super) fn count_failure(&self, attempt: Attempt, tag: u64, now: std::time::Instant) {
-        if attempt.failed(tag, now) == Consequence::Ban {
-            self.story().tell_guessing(&self.shared.log, "an address is banned: too many log-ins failed", 1);
+    /// Credentials that no user can have: counted, logged and answered as any other that are wrong.
+    pub(super) async fn malformed(&self, mechanism: Mechanism) -> Denied {
+        match self.begin(mechanism, "").await {
+            Ok(Begun { attempt, .. }) => {
+                self.take_time(Instant::now()).await;
+                self.refuse(attempt, 0, Denied::Wrong)
+            }
+            Err(denied) => denied,
         }
-    }
-
-    /// Counts and logs credentials that no user can have, and takes as long as for any others.
-    pub(super) async fn refuse_malformed(&self, mechanism: Mechanism) {
-        let Ok(begun) = self.begin(mechanism, "").await else { return };
-        self.take_time(Instant::now()).await;
-        self.count_failure(begun.attempt, 0, std::time::Instant::now());
-        self.tell(Denied::Wrong);
     }
 
     /// A refusal that Gatepost could give at once takes as long as one by a back end, or where Gatepost
@@ -145,49 +140,5 @@ impl Session {
     pub(super) async fn take_time(&self, asked: Instant) {
         let time = if self.service().checks.is_some() { CHECKED_HERE_TIME } else { self.shared.pace.sample() };
         tokio::time::sleep_until((asked + time).min(self.deadline - ANSWER_MARGIN)).await;
-    }
-
-    /// Counts a log-in that came to nothing, and logs it at once, in the words that filters against guessing know.
-    pub(super) fn tell(&self, denied: Denied) -> Denied {
-        if let Some(result) = denied.counted_as() {
-            self.note_log_in(result);
-        }
-        let (log, story) = (&self.shared.log, self.story());
-        match &denied {
-            Denied::Wrong | Denied::Disabled | Denied::Expired | Denied::Guessing | Denied::Passed(_) => {
-                story.tell_failure(log, self.local.ip());
-            }
-            Denied::Unfit(text) => {
-                story.tell_failure(log, self.local.ip());
-                story.tell_fault(log, Level::Error, text);
-            }
-            Denied::Misplaced(text) => match log.seldom(&format!("{:?} {text}", story.service)) {
-                None => {}
-                Some(1) => story.tell_fault(log, Level::Error, text),
-                Some(times) => {
-                    let text = format!("{text} ({times} log-ins since this was last said)");
-                    story.tell_fault(log, Level::Error, &text);
-                }
-            },
-            Denied::Full(text) => story.tell_fault(log, Level::Warning, text),
-            Denied::Unavailable(text) => story.tell_fault(log, Level::Error, text),
-            // Whose doing it is, is logged already.
-            Denied::Stopping | Denied::Left => {}
-        }
-        denied
-    }
-
-    /// Counts a log-in.
-    pub(super) fn note_log_in(&self, result: LogIn) {
-        let story = self.story();
-        self.service().metrics.log_in(story.mechanism.unwrap_or_default(), result);
-        self.trail.tell(|| Trace {
-            session: story.session.bytes(),
-            service: story.service,
-            listener: Arc::clone(&story.listener),
-            mechanism: story.mechanism,
-            backend: story.backend.clone(),
-            result,
-        });
     }
 }

@@ -16,7 +16,6 @@ use crate::auth::{find_first, hash};
 use crate::defence::Attempt;
 use crate::directory::Entry;
 use crate::metrics::Stage;
-use crate::net::client_certificate;
 
 /// Who a client claims to be.
 pub(super) struct Claim {
@@ -38,7 +37,8 @@ pub(super) enum Means {
 
 /// A challenge with the client's answer to it.
 pub(super) struct Scram {
-    challenged: Challenged,
+    challenge: Challenge,
+    known: Known,
     last: ClientFinal,
 }
 
@@ -50,17 +50,7 @@ pub(super) struct Challenged {
     user: String,
     challenge: Challenge,
     known: Known,
-    /// Taken by whoever answers it.
-    attempt: Option<Attempt>,
-}
-
-impl Drop for Challenged {
-    fn drop(&mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            // Who is gone need not be told what came of it.
-            let _ = attempt.failed(0, std::time::Instant::now());
-        }
-    }
+    attempt: Attempt,
 }
 
 /// What a directory keeps of somebody.
@@ -88,7 +78,7 @@ impl Claim {
     /// What tells the client that we know its verifier; empty where there is none.
     fn signature(&self) -> String {
         match &self.means {
-            Means::Scram(scram) => scram.challenged.challenge.signature(&scram.last),
+            Means::Scram(scram) => scram.challenge.signature(&scram.last),
             Means::Secret(_) | Means::Certificate => String::new(),
         }
     }
@@ -121,8 +111,8 @@ impl Means {
 impl Scram {
     /// The directory and the account whose password the client knows.
     pub(super) fn check(&self) -> Result<(Arc<str>, Entry), Denied> {
-        let is_met = self.challenged.challenge.is_met(&self.last);
-        match &self.challenged.known {
+        let is_met = self.challenge.is_met(&self.last);
+        match &self.known {
             Known::Account(by, entry) if is_met => Ok((Arc::clone(by), Entry::clone(entry))),
             Known::Account(..) | Known::Nobody => Err(Denied::Wrong),
             Known::Unfit(why) => Err(Denied::Unfit(why.clone())),
@@ -131,60 +121,58 @@ impl Scram {
 }
 
 impl Session {
-    /// Answers what a front asks, with what `progress` has of the questions before. `None`: the client is gone.
+    /// Answers what a front asks, with what is there of its questions `before`, and says how far that has come. `None`: the
+    /// client is gone.
     pub(super) async fn reply_to(
         &mut self,
         ask: Ask,
         introduction: &Introduction,
-        progress: &mut Progress,
-    ) -> Option<Answer> {
-        // Whatever was begun before is given up, unless this goes on with it.
-        let before = std::mem::take(progress);
-        let replied = match ask {
-            Ask::Login(credentials) => self.log_in_at_once(Claim::of(credentials), introduction, progress).await,
+        before: Progress,
+    ) -> Option<(Answer, Progress)> {
+        let replied = match (ask, before) {
+            (Ask::Reply(_, message), Progress::Challenged(challenged)) => {
+                self.proved(*challenged, &message, introduction).await
+            }
+            (Ask::Reply(_, message), Progress::Agreed(logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
+            (ask, before) => {
+                self.give_up(before);
+                self.begin_anew(ask, introduction).await
+            }
+        };
+        match replied {
+            Ok(replied) => Some(replied),
+            Err(denied) => Some((denied.answer()?, Progress::Nothing)),
+        }
+    }
+
+    /// Answers what goes on with nothing that was before.
+    async fn begin_anew(&mut self, ask: Ask, introduction: &Introduction) -> Result<(Answer, Progress), Denied> {
+        match ask {
+            Ask::Login(credentials) => self.log_in_at_once(Claim::of(credentials), introduction).await,
             Ask::Exchange(mechanism @ Mechanism::External, message) => match sasl::external(&message) {
-                Some(user) => self.log_in_at_once(self.certified(user), introduction, progress).await,
-                None => self.malformed(mechanism).await,
+                Some(user) => self.log_in_at_once(self.certified(user), introduction).await,
+                None => Err(self.malformed(mechanism).await),
             },
             Ask::Exchange(mechanism, message) => match client_first(&message) {
-                Some(first) => self.challenge(mechanism, first, progress).await,
-                None => self.malformed(mechanism).await,
+                Some(first) => self.challenge(mechanism, first).await,
+                None => Err(self.malformed(mechanism).await),
             },
-            Ask::Reply(mechanism, message) => match before {
-                Progress::Challenged(challenged) => self.proved(*challenged, &message, introduction, progress).await,
-                Progress::Agreed(logged_in) if message.is_empty() => Ok(welcome(logged_in, progress)),
-                _ => self.malformed(mechanism).await,
-            },
-            Ask::Malformed(mechanism) => self.malformed(mechanism).await,
-        };
-        replied.map_or_else(Denied::answer, Some)
+            Ask::Reply(mechanism, _) | Ask::Malformed(mechanism) => Err(self.malformed(mechanism).await),
+        }
     }
 
     /// A claim that came with all that shows it.
-    async fn log_in_at_once(
-        &self,
-        claim: Claim,
-        introduction: &Introduction,
-        progress: &mut Progress,
-    ) -> Result<Answer, Denied> {
+    async fn log_in_at_once(&self, claim: Claim, introduction: &Introduction) -> Result<(Answer, Progress), Denied> {
         let begun = self.begin(claim.mechanism, &claim.written).await?;
         let logged_in = self.carry_out(begun, &claim, introduction).await?;
-        Ok(welcome(Box::new(logged_in), progress))
+        Ok(welcome(Box::new(logged_in)))
     }
 
     /// A log-in over several messages is not gone on with.
     pub(super) fn give_up(&self, progress: Progress) {
-        if let Progress::Challenged(mut challenged) = progress
-            && let Some(attempt) = challenged.attempt.take()
-        {
-            self.count_failure(attempt, 0, std::time::Instant::now());
+        if let Progress::Challenged(challenged) = progress {
+            self.count_failure(challenged.attempt, 0);
         }
-    }
-
-    /// Something that no client can mean.
-    async fn malformed(&self, mechanism: Mechanism) -> Result<Answer, Denied> {
-        self.refuse_malformed(mechanism).await;
-        Err(Denied::Wrong)
     }
 
     /// Who comes by a certificate: as `user`, or as the first that it names.
@@ -194,63 +182,38 @@ impl Session {
         Claim { mechanism: Mechanism::External, written, means: Means::Certificate }
     }
 
-    /// The names in the client's certificate, as it has them.
-    pub(super) fn certified_names(&self) -> Vec<String> {
-        match (self.client.peer_certificate(), self.snapshot.listener.client_certificates()) {
-            (Some(certificate), Some(settings)) => client_certificate::names(certificate, &settings.names),
-            _ => Vec::new(),
-        }
-    }
-
     /// Challenges a client to prove that it knows its password.
-    async fn challenge(
-        &self,
-        mechanism: Mechanism,
-        first: ClientFirst,
-        progress: &mut Progress,
-    ) -> Result<Answer, Denied> {
-        let started = Instant::now();
+    async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(Answer, Progress), Denied> {
         let Begun { attempt, user } = self.begin(mechanism, &first.user).await?;
         let written = first.user.clone();
-        let made = match timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)).await {
+        let started = Instant::now();
+        let made = timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)).await;
+        let (challenge, known) = match self.in_time(started, made).await {
             Ok(made) => made,
-            Err(_) => Err(Denied::Unavailable("the directories took too long".into())),
-        };
-        let (challenge, known) = match made {
-            Ok(made) => made,
-            Err(denied) => {
-                if denied.looks_wrong() {
-                    self.take_time(Instant::now()).await;
-                    self.count_failure(attempt, 0, std::time::Instant::now());
-                }
-                return Err(self.tell(denied));
-            }
+            Err(denied) => return Err(self.refuse(attempt, 0, denied)),
         };
         self.took(Stage::Auth, started.elapsed());
         let told = challenge.told().as_bytes().to_vec();
-        let attempt = Some(attempt);
-        *progress = Progress::Challenged(Box::new(Challenged { mechanism, written, user, challenge, known, attempt }));
-        Ok(Answer::Challenge(told))
+        let challenged = Challenged { mechanism, written, user, challenge, known, attempt };
+        Ok((Answer::Challenge(told), Progress::Challenged(Box::new(challenged))))
     }
 
     /// The client answers its challenge.
     async fn proved(
         &self,
-        mut challenged: Challenged,
+        challenged: Challenged,
         message: &Secret,
         introduction: &Introduction,
-        progress: &mut Progress,
-    ) -> Result<Answer, Denied> {
-        let mechanism = challenged.mechanism;
-        let (Some(last), Some(attempt)) = (client_final(message), challenged.attempt.take()) else {
-            return self.malformed(mechanism).await;
+    ) -> Result<(Answer, Progress), Denied> {
+        let Challenged { mechanism, written, user, challenge, known, attempt } = challenged;
+        let Some(last) = client_final(message) else {
+            self.take_time(Instant::now()).await;
+            return Err(self.refuse(attempt, 0, Denied::Wrong));
         };
-        let begun = Begun { attempt, user: challenged.user.clone() };
-        let written = challenged.written.clone();
-        let claim = Claim { mechanism, written, means: Means::Scram(Box::new(Scram { challenged, last })) };
-        let logged_in = self.carry_out(begun, &claim, introduction).await?;
-        *progress = Progress::Agreed(Box::new(logged_in));
-        Ok(Answer::Challenge(claim.signature().into_bytes()))
+        let claim = Claim { mechanism, written, means: Means::Scram(Box::new(Scram { challenge, known, last })) };
+        let logged_in = self.carry_out(Begun { attempt, user }, &claim, introduction).await?;
+        let signature = claim.signature().into_bytes();
+        Ok((Answer::Challenge(signature), Progress::Agreed(Box::new(logged_in))))
     }
 
     /// What to challenge a client with, and what its answer is to be checked against.
@@ -305,8 +268,6 @@ impl Session {
 }
 
 /// The user is in, and hears what the back end said.
-fn welcome(logged_in: Box<LoggedIn>, progress: &mut Progress) -> Answer {
-    let welcome = logged_in.connected.welcome.clone();
-    *progress = Progress::In(logged_in);
-    Answer::Welcome(welcome)
+fn welcome(logged_in: Box<LoggedIn>) -> (Answer, Progress) {
+    (Answer::Welcome(logged_in.connected.welcome.clone()), Progress::In(logged_in))
 }

@@ -7,10 +7,11 @@ use gatepost_wire::{Carry, ClientSetup, Event, Front, LogInRules, Offers, Outcom
 use tokio::time::{Instant, timeout_at};
 
 use super::claim::Progress;
+use super::denied::MOVED;
 use super::reach::LoggedIn;
-use super::wheel::SessionHandle;
-use super::{Session, Shared, listener};
+use super::{Session, called_off, listener};
 use crate::config::{self, Senders};
+use crate::metrics::LogIn;
 use crate::net::stream::Stream;
 use crate::story::Ended;
 
@@ -41,20 +42,26 @@ pub(super) enum Received {
 impl Session {
     /// Talks with the client until a back end has taken its log-in.
     pub(super) async fn log_in(&mut self, build: Build) -> Result<HandOver, Ended> {
+        let mut progress = Progress::default();
+        let result = self.converse(build, &mut progress).await;
+        self.give_up(progress);
+        result
+    }
+
+    async fn converse(&mut self, build: Build, progress: &mut Progress) -> Result<HandOver, Ended> {
         let mut front = self.build_front(build, Carry::default());
         let mut out = Vec::new();
-        let mut progress = Progress::default();
         let mut step = front.step(Event::Start, &mut out);
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() {
-            step = front.step(Event::Input(&early), &mut out);
+            step = front.step(Event::Input(early.expose()), &mut out);
         }
         loop {
             if !front.is_exchanging() && matches!(step, Step::Read) {
                 // Whatever was begun over several messages is given up.
-                self.give_up(std::mem::take(&mut progress));
+                self.give_up(std::mem::take(progress));
             }
-            self.tell_front(front.as_mut(), &out, &progress);
+            self.tell_front(front.as_mut(), &out, progress);
             self.send(&mut out).await?;
             step = match step {
                 Step::Read => match self.receive().await? {
@@ -68,21 +75,38 @@ impl Session {
                 }
                 Step::Ask(ask) => {
                     let introduction = front.introduction();
-                    match self.reply_to(ask, &introduction, &mut progress).await {
-                        Some(answer) => front.step(Event::Answer(answer), &mut out),
-                        None => return Err(Ended::Gone("left during its log-in".into())),
-                    }
+                    let Some(replied) = self.reply_to(ask, &introduction, std::mem::take(progress)).await else {
+                        return Err(Ended::Gone("left during its log-in".into()));
+                    };
+                    let answer;
+                    (answer, *progress) = replied;
+                    front.step(Event::Answer(answer), &mut out)
                 }
                 Step::Through => {
                     let helo = front.introduction().helo;
                     // A front is only through after a welcome.
-                    let Progress::In(logged_in) = progress else { return Err(Ended::Gone("no back end".into())) };
+                    let Progress::In(logged_in) = std::mem::take(progress) else {
+                        unreachable!("nobody has let it in")
+                    };
+                    self.come_in(&logged_in)?;
                     return Ok(HandOver { logged_in: *logged_in, client_rest: front.take_rest(), helo });
                 }
                 Step::Close(Outcome::LoggedOut) => return Err(Ended::LoggedOut),
                 Step::Close(Outcome::Refused(refusal)) => return Err(Ended::Refused(refusal)),
             };
         }
+    }
+
+    /// The user is in: all who count hear of it, and what bound the log-in is forgotten. An error: moved meanwhile.
+    fn come_in(&self, logged_in: &LoggedIn) -> Result<(), Ended> {
+        self.note_log_in(LogIn::Ok);
+        self.witness.iter().for_each(|witness| witness.forget());
+        self.story().logged_in();
+        // Whoever moves a user has those go who are logged in: one who became so a moment later must see to it here.
+        if self.snapshot.map.was_moved_since(&logged_in.user, logged_in.placed_at) {
+            return Err(Ended::Gone(MOVED.into()));
+        }
+        Ok(())
     }
 
     /// The front of a new conversation. Of one before it, in clear, nothing but counts remains.
@@ -145,15 +169,6 @@ impl Session {
             }
             bytes.clear();
         }
-    }
-}
-
-/// Waits until a session that is no relay must end: Gatepost stops, or an administrator says so.
-pub(super) async fn called_off(shared: &Shared, handle: &SessionHandle) {
-    let mut stopping = shared.stopping.clone();
-    tokio::select! {
-        _ = stopping.wait_for(|stopping| *stopping) => {}
-        () = handle.told() => {}
     }
 }
 

@@ -1,9 +1,18 @@
 //! Why a user is not in, and what that is to each who hears of it: the client, the defence, the metrics.
 
+use std::sync::Arc;
+
 use gatepost_wire::{Answer, Protocol, Refusal};
 
+use super::Session;
 use crate::auth::Unanswered;
+use crate::config::Level;
+use crate::defence::{Attempt, Consequence};
 use crate::metrics::LogIn;
+use crate::traces::Trace;
+
+/// Why a log-in came to nothing, or to an early end.
+pub(super) const MOVED: &str = "the user was moved during this log-in";
 
 /// The user is not in.
 pub(super) enum Denied {
@@ -83,5 +92,66 @@ impl Denied {
 impl From<Unanswered> for Denied {
     fn from(unanswered: Unanswered) -> Self {
         Self::Unavailable(unanswered.to_string())
+    }
+}
+
+impl Session {
+    /// A log-in came to nothing: counted where it failed, and told of. `tag` tells one wrong password from the next.
+    pub(super) fn refuse(&self, attempt: Attempt, tag: u64, denied: Denied) -> Denied {
+        if denied.is_failure(self.service().settings.protocol) {
+            self.count_failure(attempt, tag);
+        }
+        self.tell(denied)
+    }
+
+    /// Counts a log-in that failed; `tag` tells one wrong password from the next.
+    pub(super) fn count_failure(&self, attempt: Attempt, tag: u64) {
+        if attempt.failed(tag, std::time::Instant::now()) == Consequence::Ban {
+            self.story().tell_guessing(&self.shared.log, "an address is banned: too many log-ins failed", 1);
+        }
+    }
+
+    /// Counts a log-in that came to nothing, and logs it at once, in the words that filters against guessing know.
+    pub(super) fn tell(&self, denied: Denied) -> Denied {
+        if let Some(result) = denied.counted_as() {
+            self.note_log_in(result);
+        }
+        let (log, story) = (&self.shared.log, self.story());
+        match &denied {
+            Denied::Wrong | Denied::Disabled | Denied::Expired | Denied::Guessing | Denied::Passed(_) => {
+                story.tell_failure(log, self.local.ip());
+            }
+            Denied::Unfit(text) => {
+                story.tell_failure(log, self.local.ip());
+                story.tell_fault(log, Level::Error, text);
+            }
+            Denied::Misplaced(text) => match log.seldom(&format!("{:?} {text}", story.service)) {
+                None => {}
+                Some(1) => story.tell_fault(log, Level::Error, text),
+                Some(times) => {
+                    let text = format!("{text} ({times} log-ins since this was last said)");
+                    story.tell_fault(log, Level::Error, &text);
+                }
+            },
+            Denied::Full(text) => story.tell_fault(log, Level::Warning, text),
+            Denied::Unavailable(text) => story.tell_fault(log, Level::Error, text),
+            // Whose doing it is, is logged already.
+            Denied::Stopping | Denied::Left => {}
+        }
+        denied
+    }
+
+    /// Counts a log-in.
+    pub(super) fn note_log_in(&self, result: LogIn) {
+        let story = self.story();
+        self.service().metrics.log_in(story.mechanism.unwrap_or_default(), result);
+        self.trail.tell(|| Trace {
+            session: story.session.bytes(),
+            service: story.service,
+            listener: Arc::clone(&story.listener),
+            mechanism: story.mechanism,
+            backend: story.backend.clone(),
+            result,
+        });
     }
 }

@@ -7,13 +7,12 @@ use gatepost_wire::Refusal;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Session;
-use super::attempt::MOVED;
 use super::conversation::HandOver;
 use super::reach::LoggedIn;
 use super::relay::Relay;
 use crate::backend::{Connected, Lease};
 use crate::ledger::Slots;
-use crate::metrics::{LogIn, ServiceMetrics};
+use crate::metrics::ServiceMetrics;
 use crate::net::stream::Scratch;
 use crate::story::Ended;
 
@@ -27,12 +26,10 @@ pub(super) struct Established {
 impl Session {
     /// From here on bytes only pass. `None`: the session came to its end instead.
     pub(super) fn hand_over(self, to: HandOver, held: (Slots, OwnedSemaphorePermit)) -> Option<Established> {
-        self.note_log_in(LogIn::Ok);
-        let Self { mut client, handle, shared, snapshot, witness, .. } = self;
-        witness.iter().for_each(|witness| witness.forget());
-        let HandOver { logged_in: LoggedIn { user, connected, placed_at, expires, .. }, client_rest, .. } = to;
+        let Self { mut client, handle, shared, snapshot, .. } = self;
+        let HandOver { logged_in: LoggedIn { connected, expires, .. }, client_rest, .. } = to;
         let Connected { stream: mut server, lease, rest: server_rest, .. } = connected;
-        let moved = Scratch::with(|scratch| {
+        let sent = Scratch::with(|scratch| {
             if !client_rest.is_empty() {
                 server.send(&client_rest, false, &mut scratch.outgoing)?;
             }
@@ -41,11 +38,7 @@ impl Session {
             }
             Ok::<_, std::io::Error>(())
         });
-        handle.story().logged_in();
-        // Whoever moves a user has those go who are logged in: one who became so a moment later must see to it here.
-        let is_elsewhere = snapshot.map.was_moved_since(&user, placed_at);
-        let moved = if is_elsewhere { Err(std::io::Error::other(MOVED)) } else { moved };
-        if let Err(error) = moved {
+        if let Err(error) = sent {
             handle.story().finish(&shared.log, &Ended::Gone(error.to_string()));
             return None;
         }

@@ -11,6 +11,7 @@ mod attempt;
 mod claim;
 mod conversation;
 mod denied;
+mod errand;
 mod hand_over;
 pub(crate) mod listener;
 pub(crate) mod mail;
@@ -27,7 +28,7 @@ use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gatepost_wire::Course;
+use gatepost_wire::{Course, Secret};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -35,6 +36,7 @@ use crate::auth::scram::Decoys;
 use crate::auth::{Checker, Pace};
 use crate::config::{self, Senders, TlsMode};
 use crate::defence::Defence;
+use crate::directory::{Via, Who};
 use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::map::Map;
@@ -105,10 +107,19 @@ struct Session {
     /// Sees what binds to this connection, where log-ins may be bound.
     witness: Option<Arc<Witness>>,
     /// Bytes that came before they were asked for, behind a PROXY header.
-    early: Vec<u8>,
+    early: Secret,
     unheard: Unheard,
     trail: Trail,
     handle: SessionHandle,
+}
+
+/// Waits until a session that is no relay must end: Gatepost stops, or an administrator says so.
+async fn called_off(shared: &Shared, handle: &SessionHandle) {
+    let mut stopping = shared.stopping.clone();
+    tokio::select! {
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = handle.told() => {}
+    }
 }
 
 /// A connection that is served, to its end. Written out as what it is, a log-in and then a relay: the
@@ -200,6 +211,26 @@ impl Session {
     /// Counts a connection that nobody spoke with, or that TLS was not to be had for.
     fn reject(&self, why: Rejection) {
         self.service().metrics.reject(why);
+    }
+
+    /// A user of this name, come as this client has.
+    fn who(&self, user: &str) -> Who {
+        Who {
+            user: user.to_owned(),
+            service: self.service().name(),
+            client: self.address,
+            via: Via {
+                local: self.local,
+                is_proxied: self.is_proxied,
+                tls: self.client.tls_facts(),
+                attempt: self.story().attempts,
+            },
+        }
+    }
+
+    /// Runs what may talk to directories on the control plane, for as long as this session waits for it.
+    async fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        errand::run(&self.shared.control, work).await
     }
 
     /// A part of the log-in took so long, and ended just now.

@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 use gatepost_wire::{Introduction, Proof};
 use tokio::time::Instant;
 
-use super::Session;
-use super::conversation::called_off;
 use super::denied::Denied;
 use super::resolve::Place;
+use super::{Session, called_off};
 use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
 use crate::metrics::Stage;
 

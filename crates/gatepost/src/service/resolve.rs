@@ -11,7 +11,7 @@ use super::claim::{Claim, Means};
 use super::denied::Denied;
 use crate::auth::{Account, Authenticator, Denial, authenticate_first, find_first};
 use crate::backend::Backend;
-use crate::directory::{Bar, Entry, LoginPassword, Via, Who};
+use crate::directory::{Bar, Entry, LoginPassword, Who};
 use crate::map::{Evidence, Found, NoPlace};
 use crate::metrics::Stage;
 
@@ -112,21 +112,6 @@ impl Session {
             backend,
             placed_at,
         })
-    }
-
-    /// A user of this name, come as this client has.
-    pub(super) fn who(&self, user: &str) -> Who {
-        Who {
-            user: user.to_owned(),
-            service: self.service().name(),
-            client: self.address,
-            via: Via {
-                local: self.local,
-                is_proxied: self.is_proxied,
-                tls: self.client.tls_facts(),
-                attempt: self.story().attempts,
-            },
-        }
     }
 
     /// Checks what was shown against the service's directories, where it has some: what that gave.
@@ -289,15 +274,6 @@ impl Session {
             Some(Ok(entry)) => permitted(&entry, who),
             Some(Err(denial)) => Err(denial.into()),
             None => Err(unfit()),
-        }
-    }
-
-    /// Runs what may talk to directories on the control plane.
-    pub(super) async fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        match self.shared.control.spawn(work).await {
-            Ok(value) => value,
-            // The control plane ends only with the program, and this session with it.
-            Err(_) => std::future::pending().await,
         }
     }
 }

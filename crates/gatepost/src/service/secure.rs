@@ -6,6 +6,7 @@ use super::Session;
 use crate::config::TlsMode;
 use crate::metrics::{Rejection, Stage};
 use crate::net::channel_binding::Witness;
+use crate::net::client_certificate;
 use crate::story::Ended;
 
 impl Session {
@@ -27,7 +28,8 @@ impl Session {
             (config, self.witness) = (own, Some(witness));
         }
         let started = Instant::now();
-        let early = std::mem::take(&mut self.early);
+        // The beginning of TLS, where anything is.
+        let early = std::mem::take(&mut self.early).expose().to_vec();
         let we_speak = self.snapshot.listener.settings.written.tls == TlsMode::Implicit;
         match timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)).await {
             Ok(Ok(())) => {
@@ -37,6 +39,14 @@ impl Session {
             }
             Ok(Err(error)) => Err(Ended::TlsFailed(error.to_string())),
             Err(_) => Err(Ended::TlsFailed("the handshake took too long".into())),
+        }
+    }
+
+    /// The names in the client's certificate, as it has them.
+    pub(super) fn certified_names(&self) -> Vec<String> {
+        match (self.client.peer_certificate(), self.snapshot.listener.client_certificates()) {
+            (Some(certificate), Some(settings)) => client_certificate::names(certificate, &settings.names),
+            _ => Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{Mailbox, wait_for};
+use gatepost_lab::{Mailbox, wait_for_within};
 
 use crate::bed::Bed;
 use crate::mail::chunks::promised;
@@ -145,7 +145,8 @@ fn no_accepted_message_is_lost() {
             });
         }
         for kill in 1..=KILLS {
-            wait_for(|| done.load(Ordering::Relaxed) >= kill * MESSAGES / (KILLS + 1)).expect("messages");
+            let is_due = || done.load(Ordering::Relaxed) >= kill * MESSAGES / (KILLS + 1);
+            wait_for_within(Duration::from_mins(10), is_due).expect("messages");
             b.server.kill().expect("an end");
             std::thread::sleep(Duration::from_millis(200));
             b.resume().expect("a Dovecot");

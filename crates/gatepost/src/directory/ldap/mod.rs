@@ -94,19 +94,21 @@ impl Ldap {
                         server.bind(dn, password, read.as_ref()).await.map(Reply::Bound)
                     }
                 };
-                match answer {
+                let trouble = match answer {
                     Ok(reply) => {
                         server.health.mark_up();
                         return Ok(reply);
                     }
-                    Err(Trouble::Passing(reason)) => {
-                        server.health.mark_down();
-                        let reason = format!("{}: {reason}", server.url());
-                        if !reasons.contains(&reason) {
-                            reasons.push(reason);
-                        }
-                    }
                     Err(Trouble::Lasting(reason)) => return Err(Fault(format!("{}: {reason}", server.url()))),
+                    Err(trouble @ (Trouble::Passing(_) | Trouble::Shortage(_))) => trouble,
+                };
+                if matches!(trouble, Trouble::Passing(_)) {
+                    server.health.mark_down();
+                }
+                let (Trouble::Passing(reason) | Trouble::Shortage(reason) | Trouble::Lasting(reason)) = trouble;
+                let reason = format!("{}: {reason}", server.url());
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
                 }
                 if Instant::now() >= deadline {
                     return Err(Fault(reasons.join("; ")));

@@ -59,6 +59,8 @@ pub(super) enum Bound {
 pub(super) enum Trouble {
     /// Another server, or this one a little later, may do better.
     Passing(String),
+    /// We have too few connections to it, which says nothing of the server.
+    Shortage(String),
     /// It answered, and no other would say otherwise: the configuration is wrong.
     Lasting(String),
 }
@@ -133,7 +135,7 @@ impl Server {
         }
         let permit = timeout(self.timeout, self.binds.acquire());
         let Ok(Ok(_permit)) = permit.await else {
-            return Err(Trouble::Passing("all connections for binds are busy: raise `connections`".into()));
+            return Err(Trouble::Shortage("all connections for binds are busy: raise `connections`".into()));
         };
         let bound = match self.kept_connection() {
             Some(connection) => match self.bind_on(connection, dn, password, read).await {

@@ -20,12 +20,10 @@ use gatepost_wire::{Carry, ClientSetup, Introduction, Outcome};
 use tokio::time::Instant;
 
 use super::Session;
-use super::attempt::MOVED;
 use super::conversation::{HandOver, Received};
 use super::reach::{LoggedIn, Wanted};
 use crate::backend::{Aim, Backend};
 use crate::config::{HeloCheck, Level};
-use crate::metrics::LogIn;
 use crate::story::{Ended, Tally};
 use connection::{Connection, Fault};
 use delivery::{BackendFault, COMMAND_TIME, Delivery};
@@ -76,20 +74,14 @@ impl Session {
         let early = std::mem::take(&mut mail.session.early);
         let mut step = mail.receiver.step(Event::Start, &mut mail.out);
         if !early.is_empty() {
-            step = mail.receiver.step(Event::Input(&early), &mut mail.out);
+            step = mail.receiver.step(Event::Input(early.expose()), &mut mail.out);
         }
         mail.run(step).await
     }
 
     /// Takes mail from a user who has logged in, for their own back end.
     pub(super) async fn submit(&mut self, HandOver { logged_in, client_rest, helo }: HandOver) -> Ended {
-        let LoggedIn { user, backend, connected, placed_at, expires } = logged_in;
-        self.story().logged_in();
-        self.note_log_in(LogIn::Ok);
-        // As where bytes only pass: whoever moves a user may have looked just before.
-        if self.snapshot.map.was_moved_since(&user, placed_at) {
-            return Ended::Gone(MOVED.into());
-        }
+        let LoggedIn { user, backend, connected, expires, .. } = logged_in;
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
         let connection = Connection::new(backend, Dialect::Smtp, connected, None);

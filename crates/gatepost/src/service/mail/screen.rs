@@ -42,14 +42,14 @@ impl Session {
             },
         };
         if !greet_delay.is_zero() {
-            let mut bytes = std::mem::take(&mut self.early);
-            if bytes.is_empty()
+            let mut bytes = Vec::new();
+            if self.early.is_empty()
                 && let Ok(read) = timeout_at(patience, self.client.read(&mut bytes)).await
                 && !matches!(read, Ok(count) if count > 0)
             {
                 return Err(Ended::Gone("left before the greeting".into()));
             }
-            if !bytes.is_empty() {
+            if !self.early.is_empty() || !bytes.is_empty() {
                 self.say_last("554 5.5.1 You talk before it is your turn.\r\n").await;
                 return Err(Ended::Refused(Refusal::Misbehaved));
             }

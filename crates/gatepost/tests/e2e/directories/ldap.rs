@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gatepost_lab::{
-    Dovecot, Gatepost, LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Mailbox, Person, Slapd, wait_for,
+    Dovecot, Gatepost, LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Mailbox, Person, Slapd, wait_for_within,
 };
 
 use crate::bed::{Bed, KIM, LEE, back_end};
@@ -258,7 +258,8 @@ fn a_server_that_dies_and_returns_under_load_fails_nobody() {
         let go_on = |more: u32| {
             let target = done.load(Ordering::Relaxed) + more;
             let has_failed = || clients.iter().any(std::thread::ScopedJoinHandle::is_finished);
-            wait_for(|| done.load(Ordering::Relaxed) >= target || has_failed()).expect("log-ins");
+            let is_due = || done.load(Ordering::Relaxed) >= target || has_failed();
+            wait_for_within(Duration::from_mins(5), is_due).expect("log-ins");
         };
         for _ in 0..2 {
             go_on(30);
