@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use gatepost_lab::{Certificate, Dovecot, Gatepost, MASTER, MASTER_PASSWORD, Mailbox};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -218,6 +220,33 @@ fn a_proof_of_the_password_is_enough_bound_or_not() {
     drop(gatepost);
     let _gatepost = bed.gatepost(&text);
     assert_eq!(scram_client(&bed, "nobody", "x", &["n"]), stranger);
+}
+
+#[test]
+fn a_challenge_without_its_answer_is_a_log_in_that_failed() {
+    let setup = Setup::new(SCRAM, &[(KIM, &["--scram"])]);
+    setup.change("[map]", "[defence]\nfailures_per_ip = 5\nban = \"1h\"\n[map]");
+    let begin = |tag: &str, user: &str| {
+        let first = STANDARD.encode(format!("n,,n={user},r=abc"));
+        format!("{tag} AUTHENTICATE SCRAM-SHA-256 {first}\r\n")
+    };
+    // Left, cancelled, answered by nonsense; and cancelled for another at once, which is left.
+    let overtaken = format!("*\r\n{}", begin("b", "eve"));
+    for (user, then, last) in
+        [("ann", "", ""), ("bob", "*\r\n", "a BAD "), ("kim", "bm9uc2Vuc2U=\r\n", "a NO "), ("dan", &overtaken, "+ ")]
+    {
+        let mut talk = setup.bed.secure();
+        talk.send(begin("a", user));
+        assert!(talk.line().starts_with("+ "), "a challenge");
+        talk.send(then);
+        if !last.is_empty() {
+            std::iter::repeat_with(|| talk.line()).find(|line| line.starts_with(last) || line.is_empty());
+        }
+    }
+    setup.gatepost.wait_for_log("an address is banned").expect("five have failed");
+    let log = setup.gatepost.log();
+    let failed: Vec<_> = log.lines().filter(|line| line.contains("auth failed")).collect();
+    assert!(matches!(failed[..], [line] if line.contains("user=<kim>") && line.contains("1 attempts")), "{failed:?}");
 }
 
 #[test]
