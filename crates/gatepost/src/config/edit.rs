@@ -33,6 +33,8 @@ impl std::fmt::Display for TablePath {
 
 /// One change of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+// A setting's name that is misspelt would else be none, and stand for the whole table.
+#[serde(deny_unknown_fields)]
 pub(crate) struct Change {
     /// The table, from the top: `["imap", "listener", "0"]`. What isn't there yet is made; the number behind the last of
     /// a list adds one.

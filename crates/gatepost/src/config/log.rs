@@ -239,15 +239,27 @@ fn read_rule(table: &Table<'_>, usual: Level) -> Option<LogRule> {
     Some(LogRule { service: (service != "*").then_some(service), level, target: target_of(rule, table)?, format })
 }
 
-fn target_of(rule: RuleSettings, table: &Table<'_>) -> Option<LogTarget> {
-    if rule.to != LogTo::File {
-        if rule.path.is_some() {
-            table.problem_with(&RuleSettings::path, "goes with to = \"file\"");
-        }
-        if rule.rotate.is_some() {
-            table.problem("`rotate` goes with to = \"file\"");
+/// Says so where a setting means nothing with this target.
+fn check_fit(to: LogTo, table: &Table<'_>) {
+    let file: &[LogTo] = &[LogTo::File];
+    for (name, fitting) in [
+        ("path", file),
+        ("rotate", file),
+        ("server", &[LogTo::Syslog]),
+        ("facility", &[LogTo::Syslog]),
+        ("url", &[LogTo::Remote]),
+        ("token_file", &[LogTo::Remote]),
+        ("ca", &[LogTo::Syslog, LogTo::Remote]),
+    ] {
+        if table.has(name) && !fitting.contains(&to) {
+            let words: Vec<_> = fitting.iter().map(Value::show).collect();
+            table.problem(format!("`{name}` goes with to = {}", words.join(" or ")));
         }
     }
+}
+
+fn target_of(rule: RuleSettings, table: &Table<'_>) -> Option<LogTarget> {
+    check_fit(rule.to, table);
     let trust = Trust::by(rule.ca);
     Some(match rule.to {
         LogTo::Stderr => LogTarget::Stderr,
@@ -272,4 +284,35 @@ fn target_of(rule: RuleSettings, table: &Table<'_>) -> Option<LogTarget> {
             LogTarget::Remote { url, token_file: token_file?, trust }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+
+    #[test]
+    fn a_setting_that_means_nothing_with_its_target_is_refused() {
+        let said = |rule: &str| {
+            let text =
+                format!("[imap]\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n[[log.rule]]\n{rule}\n");
+            let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
+            draft.problems.iter().map(ToString::to_string).filter(|problem| problem.contains("goes with")).collect()
+        };
+        for (rule, words) in [
+            ("to = \"stderr\"\nserver = \"tls://logs.example\"", "`server` goes with to = \"syslog\""),
+            ("to = \"journald\"\nca = \"ca.pem\"", "`ca` goes with to = \"syslog\" or \"remote\""),
+            ("to = \"syslog\"\ntoken_file = \"x\"", "`token_file` goes with to = \"remote\""),
+            ("path = \"x\"", "`path` goes with to = \"file\""),
+            ("to = \"remote\"\nrotate = { keep = 2 }", "`rotate` goes with to = \"file\""),
+        ] {
+            let problems: Vec<String> = said(rule);
+            assert!(matches!(&problems[..], [problem] if problem.contains(words)), "{rule}: {problems:?}");
+        }
+        for rule in ["to = \"syslog\"\nserver = \"tls://logs.example\"\nca = \"ca.pem\"", "to = \"file\"\npath = \"x\""]
+        {
+            assert_eq!(said(rule), [""; 0], "{rule}");
+        }
+    }
 }

@@ -5,8 +5,8 @@ use gatepost_wire::sasl;
 use super::Server;
 use crate::admin::{UserChange, answers};
 use crate::config::DirectoryKind;
-use crate::directory::Entry;
 use crate::directory::sqlite::{self, Account, Change, Sqlite};
+use crate::directory::{Bar, Entry};
 
 impl Server {
     /// The only embedded directory, or the one of this name, opened.
@@ -74,6 +74,7 @@ impl Server {
                 place: backend.clone(),
                 password: password.clone(),
                 held: held.unwrap_or(false),
+                barred: (disabled == Some(true)).then_some(Bar::Disabled),
                 services: services
                     .as_ref()
                     .filter(|list| !list.is_empty())
@@ -81,7 +82,7 @@ impl Server {
                 ..Entry::default()
             };
             let is_new = sqlite.add(&name, &entry).await?;
-            if !is_new || disabled.is_some() {
+            if !is_new {
                 sqlite.set(&name, &Change { password, place: backend, disabled, held, services }).await?;
             }
             Ok::<_, crate::directory::Fault>(is_new)

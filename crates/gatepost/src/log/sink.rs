@@ -9,8 +9,7 @@ use super::outlet::{Outlet, Way};
 use super::remote::Keeper;
 use super::{Record, format};
 use crate::config::{
-    self, Level, LogFormat, LogRule, LogTarget, NamedFile, Period, Problem, Problems, Rotate, SyslogServer, TlsVersion,
-    Trust,
+    self, Level, LogFormat, LogRule, LogTarget, Period, Problem, Problems, Rotate, SyslogServer, TlsVersion,
 };
 use crate::net::{http, tls};
 
@@ -38,36 +37,12 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
     let mut problems = Vec::new();
     let mut sinks = Vec::new();
     for rule in rules {
-        let target = match &rule.target {
-            LogTarget::Stderr => Target::Stderr,
-            LogTarget::Journald => match Outlet::open(Way::Journald) {
-                Ok(outlet) => Target::Outside(outlet),
-                Err(error) => {
-                    problems.push(Problem::of("log.rule", error.to_string()));
-                    continue;
-                }
-            },
-            LogTarget::Syslog { server, facility, trust } => match open_syslog(server, facility.0, trust) {
-                Ok(outlet) => Target::Outside(outlet),
-                Err(problem) => {
-                    problems.push(problem);
-                    continue;
-                }
-            },
-            LogTarget::Remote { url, token_file, trust } => match open_keeper(url, token_file, trust) {
-                Ok(outlet) => Target::Outside(outlet),
-                Err(problem) => {
-                    problems.push(problem);
-                    continue;
-                }
-            },
-            LogTarget::File { path, rotate } => match RotatingFile::open(path, *rotate) {
-                Ok(file) => Target::File(file),
-                Err(error) => {
-                    problems.push(path.problem(format_args!("can't be opened for the log: {error}")));
-                    continue;
-                }
-            },
+        let target = match open_target(&rule.target) {
+            Ok(target) => target,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
         };
         sinks.push(Sink { service: rule.service.clone(), level: rule.level, format: rule.format, target });
     }
@@ -77,17 +52,28 @@ pub(super) fn open(settings: &config::Log) -> Result<Vec<Sink>, Problems> {
     Problems::check(problems, sinks)
 }
 
-fn open_syslog(server: &SyslogServer, facility: u8, trust: &Trust) -> Result<Outlet, Problem> {
-    let needs_tls = matches!(server, SyslogServer::Tls(..));
-    let tls = needs_tls.then(|| tls::client_config(trust, TlsVersion::Tls12)).transpose()?;
-    let way = Way::Syslog { server: server.clone(), facility, tls };
-    Outlet::open(way).map_err(|error| Problem::of("log.rule", error.to_string()))
-}
-
-fn open_keeper(url: &hyper::Uri, token_file: &NamedFile, trust: &Trust) -> Result<Outlet, Problem> {
-    let (pass, tls) = (http::read_bearer(token_file)?, tls::client_config(trust, TlsVersion::Tls12)?);
-    let way = Way::Keeper(Keeper { url: url.clone(), pass, tls });
-    Outlet::open(way).map_err(|error| Problem::of("log.rule", error.to_string()))
+fn open_target(target: &LogTarget) -> Result<Target, Problem> {
+    let way = match target {
+        LogTarget::Stderr => return Ok(Target::Stderr),
+        LogTarget::File { path, rotate } => {
+            let file = RotatingFile::open(path, *rotate);
+            let file = file.map_err(|error| path.problem(format_args!("can't be opened for the log: {error}")))?;
+            return Ok(Target::File(file));
+        }
+        LogTarget::Journald => Way::Journald,
+        LogTarget::Syslog { server, facility, trust } => {
+            let needs_tls = matches!(server, SyslogServer::Tls(..));
+            let tls = needs_tls.then(|| tls::client_config(trust, TlsVersion::Tls12)).transpose()?;
+            Way::Syslog { server: server.clone(), facility: facility.0, tls }
+        }
+        LogTarget::Remote { url, token_file, trust } => {
+            let (pass, tls) = (http::read_bearer(token_file)?, tls::client_config(trust, TlsVersion::Tls12)?);
+            Way::Keeper(Keeper { url: url.clone(), pass, tls })
+        }
+    };
+    let failed =
+        |error| Problem::of("log.rule", format!("the thread that sends its records can't be started: {error}"));
+    Outlet::open(way).map(Target::Outside).map_err(failed)
 }
 
 /// Gives a record to every place that wants it. What says that something is wrong and is wanted by
@@ -133,8 +119,11 @@ impl Sink {
         self.level
     }
 
+    /// What is logged at all; what nobody else takes has a level of its own.
     pub(super) const fn set_level(&mut self, level: Level) {
-        self.level = level;
+        if !matches!(self.target, Target::Leftovers) {
+            self.level = level;
+        }
     }
 
     /// Waits for what is on its way elsewhere, until then at most.

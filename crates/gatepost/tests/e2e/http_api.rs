@@ -520,6 +520,9 @@ fn settings_are_read_checked_applied_and_taken_back() {
     );
     assert_eq!(site.send("POST", "/api/v1/settings/apply", &token, &change("\"five\"", &digest)).status, 409);
     assert_eq!(site.send("POST", "/api/v1/settings/apply", &token, &change("5", "old")).status, 409, "another file");
+    // Misspelt it would be no key, and stand for the whole table.
+    let misspelt = change("5", &digest).replace("\"key\"", "\"kye\"");
+    assert_eq!(site.send("POST", "/api/v1/settings/apply", &token, &misspelt).status, 400);
     assert_eq!(site.send("POST", "/api/v1/settings/apply", &token, &change("5", &digest)).status, 200);
     assert!(file().contains("max_errors = 5") && file().contains("# kept as it is"));
     // A port that somebody else has: neither in force nor in the file.

@@ -253,12 +253,12 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-/// A request with its body: whoever is slow keeps nobody else out.
+/// A request with its body, if it may have one: whoever is slow keeps nobody else out.
 async fn whole(request: Request) -> Result<Request, Problem> {
-    if is_safe(request.method()) {
-        return Ok(request);
-    }
     let (head, body) = request.into_parts();
+    if is_safe(&head.method) {
+        return Ok(Request::from_parts(head, Body::empty()));
+    }
     let most = if head.uri.path().starts_with("/api/") { super::api::BODY_BYTES_MAX } else { BODY_BYTES_MAX };
     match timeout(BODY_TIME, axum::body::to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(Request::from_parts(head, Body::from(bytes))),

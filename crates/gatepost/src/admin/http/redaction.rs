@@ -12,20 +12,40 @@ pub(super) fn strike_out(answer: &mut Value) {
     }
 }
 
-/// A text with the passwords of its URLs (RFC 3986, section 3.2.1) struck out.
+/// A text with the passwords of its URLs (RFC 3986, section 3.2.1) struck out, and those that a query gives a database. Where a
+/// URL ends, only whoever reads it as one knows, and a password may hold quotes and blanks: rather too much goes than too little.
 fn without_passwords(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (scheme, behind) = rest.split_at(at + 3);
-        shown.push_str(scheme);
-        let ends = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '"' | '\'');
+        shown.push_str(&without_queried(scheme));
+        let ends = |c: char| c.is_control() || matches!(c, '/' | '?' | '#');
         let (authority, after) = behind.split_at(behind.find(ends).unwrap_or(behind.len()));
         match authority.rsplit_once('@').and_then(|(who, host)| Some((who.split_once(':')?.0, host))) {
             Some((name, host)) => shown.extend([name, ":***@", host]),
             None => shown.push_str(authority),
         }
         rest = after;
+    }
+    shown + &without_queried(rest)
+}
+
+/// A text without what queries give as a password.
+fn without_queried(text: &str) -> String {
+    const NAME: &str = "password=";
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(NAME) {
+        let (before, behind) = rest.split_at(at + NAME.len());
+        shown.push_str(before);
+        rest = behind;
+        if rest.is_empty() || !before[..at].ends_with(['?', '&']) {
+            continue;
+        }
+        shown.push_str("***");
+        let ends = |c: char| c.is_control() || matches!(c, '&' | '#' | '"');
+        rest = &rest[rest.find(ends).unwrap_or(rest.len())..];
     }
     shown + rest
 }
@@ -49,5 +69,19 @@ mod tests {
             "undo": 1,
         }] });
         assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn whatever_a_password_is_made_of_it_is_struck_out() {
+        for (text, shown) in [
+            ("url = \"mysql://mail:it's@db/users\"\n", "url = \"mysql://mail:***@db/users\"\n"),
+            ("url = 'postgres://u:a\"b c@h/d'", "url = 'postgres://u:***@h/d'"),
+            ("\"postgres://h/d?user=u&password=s'ecret&x=1\"", "\"postgres://h/d?user=u&password=***&x=1\""),
+            ("url = \"postgres://h/d?password=secret\"\nb = 1", "url = \"postgres://h/d?password=***\"\nb = 1"),
+            ("a = \"ldap://a\" # by kim@x\nb = \"no://x y:z\"\n", "a = \"ldap://a\" # by kim@x\nb = \"no://x y:z\"\n"),
+            ("the_password=kept://x", "the_password=kept://x"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
     }
 }

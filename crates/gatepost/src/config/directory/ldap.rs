@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use super::{Abilities, Credential, DirectoryKind, ServerTrust, Typed, check_connections};
+use super::{Abilities, Credential, DirectoryKind, Typed, check_connections};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -167,11 +167,6 @@ fn check_servers(read: &Ldap, table: &Table<'_>) {
     let in_clear = |url: &&LdapUrl| !read.starts_tls() && !url.is_tls && !url.is_local;
     if let Some(url) = read.urls.iter().find(in_clear) {
         table.warn_of(&Ldap::tls, format_args!("none: passwords cross the network to {} in clear", url.text));
-    }
-    let is_blind = !read.trust.verify && read.trust.pins.is_empty();
-    if is_blind && read.urls.iter().any(|url| read.starts_tls() || url.is_tls) {
-        let what = "the servers' certificates are not checked: anyone on the path can read passwords";
-        table.warn_of(&ServerTrust::tls_verify, what);
     }
 }
 

@@ -151,6 +151,11 @@ impl Written for Trust {
 
     fn read_over(table: &Table<'_>, over: &Table<'_>) -> Option<Self> {
         let ServerTrust { tls_verify: verify, ca, pins } = ServerTrust::read_over(table, over)?;
+        if !verify && pins.is_empty() {
+            let what =
+                "false: certificates are not checked, so that anyone on the path can read what is asked, and answer it";
+            table.warn_of(&ServerTrust::tls_verify, what);
+        }
         Some(Self { verify, ca, pins })
     }
 }
@@ -158,5 +163,33 @@ impl Written for Trust {
 fn check_connections(table: &Table<'_>, key: &Key<u32>, connections: u32) {
     if connections == 0 || connections > 1000 {
         table.problem_with(key, "is from 1 to 1000");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+
+    #[test]
+    fn it_is_said_where_servers_are_believed_without_a_look() {
+        let types = [
+            "type = \"ldap\"\nurls = [\"ldaps://ldap.example\"]\nbase = \"dc=x\"\nfilter = \"(uid=%n)\"",
+            "type = \"http\"\nurl = \"https://users.example\"",
+            "type = \"oauth2\"\nissuer = \"https://sso.example\"\naudience = [\"mail\"]",
+        ];
+        let pin = format!("tls_verify = false\npin_sha256 = [\"{}\"]", "0".repeat(64));
+        for settings in types {
+            for (trust, is_said) in [("tls_verify = false", true), ("", false), (&*pin, false)] {
+                let text = format!(
+                    "[imap]\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n[directory.d]\n{settings}\n{trust}\n"
+                );
+                let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
+                let warnings: Vec<_> = draft.warnings.iter().map(ToString::to_string).collect();
+                let said = warnings.iter().any(|warning| warning.contains("directory.d.tls_verify: false"));
+                assert_eq!(said, is_said, "{text}: {warnings:?}");
+            }
+        }
     }
 }

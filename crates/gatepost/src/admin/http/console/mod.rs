@@ -189,6 +189,7 @@ fn go(to: &str, done: &'static str) -> Response {
 
 /// An address on this server; anything else is the first page.
 fn local(to: &str) -> &str {
-    let is_ours = to.starts_with('/') && !to.starts_with("//") && !to.contains(['\\', '\r', '\n']);
+    // What browsers leave out could make two slashes of one.
+    let is_ours = to.starts_with('/') && !to.starts_with("//") && !to.contains(|c: char| c == '\\' || c.is_control());
     if is_ours { to } else { "/" }
 }
