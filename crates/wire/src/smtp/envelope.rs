@@ -205,6 +205,8 @@ mod tests {
             ("<\"a\\\"b >\"@example.org>", "a\"b >@example.org"),
             ("<@relay.example,@other.example:kim@example.org>", "kim@example.org"),
             ("<Postmaster>", "Postmaster"),
+            ("<\"Postmaster\">", "Postmaster"),
+            ("<kim@mail-1.my_site.example> X-Y=z", "kim@mail-1.my_site.example"),
             ("<a..b.@example.org>", "a..b.@example.org"),
             ("<kim@[192.0.2.1]>", "kim@[192.0.2.1]"),
             ("<kim@[IPv6:2001:db8::1]>", "kim@[IPv6:2001:db8::1]"),
@@ -230,6 +232,8 @@ mod tests {
             "<kim@example.org> A==",
             "<kim@[]>",
             "<a\0b@example.org>",
+            "<\"a\u{1}b\"@example.org>",
+            "<kim@example.org> X!=z",
             "",
         ] {
             assert_eq!(name(bad), None, "{bad}");
