@@ -119,14 +119,7 @@ async fn explain_service(
         }
     };
     explain_certificates(service, steps);
-    let found = match world.map.find(&who, Evidence::default()).await {
-        Ok(found) => found,
-        Err(unanswered) => {
-            steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
-            return false;
-        }
-    };
-    explain_found(world, &found, steps);
+    let Some(found) = explain_place(world, &who, steps).await else { return false };
     let (backend, reason) = match world.map.choose(name, &found) {
         Ok(chosen) => chosen,
         Err(NoPlace::Unknown) if matches!(found, Found::Nobody) && only_with_password(world).next().is_some() => {
@@ -181,18 +174,26 @@ async fn explain_service(
     is_possible
 }
 
+/// What the map's directories say of a user; `None`: one can't answer.
+async fn explain_place(world: &World, who: &Who, steps: &mut Steps) -> Option<Found> {
+    match world.map.find(who, Evidence::default()).await {
+        Ok(found) => {
+            explain_found(world, &found, steps);
+            Some(found)
+        }
+        Err(unanswered) => {
+            steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
+            None
+        }
+    }
+}
+
 /// Where mail for an address goes; false where it is refused.
 async fn explain_mail(world: &World, service: &Service, written: &str, names: &Names, steps: &mut Steps) -> bool {
     let protocol = service.protocol.name;
     let address = Address::new(&Mailbox::of(written), names, &service.domains);
-    let found = match world.map.find(&Who::somebody(&address.name, protocol), Evidence::default()).await {
-        Ok(found) => found,
-        Err(unanswered) => {
-            steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
-            return false;
-        }
-    };
-    explain_found(world, &found, steps);
+    let who = Who::somebody(&address.name, protocol);
+    let Some(found) = explain_place(world, &who, steps).await else { return false };
     let why_not = match place(&world.map, &service.domains, &address, &found) {
         Ok((backend, reason)) => {
             steps.say("map", format!("{protocol}: back end {}, {}", backend.name, reason_words(&reason)));

@@ -58,16 +58,16 @@ impl Entry {
     /// What one more connection would break, if anything.
     fn exceeded(
         &mut self,
-        held_max: Option<u32>,
-        recent_max: Option<u32>,
+        (held, held_max): (&'static str, Option<u32>),
+        (recent, recent_max): (&'static str, Option<u32>),
         interval: Duration,
         now: Instant,
-    ) -> Option<(bool, u32)> {
+    ) -> Option<(&'static str, u32)> {
         if let Some(max) = held_max.filter(|&max| self.held >= max) {
-            return Some((true, max));
+            return Some((held, max));
         }
         self.forget_before(interval, now);
-        recent_max.filter(|&max| self.recent.len() >= max as usize).map(|max| (false, max))
+        recent_max.filter(|&max| self.recent.len() >= max as usize).map(|max| (recent, max))
     }
 
     fn take(&mut self, timed: bool, now: Instant) {
@@ -121,15 +121,15 @@ impl Ledger {
 
 impl Account {
     fn exceeded(&mut self, limits: &Limits, address: IpAddr, now: Instant) -> Option<(&'static str, u32)> {
-        let interval = limits.interval;
-        if let Some((held, max)) = self.total.exceeded(limits.connections, limits.new_connections, interval, now) {
-            return Some((if held { "connections" } else { "new_connections" }, max));
+        let held = ("connections", limits.connections);
+        let recent = ("new_connections", limits.new_connections);
+        if let Some(exceeded) = self.total.exceeded(held, recent, limits.interval, now) {
+            return Some(exceeded);
         }
-        let entry = self.by_address.get_mut(&address);
+        let held = ("connections_per_ip", limits.connections_per_ip);
+        let recent = ("new_connections_per_ip", limits.new_connections_per_ip);
         let nothing = &mut Entry::default();
-        let entry = entry.unwrap_or(nothing);
-        let (held, max) = entry.exceeded(limits.connections_per_ip, limits.new_connections_per_ip, interval, now)?;
-        Some((if held { "connections_per_ip" } else { "new_connections_per_ip" }, max))
+        self.by_address.get_mut(&address).unwrap_or(nothing).exceeded(held, recent, limits.interval, now)
     }
 
     fn take(&mut self, limits: &Limits, address: IpAddr, now: Instant) {

@@ -321,11 +321,7 @@ fn build_listeners(
             let tls = match settings.written.tls {
                 TlsMode::None => None,
                 TlsMode::StartTls | TlsMode::Implicit => {
-                    let clients = settings.written.client_certificates.as_ref().or(service
-                        .settings
-                        .written
-                        .client_certificates
-                        .as_ref());
+                    let clients = settings.client_certificates(&service.settings);
                     let built = tls::server_config(certificates, config.tls.min_version, protocol.alpn, clients);
                     built.unwrap_or_else(|problem| {
                         problems.push(problem);

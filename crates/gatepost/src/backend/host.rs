@@ -104,9 +104,14 @@ impl HostState {
         self.health.appears()
     }
 
-    /// Failures in a row, and whether they are so many that it is left alone.
-    pub(super) fn failures(&self) -> (u32, bool) {
-        (self.health.failures(), self.health.is_broken())
+    /// Failures in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.health.failures()
+    }
+
+    /// Whether they are so many that it is left alone.
+    pub(super) fn is_broken(&self) -> bool {
+        self.health.is_broken()
     }
 
     /// What was wrong last.

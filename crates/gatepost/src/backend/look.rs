@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatepost_wire::{BackAim, BackSetup, Introduction, Protocol, proxy_header};
@@ -50,8 +49,6 @@ struct Subject {
     protocol: &'static Protocol,
     greeting: String,
     permits: Arc<Semaphore>,
-    /// It has been told that log-ins fail there.
-    told: AtomicBool,
 }
 
 impl Backends {
@@ -77,7 +74,6 @@ impl Backends {
                         protocol,
                         greeting: greeting.clone(),
                         permits: Arc::clone(&permits),
-                        told: AtomicBool::new(false),
                     };
                     tasks.spawn(watch(subject, looker.clone(), interval));
                 }
@@ -92,6 +88,8 @@ async fn watch(subject: Subject, looker: Looker, interval: Duration) {
     // Looks in a row that say otherwise than what is held of the host.
     let mut contrary = 0;
     let mut failures = 0;
+    // It was said that log-ins fail there.
+    let mut is_told = false;
     // What clients may be promised is better known before the first comes; and what was found before a reload still
     // holds, until it is looked at again.
     let mut is_due = subject.protocol.tells_early || subject.state.is_missed();
@@ -117,20 +115,19 @@ async fn watch(subject: Subject, looker: Looker, interval: Duration) {
                 }
             }
         }
-        let (failures_before, is_broken) = (failures, subject.state.failures().1);
-        failures = subject.state.failures().0;
+        let (failures_before, is_broken) = (failures, subject.state.is_broken());
+        failures = subject.state.failures();
         if found.is_ok() {
             subject.state.found();
             // Log-ins failed since the look before, and this one finds nothing wrong.
-            if is_broken && !is_missed && failures > failures_before && !subject.is_told(true) {
+            if is_broken && !is_missed && failures > failures_before && !is_told {
+                is_told = true;
                 let what =
                     "a host of a back end greets, but log-ins fail there: it is left alone but for one now and then";
                 subject.tell(&looker, Level::Error, what, Some(&subject.state.fault()));
             }
         }
-        if !is_broken {
-            subject.is_told(false);
-        }
+        is_told &= is_broken;
     }
 }
 
@@ -153,11 +150,6 @@ impl Subject {
             () = tokio::time::sleep(shorter(interval)) => {}
             () = self.state.trouble() => {}
         }
-    }
-
-    /// Whether it has been told that log-ins fail there; from now on, that is as `told` says.
-    fn is_told(&self, told: bool) -> bool {
-        self.told.swap(told, Ordering::Relaxed)
     }
 
     /// One look; `None`: nobody knows.

@@ -25,6 +25,13 @@ pub(crate) struct Listener {
     pub(crate) access: Vec<AccessRule>,
 }
 
+impl Listener {
+    /// Which certificates of clients are taken here: its own setting, or its service's.
+    pub(crate) fn client_certificates<'a>(&'a self, service: &'a Service) -> Option<&'a ClientCertificates> {
+        self.written.client_certificates.as_ref().or(service.written.client_certificates.as_ref())
+    }
+}
+
 section! {
     pub(crate) struct ListenerSettings: "listener", "[[imap.listener]]", "An address that is listened on. Without any: the two ports of the service (the end of the reference lists them) on 127.0.0.1, with STARTTLS and with implicit TLS; but without a [[tls.certificate]] only the former, in clear, where `plaintext` = tls lets nobody log in.", {
         read_apart: &[Child::List(AccessSettings::SECTION)],

@@ -8,7 +8,7 @@ use crate::config::{AccessRule, Network};
 /// The rules of one level, compiled: a sorted list of the points at which the deciding rule changes,
 /// so that a list of 100,000 networks costs one binary search.
 #[derive(Debug, Default)]
-pub(crate) struct Rules {
+pub(super) struct Rules {
     v4: Vec<Change>,
     v6: Vec<Change>,
 }
@@ -35,7 +35,7 @@ struct Claim {
 
 impl Rules {
     /// Compiles a level's rules.
-    pub(crate) fn new(rules: &[AccessRule]) -> Self {
+    pub(super) fn new(rules: &[AccessRule]) -> Self {
         let claims = |v4: bool| {
             let of_rule = move |(index, rule): (usize, &'_ AccessRule)| {
                 let claim = move |network: &Network, allow: bool, priority: i64| {
@@ -54,7 +54,7 @@ impl Rules {
     }
 
     /// The index of the rule that decides about `address`, if any does.
-    pub(crate) fn deciding(&self, address: IpAddr) -> Option<usize> {
+    pub(super) fn deciding(&self, address: IpAddr) -> Option<usize> {
         let address = address.to_canonical();
         let changes = if address.is_ipv4() { &self.v4 } else { &self.v6 };
         let next = changes.partition_point(|change| change.first <= number(address));

@@ -100,12 +100,7 @@ impl Listener {
 
     /// Which certificates of clients are taken here.
     pub(crate) fn client_certificates(&self) -> Option<&config::ClientCertificates> {
-        self.settings.written.client_certificates.as_ref().or(self
-            .service
-            .settings
-            .written
-            .client_certificates
-            .as_ref())
+        self.settings.client_certificates(&self.service.settings)
     }
 
     /// What a conversation with this client must know to begin, at this point.

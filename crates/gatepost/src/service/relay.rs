@@ -16,7 +16,7 @@ const PIECES_MAX: u32 = 16;
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A logged-in session: everything that stays in memory for it. Small, since there are many.
-pub(crate) struct Relay {
+pub(super) struct Relay {
     client: Stream,
     server: Stream,
     handle: SessionHandle,
@@ -90,7 +90,7 @@ impl Lane {
 
 impl Relay {
     /// A relay between two connections on which what was read too early is already passed on.
-    pub(crate) fn new(client: Stream, server: Stream, handle: SessionHandle, farewell: &'static [u8]) -> Self {
+    pub(super) fn new(client: Stream, server: Stream, handle: SessionHandle, farewell: &'static [u8]) -> Self {
         let (up, down) = (Lane::new(Side::Client), Lane::new(Side::Backend));
         Self { client, server, handle, up, down, is_clients_turn: false, farewell }
     }
@@ -178,7 +178,7 @@ impl Relay {
     }
 
     /// The session's handle.
-    pub(crate) fn handle(&self) -> &SessionHandle {
+    pub(super) fn handle(&self) -> &SessionHandle {
         &self.handle
     }
 }
