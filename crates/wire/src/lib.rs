@@ -11,7 +11,6 @@ mod exchange;
 mod frame;
 mod imap;
 pub mod limits;
-mod log_in;
 mod pop3;
 mod protocols;
 pub mod proxy_header;

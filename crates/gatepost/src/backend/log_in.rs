@@ -92,8 +92,8 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// How one attempt went wrong.
-enum Attempt {
+/// What went wrong at a host.
+enum HostError {
     /// The log-in is answered, by a no: no other host would say otherwise.
     Final(Failure),
     /// This host doesn't serve: the next one. Who is to blame, and why.
@@ -173,18 +173,18 @@ impl<'a> Search<'a> {
                     state.served();
                     return ControlFlow::Break(Ok(connected));
                 }
-                Err(Attempt::Final(failure)) => {
+                Err(HostError::Final(failure)) => {
                     state.served();
                     return ControlFlow::Break(Err(failure));
                 }
-                Err(Attempt::Loop(reason)) => {
+                Err(HostError::Loop(reason)) => {
                     return ControlFlow::Break(Err(Failure::Unavailable(format!("{host}: {reason}"))));
                 }
-                Err(Attempt::Busy(reason)) => {
+                Err(HostError::Busy(reason)) => {
                     left = Left::Busy;
                     self.reasons.push(format!("{host}: {reason}"));
                 }
-                Err(Attempt::Next(blame, reason)) => {
+                Err(HostError::Next(blame, reason)) => {
                     self.give_up(host, &reason);
                     match blame {
                         Blame::Host if self.is_fair(share) => state.failed(begun, reason),
@@ -258,26 +258,26 @@ impl Backend {
         purpose: &Purpose<'_>,
         deadline: Instant,
         lease: &mut Option<Lease>,
-    ) -> Result<Connected, Attempt> {
-        let nothing = || Attempt::Final(Failure::Unavailable("there is nothing to log in with".into()));
+    ) -> Result<Connected, HostError> {
+        let nothing = || HostError::Final(Failure::Unavailable("there is nothing to log in with".into()));
         let request = self.log_in_request(link, purpose).ok_or_else(nothing)?;
         let Done { stream, address, welcome, rest, connect_took, answer_took } =
             self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
                 Trouble::BadCredentials if self.master.is_some() => {
-                    Attempt::Next(Blame::LogIn, "it refuses the master log-in of this back end".into())
+                    HostError::Next(Blame::LogIn, "it refuses the master log-in of this back end".into())
                 }
-                Trouble::BadCredentials => Attempt::Final(Failure::BadCredentials),
-                Trouble::Passed(text) => Attempt::Final(Failure::Passed(text)),
-                Trouble::Down(reason) => Attempt::Next(Blame::Host, reason),
-                Trouble::Unanswered(reason) => Attempt::Next(Blame::Somebody, reason),
-                Trouble::Unfit(reason) => Attempt::Next(Blame::LogIn, reason),
-                Trouble::Shortage(reason) => Attempt::Next(Blame::Ourselves, reason),
-                Trouble::Busy(reason) => Attempt::Busy(reason),
-                Trouble::Loop(reason) => Attempt::Loop(reason),
+                Trouble::BadCredentials => HostError::Final(Failure::BadCredentials),
+                Trouble::Passed(text) => HostError::Final(Failure::Passed(text)),
+                Trouble::Down(reason) => HostError::Next(Blame::Host, reason),
+                Trouble::Unanswered(reason) => HostError::Next(Blame::Somebody, reason),
+                Trouble::Unfit(reason) => HostError::Next(Blame::LogIn, reason),
+                Trouble::Shortage(reason) => HostError::Next(Blame::Ourselves, reason),
+                Trouble::Busy(reason) => HostError::Busy(reason),
+                Trouble::Loop(reason) => HostError::Loop(reason),
             })?;
         self.learn(purpose.protocol, host, welcome.capabilities.as_deref().unwrap_or_default());
         // The only place that takes it, and no further host is tried after this one.
-        let lease = lease.take().ok_or_else(|| Attempt::Loop("its connection is not counted".into()))?;
+        let lease = lease.take().ok_or_else(|| HostError::Loop("its connection is not counted".into()))?;
         let tls = stream.tls_facts();
         Ok(Connected { stream, lease, welcome, rest, host: address, tls, connect_took, login_took: answer_took })
     }

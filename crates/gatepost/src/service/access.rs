@@ -22,7 +22,7 @@ struct Change {
 
 /// A rule's network, ordered by precedence: the smallest wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Claim {
+struct Range {
     priority: i64,
     /// At equal priority deny wins: `false` sorts first.
     allow: bool,
@@ -41,7 +41,7 @@ impl Rules {
                 let claim = move |network: &Network, allow: bool, priority: i64| {
                     let free_bits = 128 - network.prefix_length();
                     (
-                        Claim { priority, allow, free_bits, rule: index, first: number(network.first) },
+                        Range { priority, allow, free_bits, rule: index, first: number(network.first) },
                         number(network.last),
                     )
                 };
@@ -70,8 +70,8 @@ fn number(address: IpAddr) -> u128 {
 }
 
 /// Walks over the points where claims begin and end, keeping those in force in order.
-fn sweep(claims: &[(Claim, u128)]) -> Vec<Change> {
-    let mut points: Vec<(u128, bool, Claim)> = Vec::with_capacity(claims.len() * 2);
+fn sweep(claims: &[(Range, u128)]) -> Vec<Change> {
+    let mut points: Vec<(u128, bool, Range)> = Vec::with_capacity(claims.len() * 2);
     for &(claim, last) in claims {
         points.push((claim.first, true, claim));
         // A claim that reaches the very last address never ends.

@@ -57,7 +57,7 @@ impl<'a> LogInAs<'a> {
 
 /// What a directory has found right.
 #[derive(Clone)]
-struct Checked {
+struct Verified {
     by: Arc<str>,
     entry: Entry,
     /// The entry is what the directory says now.
@@ -115,13 +115,13 @@ impl Session {
     }
 
     /// Checks what was shown against the service's directories, where it has some: what that gave.
-    async fn check(&self, who: &mut Who, means: &Means) -> Result<Option<Checked>, Denied> {
+    async fn check(&self, who: &mut Who, means: &Means) -> Result<Option<Verified>, Denied> {
         let checked = match means {
             Means::Secret(proof) => self.check_secret(who, proof).await?,
             Means::Certificate => self.check_certificate(who).await?,
             Means::Scram(scram) => {
                 let (by, entry) = scram.check()?;
-                Some(Checked { by, entry, is_current: true })
+                Some(Verified { by, entry, is_current: true })
             }
         };
         let Some(checked) = checked else { return Ok(None) };
@@ -133,7 +133,7 @@ impl Session {
     }
 
     /// Whose the client's certificate is, and what the service's directories say of them.
-    async fn check_certificate(&self, who: &Who) -> Result<Option<Checked>, Denied> {
+    async fn check_certificate(&self, who: &Who) -> Result<Option<Verified>, Denied> {
         let names = &self.snapshot.listener.settings.names;
         let held: Vec<_> = self.certified_names().iter().map(|name| names.canonical(name)).collect();
         // One that holds several names is for any of them.
@@ -148,11 +148,11 @@ impl Session {
         let found = self.on_control(async move { find_first(&authenticators, &asked).await }).await?;
         self.took(Stage::Auth, started.elapsed());
         let (by, entry) = found.ok_or(Denied::Wrong)?;
-        Ok(Some(Checked { by, entry, is_current: true }))
+        Ok(Some(Verified { by, entry, is_current: true }))
     }
 
     /// Checks a password or token against the service's directories.
-    async fn check_secret(&self, who: &Who, proof: &Proof) -> Result<Option<Checked>, Denied> {
+    async fn check_secret(&self, who: &Who, proof: &Proof) -> Result<Option<Verified>, Denied> {
         let Some(checks) = &self.service().checks else { return Ok(None) };
         let (authenticators, proof) = match proof {
             Proof::Password(password) => (&checks.passwords, password),
@@ -167,7 +167,7 @@ impl Session {
         let Some((authenticator, checked)) = checked else { return Err(Denied::Wrong) };
         let Account { entry, is_remembered } = checked?;
         let is_current = !is_remembered || !authenticator.abilities.finds;
-        Ok(Some(Checked { by: Arc::clone(&authenticator.name), entry, is_current }))
+        Ok(Some(Verified { by: Arc::clone(&authenticator.name), entry, is_current }))
     }
 
     /// Whose a token is, says the token: the client may have said the same, or nothing. So may other directories say.
@@ -184,7 +184,7 @@ impl Session {
 
     /// A directory of the map that only answers to who brings a password would be left out by who brings none, and the
     /// user be placed as if it had said nothing.
-    fn check_map_can_answer(&self, checked: Option<&Checked>) -> Result<(), Denied> {
+    fn check_map_can_answer(&self, checked: Option<&Verified>) -> Result<(), Denied> {
         let is_mute = |authenticator: &&Arc<Authenticator>| {
             !authenticator.abilities.finds && checked.is_none_or(|checked| checked.by != authenticator.name)
         };
@@ -202,7 +202,7 @@ impl Session {
         &self,
         who: &Who,
         means: &Means,
-        checked: Option<&Checked>,
+        checked: Option<&Verified>,
     ) -> Result<(Found, std::time::Instant), Denied> {
         // A certificate is good for as long as it lasts: whether its owner still is, only the directory knows.
         let is_now = matches!(means, Means::Certificate) && checked.is_none();
@@ -241,7 +241,7 @@ impl Session {
         &self,
         who: &Who,
         means: &Means,
-        checked: Option<&Checked>,
+        checked: Option<&Verified>,
         is_now: bool,
     ) -> Result<Found, Denied> {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
@@ -253,7 +253,7 @@ impl Session {
         let found = self.on_control(async move {
             let password = password.as_ref();
             let checked = checked.as_ref().filter(|checked| checked.is_current);
-            let checked = checked.map(|Checked { by, entry, .. }| (&**by, entry));
+            let checked = checked.map(|Verified { by, entry, .. }| (&**by, entry));
             let evidence = Evidence { password, checked };
             if is_now { map.find_now(&who, evidence).await } else { map.find(&who, evidence).await }
         });

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use super::syntax::{capability_list, push_id, response_code};
-use crate::conversation::{BackGrammar, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk};
 use crate::frame::Framer;
 use crate::limits::{
     BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
 };
-use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};

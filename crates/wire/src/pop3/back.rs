@@ -1,9 +1,8 @@
 //! The state machine towards a POP3 back end.
 
-use crate::conversation::{BackGrammar, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
-use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;

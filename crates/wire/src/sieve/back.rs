@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::conversation::{BackGrammar, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
-use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;

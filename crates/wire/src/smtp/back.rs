@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use super::reply::{Gatherer, Reply};
 use super::{Dialect, EXTENSIONS, SIZE};
-use crate::conversation::{BackGrammar, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
-use crate::log_in::LogInLines;
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
 use crate::text::printable;
