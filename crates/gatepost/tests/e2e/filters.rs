@@ -90,12 +90,13 @@ impl CrowdSec {
         it
     }
 
-    /// Runs a program of its; one that doesn't end is run again. `CrowdSec` 1.4 now and then stays when it has read its file.
+    /// Runs a program of its; one that doesn't end is run again. `CrowdSec` 1.4 now and then stays when it has read its file, the
+    /// more often the busier the machine is.
     fn run(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", "60"]).arg(self.package.join("usr/bin").join(program));
+        command.args(["--signal=KILL", "40"]).arg(self.package.join("usr/bin").join(program));
         command.arg("-c").arg(self.bed.path("config.yaml")).args(arguments);
-        for _ in 0..3 {
+        for _ in 0..8 {
             let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
             let said =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
