@@ -202,6 +202,12 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_no_clients_is_passed_over() {
+        let unix = [&b"\r\n\r\n\0\r\nQUIT\n\x20\x31\0\xd8"[..], &[b'x'; 216]].concat();
+        assert_eq!(parse(&unix), Parsed::Header { length: 16 + 216, client: None });
+    }
+
+    #[test]
     fn version_2_round_trip_and_cuts() {
         for (from, to) in [("192.0.2.1:5000", "192.0.2.9:143"), ("[2001:db8::1]:5000", "[::1]:993")] {
             let header = write_v2(from.parse().expect("an address"), to.parse().expect("an address"));

@@ -418,8 +418,11 @@ fn replies_come_whole_in_order_and_one_at_a_time() {
     assert_eq!((first.code, first.joined().contains("one")), (250, true));
     assert_eq!(replies.next_reply(), Ok(Some(Reply::ours(354, "go"))));
     assert!(replies.is_empty() && replies.next_reply() == Ok(None));
-    replies.push(b"no reply at all\r\n");
-    assert!(replies.next_reply().is_err());
+    replies.push(b"250\r\n");
+    assert_eq!(replies.next_reply(), Ok(Some(Reply::ours(250, ""))));
+    for bad in ["no reply at all", "600 what", "2x0 what", "250what"] {
+        assert!(Replies::after(format!("{bad}\r\n").as_bytes()).next_reply().is_err(), "{bad}");
+    }
 }
 
 #[test]

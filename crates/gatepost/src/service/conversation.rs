@@ -86,7 +86,7 @@ impl Session {
                     let helo = front.introduction().helo;
                     // A front is only through after a welcome.
                     let Progress::In(logged_in) = std::mem::take(progress) else {
-                        unreachable!("nobody has let it in")
+                        return Err(Ended::Gone("no back end".into()));
                     };
                     self.come_in(&logged_in)?;
                     return Ok(HandOver { logged_in: *logged_in, client_rest: front.take_rest(), helo });
