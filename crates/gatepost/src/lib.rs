@@ -11,6 +11,8 @@ mod config;
 mod control;
 mod defence;
 mod directory;
+#[cfg(test)]
+mod documents;
 mod explain;
 #[doc(hidden)]
 pub mod fuzzing;

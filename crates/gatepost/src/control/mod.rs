@@ -241,7 +241,7 @@ impl Server {
         self.report_now_and_then();
         self.shared.log.following().expire(Instant::now());
         self.lasting.overrides.forget_moves();
-        if self.have_certificates_changed() {
+        if self.take_certificate_change() {
             self.alive_while(self.renew(listening)).await;
         }
     }

@@ -26,9 +26,9 @@ enum Origin {
 pub(super) type Stamp = (u64, u64, std::time::SystemTime);
 
 impl Server {
-    /// Whether a certificate's files are others than when they were looked at last, or could not be used some time ago.
-    /// Called once a second.
-    pub(super) fn have_certificates_changed(&self) -> bool {
+    /// Whether a certificate's files are others than when this was last asked, or could not be used some time ago. Called
+    /// once a second.
+    pub(super) fn take_certificate_change(&self) -> bool {
         use std::os::unix::fs::MetadataExt as _;
 
         let world = self.entrance.world.load();

@@ -96,7 +96,8 @@ impl From<Unanswered> for Denied {
 }
 
 impl Session {
-    /// A log-in came to nothing: counted where it failed, and told of. `tag` tells one wrong password from the next.
+    /// A log-in came to nothing: counted, unless it was not wrong as far as anybody knows, and told of. `tag` tells one wrong
+    /// password from the next.
     pub(super) fn refuse(&self, attempt: Attempt, tag: u64, denied: Denied) -> Denied {
         if denied.is_failure(self.service().settings.protocol) {
             self.count_failure(attempt, tag);

@@ -27,22 +27,11 @@ impl AtProxy {
         bed.write("master.secret", &format!("{MASTER_PASSWORD}\r\nnot this\n"));
         bed.write("gatepost.toml", &configuration);
         for user in [KIM, LEE] {
-            user_command(&bed, &["add", user.user, "--backend", "store"], Some(user.password));
+            bed.user(&["add", user.user, "--backend", "store"], Some(user.password));
         }
         let gatepost = bed.gatepost(&configuration);
         Self { bed, store, gatepost }
     }
-}
-
-fn user_command(bed: &Bed, arguments: &[&str], password: Option<&str>) -> String {
-    let mut command = std::process::Command::new(crate::bed::binary());
-    command.arg("--config").arg(bed.path("gatepost.toml")).arg("user").args(arguments);
-    if let Some(password) = password {
-        command.arg("--password-file").arg(bed.write("password", &format!("{password}\n")));
-    }
-    let output = command.output().expect("gatepost");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -102,16 +91,16 @@ fn a_remembered_password_says_nothing_else() {
     setup.gatepost.reload(&remembering).expect("a reload");
     assert!(bed.secure().try_log_in(KIM).starts_with("OK "));
     assert!(bed.secure().try_log_in(KIM).starts_with("OK "));
-    user_command(bed, &["set", "kim", "--hold"], None);
+    bed.user(&["set", "kim", "--hold"], None);
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "held at once");
     let patient = remembering.replace("hold_time = \"1s\"", "hold_time = \"1m\"");
     setup.gatepost.reload(&patient.replace("[imap]\n", "[imap]\nlogin_timeout = \"5s\"\n")).expect("a reload");
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "held for as long as a log-in may take");
     wait_for(|| setup.gatepost.log().matches("the user's log-ins are held").count() >= 2).expect("why, both times");
     setup.gatepost.reload(&remembering).expect("a reload");
-    user_command(bed, &["set", "kim", "--release", "--disable"], None);
+    bed.user(&["set", "kim", "--release", "--disable"], None);
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [CONTACTADMIN]"), "disabled at once");
-    user_command(bed, &["set", "kim", "--enable"], Some("a new one"));
+    bed.user(&["set", "kim", "--enable"], Some("a new one"));
     let new = Mailbox { user: "kim", password: "a new one" };
     assert!(bed.secure().try_log_in(new).starts_with("NO [AUTHENTICATIONFAILED]"), "the store still has the old one");
     setup.store.wait_for_log("kim").expect("it was asked with the new one");
@@ -123,7 +112,7 @@ fn app_passwords_are_made_used_listed_and_revoked() {
     let setup = AtProxy::new(&[Mailbox { user: "kim", password: "another" }], &login);
     let bed = &setup.bed;
     let json = |arguments: &[&str]| -> serde_json::Value {
-        let said = user_command(bed, &[arguments, &["--json"]].concat(), None);
+        let said = bed.user(&[arguments, &["--json"]].concat(), None);
         serde_json::from_str(&said).expect("JSON")
     };
     let made = json(&["app-password", "add", "kim", "--label", "phone", "--services", "imap", "--expires", "90d"]);
@@ -141,10 +130,10 @@ fn app_passwords_are_made_used_listed_and_revoked() {
     );
     assert!(!list.to_string().contains(&password[..11]));
     let id = listed["id"].to_string();
-    user_command(bed, &["app-password", "revoke", "kim", &id], None);
+    bed.user(&["app-password", "revoke", "kim", &id], None);
     assert!(bed.secure().try_log_in(phone).starts_with("NO [AUTHENTICATIONFAILED]"), "at once");
     assert!(!setup.gatepost.log().contains(&password));
-    assert!(user_command(bed, &["app-password", "list", "kim"], None).is_empty());
+    assert!(bed.user(&["app-password", "list", "kim"], None).is_empty());
 }
 
 #[test]
@@ -171,7 +160,7 @@ fn a_master_never_stands_in_for_a_password_that_nobody_checked() {
 fn accounts_are_disabled_enabled_and_removed_while_it_runs() {
     let setup = AtProxy::new(&[KIM, LEE], "");
     let bed = &setup.bed;
-    user_command(bed, &["set", "kim", "--disable"], None);
+    bed.user(&["set", "kim", "--disable"], None);
     let mut talk = bed.secure();
     assert_eq!(
         talk.verdict("LOGIN kim wrong"),
@@ -179,13 +168,13 @@ fn accounts_are_disabled_enabled_and_removed_while_it_runs() {
         "only the right password learns it"
     );
     assert_eq!(talk.try_log_in(KIM), "NO [CONTACTADMIN] This account is disabled.");
-    user_command(bed, &["set", "kim", "--enable"], None);
+    bed.user(&["set", "kim", "--enable"], None);
     talk.log_in(KIM);
-    user_command(bed, &["set", "lee"], Some("a new one"));
+    bed.user(&["set", "lee"], Some("a new one"));
     assert!(bed.secure().try_log_in(LEE).starts_with("NO [AUTHENTICATIONFAILED]"), "the old password ended at once");
-    user_command(bed, &["remove", "kim"], None);
+    bed.user(&["remove", "kim"], None);
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [AUTHENTICATIONFAILED]"));
-    let list = user_command(bed, &["list", "--json"], None);
+    let list = bed.user(&["list", "--json"], None);
     let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
     let lee = serde_json::json!({ "name": "lee", "backend": "store", "disabled": false, "held": false, "services": null, "password": true });
     assert_eq!(list, serde_json::json!({ "users": [lee] }));
@@ -280,7 +269,7 @@ fn unknown_users_and_wrong_passwords_look_and_feel_the_same() {
 #[test]
 fn where_the_proxy_checks_too_the_clock_tells_nothing() {
     let setup = AtProxy::new(&[KIM], "");
-    user_command(&setup.bed, &["add", "nohash", "--backend", "store"], None);
+    setup.bed.user(&["add", "nohash", "--backend", "store"], None);
     let times: Vec<_> = ["kim", "nobody", "nohash"]
         .map(|name| {
             let mut talk = setup.bed.secure();

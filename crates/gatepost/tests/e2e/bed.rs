@@ -104,6 +104,18 @@ impl Bed {
         answer[arguments[0]].as_array().expect("a list named as the command").clone()
     }
 
+    /// Does something with users by the command line, with a password where one is given; what it says.
+    pub(crate) fn user(&self, arguments: &[&str], password: Option<&str>) -> String {
+        let mut command = Command::new(binary());
+        command.arg("--config").arg(self.path("gatepost.toml")).arg("user").args(arguments);
+        if let Some(password) = password {
+            command.arg("--password-file").arg(self.write("password", &format!("{password}\n")));
+        }
+        let output = command.output().expect("gatepost");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Why Gatepost refuses to start with this configuration.
     pub(crate) fn refusal(&self, configuration: &str) -> String {
         Gatepost::start(binary(), self.folder.path(), configuration).expect_err("a refusal")

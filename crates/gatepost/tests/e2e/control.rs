@@ -11,10 +11,6 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn user_command(bed: &Bed, arguments: &[&str]) {
-    bed.said(&[&["user"], arguments].concat());
-}
-
 /// Two back ends, one of them with a host that is down, and answers that are remembered for an hour.
 fn two_stores(bed: &Bed) -> (gatepost_lab::Dovecot, gatepost_lab::Dovecot, Gatepost) {
     let [a, b] = ["a", "b"].map(|name| bed.dovecot(name, &[KIM]));
@@ -25,7 +21,7 @@ fn two_stores(bed: &Bed) -> (gatepost_lab::Dovecot, gatepost_lab::Dovecot, Gatep
         a.imap, b.imap
     ));
     bed.write("gatepost.toml", &configuration);
-    user_command(bed, &["add", "kim", "--backend", "a"]);
+    bed.user(&["add", "kim", "--backend", "a"], None);
     let gatepost = bed.gatepost(&configuration);
     (a, b, gatepost)
 }
@@ -36,7 +32,7 @@ fn what_is_remembered_is_forgotten_on_request() {
     let (a, b, _gatepost) = two_stores(&bed);
     bed.logged_in(KIM);
     a.wait_for_log("user=<kim>").expect("a log-in");
-    user_command(&bed, &["set", "kim", "--backend", "b"]);
+    bed.user(&["set", "kim", "--backend", "b"], None);
     bed.logged_in(KIM);
     assert!(!b.log().contains("user=<kim>"), "the old place is remembered");
     assert_eq!(bed.list(&["cache", "flush", "--user", "nobody"])[0]["forgotten"], 0);
@@ -54,7 +50,7 @@ fn it_says_how_it_and_its_back_ends_are() {
     let status = &bed.list(&["status"])[0];
     assert_eq!((&status["name"], &status["sessions"]), (&"mail.example.org".into(), &1.into()));
     assert_eq!(status["pid"], gatepost_process.pid());
-    user_command(&bed, &["set", "kim", "--backend", "b"]);
+    bed.user(&["set", "kim", "--backend", "b"], None);
     bed.list(&["cache", "flush"]);
     let _second = bed.logged_in(KIM);
     let backends = bed.list(&["backends"]);

@@ -39,7 +39,7 @@ const PROTOCOLS: [Protocol; 4] = [
         bad_command: "t WHAT",
         bad: "t BAD ",
         wrong: "t NO [AUTHENTICATIONFAILED] ",
-        unavailable: "t NO [UNAVAILABLE] ",
+        unavailable: "t NO [UNAVAILABLE] Temporarily unavailable, try again later.",
         greeting: "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n",
         overloaded: "* BYE overloaded\r\n",
         no_way_in: b"* OK [CAPABILITY IMAP4rev1 LOGINDISABLED] ready\r\n",

@@ -35,7 +35,7 @@ impl Setup {
         bed.write("gatepost.toml", &configuration);
         for (user, options) in users {
             let arguments = [&["add", user.user, "--backend", "store"], *options].concat();
-            user_command(&bed, &arguments, Some(user.password));
+            bed.user(&arguments, Some(user.password));
         }
         let gatepost = bed.gatepost(&configuration);
         Self { bed, store, gatepost }
@@ -47,16 +47,6 @@ impl Setup {
         assert!(text.contains(from), "{text}");
         self.gatepost.reload(&text.replace(from, to)).expect("a reload");
     }
-}
-
-fn user_command(bed: &Bed, arguments: &[&str], password: Option<&str>) {
-    let mut command = Command::new(crate::bed::binary());
-    command.arg("--config").arg(bed.path("gatepost.toml")).arg("user").args(arguments);
-    if let Some(password) = password {
-        command.arg("--password-file").arg(bed.write("password", &format!("{password}\n")));
-    }
-    let output = command.output().expect("gatepost");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A client that shows this certificate; an error where TLS fails at once.
@@ -125,9 +115,9 @@ fn whoever_is_disabled_or_revoked_is_out_at_once() {
         greeting(with_certificate(bed, certificate)).1.map(|mut talk| talk.verdict("AUTHENTICATE EXTERNAL ="))
     };
     assert!(verdict(&kim).is_some_and(|verdict| verdict.starts_with("OK ")));
-    user_command(bed, &["set", "kim", "--disable"], None);
+    bed.user(&["set", "kim", "--disable"], None);
     assert!(verdict(&kim).is_some_and(|verdict| verdict.starts_with("NO [CONTACTADMIN]")));
-    user_command(bed, &["set", "kim", "--enable"], None);
+    bed.user(&["set", "kim", "--enable"], None);
     bed.authority.revoke(&["kim-laptop"]).expect("a list");
     setup.change("{ ca = \"ca.pem\" }", "{ ca = \"ca.pem\", crl = \"crl.pem\", required = true }");
     assert_eq!(verdict(&kim), None, "revoked");
@@ -157,7 +147,7 @@ fn certificates_serve_where_the_back_end_checks_passwords() {
     let kim = bed.authority.issue_to_person("kim", &["somebody@else.org"]).expect("a certificate");
     let session = || greeting(with_certificate(bed, &kim)).1.expect("a session");
     assert!(session().verdict("AUTHENTICATE EXTERNAL =").starts_with("OK "));
-    user_command(bed, &["set", "kim", "--disable"], None);
+    bed.user(&["set", "kim", "--disable"], None);
     assert!(session().verdict("AUTHENTICATE EXTERNAL =").starts_with("NO [CONTACTADMIN]"));
 }
 
