@@ -15,11 +15,12 @@ pub(super) fn strike_out(answer: &mut Value) {
 /// A text with the passwords of its URLs (RFC 3986, section 3.2.1) struck out, and those that a query gives a database. Where a
 /// URL ends, only whoever reads it as one knows, and a password may hold quotes and blanks: rather too much goes than too little.
 fn without_passwords(text: &str) -> String {
+    let text = without_queried(text);
     let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
+    let mut rest = &*text;
     while let Some(at) = rest.find("://") {
         let (scheme, behind) = rest.split_at(at + 3);
-        shown.push_str(&without_queried(scheme));
+        shown.push_str(scheme);
         let ends = |c: char| c.is_control() || matches!(c, '/' | '?' | '#');
         let (authority, after) = behind.split_at(behind.find(ends).unwrap_or(behind.len()));
         match authority.rsplit_once('@').and_then(|(who, host)| Some((who.split_once(':')?.0, host))) {
@@ -28,7 +29,7 @@ fn without_passwords(text: &str) -> String {
         }
         rest = after;
     }
-    shown + &without_queried(rest)
+    shown + rest
 }
 
 /// A text without what queries give as a password.
@@ -79,6 +80,7 @@ mod tests {
             ("\"postgres://h/d?user=u&password=s'ecret&x=1\"", "\"postgres://h/d?user=u&password=***&x=1\""),
             ("url = \"postgres://h/d?password=secret\"\nb = 1", "url = \"postgres://h/d?password=***\"\nb = 1"),
             ("a = \"ldap://a\" # by kim@x\nb = \"no://x y:z\"\n", "a = \"ldap://a\" # by kim@x\nb = \"no://x y:z\"\n"),
+            ("\"postgres://h/d?password=a://b\"", "\"postgres://h/d?password=***\""),
             ("the_password=kept://x", "the_password=kept://x"),
         ] {
             assert_eq!(without_passwords(text), shown);

@@ -94,9 +94,6 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
     for option in options.split('&').filter(|option| dialect != Dialect::Sqlite && !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let elsewhere = name == "hostaddr" || (name == "host" && !value.starts_with('/') && !value.starts_with("%2F"));
-        if name == "password" {
-            table.warn_of(&key::url, "holds a password: `password_file` keeps it out of this file");
-        }
         if elsewhere || name.starts_with("ssl") {
             table.problem_with(
                 &key::url,
@@ -104,7 +101,7 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
             );
         }
     }
-    if user.contains(':') {
+    if user.contains(':') || options.split('&').any(|option| option.starts_with("password=")) {
         table.warn_of(&key::url, "holds a password: `password_file` keeps it out of this file");
     }
     let is_here = dialect == Dialect::Sqlite || is_local(host);
