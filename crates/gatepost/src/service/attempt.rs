@@ -103,7 +103,8 @@ impl Session {
         }
     }
 
-    /// What was found out in the log-in's time; what looks wrong takes as long as where a back end says so.
+    /// What was found out in the log-in's time; what looks wrong takes as long as where a back end says so. It comes as it
+    /// ended: work handed in to be waited for here would have its room twice in each session that logs in.
     pub(super) async fn in_time<T>(
         &self,
         asked: Instant,
