@@ -8,7 +8,6 @@ use crate::config::{Announce, Authenticate, Link, Listener, Names, Plaintext, Se
 use crate::directory::{Bar, Entry, Fault, Who};
 use crate::map::{Evidence, Found, NoPlace, Reason};
 use crate::service::mail::address::{Address, Unwelcome, place};
-use crate::service::resolve::LogInAs;
 use crate::world::World;
 
 /// What becomes of a user, and why.
@@ -145,8 +144,8 @@ async fn explain_service(
     if let Some(link) = backend.link(protocol) {
         explain_link(service.protocol, &backend.hosts_of(login).join(", then "), &link.settings, steps);
     }
-    let log_in = LogInAs::of(&backend, entry);
-    if !is_checked && (log_in != LogInAs::User || entry.is_some_and(Entry::is_restricted)) {
+    let log_in = backend.log_in_as(entry);
+    if !is_checked && (!log_in.is_own() || entry.is_some_and(Entry::is_restricted)) {
         steps.say(
             "password",
             "checked first against the map, since the account is restricted or somebody else's log-in is used",
@@ -156,16 +155,9 @@ async fn explain_service(
         );
         is_possible &= knowing.is_some_and(|authenticator| explain_check(authenticator, entry, &who, steps));
     }
-    steps.say(
-        "log-in",
-        match log_in {
-            LogInAs::Master(master) => format!("as {login:?}, by the master log-in of {master:?}"),
-            LogInAs::Directory => format!("as {login:?}, with a password that the directory holds"),
-            LogInAs::User => format!("as {login:?}, with the user's own password"),
-        },
-    );
+    steps.say("log-in", format!("as {login:?}, {log_in}"));
     if let Some(carried) = service.written.mechanisms.iter().find(|mechanism| mechanism.is_carried())
-        && log_in == LogInAs::User
+        && log_in.is_own()
     {
         let what = "brings nothing that could be passed on, and there is no master log-in: UNAVAILABLE";
         steps.say("log-in", format!("{} {what}", carried.name()));

@@ -1,6 +1,6 @@
 //! The server's side of a SASL exchange (RFC 4422), alike in every protocol: what differs is how lines are wrapped.
 
-use crate::protocols::{Ask, Credentials, Mechanism, OAuthHints, Proof};
+use crate::protocols::{Ask, Mechanism, OAuthHints, Offered, Proof};
 use crate::sasl;
 use crate::secret::Secret;
 
@@ -32,11 +32,18 @@ pub(crate) enum Turn {
     /// The client is told this, in base64, and answers.
     Challenge(Exchange, String),
     /// The outside must know.
-    Ask(Mechanism, Ask),
+    Ask(Ask),
     /// The client has read why its token is refused.
     Dismissed,
     /// It is no base64.
     Malformed,
+}
+
+impl Turn {
+    /// Where the protocol's own command leads, by which a name and a password are said; `None`: nobody can have such.
+    pub(crate) fn by_command(said: Option<(String, Secret)>) -> Self {
+        Self::Ask(Ask { mechanism: Mechanism::Command, offered: with_password(said) })
+    }
 }
 
 impl Exchange {
@@ -75,23 +82,21 @@ impl Exchange {
             return Turn::Dismissed;
         }
         let Some(message) = sasl::decode(base64) else { return Turn::Malformed };
-        let credentials = match awaits {
+        let offered = match awaits {
             Awaits::LoginUser => {
                 let user = sasl::user_name(message.expose());
                 return Self { mechanism, awaits: Awaits::LoginPassword { user } }.prompt();
             }
-            Awaits::LoginPassword { user } => user.zip(sasl::password(message.expose())),
-            Awaits::Reply | Awaits::Dismissal => return Turn::Ask(mechanism, Ask::Reply(mechanism, message)),
+            Awaits::LoginPassword { user } => with_password(user.zip(sasl::password(message.expose()))),
+            Awaits::Reply | Awaits::Dismissal => Offered::Reply(message),
             Awaits::Message => match mechanism {
-                Mechanism::OAuthBearer => sasl::oauth_bearer(&message),
-                Mechanism::XOAuth2 => sasl::xoauth2(&message),
-                Mechanism::Plain | Mechanism::Login | Mechanism::Command => sasl::plain(&message),
-                Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => {
-                    return Turn::Ask(mechanism, Ask::Exchange(mechanism, message));
-                }
+                Mechanism::OAuthBearer => with_token(sasl::oauth_bearer(&message)),
+                Mechanism::XOAuth2 => with_token(sasl::xoauth2(&message)),
+                Mechanism::Plain | Mechanism::Login | Mechanism::Command => with_password(sasl::plain(&message)),
+                Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Offered::Opening(message),
             },
         };
-        Turn::Ask(mechanism, ask(mechanism, credentials))
+        Turn::Ask(Ask { mechanism, offered })
     }
 
     fn prompt(self) -> Turn {
@@ -104,11 +109,15 @@ impl Exchange {
     }
 }
 
-/// The question whether somebody with these credentials may in; `None`: nobody can have what was offered.
-pub(crate) fn ask(mechanism: Mechanism, credentials: Option<(String, Secret)>) -> Ask {
-    let proof = if mechanism.takes_token() { Proof::Token } else { Proof::Password };
-    match credentials {
-        Some((user, secret)) => Ask::Login(Credentials { mechanism, user, proof: proof(secret) }),
-        None => Ask::Malformed(mechanism),
-    }
+/// What a name and a password offer; `None`: nobody can have such.
+fn with_password(said: Option<(String, Secret)>) -> Offered {
+    said.map_or(Offered::Malformed, |(user, password)| Offered::Credentials {
+        user: Some(user),
+        proof: Proof::Password(password),
+    })
+}
+
+/// What a token offers, and the name with it, where one is given.
+fn with_token(said: Option<(Option<String>, Secret)>) -> Offered {
+    said.map_or(Offered::Malformed, |(user, token)| Offered::Credentials { user, proof: Proof::Token(token) })
 }

@@ -23,7 +23,7 @@ mod text;
 
 pub use protocols::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
-    ClientTls, Course, Credentials, Event, Front, Inband, Introduction, LogInRules, Mechanism, OAuthHints, Offers,
+    ClientTls, Course, Event, Front, Inband, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers,
     Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
 };
 pub use secret::Secret;

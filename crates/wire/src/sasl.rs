@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::limits::{PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
-use crate::protocols::{BackLogin, Mechanism, OAuthHints, Proof};
+use crate::protocols::{BackLogin, LogInBy, Mechanism, OAuthHints, Proof};
 use crate::secret::Secret;
 
 /// The prompts of the LOGIN mechanism, in base64 as they go over the wire.
@@ -44,14 +44,14 @@ pub(crate) fn plain_message(authzid: &str, authcid: &str, password: &Secret) -> 
 
 /// The user name, which may be left out, and the token of an OAUTHBEARER message: a GS2 header such as
 /// `n,a=user,`, then pairs `key=value`, each behind `^A`, and `^A^A` at the end.
-pub(crate) fn oauth_bearer(message: &Secret) -> Option<(String, Secret)> {
+pub(crate) fn oauth_bearer(message: &Secret) -> Option<(Option<String>, Secret)> {
     let (header, pairs) = split_at_byte(message.expose().strip_suffix(b"\x01\x01")?, 1)?;
     let header = std::str::from_utf8(header).ok()?;
     // Channel binding is not offered, so that a client may only say that it has none, or could have.
     let authzid = header.strip_prefix("n,").or_else(|| header.strip_prefix("y,"))?.strip_suffix(',')?;
     let user = match authzid.strip_prefix("a=") {
-        Some(name) => user_name(name.replace("=2C", ",").replace("=3D", "=").as_bytes())?,
-        None if authzid.is_empty() => String::new(),
+        Some(name) => Some(user_name(name.replace("=2C", ",").replace("=3D", "=").as_bytes())?),
+        None if authzid.is_empty() => None,
         None => return None,
     };
     let mut auth = pairs.split(|&b| b == 1).filter_map(|pair| pair.strip_prefix(b"auth="));
@@ -60,9 +60,9 @@ pub(crate) fn oauth_bearer(message: &Secret) -> Option<(String, Secret)> {
 }
 
 /// The user name and the token of an XOAUTH2 message: `user=NAME^Aauth=Bearer TOKEN^A^A`.
-pub(crate) fn xoauth2(message: &Secret) -> Option<(String, Secret)> {
+pub(crate) fn xoauth2(message: &Secret) -> Option<(Option<String>, Secret)> {
     let (user, auth) = split_at_byte(message.expose().strip_suffix(b"\x01\x01")?, 1)?;
-    Some((user_name(user.strip_prefix(b"user=")?)?, bearer(auth.strip_prefix(b"auth=")?)?))
+    Some((Some(user_name(user.strip_prefix(b"user=")?)?), bearer(auth.strip_prefix(b"auth=")?)?))
 }
 
 fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
@@ -80,9 +80,18 @@ fn bearer(value: &[u8]) -> Option<Secret> {
     sound.then(|| Secret::new(token.to_vec()))
 }
 
-/// As whom an EXTERNAL message asks to act; empty: as the one that the client proves to be. `None`: it is none.
-pub fn external(message: &Secret) -> Option<String> {
-    if message.is_empty() { Some(String::new()) } else { user_name(message.expose()) }
+/// As whom a client asks to act that proves by other means who it is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ActAs {
+    /// As the one whom it proves to be.
+    Itself,
+    /// As the user of this name.
+    User(String),
+}
+
+/// As whom an EXTERNAL message asks to act; `None`: as somebody who can be no user.
+pub fn external(message: &Secret) -> Option<ActAs> {
+    if message.is_empty() { Some(ActAs::Itself) } else { user_name(message.expose()).map(ActAs::User) }
 }
 
 /// The message for a back end that takes tokens by this mechanism.
@@ -96,31 +105,56 @@ pub(crate) fn token_message(mechanism: Mechanism, user: &str, token: &Secret) ->
 
 /// The way to log in at a back end: the only one that is set, else the best that it takes.
 pub(crate) fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Option<Mechanism> {
-    let ways: &[Mechanism] = match login.proof {
-        Proof::Token(_) => &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
+    let ways: &[Mechanism] = match login.by {
+        LogInBy::User(Proof::Token(_)) => &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
         // Only PLAIN can act for somebody else.
-        Proof::Password(_) if login.master.is_some() => &[Mechanism::Plain],
-        Proof::Password(_) => &[Mechanism::Plain, Mechanism::Command, Mechanism::Login],
+        LogInBy::Master { .. } => &[Mechanism::Plain],
+        LogInBy::User(Proof::Password(_)) => &[Mechanism::Plain, Mechanism::Command, Mechanism::Login],
     };
     ways.iter().copied().filter(|way| login.mechanism.is_none_or(|only| only == *way)).find(|way| takes(*way))
 }
 
-/// The messages of an exchange with a back end, ours alone.
+/// The messages of an exchange with a back end, ours alone, in base64.
 pub(crate) fn messages(mechanism: Mechanism, login: &BackLogin) -> Vec<Secret> {
-    let secret = login.proof.secret();
+    let secret = login.by.secret();
     match mechanism {
-        Mechanism::Login => vec![Secret::new(login.user.as_bytes().to_vec()), secret.duplicate()],
-        Mechanism::OAuthBearer | Mechanism::XOAuth2 => vec![token_message(mechanism, &login.user, secret)],
+        Mechanism::Login => vec![encode_secret(login.user.as_bytes()), encode_secret(secret.expose())],
+        Mechanism::OAuthBearer | Mechanism::XOAuth2 => {
+            vec![encode_secret(token_message(mechanism, &login.user, secret).expose())]
+        }
         Mechanism::Plain | Mechanism::Command => {
-            let (authzid, authcid) = match &login.master {
-                Some(master) => (login.user.as_str(), master.as_str()),
-                None => ("", login.user.as_str()),
+            let (authzid, authcid) = match &login.by {
+                LogInBy::Master { name, .. } => (login.user.as_str(), name.as_str()),
+                LogInBy::User(_) => ("", login.user.as_str()),
             };
-            vec![plain_message(authzid, authcid, secret)]
+            vec![encode_secret(plain_message(authzid, authcid, secret).expose())]
         }
         // A user can be spoken for with a password or a token alone: none of these is ever chosen.
         Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Vec::new(),
     }
+}
+
+/// The lines of an exchange: the command, with the first message in it where that `may_follow`, and each further message.
+pub(crate) fn lines(
+    mechanism: Mechanism,
+    command: &str,
+    messages: Vec<Secret>,
+    may_follow: impl FnOnce(&Secret) -> bool,
+) -> VecDeque<Secret> {
+    let mut messages = messages.into_iter();
+    let mut lines = VecDeque::new();
+    match messages.next() {
+        // LOGIN's first word is the server's.
+        Some(first) if mechanism != Mechanism::Login && may_follow(&first) => {
+            lines.push_back(line(&[command.as_bytes(), b" ", first.expose()]));
+        }
+        first => {
+            lines.push_back(line(&[command.as_bytes()]));
+            lines.extend(first.map(|message| line(&[message.expose()])));
+        }
+    }
+    lines.extend(messages.map(|message| line(&[message.expose()])));
+    lines
 }
 
 /// The lines of an exchange that AUTH begins (RFC 4954, RFC 5034): with its first message in the first of them where that
@@ -131,19 +165,9 @@ pub(crate) fn auth_lines(
     is_inline: bool,
     line_bytes_max: usize,
 ) -> VecDeque<Secret> {
-    let name = mechanism.name().as_bytes();
-    let mut messages: VecDeque<_> = messages(mechanism, login).iter().map(encode_secret).collect();
-    let mut lines = VecDeque::new();
-    let fits = |message: &Secret| name.len() + message.expose().len() + 8 <= line_bytes_max;
-    match messages.pop_front() {
-        Some(first) if is_inline && fits(&first) => lines.push_back(line(&[b"AUTH ", name, b" ", first.expose()])),
-        first => {
-            lines.push_back(line(&[b"AUTH ", name]));
-            lines.extend(first.iter().map(|message| line(&[message.expose()])));
-        }
-    }
-    lines.extend(messages.iter().map(|message| line(&[message.expose()])));
-    lines
+    let command = format!("AUTH {}", mechanism.name());
+    let fits = |first: &Secret| command.len() + first.expose().len() + " \r\n".len() <= line_bytes_max;
+    lines(mechanism, &command, messages(mechanism, login), |first| is_inline && fits(first))
 }
 
 /// One line, made in one piece so that no copy of a secret is left behind.
@@ -200,8 +224,8 @@ pub(crate) fn encode(message: &[u8]) -> String {
 }
 
 /// A secret message in base64, which is no less secret.
-pub(crate) fn encode_secret(message: &Secret) -> Secret {
-    Secret::new(STANDARD.encode(message.expose()).into_bytes())
+fn encode_secret(message: &[u8]) -> Secret {
+    Secret::new(STANDARD.encode(message).into_bytes())
 }
 
 #[cfg(test)]
@@ -241,15 +265,15 @@ mod tests {
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
         let bearer = |text| oauth_bearer(&secret(text)).map(|(user, token)| (user, token.expose().to_vec()));
         let google = |text| xoauth2(&secret(text)).map(|(user, token)| (user, token.expose().to_vec()));
-        let kim = Some(("kim@a.org".to_owned(), b"t.o-k~e+n/==".to_vec()));
+        let kim = Some((Some("kim@a.org".to_owned()), b"t.o-k~e+n/==".to_vec()));
         assert_eq!(bearer("n,a=kim@a.org,\x01host=h\x01port=143\x01auth=Bearer t.o-k~e+n/==\x01\x01"), kim);
-        assert_eq!(bearer("y,,\x01auth=bearer t\x01\x01"), Some((String::new(), b"t".to_vec())));
-        assert_eq!(bearer("n,a=k=2Cm=3D,\x01auth=Bearer t\x01\x01"), Some(("k,m=".to_owned(), b"t".to_vec())));
+        assert_eq!(bearer("y,,\x01auth=bearer t\x01\x01"), Some((None, b"t".to_vec())));
+        assert_eq!(bearer("n,a=k=2Cm=3D,\x01auth=Bearer t\x01\x01"), Some((Some("k,m=".to_owned()), b"t".to_vec())));
         assert_eq!(google("user=kim@a.org\x01auth=Bearer t.o-k~e+n/==\x01\x01"), kim);
         for mechanism in [Mechanism::OAuthBearer, Mechanism::XOAuth2] {
             let message = token_message(mechanism, "k,m=", &secret("t"));
             let read = if mechanism == Mechanism::XOAuth2 { xoauth2(&message) } else { oauth_bearer(&message) };
-            assert_eq!(read.map(|(user, _)| user).as_deref(), Some("k,m="));
+            assert_eq!(read.and_then(|(user, _)| user).as_deref(), Some("k,m="));
         }
         for bad in [
             "",

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use gatepost_wire::limits::{BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, SMTP_LINE_BYTES_MAX};
+use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
-    ClientTls, Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol,
-    Refusal, Secret, Step, sasl, scram,
+    ClientTls, Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS,
+    Proof, Protocol, Refusal, Secret, Step, scram,
 };
 
 /// The mechanisms that show a password.
@@ -121,7 +122,7 @@ fn mechanisms_are_what_they_are_called() {
     assert_eq!(are(Mechanism::is_scram).collect::<Vec<_>>(), ["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]);
     let carried: HashSet<_> = are(Mechanism::is_carried).collect();
     assert_eq!(carried, HashSet::from(["EXTERNAL", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]));
-    assert_eq!(sasl::external(&Secret::new(b"kim".to_vec())), Some("kim".to_owned()));
+    assert_eq!(sasl::external(&Secret::new(b"kim".to_vec())), Some(ActAs::User("kim".to_owned())));
     assert_eq!(scram::server_first("nonce", b"salt", 4096), "r=nonce,s=c2FsdA==,i=4096");
     assert_eq!(scram::server_final(b"signature"), "v=c2lnbmF0dXJl");
 }
@@ -247,8 +248,7 @@ fn back(name: &str, starttls: bool, trace: bool) -> Box<dyn Back> {
 fn back_setup(starttls: bool, trace: bool) -> BackSetup {
     let login = BackLogin {
         user: "kim".into(),
-        proof: Proof::Password(Secret::new(b"hushed".to_vec())),
-        master: None,
+        by: LogInBy::User(Proof::Password(Secret::new(b"hushed".to_vec()))),
         mechanism: None,
     };
     BackSetup {
@@ -314,7 +314,8 @@ fn a_front_knows_whether_an_exchange_is_under_way_and_what_its_client_calls_itse
     assert_eq!(front.introduction().helo, None);
     let step =
         front.step(Event::Input(b"EHLO client.example.org\r\nAUTH SCRAM-SHA-256 biwsbj1raW0scj14\r\n"), &mut out);
-    assert!(matches!(step, Step::Ask(Ask::Exchange(Mechanism::Scram, _))), "{step:?}");
+    let is_asked = matches!(&step, Step::Ask(Ask { mechanism: Mechanism::Scram, offered: Offered::Opening(_) }));
+    assert!(is_asked, "{step:?}");
     assert_eq!(front.introduction().helo.as_deref(), Some("client.example.org"));
     front.step(Event::Answer(Answer::Challenge(b"challenge".to_vec())), &mut out);
     assert!(front.is_exchanging());
@@ -403,7 +404,11 @@ fn an_answer_with_a_bare_line_feed_is_none() {
             front.step(Event::Start, &mut out);
             front.step(Event::Input(begin.as_bytes()), &mut out);
             let step = front.step(Event::Input(format!("AGtpbQBodXNoZWQ={end}").as_bytes()), &mut out);
-            assert_eq!(matches!(step, Step::Ask(Ask::Login(_))), is_asked, "{name} {end:?}: {step:?}");
+            assert_eq!(
+                matches!(&step, Step::Ask(Ask { offered: Offered::Credentials { .. }, .. })),
+                is_asked,
+                "{name} {end:?}: {step:?}"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@
 //! `C:` and `S:` what client and server say (`C>` and `S>` without a line end; `\r \n \0 \xNN` are
 //! bytes), `=` the step that follows, `!` what the outside answers, `~` what is left for the relay, or of a chunk.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 use gatepost_wire::smtp::{self, Dialect, Receiver, Reply};
 use gatepost_wire::{
     Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
-    Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal,
-    Secret, Step, Welcome,
+    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Proof,
+    Protocol, Refusal, Secret, Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -39,6 +40,10 @@ struct Front {
     rules: LogInRules,
 }
 
+fn shown(secret: &Secret) -> Cow<'_, str> {
+    String::from_utf8_lossy(secret.expose())
+}
+
 impl Front {
     fn describe(step: &Step) -> String {
         match step {
@@ -46,16 +51,16 @@ impl Front {
             Step::StartTls => "starttls".into(),
             Step::Through => "through".into(),
             Step::Close(outcome) => format!("close {outcome:?}"),
-            Step::Ask(Ask::Malformed(mechanism)) => format!("malformed {}", mechanism.name()),
-            Step::Ask(Ask::Exchange(mechanism, message)) => {
-                format!("exchange {} {:?}", mechanism.name(), String::from_utf8_lossy(message.expose()))
-            }
-            Step::Ask(Ask::Reply(_, message)) => format!("reply {:?}", String::from_utf8_lossy(message.expose())),
-            Step::Ask(Ask::Login(ask)) => {
-                let (Proof::Password(secret) | Proof::Token(secret)) = &ask.proof;
-                assert_eq!(matches!(ask.proof, Proof::Token(_)), ask.mechanism.takes_token());
-                format!("ask {} {:?} {:?}", ask.mechanism.name(), ask.user, String::from_utf8_lossy(secret.expose()))
-            }
+            Step::Ask(Ask { mechanism, offered }) => match offered {
+                Offered::Malformed => format!("malformed {}", mechanism.name()),
+                Offered::Opening(message) => format!("exchange {} {:?}", mechanism.name(), shown(message)),
+                Offered::Reply(message) => format!("reply {:?}", shown(message)),
+                Offered::Credentials { user, proof } => {
+                    assert_eq!(matches!(proof, Proof::Token(_)), mechanism.takes_token());
+                    let user = user.as_deref().unwrap_or_default();
+                    format!("ask {} {user:?} {:?}", mechanism.name(), shown(proof.secret()))
+                }
+            },
         }
     }
 }
@@ -210,17 +215,15 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
     let settings: Vec<(&str, &str)> = words.map(|word| word.split_once('=').expect("key=value")).collect();
     let get = |key: &str| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
     if kind == "back" {
-        let master = get("master").map(str::to_owned);
         let password = Secret::new(unescape(get("password").unwrap_or("secret")));
-        let token = get("token").map(|token| Proof::Token(Secret::new(unescape(token))));
+        let by = match (get("master"), get("token")) {
+            (Some(name), _) => LogInBy::Master { name: name.to_owned(), password },
+            (None, Some(token)) => LogInBy::User(Proof::Token(Secret::new(unescape(token)))),
+            (None, None) => LogInBy::User(Proof::Password(password)),
+        };
         let mechanism = get("mechanism")
             .map(|name| if name == "command" { Mechanism::Command } else { mechanisms(name).remove(0) });
-        let login = BackLogin {
-            user: text(get("user").unwrap_or("kim")),
-            master,
-            proof: token.unwrap_or(Proof::Password(password)),
-            mechanism,
-        };
+        let login = BackLogin { user: text(get("user").unwrap_or("kim")), by, mechanism };
         let setup = BackSetup {
             starttls: get("starttls") == Some("yes"),
             aim: match get("aim") {

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use gatepost_wire::{BackAim, BackLogin, BackSetup, ClientFacts, Introduction, Proof, Protocol, Welcome, proxy_header};
+use gatepost_wire::{BackAim, BackSetup, ClientFacts, Introduction, Protocol, Welcome, proxy_header};
 use tokio::time::Instant;
 
 use super::conversation::{Done, Request, Trouble};
 use super::host::Begun;
-use super::{Backend, Host, Lease, Master, ServiceLink};
+use super::{Backend, Credentials, Host, Lease, ServiceLink};
 use crate::config::{Announce, TlsMode};
 use crate::net::health::Standing;
 use crate::net::stream::{Stream, TlsFacts};
@@ -37,8 +37,8 @@ pub(crate) struct Purpose<'a> {
 /// What is wanted of a back end.
 #[derive(Clone, Copy)]
 pub(crate) enum Aim<'a> {
-    /// To log in with the user's password or token; `None`: with what the back end's master log-in is.
-    LogIn(Option<&'a Proof>),
+    /// To log in.
+    LogIn(&'a Credentials<'a>),
     /// To hand over mail.
     Deliver,
 }
@@ -259,14 +259,10 @@ impl Backend {
         deadline: Instant,
         lease: &mut Option<Lease>,
     ) -> Result<Connected, HostError> {
-        let nothing = || HostError::Final(Failure::Unavailable("there is nothing to log in with".into()));
-        let request = self.log_in_request(link, purpose).ok_or_else(nothing)?;
+        let request = log_in_request(link, purpose);
         let Done { stream, address, welcome, rest, connect_took, answer_took } =
             self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
-                Trouble::BadCredentials if self.master.is_some() => {
-                    HostError::Next(Blame::LogIn, "it refuses the master log-in of this back end".into())
-                }
-                Trouble::BadCredentials => HostError::Final(Failure::BadCredentials),
+                Trouble::BadCredentials => refused(purpose.aim),
                 Trouble::Passed(text) => HostError::Final(Failure::Passed(text)),
                 Trouble::Down(reason) => HostError::Next(Blame::Host, reason),
                 Trouble::Unanswered(reason) => HostError::Next(Blame::Somebody, reason),
@@ -281,46 +277,45 @@ impl Backend {
         let tls = stream.tls_facts();
         Ok(Connected { stream, lease, welcome, rest, host: address, tls, connect_took, login_took: answer_took })
     }
+}
 
-    /// A log-in; `None`: there is nothing to log in with.
-    fn log_in_request<'a>(&self, link: &ServiceLink, purpose: &Purpose<'a>) -> Option<Request<'a>> {
-        let mechanism = link.settings.written.mechanism.0;
-        let aim = match (&self.master, purpose.aim) {
-            (_, Aim::Deliver) => BackAim::Deliver,
-            (Some(Master { name, separator, password }), Aim::LogIn(_)) => {
-                let proof = Proof::Password(password.duplicate());
-                let (user, master) = match separator {
-                    Some(separator) => (format!("{}{separator}{name}", purpose.user), None),
-                    None => (purpose.user.to_owned(), Some(name.clone())),
-                };
-                BackAim::LogIn(BackLogin { user, master, proof, mechanism })
-            }
-            (None, Aim::LogIn(proof)) => {
-                let (user, proof) = (purpose.user.to_owned(), proof?.duplicate());
-                BackAim::LogIn(BackLogin { user, master: None, proof, mechanism })
-            }
-        };
-        let client = &purpose.client;
-        let addresses = (client.address, client.local);
-        let facts = |addresses| ClientFacts {
-            addresses,
-            session: client.session.to_owned(),
-            name: client.name.map(str::to_owned),
-        };
-        let (header, announced) = match link.settings.announce {
-            Announce::ProxyV2 => (proxy_header::write_v2(client.address, client.local), Some(facts(None))),
-            Announce::Inband => (Vec::new(), Some(facts(Some(addresses)))),
-            Announce::Nothing => (Vec::new(), None),
-        };
-        let setup = BackSetup {
-            starttls: link.settings.written.tls == TlsMode::StartTls,
-            aim,
-            client: announced,
-            introduction: client.introduction.clone(),
-            own_greeting: purpose.own_greeting.to_owned(),
-            trace: purpose.tell.is_some(),
-        };
-        let Purpose { own_listeners, tell, .. } = *purpose;
-        Some(Request { protocol: link.settings.protocol, setup, header, own_listeners, tell })
+/// Whose doing it is that credentials are refused.
+fn refused(aim: Aim<'_>) -> HostError {
+    match aim {
+        Aim::LogIn(Credentials::Master(_)) => {
+            HostError::Next(Blame::LogIn, "it refuses the master log-in of this back end".into())
+        }
+        Aim::LogIn(Credentials::Directory(_)) => {
+            let what = "the back end refuses the log-in that the directory holds for this user";
+            HostError::Final(Failure::Unavailable(what.into()))
+        }
+        Aim::LogIn(Credentials::User(_)) | Aim::Deliver => HostError::Final(Failure::BadCredentials),
     }
+}
+
+/// What is asked of a host.
+fn log_in_request<'a>(link: &ServiceLink, purpose: &Purpose<'a>) -> Request<'a> {
+    let aim = match purpose.aim {
+        Aim::Deliver => BackAim::Deliver,
+        Aim::LogIn(credentials) => BackAim::LogIn(credentials.log_in(purpose.user, link.settings.written.mechanism.0)),
+    };
+    let client = &purpose.client;
+    let addresses = (client.address, client.local);
+    let facts =
+        |addresses| ClientFacts { addresses, session: client.session.to_owned(), name: client.name.map(str::to_owned) };
+    let (header, announced) = match link.settings.announce {
+        Announce::ProxyV2 => (proxy_header::write_v2(client.address, client.local), Some(facts(None))),
+        Announce::Inband => (Vec::new(), Some(facts(Some(addresses)))),
+        Announce::Nothing => (Vec::new(), None),
+    };
+    let setup = BackSetup {
+        starttls: link.settings.written.tls == TlsMode::StartTls,
+        aim,
+        client: announced,
+        introduction: client.introduction.clone(),
+        own_greeting: purpose.own_greeting.to_owned(),
+        trace: purpose.tell.is_some(),
+    };
+    let Purpose { own_listeners, tell, .. } = *purpose;
+    Request { protocol: link.settings.protocol, setup, header, own_listeners, tell }
 }

@@ -4,6 +4,7 @@
 
 mod connect;
 mod conversation;
+mod credentials;
 mod host;
 mod log_in;
 mod look;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use gatepost_wire::smtp::Dialect;
-use gatepost_wire::{Course, Offers, Protocol, Secret};
+use gatepost_wire::{Course, Offers, Protocol};
 use rustls::ClientConfig;
 
 use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
@@ -23,8 +24,10 @@ use crate::net::resolve::{KnownNames, Resolver};
 use crate::net::tls;
 use crate::overrides::{Duty, Overrides};
 use crate::rendezvous::score;
+use credentials::Master;
 use host::HostState;
 
+pub(crate) use credentials::Credentials;
 pub(crate) use log_in::{Aim, Client, Connected, Failure, Purpose};
 pub(crate) use look::{Looker, Looking};
 
@@ -50,7 +53,7 @@ pub(crate) struct Backend {
     pub(crate) name: Arc<str>,
     hosts: Vec<String>,
     order: HostOrder,
-    master: Option<Master>,
+    master: Option<Arc<Master>>,
     links: Vec<(&'static str, ServiceLink)>,
     state: Arc<State>,
     /// For hosts that are names.
@@ -62,15 +65,6 @@ pub(crate) struct Backend {
 struct Host<'a> {
     name: &'a str,
     state: Arc<HostState>,
-}
-
-/// A log-in that may act for every user.
-#[derive(Debug)]
-struct Master {
-    name: String,
-    /// Put between the user's name and the master's.
-    separator: Option<char>,
-    password: Secret,
 }
 
 /// How one service talks to a back end, with what that needs.
@@ -191,7 +185,7 @@ impl Backends {
                 name: backend.name.as_str().into(),
                 hosts: backend.written.hosts.clone(),
                 order: backend.written.order,
-                master,
+                master: master.map(Arc::new),
                 links,
                 state: states.of(&backend.name),
                 resolver: resolver.clone(),
@@ -321,11 +315,6 @@ impl Backend {
             hosts.sort_by(|a, b| score(user, b, 1).total_cmp(&score(user, a, 1)));
         }
         hosts
-    }
-
-    /// The master's name, where one logs in for the users.
-    pub(crate) fn master(&self) -> Option<&str> {
-        self.master.as_ref().map(|master| master.name.as_str())
     }
 
     /// How a service talks to it.

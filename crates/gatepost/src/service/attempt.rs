@@ -24,24 +24,21 @@ const CROWD_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Begun {
     /// Counts as failed until it isn't.
     pub(super) attempt: Attempt,
-    /// As users are looked up; empty where what is shown must say who it is.
-    pub(super) user: String,
+    /// As users are looked up; `None`: what is shown must say who it is.
+    pub(super) user: Option<String>,
 }
 
 impl Session {
     /// A log-in begins: `written` is the name as the client wrote it, where there is one.
-    pub(super) async fn begin(&self, mechanism: Mechanism, written: &str) -> Result<Begun, Denied> {
-        let user = match written {
-            "" => None,
-            written => Some(self.snapshot.listener.settings.names.canonical(written)),
-        };
-        self.story().attempt(mechanism.name(), user.clone());
-        let attempt = self.begin_attempt(user.as_deref()).await?;
-        Ok(Begun { attempt, user: user.unwrap_or_default() })
+    pub(super) async fn begin(&self, mechanism: Mechanism, written: Option<&str>) -> Result<Begun, Denied> {
+        let user = written.map(|written| self.snapshot.listener.settings.names.canonical(written));
+        let attempt = self.count(mechanism, user.as_deref()).await?;
+        Ok(Begun { attempt, user })
     }
 
     /// Counts a log-in, unless too many failed before it; some must wait.
-    async fn begin_attempt(&self, user: Option<&str>) -> Result<Attempt, Denied> {
+    pub(super) async fn count(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Denied> {
+        self.story().attempt(mechanism.name(), user.map(str::to_owned));
         let (defence, address) = (&self.shared.defence, self.address.ip());
         let settings = self.snapshot.defence.as_ref();
         let last = self.deadline - ANSWER_MARGIN;
@@ -89,7 +86,7 @@ impl Session {
         let resolved = timeout_at(self.deadline, self.resolve(user, claim)).await;
         let result = match self.in_time(asked, resolved).await {
             Ok(place) => {
-                let logged_in = self.connect(place, claim.means.proof(), introduction, asked).await;
+                let logged_in = self.connect(place, introduction, asked).await;
                 logged_in.and_then(|logged_in| self.still_there(logged_in))
             }
             Err(denied) => Err(denied),
@@ -127,8 +124,8 @@ impl Session {
 
     /// Credentials that no user can have: counted, logged and answered as any other that are wrong.
     pub(super) async fn malformed(&self, mechanism: Mechanism) -> Denied {
-        match self.begin(mechanism, "").await {
-            Ok(Begun { attempt, .. }) => {
+        match self.count(mechanism, None).await {
+            Ok(attempt) => {
                 self.take_time(Instant::now()).await;
                 self.refuse(attempt, 0, Denied::Wrong)
             }

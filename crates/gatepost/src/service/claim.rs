@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
-use gatepost_wire::{Answer, Ask, Credentials, Introduction, Mechanism, Proof, Secret, sasl};
+use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, Secret};
 use tokio::time::{Instant, timeout_at};
 
 use super::Session;
@@ -17,11 +18,9 @@ use crate::defence::Attempt;
 use crate::directory::Entry;
 use crate::metrics::Stage;
 
-/// Who a client claims to be.
+/// What a client claims to be somebody by.
 pub(super) struct Claim {
     pub(super) mechanism: Mechanism,
-    /// The name as the client wrote it; empty where its means say who it is.
-    pub(super) written: String,
     pub(super) means: Means,
 }
 
@@ -45,8 +44,7 @@ pub(super) struct Scram {
 /// A challenge, and whom it was made for. Given up, it counts as a failed log-in: it has told what the directory keeps.
 pub(super) struct Challenged {
     mechanism: Mechanism,
-    /// As the client wrote it, and as users are looked up.
-    written: String,
+    /// As users are looked up.
     user: String,
     challenge: Challenge,
     known: Known,
@@ -81,11 +79,6 @@ impl Claim {
             Means::Scram(scram) => scram.challenge.signature(&scram.last),
             Means::Secret(_) | Means::Certificate => String::new(),
         }
-    }
-
-    fn of(credentials: Credentials) -> Self {
-        let Credentials { mechanism, user, proof } = credentials;
-        Self { mechanism, written: user, means: Means::Secret(proof) }
     }
 }
 
@@ -129,14 +122,15 @@ impl Session {
         introduction: &Introduction,
         before: Progress,
     ) -> Option<(Answer, Progress)> {
-        let replied = match (ask, before) {
-            (Ask::Reply(_, message), Progress::Challenged(challenged)) => {
+        let Ask { mechanism, offered } = ask;
+        let replied = match (offered, before) {
+            (Offered::Reply(message), Progress::Challenged(challenged)) => {
                 self.proved(*challenged, &message, introduction).await
             }
-            (Ask::Reply(_, message), Progress::Agreed(logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
-            (ask, before) => {
+            (Offered::Reply(message), Progress::Agreed(logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
+            (offered, before) => {
                 self.give_up(before);
-                self.begin_anew(ask, introduction).await
+                self.begin_anew(mechanism, offered, introduction).await
             }
         };
         match replied {
@@ -146,25 +140,27 @@ impl Session {
     }
 
     /// Answers what goes on with nothing that was before.
-    async fn begin_anew(&mut self, ask: Ask, introduction: &Introduction) -> Result<(Answer, Progress), Denied> {
-        match ask {
-            Ask::Login(credentials) => self.log_in_at_once(Claim::of(credentials), introduction).await,
-            Ask::Exchange(mechanism @ Mechanism::External, message) => match sasl::external(&message) {
-                Some(user) => self.log_in_at_once(self.certified(user), introduction).await,
-                None => Err(self.malformed(mechanism).await),
+    async fn begin_anew(
+        &mut self,
+        mechanism: Mechanism,
+        offered: Offered,
+        introduction: &Introduction,
+    ) -> Result<(Answer, Progress), Denied> {
+        let (written, means) = match (offered, mechanism) {
+            (Offered::Credentials { user, proof }, _) => (user, Means::Secret(proof)),
+            (Offered::Opening(message), Mechanism::External) => match sasl::external(&message) {
+                Some(act_as) => (self.certified(act_as), Means::Certificate),
+                None => return Err(self.malformed(mechanism).await),
             },
-            Ask::Exchange(mechanism, message) => match client_first(&message) {
-                Some(first) => self.challenge(mechanism, first).await,
-                None => Err(self.malformed(mechanism).await),
+            (Offered::Opening(message), _) => match client_first(&message) {
+                Some(first) => return self.challenge(mechanism, first).await,
+                None => return Err(self.malformed(mechanism).await),
             },
-            Ask::Reply(mechanism, _) | Ask::Malformed(mechanism) => Err(self.malformed(mechanism).await),
-        }
-    }
-
-    /// A claim that came with all that shows it.
-    async fn log_in_at_once(&self, claim: Claim, introduction: &Introduction) -> Result<(Answer, Progress), Denied> {
-        let begun = self.begin(claim.mechanism, &claim.written).await?;
-        let logged_in = self.carry_out(begun, &claim, introduction).await?;
+            (Offered::Reply(_) | Offered::Malformed, _) => return Err(self.malformed(mechanism).await),
+        };
+        // It came with all that shows it.
+        let begun = self.begin(mechanism, written.as_deref()).await?;
+        let logged_in = self.carry_out(begun, &Claim { mechanism, means }, introduction).await?;
         Ok(welcome(Box::new(logged_in)))
     }
 
@@ -175,17 +171,18 @@ impl Session {
         }
     }
 
-    /// Who comes by a certificate: as `user`, or as the first that it names.
-    fn certified(&self, user: String) -> Claim {
-        let first = || self.certified_names().into_iter().next().unwrap_or_default();
-        let written = if user.is_empty() { first() } else { user };
-        Claim { mechanism: Mechanism::External, written, means: Means::Certificate }
+    /// Who comes by a certificate: by itself as the first that this names.
+    fn certified(&self, act_as: ActAs) -> Option<String> {
+        match act_as {
+            ActAs::Itself => self.certified_names().into_iter().next(),
+            ActAs::User(user) => Some(user),
+        }
     }
 
     /// Challenges a client to prove that it knows its password.
     async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(Answer, Progress), Denied> {
-        let Begun { attempt, user } = self.begin(mechanism, &first.user).await?;
-        let written = first.user.clone();
+        let user = self.snapshot.listener.settings.names.canonical(&first.user);
+        let attempt = self.count(mechanism, Some(&user)).await?;
         let started = Instant::now();
         let made = timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)).await;
         let (challenge, known) = match self.in_time(started, made).await {
@@ -194,7 +191,7 @@ impl Session {
         };
         self.took(Stage::Auth, started.elapsed());
         let told = challenge.told().as_bytes().to_vec();
-        let challenged = Challenged { mechanism, written, user, challenge, known, attempt };
+        let challenged = Challenged { mechanism, user, challenge, known, attempt };
         Ok((Answer::Challenge(told), Progress::Challenged(Box::new(challenged))))
     }
 
@@ -205,13 +202,13 @@ impl Session {
         message: &Secret,
         introduction: &Introduction,
     ) -> Result<(Answer, Progress), Denied> {
-        let Challenged { mechanism, written, user, challenge, known, attempt } = challenged;
+        let Challenged { mechanism, user, challenge, known, attempt } = challenged;
         let Some(last) = client_final(message) else {
             self.take_time(Instant::now()).await;
             return Err(self.refuse(attempt, 0, Denied::Wrong));
         };
-        let claim = Claim { mechanism, written, means: Means::Scram(Box::new(Scram { challenge, known, last })) };
-        let logged_in = self.carry_out(Begun { attempt, user }, &claim, introduction).await?;
+        let claim = Claim { mechanism, means: Means::Scram(Box::new(Scram { challenge, known, last })) };
+        let logged_in = self.carry_out(Begun { attempt, user: Some(user) }, &claim, introduction).await?;
         let signature = claim.signature().into_bytes();
         Ok((Answer::Challenge(signature), Progress::Agreed(Box::new(logged_in))))
     }

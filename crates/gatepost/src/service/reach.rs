@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Introduction, Proof};
+use gatepost_wire::Introduction;
 use tokio::time::Instant;
 
 use super::denied::Denied;
@@ -61,16 +61,14 @@ impl Session {
     /// Logs in at the user's place. `asked`: when somebody began to find out whether the credentials are right.
     pub(super) async fn connect(
         &self,
-        place: Place,
-        proof: Option<&Proof>,
+        place: Place<'_>,
         introduction: &Introduction,
         asked: Instant,
     ) -> Result<LoggedIn, Denied> {
-        let Place { user, backend, login, password, expires, placed_at } = place;
-        let other = password.map(|password| Proof::Password(password.0.duplicate()));
+        let Place { user, backend, login, credentials, expires, placed_at } = place;
         self.story().backend = Some(Arc::clone(&backend.name));
-        let aim = Aim::LogIn(other.as_ref().or(proof));
-        let wanted = Wanted { user: &login, aim, introduction, name: None, deadline: self.deadline };
+        let wanted =
+            Wanted { user: &login, aim: Aim::LogIn(&credentials), introduction, name: None, deadline: self.deadline };
         let started = Instant::now();
         let logged_in = tokio::select! {
             logged_in = self.reach(&backend, wanted) => logged_in,
@@ -88,10 +86,6 @@ impl Session {
         // However far it came.
         self.trail.note(Stage::BackendLogin, started.elapsed(), Duration::ZERO);
         Err(match failure {
-            Failure::BadCredentials if other.is_some() => {
-                let what = "the back end refuses the log-in that the directory holds for this user";
-                Denied::Unavailable(what.into())
-            }
             Failure::BadCredentials => {
                 self.shared.pace.record(asked.elapsed());
                 Denied::Wrong

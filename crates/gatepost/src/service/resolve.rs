@@ -10,8 +10,8 @@ use super::Session;
 use super::claim::{Claim, Means};
 use super::denied::Denied;
 use crate::auth::{Account, Authenticator, Denial, authenticate_first, find_first};
-use crate::backend::Backend;
-use crate::directory::{Bar, Entry, LoginPassword, Who};
+use crate::backend::{Backend, Credentials};
+use crate::directory::{Bar, Entry, Who};
 use crate::map::{Evidence, Found, NoPlace};
 use crate::metrics::Stage;
 
@@ -19,40 +19,18 @@ use crate::metrics::Stage;
 const HOLD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The user is in, as far as Gatepost can say.
-pub(super) struct Place {
+pub(super) struct Place<'c> {
     /// As the session is known from here on.
     pub(super) user: String,
     pub(super) backend: Arc<Backend>,
     /// The name at the back end.
     pub(super) login: String,
-    /// The password at the back end, where it is not the user's.
-    pub(super) password: Option<LoginPassword>,
+    /// What is said there.
+    pub(super) credentials: Credentials<'c>,
     /// When the session must end.
     pub(super) expires: Option<SystemTime>,
     /// When the directories were asked where the user's mail is.
     pub(super) placed_at: std::time::Instant,
-}
-
-/// Whose credentials a user's log-in at the back end is by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogInAs<'a> {
-    /// What the user has shown is passed on.
-    User,
-    /// A password that the directory holds.
-    Directory,
-    /// The master of this name.
-    Master(&'a str),
-}
-
-impl<'a> LogInAs<'a> {
-    /// That of the user whose account this is.
-    pub(crate) fn of(backend: &'a Backend, entry: Option<&Entry>) -> Self {
-        match backend.master() {
-            Some(master) => Self::Master(master),
-            None if entry.is_some_and(|entry| entry.login_password.is_some()) => Self::Directory,
-            None => Self::User,
-        }
-    }
 }
 
 /// What a directory has found right.
@@ -66,8 +44,8 @@ struct Verified {
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve(&self, user: String, claim: &Claim) -> Result<Place, Denied> {
-        let mut who = self.who(&user);
+    pub(super) async fn resolve<'c>(&self, user: Option<String>, claim: &'c Claim) -> Result<Place<'c>, Denied> {
+        let mut who = self.who(user.as_deref().unwrap_or_default());
         let means = &claim.means;
         let checked = self.check(&mut who, means).await?;
         if who.user.is_empty() {
@@ -87,27 +65,23 @@ impl Session {
             NoPlace::Refused(text) => Denied::Misplaced(text),
         })?;
         let entry = found.entry();
-        let log_in = LogInAs::of(&backend, entry);
+        let log_in = backend.log_in_as(entry);
         if is_checked {
             entry.map_or(Ok(()), |entry| permitted(entry, &who))?;
-        } else if log_in != LogInAs::User || entry.is_some_and(|entry| permitted(entry, &who).is_err()) {
+        } else if !log_in.is_own() || entry.is_some_and(|entry| permitted(entry, &who).is_err()) {
             // Who may not in learns that only with the right password, and a log-in by somebody else's must not
             // let anybody in whose own nobody asked for. What was remembered is not good enough here.
             self.check_by_map(&who, &backend, means).await?;
         }
-        if means.proof().is_none() && log_in == LogInAs::User {
+        let credentials = log_in.with(means.proof()).ok_or_else(|| {
             let what = "needs a master log-in ([backend.NAME.login]), or a password in the directory";
-            let text =
-                format!("{} {what}: {} brings none that could be passed on", backend.name, claim.mechanism.name());
-            return Err(Denied::Misplaced(text));
-        }
+            let mechanism = claim.mechanism.name();
+            Denied::Misplaced(format!("{} {what}: {mechanism} brings none that could be passed on", backend.name))
+        })?;
         Ok(Place {
             login: entry.and_then(|entry| entry.login.clone()).unwrap_or_else(|| who.user.clone()),
             user: who.user,
-            password: match log_in {
-                LogInAs::Directory => entry.and_then(|entry| entry.login_password.clone()),
-                LogInAs::User | LogInAs::Master(_) => None,
-            },
+            credentials,
             expires: checked.and_then(|checked| checked.entry.expires),
             backend,
             placed_at,

@@ -203,8 +203,8 @@ pub(crate) trait FrontGrammar: HasClient + Send {
                 self.client_mut().log_in = LogIn::Exchanging(exchange);
                 Step::Read
             }
-            Turn::Ask(mechanism, ask) => {
-                self.client_mut().log_in = LogIn::Asked(mechanism);
+            Turn::Ask(ask) => {
+                self.client_mut().log_in = LogIn::Asked(ask.mechanism);
                 Step::Ask(ask)
             }
             Turn::Dismissed => self.refuse(Refusal::BadCredentials, out),

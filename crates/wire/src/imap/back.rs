@@ -8,7 +8,7 @@ use crate::frame::Framer;
 use crate::limits::{
     BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
 };
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
+use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
 use crate::text::{printable, push_quoted};
@@ -81,9 +81,7 @@ impl Back {
         self.capabilities = code.and_then(capability_list);
         if self.setup.starttls {
             // The list may come from an attacker, so it is not asked: a back end without STARTTLS says so itself.
-            out.extend_from_slice(format!("{TAG_STARTTLS} STARTTLS\r\n").as_bytes());
-            self.state = State::StartTls;
-            return BackStep::Read;
+            return self.say(&format!("{TAG_STARTTLS} STARTTLS\r\n"), State::StartTls, out);
         }
         self.go_on_when_known(out)
     }
@@ -155,9 +153,7 @@ impl Back {
                 if welcome.capabilities.is_some() {
                     return BackStep::Done(welcome);
                 }
-                out.extend_from_slice(format!("{TAG_CAPABILITY} CAPABILITY\r\n").as_bytes());
-                self.state = State::Capabilities(welcome);
-                BackStep::Read
+                self.say(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capabilities(welcome), out)
             }
             (Status::No, None | Some(b"AUTHENTICATIONFAILED")) => BackStep::BadCredentials,
             (Status::No, Some(b"UNAVAILABLE")) => {
@@ -168,17 +164,20 @@ impl Back {
         }
     }
 
+    /// Says this, and waits for what is answered.
+    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
+        out.extend_from_slice(line.as_bytes());
+        self.state = state;
+        BackStep::Read
+    }
+
     /// Logs in, or leaves, once the capabilities are known.
     fn go_on_when_known(&mut self, out: &mut Vec<u8>) -> BackStep {
         let Some(list) = &self.capabilities else {
-            out.extend_from_slice(format!("{TAG_CAPABILITY} CAPABILITY\r\n").as_bytes());
-            self.state = State::Capability;
-            return BackStep::Read;
+            return self.say(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capability, out);
         };
         let BackAim::LogIn(login) = &self.setup.aim else {
-            out.extend_from_slice(format!("{TAG_LOGOUT} LOGOUT\r\n").as_bytes());
-            self.state = State::Leaving;
-            return BackStep::Read;
+            return self.say(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, out);
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
         let mechanism = sasl::choose(login, |way| match way {
@@ -194,32 +193,12 @@ impl Back {
             push_id(&id, out);
             out.extend_from_slice(b"\r\n");
         }
-        let secret = login.proof.secret();
-        let mut lines = VecDeque::new();
-        let mut line = WipedBuffer::default();
-        if mechanism == Mechanism::Command {
-            line.extend(format!("{TAG_LOGIN} LOGIN ").as_bytes());
-            push_astring(login.user.as_bytes(), unasked, &mut line, &mut lines);
-            line.extend(b" ");
-            push_astring(secret.expose(), unasked, &mut line, &mut lines);
+        let lines = if mechanism == Mechanism::Command {
+            login_command(login, unasked)
         } else {
-            line.extend(format!("{TAG_LOGIN} AUTHENTICATE {}", mechanism.name()).as_bytes());
-            // LOGIN's first word is the server's.
-            let mut may_follow = takes_initial && mechanism != Mechanism::Login;
-            for message in sasl::messages(mechanism, login) {
-                if may_follow {
-                    line.extend(b" ");
-                } else {
-                    line.extend(b"\r\n");
-                    lines.push_back(Secret::new(line.take()));
-                }
-                // Only the first response may come with the command.
-                may_follow = false;
-                line.extend(sasl::encode_secret(&message).expose());
-            }
-        }
-        line.extend(b"\r\n");
-        lines.push_back(Secret::new(line.take()));
+            let command = format!("{TAG_LOGIN} AUTHENTICATE {}", mechanism.name());
+            sasl::lines(mechanism, &command, sasl::messages(mechanism, login), |_| takes_initial)
+        };
         let log_in = LogInLines::begin(mechanism, lines, out);
         self.talk.note(|| format!("C: {TAG_LOGIN} [struck out]"));
         self.capabilities = None;
@@ -288,6 +267,19 @@ fn announcement(setup: &BackSetup) -> Vec<(String, String)> {
     let room = ID_PAIRS_MAX - pairs.len();
     pairs.extend(setup.introduction.id.iter().take(room).take_while(fits).cloned());
     pairs
+}
+
+/// The LOGIN command; `unasked`: the back end takes literals without agreeing to each.
+fn login_command(login: &BackLogin, unasked: bool) -> VecDeque<Secret> {
+    let mut lines = VecDeque::new();
+    let mut line = WipedBuffer::default();
+    line.extend(format!("{TAG_LOGIN} LOGIN ").as_bytes());
+    push_astring(login.user.as_bytes(), unasked, &mut line, &mut lines);
+    line.extend(b" ");
+    push_astring(login.by.secret().expose(), unasked, &mut line, &mut lines);
+    line.extend(b"\r\n");
+    lines.push_back(Secret::new(line.take()));
+    lines
 }
 
 /// Appends an astring to the line: quoted where it can be, else a literal. A literal that the back end

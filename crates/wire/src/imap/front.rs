@@ -4,7 +4,7 @@ use super::syntax::{capability_list, response_code};
 use super::{code, passed_counts};
 use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
-use crate::exchange::{Exchange, Turn, ask};
+use crate::exchange::{Exchange, Turn};
 use crate::frame::{Announced, Framer};
 use crate::limits::{COMMAND_BYTES_MAX, ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step, Welcome};
@@ -87,8 +87,7 @@ impl Front {
             return self.wrong("LOGIN takes a user name and a password.", out);
         };
         let credentials = sasl::user_name(&user).zip(sasl::password(password.expose()));
-        let mechanism = Mechanism::Command;
-        self.turn(Turn::Ask(mechanism, ask(mechanism, credentials)), out)
+        self.turn(Turn::by_command(credentials), out)
     }
 
     fn authenticate(&mut self, mut cursor: Cursor<'_>, out: &mut Vec<u8>) -> Step {

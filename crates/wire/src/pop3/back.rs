@@ -53,6 +53,13 @@ impl Back {
         Self { setup, talk, state: State::Greeting, capabilities: None, takes_xclient: false }
     }
 
+    /// Says this, and waits for what is answered.
+    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
+        out.extend_from_slice(line.as_bytes());
+        self.state = state;
+        BackStep::Read
+    }
+
     fn greeting(&mut self, text: &[u8], out: &mut Vec<u8>) -> BackStep {
         if text.trim_ascii_end() == self.setup.own_greeting.as_bytes() {
             return BackStep::Fault(BackFault::Loop);
@@ -60,41 +67,27 @@ impl Back {
         self.takes_xclient = has_code(text, "[XCLIENT]");
         if self.setup.starttls {
             // What it can do may come from an attacker, so it is not asked: one without STLS says so itself.
-            out.extend_from_slice(b"STLS\r\n");
-            self.state = State::StartTls;
-            return BackStep::Read;
+            return self.say("STLS\r\n", State::StartTls, out);
         }
         self.ask_capabilities(out)
     }
 
     fn ask_capabilities(&mut self, out: &mut Vec<u8>) -> BackStep {
-        out.extend_from_slice(b"CAPA\r\n");
-        self.state = State::Capabilities(None);
-        BackStep::Read
+        self.say("CAPA\r\n", State::Capabilities(None), out)
     }
 
     /// Says on whose behalf we come, where the back end wants to know.
     fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
-        if matches!(self.setup.aim, BackAim::Check) {
-            out.extend_from_slice(b"QUIT\r\n");
-            self.state = State::Leaving;
-            return BackStep::Read;
-        }
         match &self.setup.client {
-            Some(facts) if self.takes_xclient => {
-                out.extend_from_slice(facts.xclient().as_bytes());
-                self.state = State::Xclient;
-                BackStep::Read
-            }
+            _ if matches!(self.setup.aim, BackAim::Check) => self.say("QUIT\r\n", State::Leaving, out),
+            Some(facts) if self.takes_xclient => self.say(&facts.xclient(), State::Xclient, out),
             _ => self.go_on(out),
         }
     }
 
     fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
         if self.setup.introduction.utf8 {
-            out.extend_from_slice(b"UTF8\r\n");
-            self.state = State::Utf8;
-            return BackStep::Read;
+            return self.say("UTF8\r\n", State::Utf8, out);
         }
         self.log_in(out)
     }
@@ -108,7 +101,7 @@ impl Back {
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
         let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
-        let secret = login.proof.secret();
+        let secret = login.by.secret();
         let takes = |way: Mechanism| match way {
             Mechanism::Command => self.takes("USER", None) && has_syntax(login, secret),
             way => self.capabilities.is_some() && self.takes("SASL", Some(way.name())),

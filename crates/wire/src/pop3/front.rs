@@ -2,7 +2,7 @@
 
 use super::{code, passed_counts};
 use crate::conversation::{Client, FrontGrammar, has_client};
-use crate::exchange::{Exchange, Turn, ask};
+use crate::exchange::{Exchange, Turn};
 use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
@@ -58,8 +58,7 @@ impl Front {
             return self.refuse_in_clear(out);
         }
         let Some(Named { user }) = named else { return self.wrong("USER comes first.", out) };
-        let mechanism = Mechanism::Command;
-        self.turn(Turn::Ask(mechanism, ask(mechanism, user.zip(sasl::password(password)))), out)
+        self.turn(Turn::by_command(user.zip(sasl::password(password))), out)
     }
 
     /// AUTH by itself is in no RFC, but many ask so.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Introduction, Mechanism, Proof, Welcome};
+use crate::secret::Secret;
 
 /// The state machine towards a back end, from its greeting to its answer to the log-in.
 pub trait Back: Send {
@@ -116,12 +117,34 @@ impl std::fmt::Display for BackFault {
 pub struct BackLogin {
     /// Whose mail is wanted.
     pub user: String,
-    /// The master's name, where its password is used in the user's stead.
-    pub master: Option<String>,
-    /// The user's password or token, or the master's password.
-    pub proof: Proof,
+    /// By whose credentials.
+    pub by: LogInBy,
     /// The only mechanism to be used, where one is set; else the best that is offered.
     pub mechanism: Option<Mechanism>,
+}
+
+/// By whose credentials somebody logs in at a back end.
+#[derive(Debug)]
+pub enum LogInBy {
+    /// The user's own.
+    User(Proof),
+    /// Those of a master, who may act for any user.
+    Master {
+        /// Its name.
+        name: String,
+        /// Its password.
+        password: Secret,
+    },
+}
+
+impl LogInBy {
+    /// What must stay secret of them.
+    pub const fn secret(&self) -> &Secret {
+        match self {
+            Self::User(proof) => proof.secret(),
+            Self::Master { password, .. } => password,
+        }
+    }
 }
 
 /// What a conversation with a back end is for.

@@ -1,19 +1,8 @@
-//! Who somebody says to be, and by what mechanism.
+//! What proves who somebody is, and how it is offered.
 
 use crate::secret::Secret;
 
-/// What a client offered as proof of who it is.
-#[derive(Debug)]
-pub struct Credentials {
-    /// How it was offered.
-    pub mechanism: Mechanism,
-    /// The name, as the client wrote it; empty where a token says whose it is.
-    pub user: String,
-    /// What proves it.
-    pub proof: Proof,
-}
-
-/// What a client proves its name with.
+/// What a name is proved with.
 #[derive(Debug)]
 pub enum Proof {
     /// A password.

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Credentials, Mechanism, Offers, Refusal};
+use super::{Mechanism, Offers, Proof, Refusal};
 use crate::secret::Secret;
 
 /// The state machine towards a client, from the greeting to the log-in.
@@ -69,24 +69,38 @@ pub enum Step {
     Close(Outcome),
 }
 
-/// A question that only the outside can answer.
+/// A question that only the outside can answer: what the client offered, and how.
 #[derive(Debug)]
-pub enum Ask {
-    /// May this user in?
-    Login(Credentials),
+pub struct Ask {
+    /// The mechanism that it chose.
+    pub mechanism: Mechanism,
+    /// What it said by that.
+    pub offered: Offered,
+}
+
+/// What a client says of who it is.
+#[derive(Debug)]
+pub enum Offered {
+    /// All that shows it.
+    Credentials {
+        /// The name, as the client wrote it; `None`: the token says whose it is.
+        user: Option<String>,
+        /// What proves it.
+        proof: Proof,
+    },
     /// The first message of a mechanism whose messages are only carried here ([`Mechanism::is_carried`]).
-    Exchange(Mechanism, Secret),
-    /// What the client says to the [`Answer::Challenge`].
-    Reply(Mechanism, Secret),
+    Opening(Secret),
+    /// What it says to the [`Answer::Challenge`].
+    Reply(Secret),
     /// Credentials that no user can have (an empty password, a malformed message): nobody need be asked,
     /// but it counts, is logged and answered as [`Refusal::BadCredentials`] like any wrong password.
-    Malformed(Mechanism),
+    Malformed,
 }
 
 /// The answer to an [`Ask`].
 #[derive(Debug)]
 pub enum Answer {
-    /// The exchange goes on: the client is told this, and its reply comes by [`Ask::Reply`].
+    /// The exchange goes on: the client is told this, and its reply comes by [`Offered::Reply`].
     Challenge(Vec<u8>),
     /// The back end took the log-in.
     Welcome(Welcome),

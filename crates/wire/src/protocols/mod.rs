@@ -10,11 +10,11 @@ mod offers;
 mod refusal;
 mod table;
 
-pub use back::{Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts};
-pub use credentials::{Credentials, Mechanism, Proof};
+pub use back::{Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, LogInBy};
+pub use credentials::{Mechanism, Proof};
 pub use front::{
-    Answer, Ask, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, OAuthHints, Outcome, Step,
-    Welcome,
+    Answer, Ask, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, OAuthHints, Offered, Outcome,
+    Step, Welcome,
 };
 pub use offers::Offers;
 pub(crate) use refusal::LastWords;

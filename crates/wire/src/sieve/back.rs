@@ -1,7 +1,5 @@
 //! The state machine towards a `ManageSieve` back end.
 
-use std::collections::VecDeque;
-
 use crate::conversation::{BackGrammar, LogInLines, Talk};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
@@ -61,6 +59,13 @@ impl Back {
         Self { setup, talk, state: State::Capabilities { is_greeting: true }, capabilities: Vec::new() }
     }
 
+    /// Says this, and waits for what is answered.
+    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
+        out.extend_from_slice(line.as_bytes());
+        self.state = state;
+        BackStep::Read
+    }
+
     /// Strings stand alone as capabilities, and as challenges.
     fn strings(&mut self, name: &str, value: Option<String>, out: &mut Vec<u8>) -> BackStep {
         match &mut self.state {
@@ -83,26 +88,16 @@ impl Back {
         }
         if self.setup.starttls {
             // What it can do may come from an attacker: a back end without STARTTLS says so itself.
-            out.extend_from_slice(b"STARTTLS\r\n");
-            self.state = State::StartTls;
-            return BackStep::Read;
+            return self.say("STARTTLS\r\n", State::StartTls, out);
         }
         self.introduce(out)
     }
 
     /// Says on whose behalf we come, where the back end wants to know.
     fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
-        if matches!(self.setup.aim, BackAim::Check) {
-            out.extend_from_slice(b"LOGOUT\r\n");
-            self.state = State::Leaving;
-            return BackStep::Read;
-        }
         match &self.setup.client {
-            Some(facts) if self.capability("XCLIENT").is_some() => {
-                out.extend_from_slice(facts.xclient().as_bytes());
-                self.state = State::Xclient;
-                BackStep::Read
-            }
+            _ if matches!(self.setup.aim, BackAim::Check) => self.say("LOGOUT\r\n", State::Leaving, out),
+            Some(facts) if self.capability("XCLIENT").is_some() => self.say(&facts.xclient(), State::Xclient, out),
             _ => self.log_in(out),
         }
     }
@@ -120,17 +115,10 @@ impl Back {
         let takes = |way: Mechanism| offered.split(' ').any(|name| name.eq_ignore_ascii_case(way.name()));
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
         let string = |text: &[u8]| [b"\"", text, b"\""].concat();
-        let write = |message: &Secret| Secret::new(string(sasl::encode_secret(message).expose()));
-        let mut messages: VecDeque<_> = sasl::messages(mechanism, login).iter().map(write).collect();
+        let mut messages = sasl::messages(mechanism, login);
+        messages.iter_mut().for_each(|message| *message = Secret::new(string(message.expose())));
         let command = format!("AUTHENTICATE \"{}\"", mechanism.name());
-        // LOGIN's first word is the server's.
-        let initial = messages.pop_front_if(|_| mechanism != Mechanism::Login);
-        let first = match &initial {
-            Some(message) => sasl::line(&[command.as_bytes(), b" ", message.expose()]),
-            None => sasl::line(&[command.as_bytes()]),
-        };
-        let further = messages.iter().map(|message| sasl::line(&[message.expose()]));
-        let lines = std::iter::once(first).chain(further).collect();
+        let lines = sasl::lines(mechanism, &command, messages, |_| true);
         self.talk.note(|| format!("C: AUTHENTICATE {} [struck out]", mechanism.name()));
         self.state = State::LogIn(LogInLines::begin(mechanism, lines, out).dismissing(string));
         BackStep::Read

@@ -70,15 +70,21 @@ impl Back {
         self.setup.own_greeting.split(' ').next().unwrap_or_default()
     }
 
+    /// Says this, and waits for what is answered.
+    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
+        out.extend_from_slice(line.as_bytes());
+        self.state = state;
+        BackStep::Read
+    }
+
     fn say_hello(&mut self, stage: Stage, out: &mut Vec<u8>) -> BackStep {
         let helo = match (stage, self.setup.introduction.helo.as_deref()) {
             // Who is introduced speaks for itself: Postfix goes by this, whatever XCLIENT said.
             (Stage::Introduced, Some(helo)) if helo.is_ascii() => helo,
             _ => self.own_name(),
         };
-        out.extend_from_slice(format!("{} {helo}\r\n", self.dialect.hello()).as_bytes());
-        self.state = State::Hello(stage);
-        BackStep::Read
+        let line = format!("{} {helo}\r\n", self.dialect.hello());
+        self.say(&line, State::Hello(stage), out)
     }
 
     fn greeted(&mut self, stage: Stage, reply: Reply, out: &mut Vec<u8>) -> BackStep {
@@ -88,24 +94,14 @@ impl Back {
             if self.extension("STARTTLS").is_none() {
                 return BackStep::Fault(BackFault::NoStartTls);
             }
-            out.extend_from_slice(b"STARTTLS\r\n");
-            self.state = State::StartTls;
-            return BackStep::Read;
+            return self.say("STARTTLS\r\n", State::StartTls, out);
         }
         match (&self.setup.aim, &self.setup.client) {
-            (BackAim::Check, _) => {
-                out.extend_from_slice(b"QUIT\r\n");
-                self.state = State::Leaving;
-                BackStep::Read
-            }
+            (BackAim::Check, _) => self.say("QUIT\r\n", State::Leaving, out),
             (_, Some(facts)) if stage == Stage::Ready => {
                 let line = self.extension("XCLIENT").and_then(|known| self.xclient(facts, known));
                 match line {
-                    Some(line) => {
-                        out.extend_from_slice(line.as_bytes());
-                        self.state = State::Xclient;
-                        BackStep::Read
-                    }
+                    Some(line) => self.say(&line, State::Xclient, out),
                     None => self.go_on(out),
                 }
             }
@@ -147,9 +143,7 @@ impl Back {
         let offered = self.extension("AUTH").unwrap_or_default();
         let takes = |way: Mechanism| offered.split(' ').any(|name| name == way.name());
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        // LOGIN's first word is the server's.
-        let is_inline = mechanism != Mechanism::Login;
-        let lines = sasl::auth_lines(mechanism, login, is_inline, SMTP_LINE_BYTES_MAX);
+        let lines = sasl::auth_lines(mechanism, login, true, SMTP_LINE_BYTES_MAX);
         self.talk.note(|| format!("C: AUTH {} [struck out]", mechanism.name()));
         self.state = State::LogIn(LogInLines::begin(mechanism, lines, out));
         BackStep::Read
