@@ -114,12 +114,20 @@ struct Mail {
 
 impl Mail {
     fn describe(step: &smtp::Step) -> String {
-        let name = |path: &smtp::Path| path.mailbox.as_ref().map(smtp::Mailbox::name).unwrap_or_default();
+        let said = |address: &str, parameters: &[smtp::Parameter]| {
+            let words = parameters.iter().map(|parameter| format!(" {parameter}"));
+            format!("<{address}>{}", words.collect::<String>())
+        };
         match step {
             smtp::Step::Read => "read".into(),
             smtp::Step::StartTls => "starttls".into(),
-            smtp::Step::Sender(path) => format!("sender {:?} {}", name(path), path.argument()),
-            smtp::Step::Recipient(path) => format!("recipient {:?} {}", name(path), path.argument()),
+            smtp::Step::Sender(sender) => {
+                let name = sender.mailbox.as_ref().map(smtp::Mailbox::name).unwrap_or_default();
+                format!("sender {name:?} {}", said(sender.address(), &sender.parameters))
+            }
+            smtp::Step::Recipient(smtp::Recipient { mailbox, parameters }) => {
+                format!("recipient {:?} {}", mailbox.name(), said(&mailbox.text, parameters))
+            }
             smtp::Step::Content => "content".into(),
             smtp::Step::Chunk(chunk) => {
                 format!("chunk {}{}", chunk.size, if chunk.is_last { " LAST" } else { "" })

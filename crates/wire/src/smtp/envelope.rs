@@ -1,24 +1,63 @@
 //! Envelopes: what stands behind MAIL FROM and RCPT TO (RFC 5321, section 4.1.2; RFC 6531 for UTF-8).
 
+use super::{BINARY, SIZE, UTF8};
 use crate::limits::{ESMTP_PARAMETERS_MAX, PATH_BYTES_MAX};
 use crate::text::quote;
 
-/// A sender or recipient, with the parameters of its command.
+/// Who sends, as MAIL names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Path {
+pub struct Sender {
     /// `None`: the empty path `<>`, by which reports are sent.
     pub mailbox: Option<Mailbox>,
-    /// In the client's order; names in capitals.
+    /// In the client's order.
     pub parameters: Vec<Parameter>,
 }
 
-/// A parameter, such as `SIZE=1000`.
+/// Who is to have the mail, as RCPT names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// Whose it is.
+    pub mailbox: Mailbox,
+    /// In the client's order.
+    pub parameters: Vec<Parameter>,
+}
+
+/// A parameter of either, such as `SIZE=1000`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// In capitals.
     pub name: String,
     /// What stands behind the `=`, if there is one.
     pub value: Option<String>,
+}
+
+impl Parameter {
+    /// The extension that it is of; `None`: of none that is known here. AUTH, which belongs to a log-in, is none of these.
+    pub fn extension(&self) -> Option<&'static str> {
+        match (self.name.as_str(), self.value.as_deref()) {
+            ("SIZE", Some(_)) => Some(SIZE),
+            ("BODY", Some(body)) if body.eq_ignore_ascii_case(BINARY) => Some(BINARY),
+            ("BODY", Some(body)) if ["7BIT", "8BITMIME"].iter().any(|known| body.eq_ignore_ascii_case(known)) => {
+                Some("8BITMIME")
+            }
+            ("SMTPUTF8", None) => Some(UTF8),
+            ("RET" | "ENVID" | "NOTIFY" | "ORCPT", Some(_)) => Some("DSN"),
+            _ => None,
+        }
+    }
+
+    /// Whether it is said of a recipient; all others are of a sender.
+    pub(super) fn is_of_recipient(&self) -> bool {
+        matches!(self.name.as_str(), "NOTIFY" | "ORCPT")
+    }
+}
+
+/// As it is said.
+impl std::fmt::Display for Parameter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        self.value.as_ref().map_or(Ok(()), |value| write!(f, "={value}"))
+    }
 }
 
 /// An address.
@@ -58,51 +97,56 @@ impl Mailbox {
     }
 }
 
-impl Path {
-    /// The argument of a command: `FROM:<path> parameters`, with this keyword. An error says what is wrong.
-    pub(super) fn parse(argument: &[u8], keyword: &str) -> Result<Self, &'static str> {
-        let argument = std::str::from_utf8(argument).map_err(|_| "501 5.5.2 An address is not UTF-8.")?;
-        let rest = argument.get(..keyword.len()).filter(|word| word.eq_ignore_ascii_case(keyword));
-        let rest = rest
-            .map(|word| argument[word.len()..].trim_start())
-            .ok_or("501 5.5.4 FROM:<address> or TO:<address> is missing.")?;
-        let bad = "501 5.1.3 The address is malformed.";
-        let rest = rest.strip_prefix('<').ok_or(bad)?;
-        let (path, parameters) = rest.split_at(end_of_path(rest).ok_or(bad)?);
-        if path.len() > PATH_BYTES_MAX {
-            return Err("501 5.1.3 The address is too long.");
-        }
-        let mailbox = if path.is_empty() { None } else { Some(mailbox(path).ok_or(bad)?) };
-        let parameters = &parameters[1..];
-        if !parameters.is_empty() && !parameters.starts_with(' ') {
-            return Err(bad);
-        }
-        let mut words = parameters.split(' ').filter(|word| !word.is_empty());
-        let parsed: Option<Vec<_>> = words.by_ref().take(ESMTP_PARAMETERS_MAX).map(parameter).collect();
-        let parsed = parsed.filter(|_| words.next().is_none()).ok_or("501 5.5.4 A parameter is malformed.")?;
-        Ok(Self { mailbox, parameters: parsed })
+impl Sender {
+    /// The argument of MAIL. An error says what is wrong.
+    pub(super) fn parse(argument: &[u8]) -> Result<Self, &'static str> {
+        let (mailbox, parameters) = parse(argument, "FROM:")?;
+        Ok(Self { mailbox, parameters })
     }
 
-    /// As it is said to a back end, behind `FROM:` or `TO:`.
-    pub fn argument(&self) -> String {
-        let mut line = format!("<{}>", self.mailbox.as_ref().map_or("", |mailbox| &mailbox.text));
-        for Parameter { name, value } in &self.parameters {
-            line.extend([" ", name]);
-            line.extend(value.iter().flat_map(|value| ["=", value]));
+    /// Its address as the client wrote it; empty where there is none.
+    pub fn address(&self) -> &str {
+        self.mailbox.as_ref().map_or("", |mailbox| &mailbox.text)
+    }
+
+    /// Whether something of this extension is asked for.
+    pub(super) fn wants(&self, extension: &str) -> bool {
+        self.parameters.iter().any(|parameter| parameter.extension() == Some(extension))
+    }
+}
+
+impl Recipient {
+    /// The argument of RCPT. An error says what is wrong.
+    pub(super) fn parse(argument: &[u8]) -> Result<Self, &'static str> {
+        match parse(argument, "TO:")? {
+            (Some(mailbox), parameters) => Ok(Self { mailbox, parameters }),
+            (None, _) => Err("501 5.1.3 There is no recipient."),
         }
-        line
     }
+}
 
-    /// Whether the message need not consist of lines.
-    pub fn is_binary(&self) -> bool {
-        let is_binary = |value: &String| value.eq_ignore_ascii_case("BINARYMIME");
-        self.parameters.iter().any(|it| it.name == "BODY" && it.value.as_ref().is_some_and(is_binary))
+/// `FROM:<path> parameters`, with this keyword. An error says what is wrong.
+fn parse(argument: &[u8], keyword: &str) -> Result<(Option<Mailbox>, Vec<Parameter>), &'static str> {
+    let argument = std::str::from_utf8(argument).map_err(|_| "501 5.5.2 An address is not UTF-8.")?;
+    let rest = argument.get(..keyword.len()).filter(|word| word.eq_ignore_ascii_case(keyword));
+    let rest = rest
+        .map(|word| argument[word.len()..].trim_start())
+        .ok_or("501 5.5.4 FROM:<address> or TO:<address> is missing.")?;
+    let bad = "501 5.1.3 The address is malformed.";
+    let rest = rest.strip_prefix('<').ok_or(bad)?;
+    let (path, parameters) = rest.split_at(end_of_path(rest).ok_or(bad)?);
+    if path.len() > PATH_BYTES_MAX {
+        return Err("501 5.1.3 The address is too long.");
     }
-
-    /// Whether a parameter stands there.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.parameters.iter().any(|parameter| parameter.name == name)
+    let mailbox = if path.is_empty() { None } else { Some(mailbox(path).ok_or(bad)?) };
+    let parameters = &parameters[1..];
+    if !parameters.is_empty() && !parameters.starts_with(' ') {
+        return Err(bad);
     }
+    let mut words = parameters.split(' ').filter(|word| !word.is_empty());
+    let parsed: Option<Vec<_>> = words.by_ref().take(ESMTP_PARAMETERS_MAX).map(parameter).collect();
+    let parsed = parsed.filter(|_| words.next().is_none()).ok_or("501 5.5.4 A parameter is malformed.")?;
+    Ok((mailbox, parsed))
 }
 
 /// Where the `>` is that ends the path: not one within quotes.
@@ -192,8 +236,8 @@ mod tests {
     use super::*;
 
     fn name(argument: &str) -> Option<String> {
-        let path = Path::parse(format!("TO:{argument}").as_bytes(), "TO:").ok()?;
-        Some(path.mailbox.map(|mailbox| mailbox.name()).unwrap_or_default())
+        let (mailbox, _) = parse(format!("TO:{argument}").as_bytes(), "TO:").ok()?;
+        Some(mailbox.map(|mailbox| mailbox.name()).unwrap_or_default())
     }
 
     #[test]
@@ -250,9 +294,11 @@ mod tests {
 
     #[test]
     fn what_was_read_is_said_again() {
-        let path =
-            Path::parse(b"from:<@a:\"k m\"@example.org> size=10 Body=8BITMIME SMTPUTF8", "FROM:").expect("a path");
-        assert_eq!(path.argument(), "<\"k m\"@example.org> SIZE=10 BODY=8BITMIME SMTPUTF8");
-        assert_eq!((path.has("SMTPUTF8"), path.has("RET")), (true, false));
+        let argument = b"from:<@a:\"k m\"@example.org> size=10 Body=8BITMIME SMTPUTF8";
+        let sender = Sender::parse(argument).expect("a sender");
+        assert_eq!(sender.address(), "\"k m\"@example.org");
+        let parameters: Vec<_> = sender.parameters.iter().map(ToString::to_string).collect();
+        assert_eq!(parameters, ["SIZE=10", "BODY=8BITMIME", "SMTPUTF8"]);
+        assert_eq!((sender.wants(UTF8), sender.wants(BINARY)), (true, false));
     }
 }

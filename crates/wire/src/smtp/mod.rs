@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use content::number;
 pub use content::{Chunk, Content, Scanned};
-pub use envelope::{Mailbox, Parameter, Path};
+pub use envelope::{Mailbox, Parameter, Recipient, Sender};
 pub use receiver::{Event, Receiver, Step};
 pub use reply::{Replies, Reply};
 pub use words::{OwnReply, chunk_taken};
@@ -97,10 +97,14 @@ impl Dialect {
 /// Extensions of which clients are told those that every back end has. Others are left out, since what they promise
 /// stands in their parameters or depends on the whole path (BURL, DELIVERBY, REQUIRETLS).
 const EXTENSIONS: &[&str] =
-    &["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME", SIZE, "VRFY"];
+    &["PIPELINING", "8BITMIME", UTF8, "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", BINARY, SIZE, "VRFY"];
 
 /// The extension that says how large a message may be (RFC 1870).
-const SIZE: &str = "SIZE";
+pub const SIZE: &str = "SIZE";
+/// The extension by which addresses may have letters beyond ASCII (RFC 6531).
+const UTF8: &str = "SMTPUTF8";
+/// The extension by which a message need not consist of lines, and BODY's value that says so (RFC 3030, section 3).
+const BINARY: &str = "BINARYMIME";
 
 /// A refusal's code, as SMTP's answers have it; its text is [`Refusal::text`].
 const fn code(refusal: Refusal) -> &'static str {

@@ -4,8 +4,10 @@
 //! It knows the order of commands and answers what can be answered from that alone; whether a sender or recipient is
 //! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
 
-use super::envelope::{Path, is_domain};
-use super::{Chunk, Dialect, Reply, SIZE, announces_chunk, bye, hello_name, number, say, say_lines, starttls, told};
+use super::envelope::{Parameter, Recipient, Sender, is_domain};
+use super::{
+    BINARY, Chunk, Dialect, Reply, UTF8, announces_chunk, bye, hello_name, number, say, say_lines, starttls, told,
+};
 use crate::conversation::{Line, Talk};
 use crate::frame::{Framer, is_http};
 use crate::limits::{CHUNK_BYTES_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX};
@@ -17,11 +19,7 @@ pub struct Receiver {
     talk: Talk,
     carry: Carry,
     protocol: &'static Protocol,
-    dialect: Dialect,
-    /// Names by which nobody could be reached are refused.
-    is_strict: bool,
-    /// It is the conversation of somebody who has logged in.
-    is_submission: bool,
+    bringer: Bringer,
     /// What it called itself.
     helo: Option<String>,
     transaction: Option<Transaction>,
@@ -34,6 +32,15 @@ pub struct Receiver {
     forgone: usize,
     /// Since mail was taken last, or a recipient named.
     idle_commands: u32,
+}
+
+/// Who brings the mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bringer {
+    /// Whoever connects. `is_strict`: names by which nobody could be reached are refused.
+    Anybody { dialect: Dialect, is_strict: bool },
+    /// A user who has logged in.
+    User,
 }
 
 /// So many commands may come that lead to nothing.
@@ -77,6 +84,13 @@ struct Needs {
     binary: bool,
 }
 
+impl Needs {
+    /// Whether an address may have the letters that it has.
+    fn check(self, address: &str) -> Result<(), &'static str> {
+        if self.utf8 || address.is_ascii() { Ok(()) } else { Err("553 5.6.7 This address needs SMTPUTF8.") }
+    }
+}
+
 /// What the outside has been asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Pending {
@@ -118,9 +132,9 @@ pub enum Step {
     /// Throw away all that was received, begin TLS, and build a new receiver.
     StartTls,
     /// Mail begins: may this sender send?
-    Sender(Path),
+    Sender(Sender),
     /// May this recipient be had?
-    Recipient(Path),
+    Recipient(Recipient),
     /// May the content come? Once [`Event::Reply`] with 354 is given, it does.
     Content,
     /// A chunk of the content comes, which begins with [`Receiver::take_content`].
@@ -134,14 +148,16 @@ pub enum Step {
 impl Receiver {
     /// One that takes mail from anybody, as this protocol of the table has it.
     pub fn new(protocol: &'static Protocol, dialect: Dialect, is_strict: bool, setup: ClientSetup) -> Self {
+        Self::of(Bringer::Anybody { dialect, is_strict }, protocol, setup)
+    }
+
+    fn of(bringer: Bringer, protocol: &'static Protocol, setup: ClientSetup) -> Self {
         Self {
             talk: Talk::new(Framer::of_lines(LINE_BYTES_MAX), setup.trace),
             carry: setup.carry,
             setup,
             protocol,
-            dialect,
-            is_strict,
-            is_submission: false,
+            bringer,
             helo: None,
             transaction: None,
             pending: Pending::Nothing,
@@ -154,14 +170,14 @@ impl Receiver {
 
     /// One that goes on with a client that has logged in, and has called itself so.
     pub fn after_log_in(protocol: &'static Protocol, helo: Option<String>, setup: ClientSetup) -> Self {
-        Self { is_submission: true, helo, ..Self::new(protocol, Dialect::Smtp, false, setup) }
+        Self { helo, ..Self::of(Bringer::User, protocol, setup) }
     }
 
     /// What this can pass on of what back ends offer.
     pub fn carries(protocol: &'static Protocol, offers: Offers) -> Offers {
         // What need not be lines can only be sent in chunks.
         let has_chunks = offers.has(protocol, CHUNKING);
-        offers.without(protocol, if has_chunks { &["VRFY"] } else { &["VRFY", "BINARYMIME"] })
+        offers.without(protocol, if has_chunks { &["VRFY"] } else { &["VRFY", BINARY] })
     }
 
     /// Takes one event, appends what is to be sent to `out` and says what to do next. What is in `out` goes to the client
@@ -170,7 +186,7 @@ impl Receiver {
         match event {
             Event::Start => {
                 let ClientSetup { name, greeting, .. } = &self.setup;
-                say(out, &format!("220 {name} {} {greeting}", self.dialect.greets_as()));
+                say(out, &format!("220 {name} {} {greeting}", self.dialect().greets_as()));
                 return Step::Read;
             }
             Event::Go => return Step::Read,
@@ -254,12 +270,12 @@ impl Receiver {
         if self.idle_commands > IDLE_COMMANDS_MAX {
             return end(Refusal::Misbehaved, Some("Too many commands without mail."), out);
         }
-        let is_lmtp = self.dialect == Dialect::Lmtp;
+        let is_lmtp = self.dialect() == Dialect::Lmtp;
         match word.as_slice() {
             b"EHLO" | b"HELO" if !is_lmtp => self.hello(word == b"EHLO", argument, out),
             b"LHLO" if is_lmtp => self.hello(true, argument, out),
             // Who logged in before TLS could be somebody else than who speaks under it (RFC 3207, section 4.2).
-            b"STARTTLS" if self.is_submission => self.wrong("503 5.5.1 You are logged in.", out),
+            b"STARTTLS" if self.is_submission() => self.wrong("503 5.5.1 You are logged in.", out),
             b"STARTTLS" => match starttls(self.setup.tls, argument) {
                 Ok(text) => {
                     say(out, text);
@@ -292,7 +308,7 @@ impl Receiver {
                 say(out, "221 2.0.0 Bye.");
                 Step::Close(Outcome::LoggedOut)
             }
-            b"AUTH" if self.is_submission => self.wrong("503 5.5.1 You are logged in.", out),
+            b"AUTH" if self.is_submission() => self.wrong("503 5.5.1 You are logged in.", out),
             b"AUTH" | b"EXPN" | b"ETRN" | b"TURN" => self.wrong("502 5.5.1 This command is not available here.", out),
             _ => self.wrong("500 5.5.1 Unknown command.", out),
         }
@@ -302,10 +318,11 @@ impl Receiver {
         let Some(name) = hello_name(argument) else {
             return self.wrong("501 5.5.4 A host name or an address literal is missing.", out);
         };
-        if self.is_strict && !(is_domain(name) && name.contains(['.', '['])) {
+        let is_strict = matches!(self.bringer, Bringer::Anybody { is_strict: true, .. });
+        if is_strict && !(is_domain(name) && name.contains(['.', '['])) {
             return self.wrong("504 5.5.2 Your host name is not fully qualified.", out);
         }
-        if self.is_strict && name.eq_ignore_ascii_case(&self.setup.name) {
+        if is_strict && name.eq_ignore_ascii_case(&self.setup.name) {
             return self.wrong("550 5.7.1 That is our own name.", out);
         }
         self.helo = Some(name.to_owned());
@@ -314,11 +331,11 @@ impl Receiver {
             lines.push("PIPELINING".to_owned());
             let offers = self.setup.offers;
             lines.extend(super::extensions(self.protocol, offers.without(self.protocol, &["PIPELINING"])));
-            if self.dialect == Dialect::Lmtp && !self.offers(STATUS_CODES) {
+            if self.dialect() == Dialect::Lmtp && !self.offers(STATUS_CODES) {
                 // LMTP has them always (RFC 2033, section 5), and ours are there.
                 lines.push(STATUS_CODES.to_owned());
             }
-            if self.setup.tls == ClientTls::Offered && !self.is_submission {
+            if self.setup.tls == ClientTls::Offered && !self.is_submission() {
                 lines.push("STARTTLS".to_owned());
             }
         }
@@ -339,20 +356,20 @@ impl Receiver {
         if self.transaction.is_some() {
             return self.wrong("503 5.5.1 A sender is named already.", out);
         }
-        let mut path = match Path::parse(argument, "FROM:") {
-            Ok(path) => path,
+        let mut sender = match Sender::parse(argument) {
+            Ok(sender) => sender,
             Err(text) => return self.wrong(text, out),
         };
         // Whoever else may have submitted it before, nobody here knows (RFC 4954, section 5).
-        for parameter in path.parameters.iter_mut().filter(|parameter| parameter.name == "AUTH") {
+        for parameter in sender.parameters.iter_mut().filter(|parameter| parameter.name == "AUTH") {
             parameter.value = Some("<>".to_owned());
         }
-        let needs = Needs { utf8: path.has("SMTPUTF8"), binary: path.is_binary() };
-        if let Err(text) = self.check(&path, true, needs.utf8) {
+        let needs = Needs { utf8: sender.wants(UTF8), binary: sender.wants(BINARY) };
+        if let Err(text) = self.check(&sender.parameters, true).and_then(|()| needs.check(sender.address())) {
             return self.wrong(text, out);
         }
         self.pending = Pending::Sender(needs);
-        Step::Sender(path)
+        Step::Sender(sender)
     }
 
     fn recipient(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
@@ -362,12 +379,12 @@ impl Receiver {
         if is_chunked {
             return self.wrong("503 5.5.1 The message has begun.", out);
         }
-        let path = match Path::parse(argument, "TO:") {
-            Ok(Path { mailbox: None, .. }) => return self.wrong("501 5.1.3 There is no recipient.", out),
-            Ok(path) => path,
+        let recipient = match Recipient::parse(argument) {
+            Ok(recipient) => recipient,
             Err(text) => return self.wrong(text, out),
         };
-        if let Err(text) = self.check(&path, false, needs.utf8) {
+        let address = &recipient.mailbox.text;
+        if let Err(text) = self.check(&recipient.parameters, false).and_then(|()| needs.check(address)) {
             return self.wrong(text, out);
         }
         if named == RECIPIENTS_MAX {
@@ -376,41 +393,30 @@ impl Receiver {
         }
         self.transaction.iter_mut().for_each(|transaction| transaction.named += 1);
         self.pending = Pending::Recipient;
-        Step::Recipient(path)
+        Step::Recipient(recipient)
     }
 
     /// Whether the parameters of a command are those of extensions that are offered, and what they say can be kept.
-    fn check(&self, path: &Path, is_sender: bool, is_utf8: bool) -> Result<(), &'static str> {
-        let unknown = Err("555 5.5.4 A parameter is not supported.");
-        for parameter in &path.parameters {
-            let value = parameter.value.as_deref();
-            let extension = match (parameter.name.as_str(), value, is_sender) {
-                ("SIZE", Some(size), true) => {
+    fn check(&self, parameters: &[Parameter], is_sender: bool) -> Result<(), &'static str> {
+        let unknown = "555 5.5.4 A parameter is not supported.";
+        for parameter in parameters {
+            match (parameter.name.as_str(), &parameter.value) {
+                ("AUTH", Some(_)) if is_sender && self.is_submission() => continue,
+                ("SIZE", Some(size)) if is_sender => {
                     let size = number(size.as_bytes()).ok_or("501 5.5.4 SIZE is not a number.")?;
                     if self.setup.offers.number().is_some_and(|max| size > max.get()) {
                         return Err("552 5.3.4 The message is larger than what is taken here.");
                     }
-                    SIZE
                 }
-                ("BODY", Some(body), true)
-                    if ["7BIT", "8BITMIME"].iter().any(|known| body.eq_ignore_ascii_case(known)) =>
-                {
-                    "8BITMIME"
-                }
-                ("BODY", Some(_), true) if path.is_binary() => "BINARYMIME",
-                ("SMTPUTF8", None, true) => "SMTPUTF8",
-                ("RET" | "ENVID", Some(_), true) | ("NOTIFY" | "ORCPT", Some(_), false) => "DSN",
-                ("AUTH", Some(_), true) if self.is_submission => continue,
-                _ => return unknown,
-            };
+                _ => {}
+            }
+            let is_of_this = parameter.is_of_recipient() != is_sender;
+            let extension = parameter.extension().filter(|_| is_of_this).ok_or(unknown)?;
             if !self.offers(extension) {
-                return unknown;
+                return Err(unknown);
             }
         }
-        match &path.mailbox {
-            Some(mailbox) if !mailbox.text.is_ascii() && !is_utf8 => Err("553 5.6.7 This address needs SMTPUTF8."),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn data(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
@@ -467,7 +473,7 @@ impl Receiver {
             return end(Refusal::Misbehaved, Some("Too much content that nobody wants."), out);
         }
         let forgone = if is_last { std::mem::take(&mut self.forgone) } else { 0 };
-        let times = match (self.dialect, &self.transaction) {
+        let times = match (self.dialect(), &self.transaction) {
             // The last chunk has a reply for each recipient who was accepted, and none without any (RFC 2033, section 4.3).
             (Dialect::Lmtp, Some(_)) if is_last => 0,
             (Dialect::Lmtp, None) if is_last => forgone.max(1),
@@ -479,7 +485,8 @@ impl Receiver {
 
     /// The transaction, if its content may come.
     fn ready_for_content(&mut self) -> Result<&mut Transaction, NotReady> {
-        match (&mut self.transaction, self.dialect) {
+        let dialect = self.dialect();
+        match (&mut self.transaction, dialect) {
             (None, _) => Err(NotReady::OutOfOrder(NO_MAIL)),
             (Some(Transaction { named: 0, .. }), _) => Err(NotReady::OutOfOrder("503 5.5.1 RCPT comes first.")),
             // As RFC 2033, section 4.2 has it; the same is known in SMTP as "no valid recipients".
@@ -491,6 +498,17 @@ impl Receiver {
             }
             (Some(transaction), _) => Ok(transaction),
         }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self.bringer {
+            Bringer::Anybody { dialect, .. } => dialect,
+            Bringer::User => Dialect::Smtp,
+        }
+    }
+
+    fn is_submission(&self) -> bool {
+        self.bringer == Bringer::User
     }
 
     fn offers(&self, extension: &str) -> bool {

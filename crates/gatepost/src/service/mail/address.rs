@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost_wire::sasl;
-use gatepost_wire::smtp::{Mailbox, OwnReply, Path, Reply};
+use gatepost_wire::smtp::{Mailbox, OwnReply, Recipient, Reply};
 
 use crate::backend::Backend;
 use crate::config::{Level, Names};
@@ -129,8 +129,8 @@ impl Session {
     }
 
     /// The back end of a recipient, and the recipient as it is named there; an error is what the client is told.
-    pub(super) async fn place(&mut self, path: &Path) -> Result<(Arc<Backend>, Path), Reply> {
-        let Some(mailbox) = &path.mailbox else { return Err(Unwelcome::Unknown.reply()) };
+    pub(super) async fn place(&mut self, recipient: &Recipient) -> Result<(Arc<Backend>, Recipient), Reply> {
+        let mailbox = &recipient.mailbox;
         let address = self.address(mailbox);
         if sasl::user_name(address.name.as_bytes()).is_none() {
             return Err(Unwelcome::Unknown.reply());
@@ -150,11 +150,11 @@ impl Session {
         })?;
         // Of aliases, and names without a domain, only we know whom they mean. All others stay as they are: what is left
         // out of a name to look it up, such as a detail, may mean something to the back end.
-        let mut path = path.clone();
+        let mut placed = recipient.clone();
         if address.is_alias() || mailbox.domain.is_none() {
-            path.mailbox = Some(Mailbox::of(&address.name));
+            placed.mailbox = Mailbox::of(&address.name);
         }
-        Ok((backend, path))
+        Ok((backend, placed))
     }
 
     /// What the directories say of a name; an error is what the client is told.

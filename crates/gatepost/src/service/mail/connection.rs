@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::smtp::{Dialect, Path, Replies, Reply};
+use gatepost_wire::smtp::{Dialect, Parameter, Recipient, Replies, Reply, SIZE, Sender};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -93,22 +93,28 @@ impl Connection {
     }
 
     /// Names the sender.
-    pub(super) async fn begin(&mut self, sender: &Path, deadline: Instant) -> Result<Reply, Fault> {
+    pub(super) async fn begin(&mut self, sender: &Sender, deadline: Instant) -> Result<Reply, Fault> {
         self.clear(deadline).await?;
-        let line = format!("MAIL FROM:{}\r\n", self.fitted(sender)?);
+        let line = self.mail_from(sender)?;
         let reply = self.ask(&line, deadline).await?;
         self.began(&reply);
         Ok(reply)
     }
 
     /// Names a recipient, and before that the sender if it doesn't know yet.
-    pub(super) async fn add(&mut self, sender: &Path, recipient: &Path, deadline: Instant) -> Result<Reply, Fault> {
-        let line = format!("RCPT TO:{}\r\n", self.fitted(recipient)?);
+    pub(super) async fn add(
+        &mut self,
+        sender: &Sender,
+        recipient: &Recipient,
+        deadline: Instant,
+    ) -> Result<Reply, Fault> {
+        let address = &recipient.mailbox.text;
+        let line = format!("RCPT TO:<{address}>{}\r\n", self.fitted(&recipient.parameters)?);
         if self.state == State::Open {
             return self.ask(&line, deadline).await;
         }
         self.clear(deadline).await?;
-        let mail = format!("MAIL FROM:{}\r\n", self.fitted(sender)?);
+        let mail = self.mail_from(sender)?;
         if self.has("PIPELINING") {
             self.say((mail + &line).as_bytes(), deadline).await?;
             let (begun, reply) = (self.reply(deadline).await?, self.reply(deadline).await?);
@@ -131,24 +137,24 @@ impl Connection {
         self.extensions.split(' ').any(|word| word.split('=').next() == Some(extension))
     }
 
-    /// An address with what this back end understands. What it needs and the back end lacks was there when the client was
+    fn mail_from(&self, sender: &Sender) -> Result<String, Fault> {
+        Ok(format!("MAIL FROM:<{}>{}\r\n", sender.address(), self.fitted(&sender.parameters)?))
+    }
+
+    /// The parameters that this back end understands. What the mail needs and it lacks was there when the client was
     /// promised it: that may change again.
-    fn fitted(&self, path: &Path) -> Result<String, Fault> {
-        let mut path = path.clone();
-        if !self.has("SIZE") {
-            path.parameters.retain(|parameter| parameter.name != "SIZE");
+    fn fitted(&self, parameters: &[Parameter]) -> Result<String, Fault> {
+        let mut words = String::new();
+        for parameter in parameters {
+            match parameter.extension() {
+                // Nothing is lost without.
+                Some(SIZE) if !self.has(SIZE) => continue,
+                Some(extension) => self.need(extension)?,
+                None => {}
+            }
+            words.extend([" ", &parameter.to_string()]);
         }
-        for parameter in &path.parameters {
-            let extension = match parameter.name.as_str() {
-                "BODY" if path.is_binary() => "BINARYMIME",
-                "BODY" => "8BITMIME",
-                "SMTPUTF8" => "SMTPUTF8",
-                "RET" | "ENVID" | "NOTIFY" | "ORCPT" => "DSN",
-                _ => continue,
-            };
-            self.need(extension)?;
-        }
-        Ok(path.argument())
+        Ok(words)
     }
 
     fn need(&self, extension: &str) -> Result<(), Fault> {

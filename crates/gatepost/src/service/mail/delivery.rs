@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::smtp::{Dialect, OwnReply, Path, Reply};
+use gatepost_wire::smtp::{self, Dialect, OwnReply, Reply, Sender};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Fault};
@@ -44,7 +44,7 @@ pub(super) struct BackendFault {
 
 /// The message under way.
 struct Message {
-    sender: Path,
+    sender: Sender,
     /// Those that were accepted.
     recipients: Vec<Recipient>,
     /// How all of them fared before.
@@ -89,7 +89,7 @@ impl Delivery {
     }
 
     /// Who sends the message under way.
-    pub(super) fn sender(&self) -> Option<&Path> {
+    pub(super) fn sender(&self) -> Option<&Sender> {
         self.message.as_ref().map(|message| &message.sender)
     }
 
@@ -145,7 +145,7 @@ impl Delivery {
     }
 
     /// A message begins. Who is to have it is not known yet, but for one who has logged in.
-    pub(super) async fn begin(&mut self, sender: Path) -> Reply {
+    pub(super) async fn begin(&mut self, sender: Sender) -> Reply {
         let reply = match self.connections.first_mut() {
             Some(connection) if self.is_to_one => {
                 let answer = connection.begin(&sender, Instant::now() + COMMAND_TIME).await;
@@ -202,7 +202,7 @@ impl Delivery {
         &mut self,
         backend: &Backend,
         written: &str,
-        recipient: &Path,
+        recipient: &smtp::Recipient,
         deadline: Instant,
     ) -> Result<Reply, Fault> {
         let (Some(n), Some(message)) = (self.position_of(backend), &mut self.message) else {
@@ -220,14 +220,14 @@ impl Delivery {
     }
 
     /// Names a recipient to the one back end there is.
-    pub(super) async fn add_to_one(&mut self, written: &str, recipient: &Path) -> Reply {
+    pub(super) async fn add_to_one(&mut self, recipient: &smtp::Recipient) -> Reply {
         let (Some(connection), Some(message)) = (self.connections.first_mut(), &mut self.message) else {
             return gone();
         };
         let answer = connection.add(&message.sender, recipient, Instant::now() + COMMAND_TIME).await;
         if answer.as_ref().is_ok_and(Reply::is_good) {
             let backend = Arc::clone(&connection.backend);
-            message.recipients.push(Recipient { written: written.to_owned(), backend, answer: None });
+            message.recipients.push(Recipient { written: recipient.mailbox.text.clone(), backend, answer: None });
         }
         self.of_the_one(answer)
     }

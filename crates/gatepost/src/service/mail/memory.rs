@@ -8,7 +8,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatepost_wire::smtp::{Path, Reply};
+use gatepost_wire::smtp::{Reply, Sender};
 use sha2::{Digest as _, Sha256};
 
 /// So much is remembered; beyond that, what was not asked for goes first.
@@ -49,11 +49,11 @@ pub(super) struct Mark([u8; 32]);
 
 impl Mark {
     /// That a back end has taken a message for a recipient.
-    pub(super) fn taken(sender: &Path, recipient: &str, backend: &str, content: &[u8]) -> Self {
+    pub(super) fn taken(sender: &Sender, recipient: &str, backend: &str, content: &[u8]) -> Self {
         Self::of(&[b"taken", name(sender), recipient.as_bytes(), backend.as_bytes(), content])
     }
 
-    fn fate(sender: &Path, recipient: &str, fate: Fate) -> Self {
+    fn fate(sender: &Sender, recipient: &str, fate: Fate) -> Self {
         Self::of(&[b"fate", &[fate as u8], name(sender), recipient.as_bytes()])
     }
 
@@ -68,8 +68,8 @@ impl Mark {
 }
 
 /// Without parameters: those may differ from one attempt to the next.
-fn name(sender: &Path) -> &[u8] {
-    sender.mailbox.as_ref().map(|mailbox| mailbox.text.as_bytes()).unwrap_or_default()
+fn name(sender: &Sender) -> &[u8] {
+    sender.address().as_bytes()
 }
 
 /// What a message is known by: its content, if that has a name of its own. Messages without one may be the same letter for
@@ -115,7 +115,7 @@ impl Memory {
     }
 
     /// What a sender and a recipient of theirs were left with.
-    pub(super) fn fate(&self, sender: &Path, recipient: &str) -> Fate {
+    pub(super) fn fate(&self, sender: &Sender, recipient: &str) -> Fate {
         if self.is_empty() {
             return Fate::Fresh;
         }
@@ -124,7 +124,7 @@ impl Memory {
     }
 
     /// Remembers that, in the stead of what was before.
-    pub(super) fn set_fate(&self, sender: &Path, recipient: &str, fate: Fate) {
+    pub(super) fn set_fate(&self, sender: &Sender, recipient: &str, fate: Fate) {
         for other in Fate::REMEMBERED {
             self.forget(&Mark::fate(sender, recipient, other));
         }
@@ -165,8 +165,8 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn sender() -> Path {
-        Path { mailbox: Some(gatepost_wire::smtp::Mailbox::of("a@example.net")), parameters: Vec::new() }
+    fn sender() -> Sender {
+        Sender { mailbox: Some(gatepost_wire::smtp::Mailbox::of("a@example.net")), parameters: Vec::new() }
     }
 
     #[test]

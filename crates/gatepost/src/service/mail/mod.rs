@@ -15,7 +15,7 @@ mod screen;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::smtp::{Dialect, Event, Mailbox, OwnReply, Path, Receiver, Reply, Step};
+use gatepost_wire::smtp::{Dialect, Event, Mailbox, OwnReply, Receiver, Recipient, Reply, Sender, Step};
 use gatepost_wire::{Carry, ClientSetup, Introduction, Outcome};
 use tokio::time::Instant;
 
@@ -160,15 +160,15 @@ impl<'s> Mail<'s> {
                     self.receiver = self.session.new_receiver(self.delivery.client_dialect(), self.receiver.carry());
                     self.tell(Event::Go)
                 }
-                Step::Sender(path) => {
+                Step::Sender(sender) => {
                     let started = Instant::now();
-                    let reply = self.sender(path).await;
+                    let reply = self.sender(sender).await;
                     self.excuse(started);
                     self.tell(Event::Reply(reply))
                 }
-                Step::Recipient(path) => {
+                Step::Recipient(recipient) => {
                     let started = Instant::now();
-                    let reply = self.recipient(path).await;
+                    let reply = self.recipient(&recipient).await;
                     self.excuse(started);
                     self.tell(Event::Reply(reply))
                 }
@@ -239,11 +239,11 @@ impl<'s> Mail<'s> {
     }
 
     /// May this sender send?
-    async fn sender(&mut self, path: Path) -> Reply {
+    async fn sender(&mut self, sender: Sender) -> Reply {
         self.delivery.reset();
-        if let Err(reply) = self.check_sender(&path).await {
+        if let Err(reply) = self.check_sender(&sender).await {
             let what = if reply.is_transient() { "mail was put off" } else { "a sender was refused" };
-            self.note(what, Some(&path), None, &reply);
+            self.note(what, Some(&sender), None, &reply);
             return reply;
         }
         let helo = self.receiver.helo().map(str::to_owned);
@@ -252,18 +252,18 @@ impl<'s> Mail<'s> {
             self.delivery.leave().await;
             self.introduced = helo;
         }
-        let reply = self.delivery.begin(path.clone()).await;
+        let reply = self.delivery.begin(sender.clone()).await;
         if reply.is_good() {
             // Nobody keeps back ends waiting for longer than this.
             let latest = Instant::now() + SILENCE_TIME;
             self.session.deadline = if self.delivery.is_to_one() { latest } else { self.session.deadline.min(latest) };
         } else {
-            self.note("a sender was refused", Some(&path), None, &reply);
+            self.note("a sender was refused", Some(&sender), None, &reply);
         }
         reply
     }
 
-    async fn check_sender(&self, path: &Path) -> Result<(), Reply> {
+    async fn check_sender(&self, sender: &Sender) -> Result<(), Reply> {
         let session = &*self.session;
         if let Some(objection) = &self.client.objection {
             return Err(objection.clone());
@@ -276,38 +276,38 @@ impl<'s> Mail<'s> {
             if expires.is_some_and(|end| end <= SystemTime::now()) {
                 return Err(OwnReply::Expired.reply());
             }
-            if let Some(mailbox) = &path.mailbox {
+            if let Some(mailbox) = &sender.mailbox {
                 session.check_owner(name, mailbox).await?;
             }
         }
-        let name = path.mailbox.as_ref().map(Mailbox::name);
+        let name = sender.mailbox.as_ref().map(Mailbox::name);
         session.count_message(name.as_deref()).map_or(Ok(()), Err)
     }
 
     /// May this recipient be had?
-    async fn recipient(&mut self, path: Path) -> Reply {
-        let reply = self.try_recipient(&path).await;
+    async fn recipient(&mut self, recipient: &Recipient) -> Reply {
+        let reply = self.try_recipient(recipient).await;
         if reply.is_good() {
             self.tally.recipients += 1;
             self.set_deadline();
         } else {
-            self.note("a recipient was refused", self.delivery.sender(), Some(&path), &reply);
+            self.note("a recipient was refused", self.delivery.sender(), Some(recipient), &reply);
         }
         reply
     }
 
-    async fn try_recipient(&mut self, path: &Path) -> Reply {
+    async fn try_recipient(&mut self, recipient: &Recipient) -> Reply {
         if let Some(reply) = self.session.count_recipient() {
             return reply;
         }
-        let written = path.mailbox.as_ref().map(|mailbox| mailbox.text.clone()).unwrap_or_default();
+        let written = &recipient.mailbox.text;
         if self.delivery.is_to_one() {
-            return self.delivery.add_to_one(&written, path).await;
+            return self.delivery.add_to_one(recipient).await;
         }
-        if let Some(reply) = self.delivery.must_wait(&written) {
+        if let Some(reply) = self.delivery.must_wait(written) {
             return reply;
         }
-        let (backend, path) = match self.session.place(path).await {
+        let (backend, placed) = match self.session.place(recipient).await {
             Ok(placed) => placed,
             Err(reply) => return reply,
         };
@@ -319,13 +319,13 @@ impl<'s> Mail<'s> {
         let mut is_fresh = false;
         loop {
             if !self.delivery.has_connection(&backend) {
-                match self.engage(&backend, &path, deadline).await {
+                match self.engage(&backend, &placed.mailbox, deadline).await {
                     Ok(connection) => self.delivery.add_connection(connection),
                     Err(reply) => return reply,
                 }
                 is_fresh = true;
             }
-            match self.delivery.add(&backend, &written, &path, deadline).await {
+            match self.delivery.add(&backend, written, &placed, deadline).await {
                 Ok(reply) => return reply,
                 // It may have hung up in the long time in which there was nothing to say to it.
                 Err(Fault::Lost(_)) if !is_fresh && self.delivery.drop_unused(&backend) => {}
@@ -341,7 +341,12 @@ impl<'s> Mail<'s> {
     }
 
     /// A connection to a back end over which mail can be handed over.
-    async fn engage(&mut self, backend: &Arc<Backend>, path: &Path, deadline: Instant) -> Result<Connection, Reply> {
+    async fn engage(
+        &mut self,
+        backend: &Arc<Backend>,
+        mailbox: &Mailbox,
+        deadline: Instant,
+    ) -> Result<Connection, Reply> {
         // A session has room for one; each further one takes files that others may need.
         let room = match self.delivery.connection_count() {
             0 => None,
@@ -354,7 +359,7 @@ impl<'s> Mail<'s> {
         session.story().backend = Some(Arc::clone(&backend.name));
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
-        let user = path.mailbox.as_ref().map(Mailbox::name).unwrap_or_default();
+        let user = mailbox.name();
         let name = self.client.name.as_deref();
         let wanted = Wanted { user: &user, aim: Aim::Deliver, introduction: &introduction, name, deadline };
         match session.reach(backend, wanted).await {

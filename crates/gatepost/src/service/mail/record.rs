@@ -1,6 +1,6 @@
 //! What the log says of mail: a record for each message, and for each sender and recipient who is refused.
 
-use gatepost_wire::smtp::{Path, Reply};
+use gatepost_wire::smtp::{Recipient, Reply, Sender};
 
 use super::Mail;
 use crate::config::Level;
@@ -33,8 +33,8 @@ impl Mail<'_> {
     }
 
     /// Says why something was refused.
-    pub(super) fn note(&self, what: &'static str, from: Option<&Path>, to: Option<&Path>, reply: &Reply) {
-        let to = to.and_then(|path| path.mailbox.as_ref()).map(|mailbox| Field::Name(mailbox.text.clone()));
+    pub(super) fn note(&self, what: &'static str, from: Option<&Sender>, to: Option<&Recipient>, reply: &Reply) {
+        let to = to.map(|recipient| Field::Name(recipient.mailbox.text.clone()));
         self.draft(what)
             .with("from", Field::Name(sender_name(from)))
             .with_some("to", to)
@@ -56,8 +56,8 @@ impl Mail<'_> {
 }
 
 /// A sender as the log has it.
-fn sender_name(sender: Option<&Path>) -> String {
-    sender.and_then(|path| path.mailbox.as_ref()).map(|mailbox| mailbox.text.clone()).unwrap_or_default()
+fn sender_name(sender: Option<&Sender>) -> String {
+    sender.map(|sender| sender.address().to_owned()).unwrap_or_default()
 }
 
 /// The first few of many.
