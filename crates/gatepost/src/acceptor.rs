@@ -42,7 +42,7 @@ pub(crate) struct Acceptor {
     stop: oneshot::Sender<()>,
     stopped: oneshot::Receiver<()>,
     /// Its socket, to be handed over.
-    socket: io::Result<TcpListener>,
+    socket: Arc<TcpListener>,
 }
 
 impl Acceptor {
@@ -51,12 +51,12 @@ impl Acceptor {
         let (stop, mut stopping) = oneshot::channel();
         let (done, stopped) = oneshot::channel();
         entrance.permits.add_permits(1);
-        let own = socket.try_clone();
-        let here = Arc::clone(entrance);
+        let socket = Arc::new(socket);
+        let (here, own) = (Arc::clone(entrance), Arc::clone(&socket));
         entrance.workers.run_on_first(Box::pin(async move {
             tokio::select! {
                 _ = &mut stopping => {}
-                () = here.accept(address, socket) => {}
+                () = here.accept(address, own) => {}
             }
             let _ = done.send(());
             // The permit that it brought goes with it, if need be when a session gives one back.
@@ -64,15 +64,12 @@ impl Acceptor {
                 permit.forget();
             }
         }));
-        Self { stop, stopped, socket: own }
+        Self { stop, stopped, socket }
     }
 
     /// Its socket once more, for another process.
     pub(crate) fn socket(&self) -> io::Result<TcpListener> {
-        match &self.socket {
-            Ok(socket) => socket.try_clone(),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        }
+        self.socket.try_clone()
     }
 
     /// Ends it; its socket is closed when this returns.
@@ -83,7 +80,7 @@ impl Acceptor {
 }
 
 impl Entrance {
-    async fn accept(&self, address: SocketAddr, socket: TcpListener) {
+    async fn accept(&self, address: SocketAddr, socket: Arc<TcpListener>) {
         let mut said = None;
         let socket = match socket::watch(socket, Interest::READABLE) {
             Ok(socket) => socket,
@@ -134,7 +131,7 @@ impl Entrance {
 }
 
 /// Accepts one connection, without making it this thread's: sessions live on their worker's.
-async fn accept_one(socket: &AsyncFd<TcpListener>) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+async fn accept_one(socket: &AsyncFd<Arc<TcpListener>>) -> io::Result<(std::net::TcpStream, SocketAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     loop {
         let mut ready = socket.readable().await?;

@@ -1,7 +1,7 @@
 //! Worker threads: each runs its sessions on a runtime of its own, and no session ever moves.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub(crate) struct Workers {
 
 struct State {
     threads: Threads,
-    workers: Vec<Arc<Worker>>,
+    workers: Vec<Worker>,
     next_id: u32,
     /// Looks in a row that spoke for more workers, or for fewer.
     high: u32,
@@ -46,10 +46,11 @@ struct Worker {
     id: u32,
     orders: UnboundedSender<Order>,
     load: Arc<Load>,
-    retiring: AtomicBool,
+    is_retiring: bool,
     metrics: RuntimeMetrics,
     /// Its time at work until the last look, and the part of the time before that.
-    busy: Mutex<(Duration, f64)>,
+    worked: Duration,
+    busy: f64,
 }
 
 enum Order {
@@ -123,7 +124,7 @@ impl Workers {
     /// whose own sessions begin right here.
     pub(crate) fn dispatch_from_first(&self, arrival: Arrival) {
         let state = self.lock();
-        let active = state.workers.iter().filter(|worker| !worker.retiring.load(Ordering::Relaxed));
+        let active = state.workers.iter().filter(|worker| !worker.is_retiring);
         let Some(worker) = active.min_by_key(|worker| worker.load.sessions()) else { return };
         let counted = Counted::new(&worker.load);
         if worker.id == FIRST {
@@ -149,7 +150,7 @@ impl Workers {
     pub(crate) async fn all_sessions(&self) -> Vec<SessionRef> {
         let answers: Vec<_> = {
             let state = self.lock();
-            let ask = |worker: &Arc<Worker>| {
+            let ask = |worker: &Worker| {
                 let (reply, answer) = oneshot::channel();
                 let _ = worker.orders.send(Order::Sessions(reply));
                 answer
@@ -171,8 +172,7 @@ impl Workers {
 
     /// The part of its time that each was at work lately, by its number.
     pub(crate) fn busy_ratios(&self) -> Vec<(u32, f64)> {
-        let ratio = |worker: &Arc<Worker>| worker.busy.lock().unwrap_or_else(PoisonError::into_inner).1;
-        self.lock().workers.iter().map(|worker| (worker.id, ratio(worker))).collect()
+        self.lock().workers.iter().map(|worker| (worker.id, worker.busy)).collect()
     }
 
     /// Asks so many sessions that are quiet to go.
@@ -198,7 +198,8 @@ impl Workers {
         let passed = state.looked.elapsed();
         state.looked = Instant::now();
         let active = state.active();
-        let busy: f64 = state.workers.iter().map(|worker| worker.busy_ratio(passed)).sum();
+        state.workers.iter_mut().for_each(|worker| worker.look(passed));
+        let busy: f64 = state.workers.iter().map(|worker| worker.busy).sum();
         state.high = if busy > BUSY_HIGH * count(active) { state.high + 1 } else { 0 };
         let spare = active > 1 && busy <= BUSY_LOW * count(active - 1);
         state.low = if spare { state.low + 1 } else { 0 };
@@ -223,12 +224,12 @@ impl Workers {
 
     /// One that is retiring goes on, else a new one starts.
     fn grow(&self, state: &mut State) -> std::io::Result<()> {
-        if let Some(worker) = state.workers.iter().find(|worker| worker.retiring.load(Ordering::Relaxed)) {
-            worker.retiring.store(false, Ordering::Relaxed);
+        if let Some(worker) = state.workers.iter_mut().find(|worker| worker.is_retiring) {
+            worker.is_retiring = false;
         } else {
             let worker = Worker::start(state.next_id, Arc::clone(&self.shared))?;
             state.next_id += 1;
-            state.workers.push(Arc::new(worker));
+            state.workers.push(worker);
         }
         self.say(state, "a worker was added");
         Ok(())
@@ -236,9 +237,9 @@ impl Workers {
 
     /// The one with the fewest sessions gets no more; it ends with the last of them. The first stays.
     fn shrink(&self, state: &mut State) {
-        let may_go = |worker: &&Arc<Worker>| !worker.retiring.load(Ordering::Relaxed) && worker.id != FIRST;
-        if let Some(worker) = state.workers.iter().filter(may_go).min_by_key(|worker| worker.load.sessions()) {
-            worker.retiring.store(true, Ordering::Relaxed);
+        let may_go = |worker: &&mut Worker| !worker.is_retiring && worker.id != FIRST;
+        if let Some(worker) = state.workers.iter_mut().filter(may_go).min_by_key(|worker| worker.load.sessions()) {
+            worker.is_retiring = true;
         }
         self.say(state, "a worker retires");
     }
@@ -255,7 +256,7 @@ impl Workers {
 
 impl State {
     fn active(&self) -> usize {
-        self.workers.iter().filter(|worker| !worker.retiring.load(Ordering::Relaxed)).count()
+        self.workers.iter().filter(|worker| !worker.is_retiring).count()
     }
 }
 
@@ -269,21 +270,19 @@ impl Worker {
         std::thread::Builder::new()
             .name(format!("worker-{id}"))
             .spawn(move || runtime.block_on(work(incoming, own, shared)))?;
-        Ok(Self { id, orders, load, retiring: AtomicBool::new(false), metrics, busy: Mutex::default() })
+        Ok(Self { id, orders, load, is_retiring: false, metrics, worked: Duration::ZERO, busy: 0.0 })
     }
 
     fn is_done(&self) -> bool {
-        self.retiring.load(Ordering::Relaxed) && self.load.sessions() == 0
+        self.is_retiring && self.load.sessions() == 0
     }
 
-    /// The part of the time `passed` since the last look that it was at work.
-    fn busy_ratio(&self, passed: Duration) -> f64 {
+    /// Sees how much of the time `passed` since the last look it was at work.
+    fn look(&mut self, passed: Duration) {
         let total = self.metrics.worker_total_busy_duration(0);
-        let mut before = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let worked = total.saturating_sub(before.0);
-        let ratio = (worked.as_secs_f64() / passed.as_secs_f64().max(0.001)).min(1.0);
-        *before = (total, ratio);
-        ratio
+        let worked = total.saturating_sub(self.worked);
+        self.busy = (worked.as_secs_f64() / passed.as_secs_f64().max(0.001)).min(1.0);
+        self.worked = total;
     }
 }
 
