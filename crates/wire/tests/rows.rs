@@ -138,7 +138,7 @@ fn every_fault_of_a_back_end_is_said() {
 fn conversation(name: &str) -> &'static [u8] {
     match name {
         "imap" => {
-            b"a CAPABILITY\r\nz NOOP hushed\r\nb LOGIN kim hushed\r\nc LOGIN kim {6+}\r\nhushed\r\nd AUTHENTICATE PLAIN AGtpbQBodXNoZWQ=\r\n\
+            b"a CAPABILITY\r\ny ID (\"name\" \"a client\")\r\nz NOOP hushed\r\nb LOGIN kim hushed\r\nc LOGIN kim {6+}\r\nhushed\r\nd AUTHENTICATE PLAIN AGtpbQBodXNoZWQ=\r\n\
               e hushed\r\nhushed e\r\n"
         }
         "pop3" => b"CAPA\r\nCAPA hushed\r\nUSER kim\r\nPASS hushed\r\nAUTH PLAIN AGtpbQBodXNoZWQ=\r\nhushed\r\nAPOP kim hushed\r\n",
@@ -154,6 +154,7 @@ fn in_the_log(name: &str) -> &'static [&'static str] {
     match name {
         "imap" => &[
             "a CAPABILITY",
+            "y ID (\"name\" \"a client\")",
             "[struck out]",
             "b LOGIN [struck out]",
             "c LOGIN [struck out]",

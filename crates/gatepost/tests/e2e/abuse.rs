@@ -12,10 +12,10 @@ const NOWHERE: u16 = 9;
 
 #[test]
 fn a_thousand_clients_that_never_end_their_line_cost_a_bounded_sum() {
-    let bed = Bed::new();
-    let gatepost = bed.gatepost(&bed.one_backend("plaintext = \"always\"", NOWHERE));
-    let before = gatepost.memory_kib().expect("memory");
     for bracket in ["(", ")"] {
+        let bed = Bed::new();
+        let gatepost = bed.gatepost(&bed.one_backend("plaintext = \"always\"", NOWHERE));
+        let before = gatepost.memory_kib().expect("memory");
         let clients: Vec<_> = (0..1000)
             .map(|_| {
                 let mut talk = bed.clear();
