@@ -183,10 +183,10 @@ async fn explain_place(world: &World, who: &Who, steps: &mut Steps) -> Option<Fo
 /// Where mail for an address goes; false where it is refused.
 async fn explain_mail(world: &World, service: &Service, written: &str, names: &Names, steps: &mut Steps) -> bool {
     let protocol = service.protocol.name;
-    let address = Address::new(&Mailbox::of(written), names, &service.domains);
+    let address = Address::new(&Mailbox::of(written), names, service.domains());
     let who = Who::somebody(&address.name, protocol);
     let Some(found) = explain_place(world, &who, steps).await else { return false };
-    let why_not = match place(&world.map, &service.domains, &address, &found) {
+    let why_not = match place(&world.map, service.domains(), &address, &found) {
         Ok((backend, reason)) => {
             steps.say("map", format!("{protocol}: back end {}, {}", backend.name, reason_words(&reason)));
             if let Some(link) = backend.link(protocol) {

@@ -117,10 +117,7 @@ impl World {
     ) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let directories = open_directories(&config, log, &lasting.metrics, warnings, &mut problems);
-        let backends = Backends::open(&config, &lasting.states, &lasting.overrides, warnings).unwrap_or_else(|found| {
-            problems.append(&mut found.into_vec());
-            Backends::default()
-        });
+        let backends = Backends::open(&config, &lasting.states, &lasting.overrides, warnings, &mut problems);
         let mut certificates = Vec::new();
         let listeners = build_listeners(&config, &directories, &lasting.metrics, &mut certificates, &mut problems);
         let chosen = config.map.directories.iter().filter_map(|name| named(&directories, name));

@@ -28,8 +28,7 @@ impl Backend {
         let addresses: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
             vec![SocketAddr::new(address, settings.port)]
         } else {
-            let resolver = self.resolver.as_ref().ok_or_else(|| Trouble::Down("names can't be looked up".into()))?;
-            let mut found = resolver.addresses(host, settings.port).await.map_err(Trouble::Down)?;
+            let mut found = self.resolver.addresses(host, settings.port).await.map_err(Trouble::Down)?;
             found.truncate(ADDRESSES_MAX);
             found
         };

@@ -35,13 +35,13 @@ pub(crate) use look::{Looker, Looking};
 const NAMED_HOSTS_MAX: usize = 10_000;
 
 /// All back ends of the configuration, and the hosts that directories name beside them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Backends {
     named: HashMap<String, Arc<Backend>>,
     links: Vec<(&'static str, ServiceLink)>,
     hosts: Arc<Mutex<NamedHosts>>,
     states: Arc<States>,
-    resolver: Option<Arc<Resolver>>,
+    resolver: Arc<Resolver>,
     overrides: Arc<Overrides>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Backend {
     links: Vec<(&'static str, ServiceLink)>,
     state: Arc<State>,
     /// For hosts that are names.
-    resolver: Option<Arc<Resolver>>,
+    resolver: Arc<Resolver>,
     overrides: Arc<Overrides>,
 }
 
@@ -148,15 +148,15 @@ impl State {
 }
 
 impl Backends {
-    /// Prepares all back ends of `settings`: reads secrets and authorities.
+    /// Prepares all back ends of `settings`: reads secrets and authorities. Those with problems are left out.
     pub(crate) fn open(
         settings: &config::Config,
         states: &Arc<States>,
         overrides: &Arc<Overrides>,
         warnings: &mut Vec<Problem>,
-    ) -> Result<Self, config::Problems> {
-        let resolver = Some(Resolver::new(&settings.dns, &states.names));
-        let mut problems = Vec::new();
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let resolver = Arc::new(Resolver::new(&settings.dns, &states.names));
         let mut named = HashMap::new();
         let min = settings.tls.min_version;
         let mut open_all = |links: &[(&'static str, Link)]| {
@@ -188,15 +188,13 @@ impl Backends {
                 master: master.map(Arc::new),
                 links,
                 state: states.of(&backend.name),
-                resolver: resolver.clone(),
+                resolver: Arc::clone(&resolver),
                 overrides: Arc::clone(overrides),
             };
             named.insert(backend.name.clone(), Arc::new(opened));
         }
-        problems.dedup();
         let (states, overrides) = (Arc::clone(states), Arc::clone(overrides));
-        let backends = Self { named, links, hosts: Arc::default(), states, resolver, overrides };
-        config::Problems::check(problems, backends)
+        Self { named, links, hosts: Arc::default(), states, resolver, overrides }
     }
 
     /// The back end of the configuration with this name.
@@ -217,8 +215,8 @@ impl Backends {
     }
 
     /// Who looks up names.
-    pub(crate) fn resolver(&self) -> Option<&Arc<Resolver>> {
-        self.resolver.as_ref()
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// Has the addresses of all host names asked for anew; how many there are.
@@ -246,7 +244,7 @@ impl Backends {
             }
             let name = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
             let state = self.states.of(&name);
-            let (hosts, resolver) = (vec![host.to_owned()], self.resolver.clone());
+            let (hosts, resolver) = (vec![host.to_owned()], Arc::clone(&self.resolver));
             let order = HostOrder::Listed;
             let overrides = Arc::clone(&self.overrides);
             Arc::new(Backend { name: name.into(), hosts, order, master: None, links, state, resolver, overrides })

@@ -11,13 +11,19 @@ use super::section::{Key, Written};
 pub(crate) struct AccessRule {
     /// Where it stands in the file, for logs.
     pub(crate) name: String,
-    /// What its limits are counted under: the rule itself, wherever a reload finds it in the file.
-    pub(crate) key: String,
     pub(crate) networks: Vec<Network>,
-    pub(crate) allow: bool,
     /// The lowest number wins.
     pub(crate) priority: i64,
-    pub(crate) limits: Limits,
+    pub(crate) verdict: Verdict,
+}
+
+/// What an access rule says of those it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Deny,
+    Allow,
+    /// As many as fit these limits, counted under this key: the rule itself, wherever a reload finds it in the file.
+    AllowWithin(Limits, String),
 }
 
 section! {
@@ -59,20 +65,24 @@ pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
         if [&allow, &deny].into_iter().flatten().any(Vec::is_empty) {
             table.problem("names no network");
         }
-        let (networks, allow) = match (allow, deny) {
-            (Some(networks), None) => (networks, true),
-            (None, Some(networks)) => (networks, false),
+        let (networks, verdict) = match (allow, deny) {
+            (Some(networks), None) if limits == Limits::NONE => (networks, Verdict::Allow),
+            (Some(networks), None) => {
+                let list = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+                (networks, Verdict::AllowWithin(limits, format!("{level} {priority} {list}")))
+            }
+            (None, Some(networks)) => {
+                if limits != Limits::NONE {
+                    table.problem("limits go with `allow`: what is denied can't be limited");
+                }
+                (networks, Verdict::Deny)
+            }
             _ => {
                 table.problem("an access rule has either `allow` or `deny`");
                 return None;
             }
         };
-        if !allow && limits != Limits::NONE {
-            table.problem("limits go with `allow`: what is denied can't be limited");
-        }
-        let list = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let key = if limits == Limits::NONE { String::new() } else { format!("{level} {priority} {list}") };
-        Some(AccessRule { name: format!("{level} rule {}", n + 1), key, networks, allow, priority, limits })
+        Some(AccessRule { name: format!("{level} rule {}", n + 1), networks, priority, verdict })
     });
     rules.into_iter().flatten().collect()
 }

@@ -37,7 +37,7 @@ mod trust;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use access::{AccessRule, Limits};
+pub(crate) use access::{AccessRule, Limits, Verdict};
 pub(crate) use admin::{Admin, AdminSettings, SOCKET_NAME};
 pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host};
 pub(crate) use defence::Defence;
@@ -59,7 +59,7 @@ pub(crate) use query::{Dialect, Parameter, Query};
 pub(crate) use reader::head_of;
 pub(crate) use reference::{reference, reference_json};
 pub(crate) use root::{Dns, Threads};
-pub(crate) use service::{Authenticate, HeloCheck, Plaintext, ReverseDns, Senders, Service};
+pub(crate) use service::{Authenticate, HeloCheck, Plaintext, ReverseDns, Service, Task};
 pub(crate) use single::{Host, single_backend};
 pub(crate) use template::{Template, split as split_name};
 pub(crate) use tls::{CertificateFiles, CertificateName, ClientCertificates, Tls, TlsMode, TlsVersion};

@@ -27,12 +27,36 @@ pub(crate) struct Service {
     pub(crate) listeners: Vec<Listener>,
     /// How to talk to hosts that only a directory names.
     pub(crate) link: Link,
+    pub(crate) task: Task,
+}
+
+/// What a service does for its clients.
+#[derive(Debug, Clone)]
+pub(crate) enum Task {
+    /// They log in, and are connected with their back end.
+    Relay,
+    /// They log in to send mail by names of their own, in these domains and those that a directory knows.
+    Submit { domains: Vec<String> },
+    /// They bring mail without a log-in.
+    TakeMail(MailSettings),
+}
+
+impl Service {
     /// Domains that are ours, in lower case: whose mail is taken, or of which users are where they submit it.
-    pub(crate) domains: Vec<String>,
-    /// Whom users may name as the sender of mail.
-    pub(crate) senders: Senders,
+    pub(crate) fn domains(&self) -> &[String] {
+        match &self.task {
+            Task::Relay => &[],
+            Task::Submit { domains } | Task::TakeMail(MailSettings { domains, .. }) => domains,
+        }
+    }
+
     /// What mail is taken; `None` where users log in.
-    pub(crate) mail: Option<MailSettings>,
+    pub(crate) fn mail(&self) -> Option<&MailSettings> {
+        match &self.task {
+            Task::TakeMail(settings) => Some(settings),
+            Task::Relay | Task::Submit { .. } => None,
+        }
+    }
 }
 
 section! {
@@ -163,31 +187,31 @@ pub(super) fn read_service(
     check_idle_timeout(table, &ServiceSettings::idle_timeout, written.idle_timeout, protocol);
     let listeners = read_listeners(table, protocol, written.idle_timeout, map, has_certificate);
     check_external(&written, table, protocol, &listeners);
-    let (mut domains, mut senders, mut mail) = (Vec::new(), Senders::Any, None);
-    match protocol.course {
-        Course::LogIn(_) => {}
+    let task = match protocol.course {
+        Course::LogIn(_) => Task::Relay,
         Course::Submission(_) => {
-            let submission = SubmissionSettings::read(table)?;
-            domains = all_domains(table, &SubmissionSettings::domains, submission.domains, map.0);
-            senders = submission.senders;
+            let SubmissionSettings { domains, senders } = SubmissionSettings::read(table)?;
+            let domains = all_domains(table, &SubmissionSettings::domains, domains, map.0);
+            match senders {
+                Senders::Any => Task::Relay,
+                Senders::Own => Task::Submit { domains },
+            }
         }
         Course::Mail(_) => {
-            let mut taken = MailSettings::read(table)?;
+            let read = MailSettings::read(table)?;
             check_mail(table, map, directories);
-            // They are meant in lower case, and with the map's own.
-            let written = std::mem::take(&mut taken.domains);
-            domains = all_domains(table, &MailSettings::domains, written, map.0);
-            mail = Some(taken);
+            let domains = all_domains(table, &MailSettings::domains, read.domains, map.0);
+            Task::TakeMail(MailSettings { domains, ..read })
         }
-    }
+    };
     let nobody_has_tls =
         !listeners.is_empty() && listeners.iter().all(|listener| listener.written.tls == TlsMode::None);
-    if mail.is_none() && written.plaintext == Plaintext::Tls && nobody_has_tls {
+    if !matches!(task, Task::TakeMail(_)) && written.plaintext == Plaintext::Tls && nobody_has_tls {
         table.warn_of(&ServiceSettings::plaintext, "tls: no listener has TLS, so that nobody can log in");
     }
     let access = read_access(table, protocol.name);
     let (authenticate, link) = (authenticate?, link?);
-    Some(Service { protocol, written, authenticate, access, listeners, link, domains, senders, mail })
+    Some(Service { protocol, written, authenticate, access, listeners, link, task })
 }
 
 fn check_service(read: &ServiceSettings, table: &Table<'_>) {

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 
 use super::commands::{network_of, rfc3339};
 use super::{DRAIN_STEP, Server};
-use crate::admin::{Command, Whose, answers, items};
+use crate::admin::{Command, NO_SESSION, Whose, answers, items};
 use crate::config::{Level, Network};
 use crate::directory::Who;
 use crate::map::{Evidence, Found, NoPlace};
@@ -69,7 +69,7 @@ impl Server {
         }
         let sessions = self.sessions_of(whose).await?;
         if let (Some(id), true) = (&whose.id, sessions.is_empty()) {
-            return Err(format!("there is no session {id:?}: `gatepost sessions` lists all"));
+            return Err(format!("{NO_SESSION} {id:?}: `gatepost sessions` lists all"));
         }
         sessions.iter().for_each(SessionRef::kick);
         describe_all(sessions, self.generation).await
@@ -96,14 +96,14 @@ impl Server {
         backend: &str,
         duty: Duty,
         over: Duration,
-    ) -> Result<answers::Service, String> {
+    ) -> Result<answers::InService, String> {
         self.check_backend(backend)?;
         self.decide(backend, Some(duty)).await?;
         let whose = Whose { backend: Some(backend.to_owned()), ..Whose::default() };
         let sessions = self.sessions_of(&whose).await?.len();
         let emptying = tokio::spawn(Arc::clone(self).empty(backend.to_owned(), duty, over)).abort_handle();
         self.replace_emptying(backend, Some(emptying));
-        Ok(answers::Service {
+        Ok(answers::InService {
             name: backend.to_owned(),
             state: duty.name().into(),
             sessions,
@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// Takes a back end into service again; sessions that were to go stay.
-    pub(super) async fn make_ready(&self, backend: &str) -> Result<answers::Service, String> {
+    pub(super) async fn make_ready(&self, backend: &str) -> Result<answers::InService, String> {
         // One that the configuration has no more can be forgotten.
         if self.lasting.overrides.duty(backend).is_none() {
             self.check_backend(backend)?;
@@ -245,8 +245,8 @@ impl Server {
 }
 
 /// A back end that is in service again.
-pub(super) fn in_service(backend: &str) -> answers::Service {
-    answers::Service { name: backend.to_owned(), state: "up".into(), sessions: 0, over_seconds: 0 }
+pub(super) fn in_service(backend: &str) -> answers::InService {
+    answers::InService { name: backend.to_owned(), state: "up".into(), sessions: 0, over_seconds: 0 }
 }
 
 /// A user whose log-ins wait until this is dropped.

@@ -14,7 +14,9 @@ fn map_of(said: &str, directories: &[(&str, &Arc<Scripted>, bool)]) -> Map {
     let draft = config::parse(std::path::Path::new("gatepost.toml"), &text).expect("a file");
     let config = draft.sound().unwrap_or_else(|problems| panic!("{problems}")).config;
     let (states, overrides) = (Arc::default(), Arc::new(Overrides::default()));
-    let backends = Backends::open(&config, &states, &overrides, &mut Vec::new()).expect("back ends");
+    let mut problems = Vec::new();
+    let backends = Backends::open(&config, &states, &overrides, &mut Vec::new(), &mut problems);
+    assert_eq!(problems, []);
     let authenticators = directories.iter().map(|(name, directory, finds)| {
         let times = config::Cache { verified: Duration::ZERO, ..config.map.cache };
         let directory = Arc::clone(directory) as _;

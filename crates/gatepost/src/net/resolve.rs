@@ -11,7 +11,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData};
-
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::config;
@@ -50,26 +50,30 @@ struct Found {
 
 /// See the module's documentation.
 pub(crate) struct Resolver {
-    inner: Option<TokioResolver>,
-    /// Why there is none.
-    problem: String,
-    control: Option<tokio::runtime::Handle>,
+    /// An error says why nobody can be asked.
+    asker: Result<Asker, String>,
     stale: Duration,
     known: Arc<KnownNames>,
 }
 
+/// Who asks, on the control plane.
+struct Asker {
+    resolver: TokioResolver,
+    control: Handle,
+}
+
 impl Resolver {
     /// Asks the servers that are set, else the system's. Must be made within the control plane's runtime.
-    pub(crate) fn new(settings: &config::Dns, known: &Arc<KnownNames>) -> Arc<Self> {
-        let built = build(settings);
-        let problem = built.as_ref().err().cloned().unwrap_or_default();
-        let control = tokio::runtime::Handle::try_current().ok();
-        Arc::new(Self { inner: built.ok(), problem, control, stale: settings.stale, known: Arc::clone(known) })
+    pub(crate) fn new(settings: &config::Dns, known: &Arc<KnownNames>) -> Self {
+        let asker = Handle::try_current()
+            .map_err(|error| format!("there is no control plane: {error}"))
+            .and_then(|control| Ok(Asker { resolver: build(settings)?, control }));
+        Self { asker, stale: settings.stale, known: Arc::clone(known) }
     }
 
     /// The addresses of a host name, or of a service's name (`_imaps._tcp.example.org`), in the order in which they
     /// should be tried. An error says why there is none.
-    pub(crate) async fn addresses(self: &Arc<Self>, name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    pub(crate) async fn addresses(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
         let now = Instant::now();
         let known = self.known.get(name);
         let answer = match known {
@@ -92,59 +96,19 @@ impl Resolver {
     }
 
     /// A client's name: one that its address has in the DNS and that leads back to the address. `None`: it has none.
-    pub(crate) async fn name_of(self: &Arc<Self>, address: IpAddr) -> Result<Option<String>, String> {
-        let Some(control) = &self.control else { return Err("there is no control plane".into()) };
-        let resolver = Arc::clone(self);
-        let answer = control.spawn(async move { resolver.look_up_name(address.to_canonical()).await });
+    pub(crate) async fn name_of(&self, address: IpAddr) -> Result<Option<String>, String> {
+        let Asker { resolver, control } = self.asker.as_ref().map_err(String::clone)?;
+        let resolver = resolver.clone();
+        let answer = control.spawn(async move { look_up_name(&resolver, address.to_canonical()).await });
         answer.await.unwrap_or_else(|_| Err("the look-up was interrupted".into()))
     }
 
-    async fn look_up_name(&self, address: IpAddr) -> Result<Option<String>, String> {
-        let Some(resolver) = &self.inner else { return Err(self.problem.clone()) };
-        let answer = match resolver.reverse_lookup(Name::from(address)).await {
-            Ok(answer) => answer,
-            Err(error) if error.is_no_records_found() => return Ok(None),
-            Err(error) => return Err(error.to_string()),
-        };
-        let names = answer.answers().iter().filter_map(|record| match &record.data {
-            RData::PTR(name) => Some(name.to_utf8().trim_end_matches('.').to_owned()),
-            _ => None,
-        });
-        let names: Vec<String> = names.filter(|name| config::is_host(name)).take(TARGETS_MAX).collect();
-        for name in names {
-            // Whoever has an address can give it any name; only the name's owner can lead it back. Not remembered: strangers
-            // would drive out the names of back ends.
-            let found = look_up_host(resolver, &name, None).await;
-            if found.is_ok_and(|(found, _)| found.iter().any(|one| one.address == address)) {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn ask(self: &Arc<Self>, name: &str) -> Result<Arc<[Found]>, String> {
-        let Some(control) = &self.control else { return Err("there is no control plane".into()) };
-        let (resolver, asked) = (Arc::clone(self), name.to_owned());
+    async fn ask(&self, name: &str) -> Result<Arc<[Found]>, String> {
+        let Asker { resolver, control } = self.asker.as_ref().map_err(String::clone)?;
+        let (resolver, known, asked) = (resolver.clone(), Arc::clone(&self.known), name.to_owned());
         // Goes on, and is remembered, should the one who asks give up.
-        let answer = control.spawn(async move { resolver.look_up(&asked).await });
+        let answer = control.spawn(async move { look_up(&resolver, &known, &asked).await });
         answer.await.unwrap_or_else(|_| Err("the look-up was interrupted".into()))
-    }
-
-    async fn look_up(&self, name: &str) -> Result<Arc<[Found]>, String> {
-        let Some(resolver) = &self.inner else { return Err(self.problem.clone()) };
-        let (answer, until) = if name.starts_with('_') {
-            look_up_service(resolver, name).await?
-        } else {
-            look_up_host(resolver, name, None).await?
-        };
-        if answer.is_empty() {
-            return Err("its name has no address".into());
-        }
-        let now = Instant::now();
-        let answer: Arc<[Found]> = answer.into();
-        let until = until.clamp(now + LIFETIME_MIN, now + LIFETIME_MAX);
-        self.known.put(name, Known { answer: Arc::clone(&answer), asked: now, until });
-        Ok(answer)
     }
 }
 
@@ -190,6 +154,44 @@ fn build(settings: &config::Dns) -> Result<TokioResolver, String> {
     // What is known is remembered here, with what serves when nobody answers.
     options.cache_size = 0;
     builder.build().map_err(|error| error.to_string())
+}
+
+async fn look_up_name(resolver: &TokioResolver, address: IpAddr) -> Result<Option<String>, String> {
+    let answer = match resolver.reverse_lookup(Name::from(address)).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_no_records_found() => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let names = answer.answers().iter().filter_map(|record| match &record.data {
+        RData::PTR(name) => Some(name.to_utf8().trim_end_matches('.').to_owned()),
+        _ => None,
+    });
+    let names: Vec<String> = names.filter(|name| config::is_host(name)).take(TARGETS_MAX).collect();
+    for name in names {
+        // Whoever has an address can give it any name; only the name's owner can lead it back. Not remembered: strangers
+        // would drive out the names of back ends.
+        let found = look_up_host(resolver, &name, None).await;
+        if found.is_ok_and(|(found, _)| found.iter().any(|one| one.address == address)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+async fn look_up(resolver: &TokioResolver, known: &KnownNames, name: &str) -> Result<Arc<[Found]>, String> {
+    let (answer, until) = if name.starts_with('_') {
+        look_up_service(resolver, name).await?
+    } else {
+        look_up_host(resolver, name, None).await?
+    };
+    if answer.is_empty() {
+        return Err("its name has no address".into());
+    }
+    let now = Instant::now();
+    let answer: Arc<[Found]> = answer.into();
+    let until = until.clamp(now + LIFETIME_MIN, now + LIFETIME_MAX);
+    known.put(name, Known { answer: Arc::clone(&answer), asked: now, until });
+    Ok(answer)
 }
 
 async fn look_up_host(

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::{AccessRule, Network};
+use crate::config::{AccessRule, Network, Verdict};
 
 /// The rules of one level, compiled: a sorted list of the points at which the deciding rule changes,
 /// so that a list of 100,000 networks costs one binary search.
@@ -46,7 +46,7 @@ impl Rules {
                     )
                 };
                 let networks = rule.networks.iter().filter(move |network| network.first.is_ipv4() == v4);
-                networks.map(|network| claim(network, rule.allow, rule.priority)).collect::<Vec<_>>()
+                networks.map(|network| claim(network, rule.verdict != Verdict::Deny, rule.priority)).collect::<Vec<_>>()
             };
             rules.iter().enumerate().flat_map(of_rule).collect::<Vec<_>>()
         };
@@ -99,12 +99,12 @@ fn sweep(claims: &[(Range, u128)]) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
     use proptest::prelude::*;
 
     fn rule(networks: &[&str], allow: bool, priority: i64) -> AccessRule {
         let networks = networks.iter().map(|text| Network::parse(text).expect("a network")).collect();
-        AccessRule { name: String::new(), key: String::new(), networks, allow, priority, limits: Limits::NONE }
+        let verdict = if allow { Verdict::Allow } else { Verdict::Deny };
+        AccessRule { name: String::new(), networks, priority, verdict }
     }
 
     fn deciding(rules: &[AccessRule], address: &str) -> Option<usize> {
@@ -159,7 +159,7 @@ mod tests {
                 .iter()
                 .enumerate()
                 .filter(|(_, rule)| rule.networks[0].contains(address))
-                .min_by_key(|(index, rule)| (rule.priority, rule.allow, 128 - rule.networks[0].prefix_length(), *index))
+                .min_by_key(|(index, rule)| (rule.priority, rule.verdict == Verdict::Allow, 128 - rule.networks[0].prefix_length(), *index))
                 .map(|(index, _)| index);
             prop_assert_eq!(Rules::new(&rules).deciding(address), plain);
         }

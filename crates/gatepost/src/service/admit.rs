@@ -8,7 +8,7 @@ use gatepost_wire::Refusal;
 
 use super::Session;
 use super::access::Rules;
-use crate::config::{AccessRule, Limits, Network, TlsMode};
+use crate::config::{self, AccessRule, Network, TlsMode};
 use crate::ledger::{Exceeded, Ledger, Scope, Slots};
 use crate::metrics::Rejection;
 use crate::net::stream::Scratch;
@@ -21,12 +21,12 @@ pub(crate) struct Level {
     verdicts: Vec<Verdict>,
 }
 
-/// What a rule says about those it is about.
+/// What a rule says of those it is about.
 #[derive(Debug)]
-struct Verdict {
-    allow: bool,
-    name: Arc<str>,
-    scope: Scope,
+enum Verdict {
+    Deny { rule: Arc<str> },
+    Allow,
+    AllowWithin(Scope),
 }
 
 /// Why a connection is turned away.
@@ -77,10 +77,12 @@ impl std::fmt::Display for TurnedAway {
 impl Level {
     /// Compiles the rules of a level.
     pub(crate) fn new(rules: &[AccessRule]) -> Self {
-        let verdict = |rule: &AccessRule| Verdict {
-            allow: rule.allow,
-            name: rule.name.as_str().into(),
-            scope: Scope { name: rule.key.as_str().into(), limits: rule.limits },
+        let verdict = |rule: &AccessRule| match &rule.verdict {
+            config::Verdict::Deny => Verdict::Deny { rule: rule.name.as_str().into() },
+            config::Verdict::Allow => Verdict::Allow,
+            config::Verdict::AllowWithin(limits, key) => {
+                Verdict::AllowWithin(Scope { name: key.as_str().into(), limits: *limits })
+            }
         };
         Self { rules: Rules::new(rules), verdicts: rules.iter().map(verdict).collect() }
     }
@@ -99,9 +101,9 @@ pub(crate) fn admit(
     let deciding =
         levels.iter().find_map(|level| level.rules.deciding(address).and_then(|rule| level.verdicts.get(rule)));
     let limited = match deciding {
-        Some(Verdict { allow: false, name, .. }) => return Err(TurnedAway::Denied { rule: Arc::clone(name) }),
-        Some(Verdict { allow: true, scope, .. }) => Some(scope).filter(|scope| scope.limits != Limits::NONE),
-        None => None,
+        Some(Verdict::Deny { rule }) => return Err(TurnedAway::Denied { rule: Arc::clone(rule) }),
+        Some(Verdict::AllowWithin(scope)) => Some(scope),
+        Some(Verdict::Allow) | None => None,
     };
     ledger.take(scopes.iter().copied().chain(limited), address, now).map_err(TurnedAway::Limited)
 }
@@ -138,15 +140,15 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
+    use crate::config::Verdict::{Allow, AllowWithin, Deny};
 
-    fn level(rules: &[(&str, bool, Limits)]) -> Level {
-        let rule = |(n, (network, allow, limits)): (usize, &(&str, bool, Limits))| AccessRule {
+    fn level(rules: &[(&str, config::Verdict)]) -> Level {
+        let rule = |(n, (network, verdict)): (usize, &(&str, config::Verdict))| AccessRule {
             name: format!("rule {n}"),
-            key: format!("{n} {network}"),
             networks: vec![Network::parse(network).expect("a network")],
-            allow: *allow,
             priority: 1,
-            limits: *limits,
+            verdict: verdict.clone(),
         };
         Level::new(&rules.iter().enumerate().map(rule).collect::<Vec<_>>())
     }
@@ -154,9 +156,9 @@ mod tests {
     #[test]
     fn the_most_specific_level_with_a_match_decides() {
         let ledger = Arc::default();
-        let listener = level(&[("10.1.0.0/16", true, Limits::NONE)]);
-        let service = level(&[("10.0.0.0/8", false, Limits::NONE), ("192.0.2.0/24", true, Limits::NONE)]);
-        let global = level(&[("192.0.0.0/8", false, Limits::NONE)]);
+        let listener = level(&[("10.1.0.0/16", Allow)]);
+        let service = level(&[("10.0.0.0/8", Deny), ("192.0.2.0/24", Allow)]);
+        let global = level(&[("192.0.0.0/8", Deny)]);
         let admits = |address: &str| {
             let address = address.parse().expect("an address");
             admit(&[&listener, &service, &global], &[], &ledger, address, Instant::now()).is_ok()
@@ -172,7 +174,7 @@ mod tests {
     fn a_rules_limits_hold_for_the_whole_and_for_each_address() {
         let ledger: Arc<Ledger> = Arc::default();
         let limits = Limits { connections: Some(3), connections_per_ip: Some(2), ..Limits::NONE };
-        let service = level(&[("10.0.0.0/8", true, limits)]);
+        let service = level(&[("10.0.0.0/8", AllowWithin(limits, "all".into()))]);
         let take = |n: u8| admit(&[&service], &[], &ledger, IpAddr::from([10, 0, 0, n]), Instant::now());
         let held = [take(1), take(1)];
         let limit = |result: Result<Slots, TurnedAway>| match result {

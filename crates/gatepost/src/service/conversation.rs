@@ -10,7 +10,7 @@ use super::claim::Progress;
 use super::denied::MOVED;
 use super::reach::LoggedIn;
 use super::{Session, called_off, listener};
-use crate::config::{self, Senders};
+use crate::config::{self, Task};
 use crate::metrics::LogIn;
 use crate::net::stream::Stream;
 use crate::story::Ended;
@@ -111,9 +111,9 @@ impl Session {
 
     /// The front of a new conversation. Of one before it, in clear, nothing but counts remains.
     fn build_front(&self, build: Build, carry: Carry) -> Box<dyn Front> {
-        let config::Service { protocol, senders, .. } = self.service().settings;
+        let config::Service { protocol, task, .. } = &self.service().settings;
         let offers = self.snapshot.map.offers(protocol);
-        let offers = if senders == Senders::Own { Receiver::carries(protocol, offers) } else { offers };
+        let offers = if matches!(task, Task::Relay) { offers } else { Receiver::carries(protocol, offers) };
         build(self.setup(offers, carry), self.snapshot.listener.log_in_rules(&self.seen()))
     }
 
@@ -139,7 +139,7 @@ impl Session {
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
-            Err(_) => Err(Ended::Refused(Refusal::TimedOut)),
+            Err(_) => Err(Ended::Gone("it does not read what is sent to it".into())),
         }
     }
 

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 use crate::auth::scram::Decoys;
 use crate::auth::{Checker, Pace};
-use crate::config::{self, Senders, TlsMode};
+use crate::config::{self, Task, TlsMode};
 use crate::defence::Defence;
 use crate::directory::{Via, Who};
 use crate::ledger::Ledger;
@@ -183,12 +183,13 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
         session.story().finish(&session.shared.log, &ended);
         return None;
     }
-    let config::Service { protocol, senders, .. } = session.service().settings;
+    let config::Service { protocol, task, .. } = &session.service().settings;
+    let is_relayed = matches!(task, Task::Relay);
     let ended = match protocol.course {
         // In boxes of their own, so that log-ins have no room for them.
         Course::Mail(dialect) => Box::pin(session.take_mail(dialect)).await,
         Course::LogIn(build) | Course::Submission(build) => match session.log_in(build).await {
-            Ok(to) if senders == Senders::Any => return session.hand_over(to, (slots, permit)),
+            Ok(to) if is_relayed => return session.hand_over(to, (slots, permit)),
             Ok(to) => Box::pin(session.submit(to)).await,
             Err(ended) => ended,
         },

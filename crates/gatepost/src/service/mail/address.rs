@@ -125,7 +125,7 @@ impl Unwelcome {
 impl Session {
     fn address(&self, mailbox: &Mailbox) -> Address {
         let listener = &self.snapshot.listener;
-        Address::new(mailbox, &listener.settings.names, &listener.service.settings.domains)
+        Address::new(mailbox, &listener.settings.names, listener.service.settings.domains())
     }
 
     /// The back end of a recipient, and the recipient as it is named there; an error is what the client is told.
@@ -136,7 +136,7 @@ impl Session {
             return Err(Unwelcome::Unknown.reply());
         }
         let found = self.find(&address.name).await?;
-        let domains = &self.snapshot.listener.service.settings.domains;
+        let domains = self.snapshot.listener.service.settings.domains();
         let (backend, _) = place(&self.snapshot.map, domains, &address, &found).map_err(|unwelcome| {
             match &unwelcome {
                 Unwelcome::Misplaced(why) => self.report(Level::Error, "a recipient can't be placed", why),
@@ -183,7 +183,7 @@ impl Session {
             return Ok(());
         }
         let map = &self.snapshot.map;
-        let domains = &self.snapshot.listener.service.settings.domains;
+        let domains = self.snapshot.listener.service.settings.domains();
         let (own, other) = (self.find(user).await?, self.find(&address.name).await?);
         // Who logs in by a bare name is known by it in our domains.
         let is_bare = !user.contains('@') && address.name.rsplit_once('@').is_some_and(|(local, _)| local == user);

@@ -98,7 +98,7 @@ impl Session {
 
     fn new_receiver(&self, dialect: Dialect, carry: Carry) -> Receiver {
         let service = &self.snapshot.listener.service.settings;
-        let is_strict = service.mail.as_ref().is_some_and(|mail| mail.helo == HeloCheck::Strict);
+        let is_strict = service.mail().is_some_and(|mail| mail.helo == HeloCheck::Strict);
         Receiver::new(service.protocol, dialect, is_strict, self.receiver_setup(carry))
     }
 

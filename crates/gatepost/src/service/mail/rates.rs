@@ -49,7 +49,7 @@ impl Session {
     /// Counts a message of this sender; a reply is what it is told if there are too many.
     pub(super) fn count_message(&self, sender: Option<&str>) -> Option<Reply> {
         let service = &self.snapshot.listener.service;
-        let rates = service.settings.mail.as_ref()?.rates;
+        let rates = service.settings.mail()?.rates;
         let (name, now) = (service.name(), Instant::now());
         let take = |key: &Key, max| self.shared.rates.take(key, max, rates.interval, now);
         if !take(&Key::Messages(name, bucket(self.address.ip())), rates.messages_per_ip) {
@@ -66,7 +66,7 @@ impl Session {
     /// Counts a recipient; a reply is what the client is told if there are too many.
     pub(super) fn count_recipient(&self) -> Option<Reply> {
         let service = &self.snapshot.listener.service;
-        let rates = service.settings.mail.as_ref()?.rates;
+        let rates = service.settings.mail()?.rates;
         let key = Key::Recipients(service.name(), bucket(self.address.ip()));
         let is_in = self.shared.rates.take(&key, rates.recipients_per_ip, rates.interval, Instant::now());
         (!is_in).then(|| OwnReply::TooManyRecipients.reply())

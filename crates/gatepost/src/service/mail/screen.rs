@@ -27,19 +27,19 @@ impl Session {
     /// Waits before the greeting, where that is set, and finds out who the client is.
     pub(super) async fn screen(&mut self) -> Result<Screened, Ended> {
         let service = Arc::clone(&self.snapshot.listener.service);
-        let rules = service.settings.mail.as_ref();
+        let rules = service.settings.mail();
         let greet_delay = rules.map_or(Duration::ZERO, |rules| rules.greet_delay);
         let reverse_dns = rules.map_or(ReverseDns::Off, |rules| rules.reverse_dns);
         let started = Instant::now();
         let patience = started + greet_delay;
         let name = match reverse_dns {
             ReverseDns::Off => Ok(None),
-            ReverseDns::Note | ReverseDns::Require => match self.snapshot.map.backends().resolver() {
-                Some(resolver) => timeout(NAME_TIME, resolver.name_of(self.address.ip()))
+            ReverseDns::Note | ReverseDns::Require => {
+                let resolver = self.snapshot.map.backends().resolver();
+                timeout(NAME_TIME, resolver.name_of(self.address.ip()))
                     .await
-                    .unwrap_or_else(|_| Err("the name servers take too long".into())),
-                None => Err("names can't be looked up".into()),
-            },
+                    .unwrap_or_else(|_| Err("the name servers take too long".into()))
+            }
         };
         if !greet_delay.is_zero() {
             let mut bytes = Vec::new();

@@ -12,7 +12,7 @@ use super::posted::Posted;
 use super::{App, Page, Visitor, ask, explain_problem, go, render};
 use crate::admin::answers::{Session, Word};
 use crate::admin::human::{age, bytes, figure, time};
-use crate::admin::{Command, Whose};
+use crate::admin::{Command, NO_SESSION, Whose};
 
 /// Sessions that a page shows.
 const SESSIONS_SHOWN_MAX: usize = 500;
@@ -92,7 +92,7 @@ pub(super) async fn kick(State(app): State<Arc<App>>, posted: Posted) -> Page {
         let command = Command::Kick(Whose { id: Some(id.to_owned()), ..Whose::default() });
         // One that has gone by itself meanwhile is what was wanted.
         if let Err(problem) = ask::<IgnoredAny>(&app, asker, command).await
-            && !problem.text.contains("there is no session")
+            && !problem.text.contains(NO_SESSION)
         {
             return explain_problem(&app, asker, &problem, said.get("back")).await;
         }
