@@ -189,7 +189,8 @@ async fn run(command: Command) -> std::io::Result<()> {
             return backend::serve(listen, tls, pop3_listen, smtp_listen).await;
         }
         Command::Logins { common, count, concurrency, seconds, resume } => {
-            measure::logins(&common.subject(resume)?, count, concurrency, Duration::from_secs(seconds)).await?
+            let extent = measure::Extent { count, concurrency, limit: Duration::from_secs(seconds) };
+            measure::logins(&common.subject(resume)?, &extent).await?
         }
         Command::Deliver { common, count, size, each, concurrency, seconds } => {
             let extent = measure::Extent { count, concurrency, limit: Duration::from_secs(seconds) };

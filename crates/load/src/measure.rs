@@ -57,61 +57,6 @@ impl Subject {
     }
 }
 
-/// Logs in and out again `count` times or for as long as `limit`, `concurrency` clients at a time.
-pub(crate) async fn logins(subject: &Subject, count: u32, concurrency: u32, limit: Duration) -> io::Result<Value> {
-    let (failures, resumed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let each = count / concurrency.max(1);
-    let work = async {
-        let mut clients = JoinSet::new();
-        for _ in 0..concurrency {
-            let (target, failures, resumed) =
-                (Arc::clone(&subject.target), Arc::clone(&failures), Arc::clone(&resumed));
-            clients.spawn(async move {
-                let (mut latencies, begun) = (Vec::new(), Instant::now());
-                for _ in 0..each {
-                    let started = Instant::now();
-                    if started - begun > limit {
-                        break;
-                    }
-                    match Session::open(&target).await {
-                        Ok(session) => {
-                            let (took, is_resumed) = (started.elapsed(), session.is_resumed);
-                            if session.log_out().await.is_ok() {
-                                latencies.push(took);
-                                resumed.fetch_add(u32::from(is_resumed), Ordering::Relaxed);
-                            } else {
-                                failures.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                        Err(_) => {
-                            failures.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                }
-                latencies
-            });
-        }
-        let mut latencies = Vec::new();
-        while let Some(more) = clients.join_next().await {
-            latencies.extend(more?);
-        }
-        Ok(latencies)
-    };
-    let (latencies, took, spent) = subject.timed(work).await?;
-    let failures = failures.load(Ordering::Relaxed);
-    let done = f64::from(u32::try_from(latencies.len()).unwrap_or(u32::MAX));
-    Ok(json!({
-        "logins": done,
-        "failures": failures,
-        "resumed": resumed.load(Ordering::Relaxed),
-        "resumed_share": f64::from(resumed.load(Ordering::Relaxed)) / done.max(1.0),
-        "per_second": done / took,
-        "per_cpu_second": done / spent.max(0.01),
-        "ms": percentiles(latencies, 1e3),
-        "pss_kib": proc::pss_kib(subject.pid)?,
-    }))
-}
-
 /// How much is done at most: so many in all, so many at a time, and none begun after so long.
 pub(crate) struct Extent {
     pub(crate) count: u32,
@@ -119,43 +64,100 @@ pub(crate) struct Extent {
     pub(crate) limit: Duration,
 }
 
-/// Sends messages of `size` bytes, `each` of them on a connection.
-pub(crate) async fn deliver(subject: &Subject, size: usize, each: u32, extent: &Extent) -> io::Result<Value> {
-    let Extent { count, concurrency, limit } = *extent;
-    let line = format!("{}\r\n", "x".repeat(70));
-    let content = format!("Subject: bench\r\n\r\n{}.\r\n", line.repeat(size.div_ceil(line.len())));
-    let content: Arc<str> = content.into();
-    let of_client = count / concurrency.max(1);
-    let work = async {
-        let mut clients = JoinSet::new();
-        for _ in 0..concurrency {
-            let (target, content) = (Arc::clone(&subject.target), Arc::clone(&content));
-            clients.spawn(async move {
-                let (mut latencies, begun) = (Vec::new(), Instant::now());
-                while latencies.len() < of_client as usize && begun.elapsed() < limit {
-                    let mut started = Instant::now();
-                    let mut sender = Sender::open(&target).await?;
-                    for _ in 0..each.max(1) {
-                        sender.send(&content).await?;
-                        latencies.push(started.elapsed());
-                        started = Instant::now();
-                    }
-                    sender.leave().await?;
-                }
-                Ok::<_, io::Error>(latencies)
-            });
-        }
+impl Extent {
+    /// What each client is to do.
+    fn share(&self) -> usize {
+        (self.count / self.concurrency.max(1)) as usize
+    }
+
+    /// Has so many clients at work at a time; how long each of what they did took them.
+    async fn work<C>(&self, client: impl Fn() -> C) -> io::Result<Vec<Duration>>
+    where
+        C: Future<Output = io::Result<Vec<Duration>>> + Send + 'static,
+    {
+        let mut clients: JoinSet<_> = (0..self.concurrency).map(|_| client()).collect();
         let mut latencies = Vec::new();
         while let Some(more) = clients.join_next().await {
             latencies.extend(more??);
         }
         Ok(latencies)
-    };
+    }
+}
+
+/// Logs in and out again.
+pub(crate) async fn logins(subject: &Subject, extent: &Extent) -> io::Result<Value> {
+    let (failures, resumed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (share, limit) = (extent.share(), extent.limit);
+    let work = extent.work(|| {
+        let (target, failures, resumed) = (Arc::clone(&subject.target), Arc::clone(&failures), Arc::clone(&resumed));
+        async move {
+            let (mut latencies, begun) = (Vec::new(), Instant::now());
+            for _ in 0..share {
+                let started = Instant::now();
+                if started - begun > limit {
+                    break;
+                }
+                let opened = async {
+                    let session = Session::open(&target).await?;
+                    let (took, is_resumed) = (started.elapsed(), session.is_resumed);
+                    session.log_out().await?;
+                    Ok::<_, io::Error>((took, is_resumed))
+                };
+                match opened.await {
+                    Ok((took, is_resumed)) => {
+                        latencies.push(took);
+                        resumed.fetch_add(u32::from(is_resumed), Ordering::Relaxed);
+                    }
+                    Err(_) => {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            Ok(latencies)
+        }
+    });
+    let mut said = rates(subject, work).await?;
+    let resumed = resumed.load(Ordering::Relaxed);
+    said["failures"] = json!(failures.load(Ordering::Relaxed));
+    said["resumed"] = json!(resumed);
+    said["resumed_share"] = json!(f64::from(resumed) / said["done"].as_f64().unwrap_or_default().max(1.0));
+    Ok(said)
+}
+
+/// Sends messages of `size` bytes, `each` of them on a connection.
+pub(crate) async fn deliver(subject: &Subject, size: usize, each: u32, extent: &Extent) -> io::Result<Value> {
+    let line = format!("{}\r\n", "x".repeat(70));
+    let content = format!("Subject: bench\r\n\r\n{}.\r\n", line.repeat(size.div_ceil(line.len())));
+    let content: Arc<str> = content.into();
+    let (share, limit) = (extent.share(), extent.limit);
+    let work = extent.work(|| {
+        let (target, content) = (Arc::clone(&subject.target), Arc::clone(&content));
+        async move {
+            let (mut latencies, begun) = (Vec::new(), Instant::now());
+            while latencies.len() < share && begun.elapsed() < limit {
+                let mut started = Instant::now();
+                let mut sender = Sender::open(&target).await?;
+                for _ in 0..each.max(1) {
+                    sender.send(&content).await?;
+                    latencies.push(started.elapsed());
+                    started = Instant::now();
+                }
+                sender.leave().await?;
+            }
+            Ok(latencies)
+        }
+    });
+    let mut said = rates(subject, work).await?;
+    said["failures"] = json!(0);
+    Ok(said)
+}
+
+/// How much is `done` by `work` in a second, and what it costs.
+async fn rates(subject: &Subject, work: impl Future<Output = io::Result<Vec<Duration>>>) -> io::Result<Value> {
     let (latencies, took, spent) = subject.timed(work).await?;
     let done = f64::from(u32::try_from(latencies.len()).unwrap_or(u32::MAX));
     Ok(json!({
-        "messages": done,
-        "failures": 0,
+        "done": done,
         "per_second": done / took,
         "per_cpu_second": done / spent.max(0.01),
         "ms": percentiles(latencies, 1e3),

@@ -13,7 +13,8 @@ use gatepost_lab::{
 };
 use serde_json::Value;
 
-use super::Options;
+use super::report::Table;
+use super::{DIRECTORIES, Folder, Options};
 use crate::cargo;
 
 const PACKAGES: [&str; 6] =
@@ -37,12 +38,12 @@ struct Way {
 
 /// Everything that is asked.
 struct Site {
-    folder: PathBuf,
     load: PathBuf,
     gatepost: PathBuf,
     store: u16,
     _servers: (Process, Slapd, Database, Database),
     ways: Vec<Way>,
+    folder: Folder,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
@@ -50,30 +51,21 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let gatepost = cargo::build("gatepost", !options.quick)?;
     let load = cargo::build("gatepost-load", !options.quick)?;
     let site = Site::prepare(gatepost, load, options.quick)?;
-    let head = "| directory | users | log-ins per second | per CPU-second of Gatepost | p50 ms | p99 ms | Gatepost's memory, MiB |";
-    let mut table = format!("{head}\n|{}\n", " --- |".repeat(7));
+    let head = "directory | users | log-ins per second | per CPU-second of Gatepost | p50 ms | p99 ms | Gatepost's memory, MiB";
+    let mut table = Table::begin(head);
     for way in &site.ways {
         let (said, failures) = site.measure(way, options)?;
         if failures > 0 {
             return Err(format!("{}: {failures} log-ins failed", way.name));
         }
-        let line = format!("| {} | {} | {said} |", way.name, way.users);
-        println!("{line}");
-        table.push_str(&line);
-        table.push('\n');
+        table.row(&format!("{} | {} | {said}", way.name, way.users));
     }
-    let folder = options.out.clone().unwrap_or_else(|| cargo::target().join("bench/directories"));
-    let path = folder.join("report.md");
-    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    std::fs::write(&path, format!("{}\n\n{table}", super::report::machine())).map_err(|error| error.to_string())?;
-    println!("\nWritten to {}", path.display());
-    Ok(())
+    table.keep(options.out.as_deref(), DIRECTORIES)
 }
 
 impl Site {
     fn prepare(gatepost: PathBuf, load: PathBuf, quick: bool) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("gatepost-bench-directories-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let folder = Folder::create(DIRECTORIES)?;
         let authority = Authority::create(&folder)?;
         let certificate = authority.issue("server", &["localhost", "127.0.0.1"])?;
         let [store] = free_ports()?;
@@ -155,12 +147,6 @@ impl Site {
             number(&said["pss_kib"]) / 1024.0
         );
         Ok((cells, said["failures"].as_u64().unwrap_or(u64::MAX)))
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -4,6 +4,7 @@
 //! `report` what becomes of the figures.
 
 mod directories;
+mod folder;
 mod measures;
 mod peers;
 mod protocols;
@@ -17,6 +18,7 @@ use gatepost_lab::{Result, ensure_packages};
 use serde_json::Value;
 
 use crate::cargo;
+use folder::Folder;
 use measures::{Leg, Run};
 use peers::{PEERS, Peer, Setting, Subject};
 use report::Results;

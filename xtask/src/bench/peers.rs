@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{Authority, Certificate, Process, Result, free_ports, wait_for_port};
 
+use super::Folder;
 use super::measures::Leg;
 use crate::cargo;
 
@@ -119,17 +120,16 @@ pub(super) struct Setting {
     /// Gatepost's program before a change.
     before: Option<PathBuf>,
     certificate: Certificate,
-    folder: PathBuf,
     /// In clear, and with TLS.
     backend: Endpoints,
     _backend: Process,
+    folder: Folder,
 }
 
 impl Setting {
     pub(super) fn prepare(gatepost: PathBuf, load: PathBuf, before: Option<PathBuf>) -> Result<Self> {
         raise_file_limit();
-        let folder = std::env::temp_dir().join(format!("gatepost-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let folder = Folder::create("peers")?;
         let authority = Authority::create(&folder)?;
         let certificate = authority.issue("front", &["localhost", "127.0.0.1"])?;
         let backend = free_ports()?;
@@ -215,12 +215,6 @@ impl Setting {
              [[imap.listener]]\naddress = \"127.0.0.1:{tls}\"\ntls = \"implicit\"\n[map]\ndefault = \"store\"\n\
              [backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {port} }}\n",
         )
-    }
-}
-
-impl Drop for Setting {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -13,7 +13,8 @@ use gatepost_lab::{
 };
 use serde_json::Value;
 
-use super::Options;
+use super::report::Table;
+use super::{Folder, Options, PROTOCOLS};
 use crate::cargo;
 
 const PACKAGES: [&str; 7] =
@@ -62,13 +63,13 @@ enum Running {
 
 /// What all stand in.
 struct Site {
-    folder: PathBuf,
     load: PathBuf,
     gatepost: PathBuf,
     certificate: Certificate,
     pop3: u16,
     smtp: u16,
     _backend: Process,
+    folder: Folder,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
@@ -76,8 +77,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let gatepost = cargo::build("gatepost", !options.quick)?;
     let load = cargo::build("gatepost-load", !options.quick)?;
     let site = Site::prepare(gatepost, load)?;
-    let head = "| what | proxy | per second | per CPU-second | of HAProxy's | p50 ms | p99 ms |";
-    let mut table = format!("{head}\n|{}\n", " --- |".repeat(7));
+    let mut table = Table::begin("what | proxy | per second | per CPU-second | of HAProxy's | p50 ms | p99 ms");
     let is_wanted = |task: &&Task| options.only.as_ref().is_none_or(|text| task.name.contains(text));
     for task in TASKS.iter().filter(is_wanted) {
         let mut measured = Vec::new();
@@ -89,22 +89,14 @@ pub(super) fn run(options: &Options) -> Result<()> {
             measured.iter().find(|(peer, _)| *peer == "haproxy").map_or(f64::NAN, |(_, said)| said.per_cpu_second);
         for (peer, said) in measured {
             let Figures { per_second, per_cpu_second, p50, p99 } = said;
-            let line = format!(
-                "| {} | {peer} | {per_second:.0} | {per_cpu_second:.0} | {:.2} | {p50:.2} | {p99:.2} |",
+            table.row(&format!(
+                "{} | {peer} | {per_second:.0} | {per_cpu_second:.0} | {:.2} | {p50:.2} | {p99:.2}",
                 task.name,
                 per_cpu_second / bound
-            );
-            println!("{line}");
-            table.push_str(&line);
-            table.push('\n');
+            ));
         }
     }
-    let folder = options.out.clone().unwrap_or_else(|| cargo::target().join("bench/protocols"));
-    let path = folder.join("report.md");
-    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    std::fs::write(&path, format!("{}\n\n{table}", super::report::machine())).map_err(|error| error.to_string())?;
-    println!("\nWritten to {}", path.display());
-    Ok(())
+    table.keep(options.out.as_deref(), PROTOCOLS)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -123,8 +115,7 @@ fn median(mut rounds: Vec<Figures>) -> Figures {
 
 impl Site {
     fn prepare(gatepost: PathBuf, load: PathBuf) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("gatepost-bench-protocols-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let folder = Folder::create(PROTOCOLS)?;
         let authority = Authority::create(&folder)?;
         let certificate = authority.issue("front", &["localhost", "127.0.0.1"])?;
         let [imap, pop3, smtp] = free_ports()?;
@@ -262,12 +253,6 @@ impl Site {
         let postfix = Postfix::start(&self.folder.join(format!("postfix-{port}")), &setup)?;
         let pid = postfix.server.pid().ok_or("Postfix does not run")?;
         Ok(Subject { port, pid, _process: Running::Postfix(postfix) })
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

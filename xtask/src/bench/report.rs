@@ -142,6 +142,32 @@ pub(super) fn write(
     Ok(())
 }
 
+/// A table that is shown as it grows, and then kept.
+pub(super) struct Table(String);
+
+impl Table {
+    /// The heads of the columns, divided by ` | `.
+    pub(super) fn begin(head: &str) -> Self {
+        Self(format!("| {head} |\n|{}\n", " --- |".repeat(head.split(" | ").count())))
+    }
+
+    /// A row, divided in the same way.
+    pub(super) fn row(&mut self, cells: &str) {
+        println!("| {cells} |");
+        let _ = writeln!(self.0, "| {cells} |");
+    }
+
+    /// Writes it to the folder that is asked for, or to that of this `what` below `target/bench`.
+    pub(super) fn keep(&self, folder: Option<&Path>, what: &str) -> Result<()> {
+        let folder = folder.map_or_else(|| cargo::target().join("bench").join(what), Path::to_path_buf);
+        let path = folder.join("report.md");
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        std::fs::write(&path, format!("{}\n\n{}", machine(), self.0)).map_err(|error| error.to_string())?;
+        println!("\nWritten to {}", path.display());
+        Ok(())
+    }
+}
+
 /// Processor, cores, system, and the commit that is measured.
 pub(super) fn machine() -> String {
     let say = |program: &str, arguments: &[&str]| {
