@@ -158,6 +158,13 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Draft, Problems> {
     root::build(path, text)
 }
 
+/// What is made of a file with a service, a back end and this.
+#[cfg(test)]
+fn parse_small(more: &str) -> Draft {
+    let text = format!("[imap]\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n{more}\n");
+    parse(Path::new("gatepost.toml"), &text).expect("a file")
+}
+
 /// A number without a fraction, however it is written.
 pub(crate) fn whole(value: &serde_json::Value) -> Option<u64> {
     value.as_u64().or_else(|| {

@@ -212,24 +212,39 @@ fn wrong_commands_have_their_replies_and_then_it_is_the_end() {
 }
 
 #[test]
-fn a_browser_learns_nothing_and_no_line_is_endless() {
-    for protocol in &PROTOCOLS {
-        let bed = Bed::new();
-        let _gatepost = bed.gatepost(&protocol.configuration(&bed, "", "", 1));
-        let mut talk = protocol.secure(&bed);
+fn a_browser_learns_nothing() {
+    for_each_client(|protocol, mut talk| {
         talk.send("POST /<script> HTTP/1.1\r\nHost: <script>\r\n\r\n<script>\r\n");
         let said = talk.rest();
         assert!(!said.contains("script") && !said.contains("POST"), "{}: {said}", protocol.name);
-        let mut talk = protocol.secure(&bed);
+    });
+}
+
+#[test]
+fn no_line_is_endless() {
+    for_each_client(|protocol, mut talk| {
         let _ = talk.try_send("x".repeat(200_000));
         let said = talk.rest();
         assert!(said.len() < 200 && !said.contains("xxx"), "{}: {said}", protocol.name);
-        // XCLIENT is for us to say.
-        let mut talk = protocol.secure(&bed);
+    });
+}
+
+#[test]
+fn no_client_says_where_it_comes_from() {
+    for_each_client(|protocol, mut talk| {
         talk.send(if protocol.name == "imap" { "t XCLIENT ADDR=192.0.2.1\r\n" } else { "XCLIENT ADDR=192.0.2.1\r\n" });
         let answer = talk.line();
         assert!(answer.starts_with(protocol.bad), "{}: {answer}", protocol.name);
-    }
+    });
+}
+
+/// Does something with a client of each protocol, before its log-in.
+fn for_each_client(work: impl Fn(&'static Protocol, Talk) + Sync) {
+    for_each_protocol(|protocol| {
+        let bed = Bed::new();
+        let _gatepost = bed.gatepost(&protocol.configuration(&bed, "", "", 1));
+        work(protocol, protocol.secure(&bed));
+    });
 }
 
 /// Does something for all protocols side by side, since most of it is waiting.

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use gatepost_lab::{Gatepost, SCHEMATHESIS, ensure_python_tool, free_port, wait_for};
+use gatepost_lab::{Dovecot, Gatepost, SCHEMATHESIS, ensure_python_tool, free_port, wait_for};
 use serde_json::Value;
 
 use crate::bed::{Bed, KIM, run};
@@ -254,8 +254,8 @@ fn promtool(text: &str) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-#[test]
-fn metrics_are_clean_complete_and_true() {
+/// A site whose metrics are behind a token, with one user at one back end; and how it is configured.
+fn with_metrics() -> (Dovecot, Site, String) {
     let bed = Bed::new();
     let dovecot = bed.dovecot("store", &[KIM]);
     let port = free_port().expect("a port");
@@ -268,18 +268,45 @@ fn metrics_are_clean_complete_and_true() {
     let token = bed.write("metrics.token", "a token\n");
     run(Command::new("chmod").arg("600").arg(token));
     let gatepost = bed.gatepost(&configuration);
-    let site = Site { bed, gatepost, port };
-    assert_eq!(site.curl("/metrics", &[]).status, 401);
-    let metrics = || site.get("/metrics", "a token").body;
-    let before = metrics();
-    let there = metric_names(&before);
+    (dovecot, Site { bed, gatepost, port }, configuration)
+}
+
+#[test]
+fn every_documented_metric_is_there_from_the_start() {
+    let (_dovecot, site, _) = with_metrics();
+    let text = site.get("/metrics", "a token").body;
+    let there = metric_names(&text);
     let rows = include_str!("../../../../docs/monitoring.md").lines().filter_map(|line| line.strip_prefix("| `"));
     let documented: Vec<_> = rows.filter_map(|row| row.split(['{', '`']).next()).collect();
     assert!(documented.len() > 20, "{documented:?}");
     for name in documented {
-        assert!(there.contains(name), "{name} is there from the start: {before}");
+        assert!(there.contains(name), "{name} is there from the start: {text}");
     }
-    assert_eq!(promtool(&before), "");
+    assert_eq!(promtool(&text), "");
+}
+
+#[test]
+fn metrics_are_for_whoever_has_their_token() {
+    let (_dovecot, site, _) = with_metrics();
+    assert_eq!(site.curl("/metrics", &[]).status, 401);
+    let text = site.get("/metrics", "a token").body;
+    assert_eq!(site.bed.said(&["metrics"]).lines().next(), text.lines().next(), "the command line has them too");
+}
+
+#[test]
+fn metrics_come_as_open_metrics_too() {
+    let (_dovecot, site, _) = with_metrics();
+    let open = site.curl(
+        "/metrics",
+        &["--header", "Authorization: Bearer a token", "--header", "Accept: application/openmetrics-text"],
+    );
+    assert!(open.head.contains("application/openmetrics-text") && open.body.ends_with("# EOF\n"), "{}", open.body);
+}
+
+#[test]
+fn metrics_count_what_happens_and_name_no_user() {
+    let (_dovecot, site, configuration) = with_metrics();
+    let metrics = || site.get("/metrics", "a token").body;
     let mut kim = site.bed.logged_in(KIM);
     kim.command("NOOP");
     assert!(site.bed.secure().verdict("LOGIN kim wrong").contains("AUTHENTICATIONFAILED"));
@@ -313,12 +340,6 @@ fn metrics_are_clean_complete_and_true() {
         text.lines().find_map(|line| line.strip_prefix("gatepost_bytes_total{service=\"imap\",direction=\"up\"} "));
     assert!(up.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 6), "{text}");
     assert!(!text.contains("kim"), "users are no labels");
-    assert_eq!(site.bed.said(&["metrics"]).lines().next(), text.lines().next(), "the command line has them too");
-    let open = site.curl(
-        "/metrics",
-        &["--header", "Authorization: Bearer a token", "--header", "Accept: application/openmetrics-text"],
-    );
-    assert!(open.head.contains("application/openmetrics-text") && open.body.ends_with("# EOF\n"), "{}", open.body);
 }
 
 #[test]

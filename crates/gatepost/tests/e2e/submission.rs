@@ -271,13 +271,11 @@ fn a_master_log_in_speaks_for_users_that_gatepost_has_checked() {
     assert!(talk.ask("RCPT TO:<lee@example.org>").starts_with("250"));
 }
 
-#[test]
-fn users_send_by_names_of_their_own() {
-    let bed = Bed::new();
+/// Postfix behind a Gatepost that lets users send by names of their own: two are one account's, one is somebody else's.
+fn with_own_senders(bed: &Bed) -> (Dovecot, Postfix, Gatepost) {
     let store = bed.dovecot("store", &[KIM, LEE]);
-    let postfix = postfix(&bed, store.relay, Some(&store), "recipient_delimiter = +");
+    let postfix = postfix(bed, store.relay, Some(&store), "recipient_delimiter = +");
     let accounts = bed.path("accounts.db");
-    // Two names of one account, and somebody else's.
     let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('create table accounts (name, login)')\n\
         d.executemany('insert into accounts values (?, ?)', [(n + '@example.org', l + '@example.org') for n, l in\n\
         [('kim', 'kim'), ('sales', 'kim'), ('lee', 'lee')]])\nd.commit()\n";
@@ -290,19 +288,23 @@ fn users_send_by_names_of_their_own() {
         accounts.display(),
         postfix.port
     );
-    let gatepost = bed.gatepost(&configuration(&bed, "senders = \"own\"", &rest));
-    let told = promised(&bed, |told| told.iter().any(|line| line == "8BITMIME"));
-    assert!(told.contains(&"CHUNKING".to_owned()) && !told.contains(&"VRFY".to_owned()), "{told:?}");
-    let (mut talk, _) = secure(&bed);
-    talk.send(format!("AUTH PLAIN {CREDENTIALS}\r\nMAIL FROM:<lee@example.org>\r\nRCPT TO:<lee@example.org>\r\n"));
-    assert!(talk.reply().starts_with("235"));
-    assert_eq!(talk.reply(), "553 5.7.1 This is not your address.");
-    assert!(talk.reply().starts_with("503"));
-    for stranger in ["kim@example.net", "kim@example.org@example.net", "nobody@example.org", "\"lee\"@example.org"] {
-        assert!(talk.ask(&format!("MAIL FROM:<{stranger}>")).starts_with('5'), "{stranger}");
-    }
-    let mut sent = 0;
-    for own in [
+    let gatepost = bed.gatepost(&configuration(bed, "senders = \"own\"", &rest));
+    promised(bed, |told| told.iter().any(|line| line == "8BITMIME"));
+    (store, postfix, gatepost)
+}
+
+/// Kim, logged in.
+fn kim(bed: &Bed) -> Talk {
+    let (mut talk, _) = secure(bed);
+    assert!(talk.ask(&format!("AUTH PLAIN {CREDENTIALS}")).starts_with("235"));
+    talk
+}
+
+#[test]
+fn users_send_by_names_of_their_own() {
+    let bed = Bed::new();
+    let (_store, postfix, gatepost) = with_own_senders(&bed);
+    let names = [
         "kim@example.org",
         "KIM@Example.ORG",
         "\"kim\"@example.org",
@@ -310,41 +312,72 @@ fn users_send_by_names_of_their_own() {
         "info@example.org",
         "sales@example.org",
         "",
-    ] {
+    ];
+    let mut talk = kim(&bed);
+    for own in names {
         let mail = talk.ask(&format!("MAIL FROM:<{own}> BODY=8BITMIME SIZE=200 RET=HDRS AUTH=lee@example.org"));
         assert!(mail.starts_with("250"), "{own}: {mail}");
         assert!(talk.ask("RCPT TO:<lee@example.org> NOTIFY=NEVER").starts_with("250"), "{own}");
         assert!(talk.ask("RCPT TO:<nobody@example.org>").starts_with("550"), "the back end's word");
-        if sent == 2 {
-            // In chunks, and given up in between, which costs nothing; then again as a whole.
-            talk.send("BDAT 5\r\nnever");
-            assert!(talk.reply().starts_with("250"));
-            assert!(talk.ask("RSET").starts_with("250"));
-            talk.send("MAIL FROM:<sales@example.org>\r\nRCPT TO:<lee@example.org>\r\nBDAT 6\r\nA: b\r\nBDAT 5 LAST\r\n\r\nx\r\n");
-            assert!((0..4).all(|_| talk.reply().starts_with("250")));
-            sent += 1;
-            continue;
-        }
         assert!(talk.ask("DATA").starts_with("354"));
-        // What another server could take for the end of the message is refused with it.
-        let (end, expected) = if sent == 3 { ("\n.\n", "550 5.5.2") } else { ("\r\n", "250") };
-        talk.send(format!("Subject: by {own}\r\n\r\nx{end}MAIL FROM:<lee@example.org>\r\n.\r\n"));
-        let answer = talk.reply();
-        assert!(answer.starts_with(expected), "{own}: {answer}");
-        if sent == 3 {
-            // The connection to the back end ended with it.
-            assert!(talk.ask("MAIL FROM:<kim@example.org>").starts_with("421"));
-            (talk, _) = secure(&bed);
-            assert!(talk.ask(&format!("AUTH PLAIN {CREDENTIALS}")).starts_with("235"));
-        }
-        sent += 1;
+        let answer = talk.ask(&format!("Subject: by {own}\r\n\r\nx\r\nMAIL FROM:<lee@example.org>\r\n."));
+        assert!(answer.starts_with("250"), "{own}: {answer}");
     }
-    assert!(talk.ask("AUTH PLAIN x").starts_with("503"));
     assert!(talk.ask("QUIT").starts_with("221"));
-    let messages = postfix.wait_for_messages(LEE.user, sent - 1).expect("all messages");
-    assert!(messages.iter().all(|message| message.contains("ESMTPSA")), "{messages:?}");
-    assert!(messages.len() == sent - 1 && !messages.iter().any(|message| message.contains("never")), "{messages:?}");
-    gatepost.wait_for_log("a sender was refused").expect("a record");
+    let messages = postfix.wait_for_messages(LEE.user, names.len()).expect("all messages");
+    assert!(messages.len() == names.len() && messages.iter().all(|it| it.contains("ESMTPSA")), "{messages:?}");
     let record = gatepost.wait_for_log("mail was handed over").expect("a record");
     assert!(record.contains("user=<kim@example.org>"), "{record}");
+}
+
+#[test]
+fn nobody_sends_by_a_name_of_somebody_elses() {
+    let bed = Bed::new();
+    let (_store, _postfix, gatepost) = with_own_senders(&bed);
+    let (mut talk, told) = secure(&bed);
+    assert!(told.contains(&"CHUNKING".to_owned()) && !told.contains(&"VRFY".to_owned()), "{told:?}");
+    talk.send(format!("AUTH PLAIN {CREDENTIALS}\r\nMAIL FROM:<lee@example.org>\r\nRCPT TO:<lee@example.org>\r\n"));
+    assert!(talk.reply().starts_with("235"));
+    assert_eq!(talk.reply(), "553 5.7.1 This is not your address.");
+    assert!(talk.reply().starts_with("503"));
+    for stranger in ["kim@example.net", "kim@example.org@example.net", "nobody@example.org", "\"lee\"@example.org"] {
+        assert!(talk.ask(&format!("MAIL FROM:<{stranger}>")).starts_with('5'), "{stranger}");
+    }
+    assert!(talk.ask("AUTH PLAIN x").starts_with("503"), "whoever it is, they stay");
+    gatepost.wait_for_log("a sender was refused").expect("a record");
+}
+
+#[test]
+fn a_user_sends_in_chunks_and_may_give_up_between_them() {
+    let bed = Bed::new();
+    let (_store, postfix, _gatepost) = with_own_senders(&bed);
+    let mut talk = kim(&bed);
+    let envelope = "MAIL FROM:<kim@example.org>\r\nRCPT TO:<lee@example.org>\r\n";
+    talk.send(format!("{envelope}BDAT 5\r\nnever"));
+    assert!((0..3).all(|_| talk.reply().starts_with("250")));
+    assert!(talk.ask("RSET").starts_with("250"));
+    talk.send(format!("{envelope}BDAT 6\r\nA: b\r\nBDAT 5 LAST\r\n\r\nx\r\n"));
+    assert!((0..4).all(|_| talk.reply().starts_with("250")));
+    let messages = postfix.wait_for_messages(LEE.user, 1).expect("the message");
+    assert!(messages.len() == 1 && !messages[0].contains("never"), "{messages:?}");
+}
+
+#[test]
+fn what_another_server_could_take_for_the_end_of_a_users_message_is_refused_with_it() {
+    let bed = Bed::new();
+    let (_store, postfix, _gatepost) = with_own_senders(&bed);
+    let mut talk = kim(&bed);
+    let envelope = "MAIL FROM:<kim@example.org>\r\nRCPT TO:<lee@example.org>\r\nDATA\r\n";
+    talk.send(envelope);
+    assert!((0..2).all(|_| talk.reply().starts_with("250")) && talk.reply().starts_with("354"));
+    let answer = talk.ask("Subject: never\r\n\r\nx\n.\nMAIL FROM:<lee@example.org>\r\n.");
+    assert!(answer.starts_with("550 5.5.2"), "{answer}");
+    // The connection to the back end ended with it.
+    assert!(talk.ask("MAIL FROM:<kim@example.org>").starts_with("421"));
+    let mut talk = kim(&bed);
+    talk.send(envelope);
+    assert!((0..2).all(|_| talk.reply().starts_with("250")) && talk.reply().starts_with("354"));
+    assert!(talk.ask("Subject: good\r\n\r\nx\r\n.").starts_with("250"));
+    let messages = postfix.wait_for_messages(LEE.user, 1).expect("the message");
+    assert!(messages.len() == 1 && !messages[0].contains("never"), "{messages:?}");
 }
