@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Failure;
 use super::app_password::{self, AppPasswordCommand};
 use crate::auth::hash;
-use crate::config::{self, Config, DirectoryKind, Loaded, NamedFile, Names, Problem};
+use crate::config::{self, Config, Loaded, NamedFile, Names, Problem};
 use crate::directory::sqlite::{self, Account, Change, Sqlite};
 use crate::directory::{Entry, passwd_file};
 
@@ -249,22 +249,9 @@ impl Settings {
 
 impl DirectoryName {
     pub(super) async fn open(&self, config: &Config) -> Result<Sqlite, Failure> {
-        let embedded = config.directories.iter().filter_map(|directory| match &directory.kind {
-            DirectoryKind::Sqlite { path } => Some((directory.name.as_str(), path)),
-            _ => None,
-        });
-        let fitting: Vec<_> =
-            embedded.filter(|(name, _)| self.directory.as_deref().is_none_or(|wanted| wanted == *name)).collect();
-        let problem = match (&fitting[..], &self.directory) {
-            ([(_, path)], _) => return Ok(Sqlite::create(path).await.map_err(fault)?),
-            ([], Some(name)) => Problem::of(
-                "--directory",
-                format!("there is no {} of type sql in the configuration", config::head_of("directory", name)),
-            ),
-            ([], None) => Problem::of("gatepost user", "the configuration has no directory of type sql"),
-            _ => Problem::of("--directory", "the configuration has several directories of type sql: name one"),
-        };
-        Err(problem.into())
+        let wanted = self.directory.as_deref();
+        let found = config.embedded(wanted).map_err(|why| Problem::of("gatepost user", why))?;
+        Ok(Sqlite::create(found.1).await.map_err(fault)?)
     }
 }
 

@@ -91,10 +91,40 @@ fn check_hosts(read: &BackendSettings, table: &Table<'_>) {
     }
 }
 
+/// `host`, `host:port`, `[v6]:port`, or an IPv6 address by itself: the host, without brackets, and the port. `None`: it is none
+/// of these.
+pub(crate) fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, Some(port.parse().ok().filter(|port| *port != 0)?))
+        }
+        _ => (text, None),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    is_host(host).then_some((host, port))
+}
+
 /// A name or an address, as it may be looked up.
 pub(crate) fn is_host(host: &str) -> bool {
     let is_name = !host.is_empty()
         && host.len() <= 253
         && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
     is_name || host.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports() {
+        assert_eq!(split_port("10.0.0.1"), Some(("10.0.0.1", None)));
+        assert_eq!(split_port("a.example.org:1143"), Some(("a.example.org", Some(1143))));
+        assert_eq!(split_port("[::1]:1143"), Some(("::1", Some(1143))));
+        assert_eq!(split_port("[::1]"), Some(("::1", None)));
+        assert_eq!(split_port("::1"), Some(("::1", None)));
+        for bad in ["a b", "a:x", "a:", "a:0", "a\r\nb", "", "a:70000", "user@host"] {
+            assert_eq!(split_port(bad), None, "{bad:?}");
+        }
+    }
 }

@@ -6,10 +6,10 @@ use gatepost_wire::PROTOCOLS;
 use hyper::Uri;
 use toml::de::DeValue;
 
-use super::is_host;
 use super::problem::NamedFile;
 use super::reader::Table;
 use super::section::{Child, Written};
+use super::split_port;
 use super::trust::{Trust, is_exposed};
 use super::values::{Max, Size, Value, quoted, text};
 
@@ -188,12 +188,8 @@ impl Value for SyslogServer {
             "tls" => (Self::Tls, 6514),
             _ => return None,
         };
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
-            _ => (rest, usual),
-        };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        (is_host(host) && port != 0).then(|| make(host.to_owned(), port))
+        let (host, port) = split_port(rest)?;
+        Some(make(host.to_owned(), port.unwrap_or(usual)))
     }
 
     fn show(&self) -> String {

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 pub(crate) use access::{AccessRule, Limits, Verdict};
 pub(crate) use admin::{Admin, AdminSettings, SOCKET_NAME};
-pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host};
+pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host, split_port};
 pub(crate) use defence::Defence;
 #[cfg(test)]
 pub(crate) use directory::Credential;
@@ -97,6 +97,26 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// The only embedded directory, or the one of this name: what it is called, and its file. An error says why there is none.
+    pub(crate) fn embedded(&self, wanted: Option<&str>) -> Result<(&str, &NamedFile), String> {
+        let embedded = self.directories.iter().filter_map(|directory| match &directory.kind {
+            DirectoryKind::Sqlite { path } => Some((directory.name.as_str(), path)),
+            _ => None,
+        });
+        let found: Vec<_> = embedded.filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)).collect();
+        match (&found[..], wanted) {
+            ([one], _) => Ok(*one),
+            ([], Some(name)) => {
+                Err(format!("there is no embedded {} in the configuration", head_of("directory", name)))
+            }
+            ([], None) => Err("the configuration has no embedded directory: its users are kept elsewhere".into()),
+            (several, _) => {
+                let names: Vec<_> = several.iter().map(|(name, _)| *name).collect();
+                Err(format!("there are several embedded directories, name one: {}", names.join(", ")))
+            }
+        }
+    }
+
     /// The listeners of all services.
     pub(crate) fn listeners(&self) -> impl Iterator<Item = &Listener> {
         self.services.iter().flat_map(|service| &service.listeners)

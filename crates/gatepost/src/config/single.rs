@@ -1,6 +1,6 @@
 //! The configuration of `gatepost serve --to`: one server, fronted without a file.
 
-use super::{is_host, is_this_machine};
+use super::{is_this_machine, split_port};
 
 /// The configuration, as a file would say it. A server on this machine is spoken
 /// to in clear; any other must offer STARTTLS, or on port 993 TLS.
@@ -28,14 +28,8 @@ impl std::str::FromStr for Host {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().unwrap_or(0)),
-            _ => (text, 143),
-        };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if port == 0 || !is_host(host) {
-            return Err("expected a host name or address, perhaps with a port, such as imap.example.org:993");
-        }
-        Ok(Self { host: host.to_owned(), port })
+        let expected = "expected a host name or address, perhaps with a port, such as imap.example.org:993";
+        let (host, port) = split_port(text).ok_or(expected)?;
+        Ok(Self { host: host.to_owned(), port: port.unwrap_or(143) })
     }
 }

@@ -4,33 +4,19 @@ use gatepost_wire::sasl;
 
 use super::Server;
 use crate::admin::{UserChange, answers};
-use crate::config::DirectoryKind;
 use crate::directory::sqlite::{self, Account, Change, Sqlite};
 use crate::directory::{Bar, Entry};
 
 impl Server {
     /// The only embedded directory, or the one of this name, opened.
     async fn embedded(&self, wanted: Option<&str>) -> Result<(String, Sqlite), String> {
-        let found: Vec<_> = {
+        let (name, path) = {
             let world = self.entrance.world.load();
-            let embedded = world.config.directories.iter().filter_map(|directory| match &directory.kind {
-                DirectoryKind::Sqlite { path } => Some((directory.name.clone(), path.clone())),
-                _ => None,
-            });
-            embedded.filter(|(name, _)| wanted.is_none_or(|wanted| wanted == name)).collect()
+            let (name, path) = world.config.embedded(wanted)?;
+            (name.to_owned(), path.clone())
         };
-        match (&found[..], wanted) {
-            ([(name, path)], _) => {
-                let opened = Sqlite::create(path).await.map_err(|fault| fault.to_string())?;
-                Ok((name.clone(), opened))
-            }
-            ([], Some(name)) => Err(format!("there is no embedded directory {name:?} in the configuration")),
-            ([], None) => Err("the configuration has no embedded directory: its users are kept elsewhere".into()),
-            _ => {
-                let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
-                Err(format!("there are several embedded directories, name one: {}", names.join(", ")))
-            }
-        }
+        let opened = Sqlite::create(&path).await.map_err(|fault| fault.to_string())?;
+        Ok((name, opened))
     }
 
     /// Everybody in it.

@@ -1,6 +1,6 @@
 //! From what is known of a user to a back end: a pure choice, the same on every node.
 
-use crate::config::{self, MapRule, is_host, split_name};
+use crate::config::{self, MapRule, split_name, split_port};
 use crate::directory::Entry;
 use crate::rendezvous::score;
 
@@ -73,24 +73,16 @@ pub(crate) fn choose(
 }
 
 fn named_host(settings: &config::Map, place: &str, port: Option<u16>) -> Result<Place, NoPlace> {
-    let (host, port) = split_port(place, port)
-        .ok_or_else(|| NoPlace::Refused(format!("{place:?} is neither a back end nor a host")))?;
+    let (host, named) =
+        split_port(place).ok_or_else(|| NoPlace::Refused(format!("{place:?} is neither a back end nor a host")))?;
+    // A port within the name goes before one that stands beside it.
+    let port = named.or(port);
     if !settings.hosts.iter().any(|pattern| pattern.matches(host)) {
         let message =
             format!("{host:?} is no [backend.…] of the configuration, and `map.hosts` does not allow it as a host");
         return Err(NoPlace::Refused(message));
     }
     Ok(Place::Host { host: host.to_owned(), port })
-}
-
-/// `host`, `host:port`, `[v6]:port`: the host and the port, which may also be a field of its own.
-fn split_port(place: &str, port: Option<u16>) -> Option<(&str, Option<u16>)> {
-    let (host, port) = match place.rsplit_once(':') {
-        Some((host, text)) if !host.contains(':') || host.ends_with(']') => (host, Some(text.parse().ok()?)),
-        _ => (place, port),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    is_host(host).then_some((host, port))
 }
 
 fn applies(rule: &MapRule, user: &str) -> bool {
@@ -111,18 +103,6 @@ fn spread<'s>(weights: &'s [(String, u32)], takes: &dyn Fn(&str) -> bool, user: 
 mod tests {
     use super::*;
     use std::collections::HashMap;
-
-    #[test]
-    fn hosts_and_ports() {
-        assert_eq!(split_port("10.0.0.1", None), Some(("10.0.0.1", None)));
-        assert_eq!(split_port("10.0.0.1", Some(993)), Some(("10.0.0.1", Some(993))));
-        assert_eq!(split_port("a.example.org:1143", None), Some(("a.example.org", Some(1143))));
-        assert_eq!(split_port("[::1]:1143", None), Some(("::1", Some(1143))));
-        assert_eq!(split_port("::1", None), Some(("::1", None)));
-        for bad in ["a b", "a:x", "a\r\nb", "", "a:70000", "user@host"] {
-            assert_eq!(split_port(bad, None), None, "{bad:?}");
-        }
-    }
 
     /// The map of a file that has this in `[map]`, and the back ends `a` to `d`.
     fn map(text: &str) -> config::Map {
@@ -188,7 +168,7 @@ mod tests {
         let map = map("default = \"a\"\nhosts = [\"10.0.0.0/8\", \"*.store.example.org\"]");
         for (place, host) in [
             (at("10.1.2.3", Some(1143)), Some(("10.1.2.3", Some(1143)))),
-            (at("x.store.example.org:993", None), Some(("x.store.example.org", Some(993)))),
+            (at("x.store.example.org:993", Some(143)), Some(("x.store.example.org", Some(993)))),
             (at("192.0.2.1", None), None),
             (at("store.example.com", None), None),
             (at("no host", None), None),

@@ -231,7 +231,7 @@ fn users_are_kept_without_a_server() {
         (&["user", "add", "lee", "--backend", "elsewhere"], "there is no [backend.elsewhere]"),
         (&["user", "set", "lee", "--disable"], "there is no such user"),
         (&["user", "remove", "lee"], "there is no such user"),
-        (&["user", "list", "--directory", "other"], "there is no [directory.other] of type sql"),
+        (&["user", "list", "--directory", "other"], "there is no embedded [directory.other]"),
         (&["user", "add", "lee", "--password-file", "/nonexistent"], "/nonexistent: can't be read"),
     ] {
         let output = bed.command(arguments);
