@@ -25,7 +25,7 @@ pub(super) fn services<'t>(names: impl IntoIterator<Item = &'t str>) -> Vec<Stri
 
 /// A port.
 pub(super) fn port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| format!("port {text:?} is no port"))
+    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("port {text:?} is no port"))
 }
 
 impl LoginPassword {

@@ -111,8 +111,8 @@ impl Http {
             }
             return Ok(Verdict::Wrong);
         }
-        let port = text("auth-port").map(|port| port.parse()).transpose();
-        let port = port.map_err(|_| self.fault(format_args!("Auth-Port is no port: {:?}", text("auth-port"))))?;
+        let port = text("auth-port").map(|port| fields::port(&port)).transpose();
+        let port = port.map_err(|why| self.fault(format_args!("Auth-Port: {why}")))?;
         let login_password = value("auth-pass").map(LoginPassword::new);
         Ok(Verdict::Right(Entry {
             place: text("auth-server"),
@@ -213,7 +213,7 @@ fn read_json(answer: &Value) -> Result<Entry, String> {
     };
     let port = match &answer["port"] {
         Value::Null => None,
-        port => Some(port.as_u64().and_then(|port| u16::try_from(port).ok()).ok_or("`port` in its answer is no port")?),
+        port => Some(fields::port(&port.to_string()).map_err(|_| "`port` in its answer is no port")?),
     };
     let services = list("services")?;
     let networks = list("networks")?.unwrap_or_default();
