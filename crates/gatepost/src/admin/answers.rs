@@ -104,7 +104,7 @@ pub(crate) struct Host {
 
 /// A back end that was taken out of service, or into it.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct InService {
+pub(crate) struct BackendState {
     pub(crate) name: String,
     pub(crate) state: Word,
     /// Sessions that are to go.
@@ -371,7 +371,7 @@ mod tests {
             "bytes_down_per_second": 0.0, "busy": 0.0, "interval_seconds": 2,
             "history": [{ "sessions": 0.0, "logins": 0.0, "failures": 0.0, "bytes_up": 0.0, "bytes_down": 0.0 }],
         }));
-        reads::<InService>(&json!({ "name": "a", "state": "draining", "sessions": 2, "over_seconds": 300 }));
+        reads::<BackendState>(&json!({ "name": "a", "state": "draining", "sessions": 2, "over_seconds": 300 }));
         reads::<Ban>(&json!({ "network": "192.0.2.0/24", "until": null, "by": "administrator" }));
         reads::<Upgraded>(&json!({ "pid": 8, "generation": 2 }));
         reads::<Stopping>(&json!({ "drain_seconds": 30 }));

@@ -21,7 +21,7 @@ use answers::Report;
 /// Bans, traces and the like last no longer than this: ten years.
 pub(crate) const LASTING_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
 
-/// How the answer begins to who would end a session that is not there.
+/// What the answer says to who would end a session that is not there.
 pub(crate) const NO_SESSION: &str = "there is no session";
 
 /// What is meant where a question doesn't say: by every way in alike.

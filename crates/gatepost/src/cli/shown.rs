@@ -2,7 +2,7 @@
 
 use super::table::{Table, printable};
 use crate::admin::answers::{
-    Backend, Ban, Certificate, Flushed, InService, LogLevel, Moved, Rejected, Reloaded, Report, Session, Status,
+    Backend, BackendState, Ban, Certificate, Flushed, LogLevel, Moved, Rejected, Reloaded, Report, Session, Status,
     Stopping, Traced, Unbanned, Upgraded,
 };
 use crate::admin::human::{age, bytes, figure, time};
@@ -67,8 +67,8 @@ pub(super) fn backends(list: Vec<Backend>) {
     table.print("the configuration has no back ends");
 }
 
-pub(super) fn service(list: Vec<InService>) {
-    for InService { name, state, sessions, over_seconds } in list {
+pub(super) fn service(list: Vec<BackendState>) {
+    for BackendState { name, state, sessions, over_seconds } in list {
         let (name, state, over) = (printable(&name), printable(&state), time(over_seconds));
         match sessions {
             0 => say_line!("{name} is {state}"),

@@ -250,8 +250,8 @@ impl Settings {
 impl DirectoryName {
     pub(super) async fn open(&self, config: &Config) -> Result<Sqlite, Failure> {
         let wanted = self.directory.as_deref();
-        let found = config.embedded(wanted).map_err(|why| Problem::of("gatepost user", why))?;
-        Ok(Sqlite::create(found.1).await.map_err(fault)?)
+        let (_, path) = config.embedded(wanted).map_err(|why| Problem::of("gatepost user", why))?;
+        Ok(Sqlite::create(path).await.map_err(fault)?)
     }
 }
 

@@ -96,14 +96,14 @@ impl Server {
         backend: &str,
         duty: Duty,
         over: Duration,
-    ) -> Result<answers::InService, String> {
+    ) -> Result<answers::BackendState, String> {
         self.check_backend(backend)?;
         self.decide(backend, Some(duty)).await?;
         let whose = Whose { backend: Some(backend.to_owned()), ..Whose::default() };
         let sessions = self.sessions_of(&whose).await?.len();
         let emptying = tokio::spawn(Arc::clone(self).empty(backend.to_owned(), duty, over)).abort_handle();
         self.replace_emptying(backend, Some(emptying));
-        Ok(answers::InService {
+        Ok(answers::BackendState {
             name: backend.to_owned(),
             state: duty.name().into(),
             sessions,
@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// Takes a back end into service again; sessions that were to go stay.
-    pub(super) async fn make_ready(&self, backend: &str) -> Result<answers::InService, String> {
+    pub(super) async fn make_ready(&self, backend: &str) -> Result<answers::BackendState, String> {
         // One that the configuration has no more can be forgotten.
         if self.lasting.overrides.duty(backend).is_none() {
             self.check_backend(backend)?;
@@ -245,8 +245,8 @@ impl Server {
 }
 
 /// A back end that is in service again.
-pub(super) fn in_service(backend: &str) -> answers::InService {
-    answers::InService { name: backend.to_owned(), state: "up".into(), sessions: 0, over_seconds: 0 }
+pub(super) fn in_service(backend: &str) -> answers::BackendState {
+    answers::BackendState { name: backend.to_owned(), state: "up".into(), sessions: 0, over_seconds: 0 }
 }
 
 /// A user whose log-ins wait until this is dropped.
@@ -280,10 +280,13 @@ fn is_meant(session: &SessionRef, whose: &Whose, canonical: Option<&str>) -> boo
 
 /// The back end that a session is at: logged in, or handing over mail. What it tried for a log-in is none yet.
 pub(super) fn at_backend(story: &Story) -> Option<&str> {
-    let takes_mail =
-        |protocol: &&Protocol| protocol.name == story.service && matches!(protocol.course, Course::Mail(_));
-    let is_there = story.is_logged_in || PROTOCOLS.iter().any(|protocol| takes_mail(&protocol));
-    story.backend.as_deref().filter(|_| is_there)
+    story.backend.as_deref().filter(|_| story.is_logged_in || takes_mail(story))
+}
+
+/// Whether it is one in which nobody logs in, but mail is taken.
+fn takes_mail(story: &Story) -> bool {
+    let is_its = |protocol: &&Protocol| protocol.name == story.service;
+    PROTOCOLS.iter().find(is_its).is_some_and(|protocol| matches!(protocol.course, Course::Mail(_)))
 }
 
 /// There may be many; the control plane has other things to do.
@@ -309,10 +312,10 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
         backend: story.backend.as_deref().map(str::to_owned),
         client: story.client.to_string(),
         since: rfc3339(SystemTime::now() - story.started.elapsed()),
-        state: match (story.is_logged_in, session.is_relay()) {
-            (_, true) => "open",
-            (true, false) => "mail",
-            (false, false) => "log-in",
+        state: match session.is_relay() {
+            true => "open",
+            false if story.is_logged_in || takes_mail(&story) => "mail",
+            false => "log-in",
         }
         .into(),
         listener: story.listener.to_string(),

@@ -287,7 +287,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             Some(Command::Drain { backend: inputs.text("backend")?, over_seconds })
         },
         list: "drain",
-        item: SchemaGenerator::subschema_for::<answers::InService>,
+        item: SchemaGenerator::subschema_for::<answers::BackendState>,
     },
     Endpoint {
         method: "POST",
@@ -297,7 +297,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         inputs: &[BACKEND],
         command: |inputs| Some(Command::Maint { backend: inputs.text("backend")? }),
         list: "maint",
-        item: SchemaGenerator::subschema_for::<answers::InService>,
+        item: SchemaGenerator::subschema_for::<answers::BackendState>,
     },
     Endpoint {
         method: "POST",
@@ -307,7 +307,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         inputs: &[BACKEND],
         command: |inputs| Some(Command::Ready { backend: inputs.text("backend")? }),
         list: "ready",
-        item: SchemaGenerator::subschema_for::<answers::InService>,
+        item: SchemaGenerator::subschema_for::<answers::BackendState>,
     },
     Endpoint {
         method: "GET",
