@@ -116,11 +116,11 @@ pub(crate) async fn logins(subject: &Subject, extent: &Extent) -> io::Result<Val
             Ok(latencies)
         }
     });
-    let mut said = rates(subject, work).await?;
+    let (done, mut said) = rates(subject, work).await?;
     let resumed = resumed.load(Ordering::Relaxed);
     said["failures"] = json!(failures.load(Ordering::Relaxed));
     said["resumed"] = json!(resumed);
-    said["resumed_share"] = json!(f64::from(resumed) / said["done"].as_f64().unwrap_or_default().max(1.0));
+    said["resumed_share"] = json!(f64::from(resumed) / done.max(1.0));
     Ok(said)
 }
 
@@ -147,22 +147,23 @@ pub(crate) async fn deliver(subject: &Subject, size: usize, each: u32, extent: &
             Ok(latencies)
         }
     });
-    let mut said = rates(subject, work).await?;
+    let (_, mut said) = rates(subject, work).await?;
     said["failures"] = json!(0);
     Ok(said)
 }
 
-/// How much is `done` by `work` in a second, and what it costs.
-async fn rates(subject: &Subject, work: impl Future<Output = io::Result<Vec<Duration>>>) -> io::Result<Value> {
+/// How much is done by `work`, and how much in a second, and what it costs.
+async fn rates(subject: &Subject, work: impl Future<Output = io::Result<Vec<Duration>>>) -> io::Result<(f64, Value)> {
     let (latencies, took, spent) = subject.timed(work).await?;
     let done = f64::from(u32::try_from(latencies.len()).unwrap_or(u32::MAX));
-    Ok(json!({
+    let said = json!({
         "done": done,
         "per_second": done / took,
         "per_cpu_second": done / spent.max(0.01),
         "ms": percentiles(latencies, 1e3),
         "pss_kib": proc::pss_kib(subject.pid)?,
-    }))
+    });
+    Ok((done, said))
 }
 
 /// Holds idle sessions: what each costs in memory, what all of them cost at rest, and what is left of
