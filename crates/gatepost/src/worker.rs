@@ -58,7 +58,7 @@ enum Order {
     Run(Job),
     /// So many sessions that are quiet are asked to go.
     AskQuiet(usize),
-    /// All who are logged in are told to end.
+    /// All relays are told to end; other sessions see for themselves that they are called off.
     StopAll,
     Sessions(oneshot::Sender<Vec<SessionRef>>),
 }
@@ -184,7 +184,7 @@ impl Workers {
         }
     }
 
-    /// Tells all sessions that are logged in to end.
+    /// Tells all relays to end.
     pub(crate) fn stop_all(&self) {
         for worker in &self.lock().workers {
             let _ = worker.orders.send(Order::StopAll);

@@ -1,9 +1,9 @@
 //! The mail protocols as Gatepost speaks them, before a log-in and where it takes mail: grammar and words, nothing else.
 //!
-//! Nothing here opens a socket, reads a clock, writes a log or knows the configuration. Each protocol
-//! is a pair of state machines ([`Front`] towards the client, [`Back`] towards the mail server) that
-//! take bytes and events and give back bytes and a [`Step`]. That makes every conversation a value
-//! that a test can replay whole, a byte at a time, and cut at every point.
+//! Nothing here opens a socket, reads a clock, writes a log or knows the configuration. Each protocol is a pair of state
+//! machines: towards the client a [`Front`], or where mail is taken a [`smtp::Receiver`], and towards the mail server a
+//! [`Back`]. They take bytes and events and give back bytes and a step. That makes every conversation a value that a test
+//! can replay whole, a byte at a time, and cut at every point.
 
 mod conversation;
 mod cursor;

@@ -44,7 +44,7 @@ families! {
     LOG_IN_SECONDS: Histogram "gatepost_login_seconds" ["service", "stage"] =
         "How long the parts of a log-in took, in seconds: a histogram.";
     BYTES: Counter "gatepost_bytes_total" ["service", "direction"] =
-        "Bytes that were relayed: up, from clients to back ends, and down.";
+        "Bytes that were passed on: up, from clients to back ends (of mail, its content), and down.";
     BACKEND_UP: Gauge "gatepost_backend_up" ["backend", "service"] =
         "1: a back end takes log-ins; 0: it is out of order, or out of service.";
     BACKEND_CONNECTIONS: Gauge "gatepost_backend_connections" ["backend", "service"] =

@@ -3,7 +3,7 @@
 //! Each worker thread has a wheel whose slots are seconds. A session stands in the slot of its deadline
 //! and writes down when it last saw a byte; only when its slot comes up is that looked at, and the
 //! session moved on to its new deadline or told to end. A busy session costs no timer at all.
-//! Before its log-in a session stands apart, since it sees to its deadlines itself.
+//! Before its log-in, and where it takes mail, a session stands apart, since it sees to its deadlines itself.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -350,7 +350,7 @@ impl Wheel {
         });
     }
 
-    /// Tells every session of this thread that is logged in to end.
+    /// Tells every relay of this thread to end.
     pub(crate) fn stop_all() {
         Self::with(|wheel| {
             let relays = wheel.lists.iter().flatten().filter(|entry| entry.is_relay());

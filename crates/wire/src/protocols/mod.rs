@@ -1,7 +1,8 @@
 //! What every protocol has in common: the events and steps of its two state machines, the refusals it must have words for,
 //! and the table in which it is one row.
 //!
-//! Nothing that only one protocol needs belongs here; what is said, and in which grammar, stands in its own folder.
+//! What only one protocol fills in belongs here where the outside passes it on, such as ID; what is said, and in which
+//! grammar, stands in its own folder.
 
 mod back;
 mod credentials;
