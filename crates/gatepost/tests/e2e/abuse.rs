@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::wait_for;
 
-use crate::bed::{Bed, KIM};
+use crate::bed::{Bed, KIM, NOWHERE};
 use crate::talk::Talk;
-
-const NOWHERE: u16 = 9;
 
 #[test]
 fn a_thousand_clients_that_never_end_their_line_cost_a_bounded_sum() {

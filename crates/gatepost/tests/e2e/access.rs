@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use gatepost_lab::wait_to_find;
 
-use crate::bed::{Bed, KIM};
+use crate::bed::{Bed, KIM, NOWHERE};
 use crate::talk::Talk;
-
-const NOWHERE: u16 = 9;
 
 fn from(bed: &Bed, n: u8) -> Talk {
     Talk::clear_from(IpAddr::from([127, 0, 0, n]), bed.imap)

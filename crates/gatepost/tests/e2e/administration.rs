@@ -17,11 +17,11 @@ fn refusal(bed: &Bed, arguments: &[&str]) -> String {
 
 /// Two back ends that hold everybody's mail, and Gatepost with this map and these directories before them.
 struct Site {
-    bed: Bed,
     configuration: String,
     a: Dovecot,
     b: Dovecot,
     gatepost: Gatepost,
+    bed: Bed,
 }
 
 impl Site {
@@ -39,14 +39,14 @@ impl Site {
             bed.said(&["user", "add", "kim", "--backend", "a"]);
         }
         let gatepost = bed.gatepost(&configuration);
-        Self { bed, configuration, a, b, gatepost }
+        Self { configuration, a, b, gatepost, bed }
     }
 
     fn restart(self) -> Self {
         let Self { bed, configuration, a, b, gatepost } = self;
         drop(gatepost);
         let gatepost = bed.gatepost(&configuration);
-        Self { bed, configuration, a, b, gatepost }
+        Self { configuration, a, b, gatepost, bed }
     }
 }
 

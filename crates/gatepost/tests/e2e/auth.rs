@@ -9,9 +9,9 @@ use crate::bed::{Bed, KIM, LEE};
 /// Gatepost checks passwords against a `SQLite` directory that `gatepost user` fills, then logs in with
 /// the user's password or as the master.
 struct AtProxy {
-    bed: Bed,
     store: Dovecot,
     gatepost: Gatepost,
+    bed: Bed,
 }
 
 impl AtProxy {
@@ -30,7 +30,7 @@ impl AtProxy {
             bed.user(&["add", user.user, "--backend", "store"], Some(user.password));
         }
         let gatepost = bed.gatepost(&configuration);
-        Self { bed, store, gatepost }
+        Self { store, gatepost, bed }
     }
 }
 

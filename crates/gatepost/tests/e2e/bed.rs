@@ -23,7 +23,11 @@ pub(crate) fn binary() -> &'static Path {
 pub(crate) const KIM: Mailbox<'_> = Mailbox { user: "kim", password: "kim's secret" };
 pub(crate) const LEE: Mailbox<'_> = Mailbox { user: "lee", password: "lee's secret" };
 
-/// A folder with an authority and Gatepost's listening ports.
+/// A port at which nobody is.
+pub(crate) const NOWHERE: u16 = 9;
+
+/// A folder with an authority and Gatepost's listening ports. The folder goes with it: what runs in it must have ended, so that
+/// in a struct it comes last.
 pub(crate) struct Bed {
     folder: TempDir,
     pub authority: Authority,

@@ -11,11 +11,11 @@ use crate::bed::{Bed, KIM, LEE};
 
 /// Two back ends, Gatepost with a console before them, and a browser that is logged in.
 struct Site {
-    bed: Bed,
     _stores: [Dovecot; 2],
     gatepost: Gatepost,
     browser: Browser,
     port: u16,
+    bed: Bed,
 }
 
 const PASSWORD: &str = "a long password";
@@ -35,7 +35,7 @@ impl Site {
         ));
         let gatepost = bed.gatepost(&configuration);
         let browser = Browser::start(&bed.path("")).unwrap_or_else(|error| panic!("{error}"));
-        let site = Self { bed, _stores: stores, gatepost, browser, port };
+        let site = Self { _stores: stores, gatepost, browser, port, bed };
         let line = site.gatepost.wait_for_log("/setup?token=").expect("an invitation");
         let token = line.split("token=").nth(1).expect("a token").trim_end_matches('"').to_owned();
         site.go(&format!("/setup?token={token}"));

@@ -3,16 +3,16 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use gatepost_lab::{Dovecot, Gatepost, SCHEMATHESIS, ensure_python_tool, free_port, wait_for};
+use gatepost_lab::{Gatepost, SCHEMATHESIS, ensure_python_tool, free_port, wait_for};
 use serde_json::Value;
 
-use crate::bed::{Bed, KIM, run};
+use crate::bed::{Bed, KIM, NOWHERE, run};
 
 /// A Gatepost whose console and API are listened on.
 struct Site {
-    bed: Bed,
     gatepost: Gatepost,
     port: u16,
+    bed: Bed,
 }
 
 /// An answer to a request.
@@ -34,7 +34,7 @@ impl Site {
         let port = free_port().expect("a port");
         let configuration = bed.one_backend("", 1) + &format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n{admin}\n");
         let gatepost = bed.gatepost(&configuration);
-        Self { bed, gatepost, port }
+        Self { gatepost, port, bed }
     }
 
     fn token(&self, role: &str) -> String {
@@ -254,13 +254,11 @@ fn promtool(text: &str) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A site whose metrics are behind a token, with one user at one back end; and how it is configured.
-fn with_metrics() -> (Dovecot, Site, String) {
-    let bed = Bed::new();
-    let dovecot = bed.dovecot("store", &[KIM]);
+/// A site whose metrics are behind a token, with one user at the back end at this port; and how it is configured.
+fn with_metrics(bed: Bed, imap: u16) -> (Site, String) {
     let port = free_port().expect("a port");
     bed.write("users", "kim:::::::host=store\n");
-    let configuration = bed.one_backend("", dovecot.imap).replace("[map]\n", "[map]\ndirectories = [\"file\"]\n")
+    let configuration = bed.one_backend("", imap).replace("[map]\n", "[map]\ndirectories = [\"file\"]\n")
         + &format!(
             "[directory.file]\ntype = \"passwd-file\"\npath = \"users\"\n[[imap.access]]\ndeny = \"127.0.0.3\"\n\
              [admin]\nlisten = \"127.0.0.1:{port}\"\nmetrics_token_file = \"metrics.token\"\n"
@@ -268,12 +266,12 @@ fn with_metrics() -> (Dovecot, Site, String) {
     let token = bed.write("metrics.token", "a token\n");
     run(Command::new("chmod").arg("600").arg(token));
     let gatepost = bed.gatepost(&configuration);
-    (dovecot, Site { bed, gatepost, port }, configuration)
+    (Site { gatepost, port, bed }, configuration)
 }
 
 #[test]
 fn every_documented_metric_is_there_from_the_start() {
-    let (_dovecot, site, _) = with_metrics();
+    let (site, _) = with_metrics(Bed::new(), NOWHERE);
     let text = site.get("/metrics", "a token").body;
     let there = metric_names(&text);
     let rows = include_str!("../../../../docs/monitoring.md").lines().filter_map(|line| line.strip_prefix("| `"));
@@ -287,25 +285,37 @@ fn every_documented_metric_is_there_from_the_start() {
 
 #[test]
 fn metrics_are_for_whoever_has_their_token() {
-    let (_dovecot, site, _) = with_metrics();
+    let (site, _) = with_metrics(Bed::new(), NOWHERE);
     assert_eq!(site.curl("/metrics", &[]).status, 401);
+    assert_eq!(site.get("/metrics", "a token").status, 200);
+}
+
+#[test]
+fn metrics_are_said_on_the_command_line_too() {
+    let (site, _) = with_metrics(Bed::new(), NOWHERE);
     let text = site.get("/metrics", "a token").body;
-    assert_eq!(site.bed.said(&["metrics"]).lines().next(), text.lines().next(), "the command line has them too");
+    assert_eq!(site.bed.said(&["metrics"]).lines().next(), text.lines().next());
 }
 
 #[test]
 fn metrics_come_as_open_metrics_too() {
-    let (_dovecot, site, _) = with_metrics();
+    let (site, _) = with_metrics(Bed::new(), NOWHERE);
+    assert!(site.bed.secure().verdict("LOGIN kim secret").starts_with("NO"));
     let open = site.curl(
         "/metrics",
         &["--header", "Authorization: Bearer a token", "--header", "Accept: application/openmetrics-text"],
+    );
+    assert!(
+        open.body.contains("gatepost_logins_total{service=\"imap\",mechanism=\"command\",result=\"unavailable\"} 1")
     );
     assert!(open.head.contains("application/openmetrics-text") && open.body.ends_with("# EOF\n"), "{}", open.body);
 }
 
 #[test]
 fn metrics_count_what_happens_and_name_no_user() {
-    let (_dovecot, site, configuration) = with_metrics();
+    let bed = Bed::new();
+    let dovecot = bed.dovecot("store", &[KIM]);
+    let (site, configuration) = with_metrics(bed, dovecot.imap);
     let metrics = || site.get("/metrics", "a token").body;
     let mut kim = site.bed.logged_in(KIM);
     kim.command("NOOP");

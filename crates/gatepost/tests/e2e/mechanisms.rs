@@ -14,9 +14,9 @@ use crate::talk::{Talk, client_config_for, roots};
 
 /// Gatepost with the embedded directory, a master log-in at the back end, and these settings of [imap].
 struct Setup {
-    bed: Bed,
     store: Dovecot,
     gatepost: Gatepost,
+    bed: Bed,
 }
 
 impl Setup {
@@ -38,7 +38,7 @@ impl Setup {
             bed.user(&arguments, Some(user.password));
         }
         let gatepost = bed.gatepost(&configuration);
-        Self { bed, store, gatepost }
+        Self { store, gatepost, bed }
     }
 
     /// Changes the configuration while Gatepost runs.

@@ -20,8 +20,8 @@ fn people() -> Vec<String> {
 
 /// Two stores: kim's mail is in the first, lee's in the second.
 struct Site {
-    bed: Bed,
     stores: [Dovecot; 2],
+    bed: Bed,
 }
 
 impl Site {
@@ -29,7 +29,7 @@ impl Site {
         let bed = Bed::new();
         bed.write("ldap.secret", LDAP_SEARCHER_PASSWORD);
         let stores = [bed.dovecot("store-a", &[KIM]), bed.dovecot("store-b", &[LEE])];
-        Self { bed, stores }
+        Self { stores, bed }
     }
 
     fn slapd(&self, name: &str, people: Vec<String>) -> Slapd {
