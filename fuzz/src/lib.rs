@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use gatepost_wire::smtp::{self, Receiver, Reply};
 use gatepost_wire::{
     Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
-    Course, Event, Introduction, LogInRules, Mechanism, OAuthHints, Offers, PROTOCOLS, Proof, Protocol, Refusal,
-    Secret, Step, Welcome,
+    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Proof,
+    Protocol, Refusal, Secret, Step, Welcome,
 };
 
 /// The protocol of this name.
@@ -48,7 +48,9 @@ pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
         assert!(out.len() <= 1024 + 256 * (piece.len() + 64 * 1024));
         while let Step::Ask(_) = step {
             let answer = match step {
-                Step::Ask(Ask::Exchange(..)) if flags & 64 != 0 => Answer::Challenge(b"r=x,s=eA==,i=4096".to_vec()),
+                Step::Ask(Ask { offered: Offered::Opening(_), .. }) if flags & 64 != 0 => {
+                    Answer::Challenge(b"r=x,s=eA==,i=4096".to_vec())
+                }
                 _ if flags & 1 == 0 => Answer::Refused(Refusal::BadCredentials),
                 _ => Answer::Welcome(Welcome::default()),
             };
@@ -67,10 +69,13 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
     let needs_tls = flags & 1 == 1;
     let login = BackLogin {
         user: "us\"er".into(),
-        master: (flags & 2 == 2).then(|| "master".into()),
-        proof: {
+        by: {
             let secret = Secret::new(if flags & 4 == 4 { b"p\r\n\"".to_vec() } else { b"hunter2".to_vec() });
-            if flags & 16 == 16 { Proof::Token(secret) } else { Proof::Password(secret) }
+            match (flags & 2 == 2, flags & 16 == 16) {
+                (true, _) => LogInBy::Master { name: "master".into(), password: secret },
+                (false, true) => LogInBy::User(Proof::Token(secret)),
+                (false, false) => LogInBy::User(Proof::Password(secret)),
+            }
         },
         mechanism: [Mechanism::Plain, Mechanism::Login, Mechanism::OAuthBearer, Mechanism::XOAuth2]
             .get(usize::from(flags >> 5))
@@ -133,6 +138,7 @@ pub fn receiver(flags: u8, pieces: &[Vec<u8>]) {
         carry: Carry::default(),
         trace: flags & 8 == 0,
     };
+    let yes_or_no = || smtp::Event::Reply(Reply::ours(if flags & 16 == 0 { 250 } else { 450 }, "2.1.0 Ok."));
     let mut receiver = Receiver::new(protocol, dialect, flags & 8 == 0, setup);
     let mut out = Vec::new();
     receiver.step(smtp::Event::Start, &mut out);
@@ -141,9 +147,13 @@ pub fn receiver(flags: u8, pieces: &[Vec<u8>]) {
         let mut step = receiver.step(smtp::Event::Input(piece), &mut out);
         while !matches!(step, smtp::Step::Read) {
             let event = match &step {
-                smtp::Step::Sender(path) | smtp::Step::Recipient(path) => {
-                    assert!(!path.argument().contains(char::is_control));
-                    smtp::Event::Reply(Reply::ours(if flags & 16 == 0 { 250 } else { 450 }, "2.1.0 Ok."))
+                smtp::Step::Sender(sender) => {
+                    assert!(sender.command(|_| true).is_ok_and(|line| !line.contains(char::is_control)));
+                    yes_or_no()
+                }
+                smtp::Step::Recipient(recipient) => {
+                    assert!(recipient.command(|_| true).is_ok_and(|line| !line.contains(char::is_control)));
+                    yes_or_no()
                 }
                 smtp::Step::Content => {
                     step = receiver.step(smtp::Event::Reply(Reply::ours(354, "Go on.")), &mut out);

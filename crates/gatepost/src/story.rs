@@ -115,7 +115,7 @@ pub(crate) enum Ended {
     LoggedOut,
     /// It was told this, and that was the end.
     Refused(Refusal),
-    /// The client left.
+    /// The client left, or nothing more can be said to it. The text says how.
     Gone(String),
     /// Mail was taken, and this is why no more is.
     Served { why: String, tally: Tally },

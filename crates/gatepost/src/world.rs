@@ -202,8 +202,8 @@ impl World {
 
     /// Begins to look at the back ends, on the runtime that this is called on.
     pub(crate) fn look(&self, log: &Logger) -> Looking {
-        let greeting = |service: &config::Service| format!("{} {}", self.config.name, service.written.greeting);
-        let services = self.config.services.iter().map(|service| (service.protocol, greeting(service))).collect();
+        let services = &self.config.services;
+        let services = services.iter().map(|service| (service.protocol, service.greeting(&self.config.name))).collect();
         let own_listeners = Arc::clone(&self.own_listeners);
         self.map.look(&Looker { services, own_listeners, log: log.clone() })
     }

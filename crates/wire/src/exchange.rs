@@ -1,6 +1,6 @@
 //! The server's side of a SASL exchange (RFC 4422), alike in every protocol: what differs is how lines are wrapped.
 
-use crate::protocols::{Ask, Mechanism, OAuthHints, Offered, Proof};
+use crate::protocols::{Ask, Mechanism, OAuthHints, Offered};
 use crate::sasl;
 use crate::secret::Secret;
 
@@ -111,13 +111,10 @@ impl Exchange {
 
 /// What a name and a password offer; `None`: nobody can have such.
 fn with_password(said: Option<(String, Secret)>) -> Offered {
-    said.map_or(Offered::Malformed, |(user, password)| Offered::Credentials {
-        user: Some(user),
-        proof: Proof::Password(password),
-    })
+    said.map_or(Offered::Malformed, |(user, password)| Offered::Password(user, password))
 }
 
 /// What a token offers, and the name with it, where one is given.
 fn with_token(said: Option<(Option<String>, Secret)>) -> Offered {
-    said.map_or(Offered::Malformed, |(user, token)| Offered::Credentials { user, proof: Proof::Token(token) })
+    said.map_or(Offered::Malformed, |(user, token)| Offered::Token(user, token))
 }

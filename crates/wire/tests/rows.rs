@@ -123,6 +123,8 @@ fn mechanisms_are_what_they_are_called() {
     let carried: HashSet<_> = are(Mechanism::is_carried).collect();
     assert_eq!(carried, HashSet::from(["EXTERNAL", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]));
     assert_eq!(sasl::external(&Secret::new(b"kim".to_vec())), Some(ActAs::User("kim".to_owned())));
+    assert_eq!(sasl::external(&Secret::default()), Some(ActAs::Itself));
+    assert_eq!(sasl::external(&Secret::new(b"\0".to_vec())), None);
     assert_eq!(scram::server_first("nonce", b"salt", 4096), "r=nonce,s=c2FsdA==,i=4096");
     assert_eq!(scram::server_final(b"signature"), "v=c2lnbmF0dXJl");
 }
@@ -406,7 +408,7 @@ fn an_answer_with_a_bare_line_feed_is_none() {
             front.step(Event::Input(begin.as_bytes()), &mut out);
             let step = front.step(Event::Input(format!("AGtpbQBodXNoZWQ={end}").as_bytes()), &mut out);
             assert_eq!(
-                matches!(&step, Step::Ask(Ask { offered: Offered::Credentials { .. }, .. })),
+                matches!(&step, Step::Ask(Ask { offered: Offered::Password(..), .. })),
                 is_asked,
                 "{name} {end:?}: {step:?}"
             );

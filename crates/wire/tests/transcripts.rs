@@ -55,10 +55,13 @@ impl Front {
                 Offered::Malformed => format!("malformed {}", mechanism.name()),
                 Offered::Opening(message) => format!("exchange {} {:?}", mechanism.name(), shown(message)),
                 Offered::Reply(message) => format!("reply {:?}", shown(message)),
-                Offered::Credentials { user, proof } => {
-                    assert_eq!(matches!(proof, Proof::Token(_)), mechanism.takes_token());
-                    let user = user.as_deref().unwrap_or_default();
-                    format!("ask {} {user:?} {:?}", mechanism.name(), shown(proof.secret()))
+                Offered::Password(user, password) => {
+                    assert!(!mechanism.takes_token());
+                    format!("ask {} {user:?} {:?}", mechanism.name(), shown(password))
+                }
+                Offered::Token(user, token) => {
+                    assert!(mechanism.takes_token());
+                    format!("ask {} {:?} {:?}", mechanism.name(), user.as_deref().unwrap_or_default(), shown(token))
                 }
             },
         }
@@ -114,19 +117,17 @@ struct Mail {
 
 impl Mail {
     fn describe(step: &smtp::Step) -> String {
-        let said = |address: &str, parameters: &[smtp::Parameter]| {
-            let words = parameters.iter().map(|parameter| format!(" {parameter}"));
-            format!("<{address}>{}", words.collect::<String>())
-        };
         match step {
             smtp::Step::Read => "read".into(),
             smtp::Step::StartTls => "starttls".into(),
             smtp::Step::Sender(sender) => {
                 let name = sender.mailbox.as_ref().map(smtp::Mailbox::name).unwrap_or_default();
-                format!("sender {name:?} {}", said(sender.address(), &sender.parameters))
+                let said = sender.command(|_| true).expect("all that it wants");
+                format!("sender {name:?} {}", said.strip_prefix("MAIL FROM:").expect("MAIL"))
             }
-            smtp::Step::Recipient(smtp::Recipient { mailbox, parameters }) => {
-                format!("recipient {:?} {}", mailbox.name(), said(&mailbox.text, parameters))
+            smtp::Step::Recipient(recipient) => {
+                let said = recipient.command(|_| true).expect("all that it wants");
+                format!("recipient {:?} {}", recipient.mailbox.name(), said.strip_prefix("RCPT TO:").expect("RCPT"))
             }
             smtp::Step::Content => "content".into(),
             smtp::Step::Chunk(chunk) => {

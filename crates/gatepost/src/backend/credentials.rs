@@ -16,7 +16,7 @@ pub(crate) struct Master {
     pub(super) password: Secret,
 }
 
-/// Whose credentials a user's log-in is by.
+/// Whose credentials a user's log-in is by, as the configuration and the account decide before anybody shows any.
 #[derive(Clone, Copy)]
 pub(crate) enum LogInAs<'a> {
     /// What the user has shown is passed on.
@@ -27,7 +27,7 @@ pub(crate) enum LogInAs<'a> {
     Master(&'a Arc<Master>),
 }
 
-/// What is said at a back end, so that it lets a user in.
+/// The credentials themselves, as they are said to a back end.
 pub(crate) enum Credentials<'c> {
     /// What the user has shown.
     User(&'c Proof),

@@ -1,4 +1,4 @@
-//! Logging in at a back end, at the first of its hosts that serves.
+//! Getting a connection to a back end that is ready, logged in or for mail: at the first of its hosts that serves.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -19,9 +19,10 @@ const ROUNDS_MAX: u32 = 3;
 /// The pause before each further round.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a log-in at a back end is for.
+/// What a connection to a back end is for.
 pub(crate) struct Purpose<'a> {
     pub(crate) protocol: &'static Protocol,
+    /// The user's name there, by which a host is drawn too.
     pub(crate) user: &'a str,
     pub(crate) aim: Aim<'a>,
     pub(crate) client: Client<'a>,
@@ -55,7 +56,7 @@ pub(crate) struct Client<'a> {
     pub(crate) introduction: &'a Introduction,
 }
 
-/// A connection that is logged in.
+/// A connection that is ready: logged in, or for mail.
 pub(crate) struct Connected {
     pub(crate) stream: Stream,
     pub(crate) lease: Lease,
@@ -78,7 +79,7 @@ pub(crate) enum Failure {
     Passed(String),
     /// It has as many connections as it may.
     Limit(u32),
-    /// No host could serve. The text says for each why.
+    /// It can't be had, by no fault of the user's. The text says why, for each host that was tried.
     Unavailable(String),
 }
 
@@ -259,7 +260,7 @@ impl Backend {
         deadline: Instant,
         lease: &mut Option<Lease>,
     ) -> Result<Connected, HostError> {
-        let request = log_in_request(link, purpose);
+        let request = request_for(link, purpose);
         let Done { stream, address, welcome, rest, connect_took, answer_took } =
             self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
                 Trouble::BadCredentials => refused(purpose.aim),
@@ -294,7 +295,7 @@ fn refused(aim: Aim<'_>) -> HostError {
 }
 
 /// What is asked of a host.
-fn log_in_request<'a>(link: &ServiceLink, purpose: &Purpose<'a>) -> Request<'a> {
+fn request_for<'a>(link: &ServiceLink, purpose: &Purpose<'a>) -> Request<'a> {
     let aim = match purpose.aim {
         Aim::Deliver => BackAim::Deliver,
         Aim::LogIn(credentials) => BackAim::LogIn(credentials.log_in(purpose.user, link.settings.written.mechanism.0)),

@@ -148,7 +148,7 @@ impl State {
 }
 
 impl Backends {
-    /// Prepares all back ends of `settings`: reads secrets and authorities. Those with problems are left out.
+    /// Prepares all back ends of `settings`: reads secrets and authorities. What has a problem is left out, and is not to be used then.
     pub(crate) fn open(
         settings: &config::Config,
         states: &Arc<States>,

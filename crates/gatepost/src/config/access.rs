@@ -14,16 +14,20 @@ pub(crate) struct AccessRule {
     pub(crate) networks: Vec<Network>,
     /// The lowest number wins.
     pub(crate) priority: i64,
-    pub(crate) verdict: Verdict,
+    pub(crate) action: Action,
 }
 
-/// What an access rule says of those it is about.
+/// What an access rule has done with those it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Action {
     Deny,
     Allow,
-    /// As many as fit these limits, counted under this key: the rule itself, wherever a reload finds it in the file.
-    AllowWithin(Limits, String),
+    /// As many are let in as fit these limits.
+    AllowWithin {
+        limits: Limits,
+        /// The rule itself, wherever a reload finds it in the file.
+        counted_as: String,
+    },
 }
 
 section! {
@@ -65,24 +69,24 @@ pub(super) fn read_access(parent: &Table<'_>, level: &str) -> Vec<AccessRule> {
         if [&allow, &deny].into_iter().flatten().any(Vec::is_empty) {
             table.problem("names no network");
         }
-        let (networks, verdict) = match (allow, deny) {
-            (Some(networks), None) if limits == Limits::NONE => (networks, Verdict::Allow),
+        let (networks, action) = match (allow, deny) {
+            (Some(networks), None) if limits == Limits::NONE => (networks, Action::Allow),
             (Some(networks), None) => {
                 let list = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-                (networks, Verdict::AllowWithin(limits, format!("{level} {priority} {list}")))
+                (networks, Action::AllowWithin { limits, counted_as: format!("{level} {priority} {list}") })
             }
             (None, Some(networks)) => {
                 if limits != Limits::NONE {
                     table.problem("limits go with `allow`: what is denied can't be limited");
                 }
-                (networks, Verdict::Deny)
+                (networks, Action::Deny)
             }
             _ => {
                 table.problem("an access rule has either `allow` or `deny`");
                 return None;
             }
         };
-        Some(AccessRule { name: format!("{level} rule {}", n + 1), networks, priority, verdict })
+        Some(AccessRule { name: format!("{level} rule {}", n + 1), networks, priority, action })
     });
     rules.into_iter().flatten().collect()
 }

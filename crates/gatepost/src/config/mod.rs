@@ -37,7 +37,7 @@ mod trust;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use access::{AccessRule, Limits, Verdict};
+pub(crate) use access::{AccessRule, Action, Limits};
 pub(crate) use admin::{Admin, AdminSettings, SOCKET_NAME};
 pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host, split_port};
 pub(crate) use defence::Defence;

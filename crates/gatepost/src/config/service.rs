@@ -50,6 +50,12 @@ impl Service {
         }
     }
 
+    /// The text of its greeting, by which a back end that is really this Gatepost is known; `node` is our own name.
+    pub(crate) fn greeting(&self, node: &str) -> String {
+        // As backs read it: without blanks at its end.
+        format!("{node} {}", self.written.greeting).trim_end().to_owned()
+    }
+
     /// What mail is taken; `None` where users log in.
     pub(crate) fn mail(&self) -> Option<&MailSettings> {
         match &self.task {
@@ -200,6 +206,7 @@ pub(super) fn read_service(
         Course::Mail(_) => {
             let read = MailSettings::read(table)?;
             check_mail(table, map, directories);
+            // They are meant in lower case, and with the map's own.
             let domains = all_domains(table, &MailSettings::domains, read.domains, map.0);
             Task::TakeMail(MailSettings { domains, ..read })
         }

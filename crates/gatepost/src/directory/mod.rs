@@ -33,7 +33,7 @@ use crate::secret_file;
 /// Whom a directory is asked about, and who wants to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Who {
-    /// The name in full, as it is looked up everywhere.
+    /// The name in full, as it is looked up everywhere; empty where a token has yet to say it.
     pub(crate) user: String,
     /// The service that the client wants.
     pub(crate) service: &'static str,

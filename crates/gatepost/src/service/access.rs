@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::{AccessRule, Network, Verdict};
+use crate::config::{AccessRule, Action, Network};
 
 /// The rules of one level, compiled: a sorted list of the points at which the deciding rule changes,
 /// so that a list of 100,000 networks costs one binary search.
@@ -46,7 +46,7 @@ impl Rules {
                     )
                 };
                 let networks = rule.networks.iter().filter(move |network| network.first.is_ipv4() == v4);
-                networks.map(|network| claim(network, rule.verdict != Verdict::Deny, rule.priority)).collect::<Vec<_>>()
+                networks.map(|network| claim(network, rule.action != Action::Deny, rule.priority)).collect::<Vec<_>>()
             };
             rules.iter().enumerate().flat_map(of_rule).collect::<Vec<_>>()
         };
@@ -103,8 +103,8 @@ mod tests {
 
     fn rule(networks: &[&str], allow: bool, priority: i64) -> AccessRule {
         let networks = networks.iter().map(|text| Network::parse(text).expect("a network")).collect();
-        let verdict = if allow { Verdict::Allow } else { Verdict::Deny };
-        AccessRule { name: String::new(), networks, priority, verdict }
+        let action = if allow { Action::Allow } else { Action::Deny };
+        AccessRule { name: String::new(), networks, priority, action }
     }
 
     fn deciding(rules: &[AccessRule], address: &str) -> Option<usize> {
@@ -152,14 +152,18 @@ mod tests {
         ) {
             let rules: Vec<_> = rules
                 .into_iter()
-                .map(|(a, b, allow, priority)| rule(&[&format!("10.0.0.{}-10.0.0.{}", a.min(b), a.max(b))], allow, priority))
+                .map(|(a, b, allow, priority)| {
+                    rule(&[&format!("10.0.0.{}-10.0.0.{}", a.min(b), a.max(b))], allow, priority)
+                })
                 .collect();
             let address = IpAddr::from([10, 0, 0, address]);
             let plain = rules
                 .iter()
                 .enumerate()
                 .filter(|(_, rule)| rule.networks[0].contains(address))
-                .min_by_key(|(index, rule)| (rule.priority, rule.verdict == Verdict::Allow, 128 - rule.networks[0].prefix_length(), *index))
+                .min_by_key(|(index, rule)| {
+                    (rule.priority, rule.action == Action::Allow, 128 - rule.networks[0].prefix_length(), *index)
+                })
                 .map(|(index, _)| index);
             prop_assert_eq!(Rules::new(&rules).deciding(address), plain);
         }

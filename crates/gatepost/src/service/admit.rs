@@ -1,4 +1,4 @@
-//! May this connection be served? Access rules first, then flow control; the slots it takes are its own.
+//! May this connection be served? Bans first, then access rules, then flow control; the slots it takes are its own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use gatepost_wire::Refusal;
 
 use super::Session;
 use super::access::Rules;
-use crate::config::{self, AccessRule, Network, TlsMode};
+use crate::config::{AccessRule, Action, Network, TlsMode};
 use crate::ledger::{Exceeded, Ledger, Scope, Slots};
 use crate::metrics::Rejection;
 use crate::net::stream::Scratch;
@@ -77,11 +77,11 @@ impl std::fmt::Display for TurnedAway {
 impl Level {
     /// Compiles the rules of a level.
     pub(crate) fn new(rules: &[AccessRule]) -> Self {
-        let verdict = |rule: &AccessRule| match &rule.verdict {
-            config::Verdict::Deny => Verdict::Deny { rule: rule.name.as_str().into() },
-            config::Verdict::Allow => Verdict::Allow,
-            config::Verdict::AllowWithin(limits, key) => {
-                Verdict::AllowWithin(Scope { name: key.as_str().into(), limits: *limits })
+        let verdict = |rule: &AccessRule| match &rule.action {
+            Action::Deny => Verdict::Deny { rule: rule.name.as_str().into() },
+            Action::Allow => Verdict::Allow,
+            Action::AllowWithin { limits, counted_as } => {
+                Verdict::AllowWithin(Scope { name: counted_as.as_str().into(), limits: *limits })
             }
         };
         Self { rules: Rules::new(rules), verdicts: rules.iter().map(verdict).collect() }
@@ -140,15 +140,15 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Action::{Allow, AllowWithin, Deny};
     use crate::config::Limits;
-    use crate::config::Verdict::{Allow, AllowWithin, Deny};
 
-    fn level(rules: &[(&str, config::Verdict)]) -> Level {
-        let rule = |(n, (network, verdict)): (usize, &(&str, config::Verdict))| AccessRule {
+    fn level(rules: &[(&str, Action)]) -> Level {
+        let rule = |(n, (network, action)): (usize, &(&str, Action))| AccessRule {
             name: format!("rule {n}"),
             networks: vec![Network::parse(network).expect("a network")],
             priority: 1,
-            verdict: verdict.clone(),
+            action: action.clone(),
         };
         Level::new(&rules.iter().enumerate().map(rule).collect::<Vec<_>>())
     }
@@ -174,7 +174,7 @@ mod tests {
     fn a_rules_limits_hold_for_the_whole_and_for_each_address() {
         let ledger: Arc<Ledger> = Arc::default();
         let limits = Limits { connections: Some(3), connections_per_ip: Some(2), ..Limits::NONE };
-        let service = level(&[("10.0.0.0/8", AllowWithin(limits, "all".into()))]);
+        let service = level(&[("10.0.0.0/8", AllowWithin { limits, counted_as: "all".into() })]);
         let take = |n: u8| admit(&[&service], &[], &ledger, IpAddr::from([10, 0, 0, n]), Instant::now());
         let held = [take(1), take(1)];
         let limit = |result: Result<Slots, TurnedAway>| match result {

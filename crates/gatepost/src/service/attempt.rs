@@ -22,7 +22,7 @@ const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
 /// A log-in that has begun.
 pub(super) struct Begun {
-    /// Counts as failed until it isn't.
+    /// Counts as failed until it isn't; dropped, as if it had not been.
     pub(super) attempt: Attempt,
     /// As users are looked up; `None`: what is shown must say who it is.
     pub(super) user: Option<String>,
@@ -32,12 +32,12 @@ impl Session {
     /// A log-in begins: `written` is the name as the client wrote it, where there is one.
     pub(super) async fn begin(&self, mechanism: Mechanism, written: Option<&str>) -> Result<Begun, Denied> {
         let user = written.map(|written| self.snapshot.listener.settings.names.canonical(written));
-        let attempt = self.count(mechanism, user.as_deref()).await?;
+        let attempt = self.begin_attempt(mechanism, user.as_deref()).await?;
         Ok(Begun { attempt, user })
     }
 
     /// Counts a log-in, unless too many failed before it; some must wait.
-    pub(super) async fn count(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Denied> {
+    pub(super) async fn begin_attempt(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Denied> {
         self.story().attempt(mechanism.name(), user.map(str::to_owned));
         let (defence, address) = (&self.shared.defence, self.address.ip());
         let settings = self.snapshot.defence.as_ref();
@@ -83,7 +83,7 @@ impl Session {
         let Begun { attempt, user } = begun;
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
-        let resolved = timeout_at(self.deadline, self.resolve(user, claim)).await;
+        let resolved = timeout_at(self.deadline, self.resolve(user.as_deref(), claim)).await;
         let result = match self.in_time(asked, resolved).await {
             Ok(place) => {
                 let logged_in = self.connect(place, introduction, asked).await;
@@ -124,7 +124,7 @@ impl Session {
 
     /// Credentials that no user can have: counted, logged and answered as any other that are wrong.
     pub(super) async fn malformed(&self, mechanism: Mechanism) -> Denied {
-        match self.count(mechanism, None).await {
+        match self.begin_attempt(mechanism, None).await {
             Ok(attempt) => {
                 self.take_time(Instant::now()).await;
                 self.refuse(attempt, 0, Denied::Wrong)

@@ -1,5 +1,5 @@
-//! Who a client claims to be, and by what means: from what its protocol's front asks to a [`Claim`] that
-//! can be checked, over as many messages as the mechanism takes.
+//! Who a client claims to be, and how it shows that: from what its protocol's front asks to a name and a [`Claim`] that can
+//! be checked, over as many messages as the mechanism takes.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::defence::Attempt;
 use crate::directory::Entry;
 use crate::metrics::Stage;
 
-/// What a client claims to be somebody by.
+/// How a client shows who it is.
 pub(super) struct Claim {
     pub(super) mechanism: Mechanism,
     pub(super) means: Means,
@@ -147,7 +147,8 @@ impl Session {
         introduction: &Introduction,
     ) -> Result<(Answer, Progress), Denied> {
         let (written, means) = match (offered, mechanism) {
-            (Offered::Credentials { user, proof }, _) => (user, Means::Secret(proof)),
+            (Offered::Password(user, password), _) => (Some(user), Means::Secret(Proof::Password(password))),
+            (Offered::Token(user, token), _) => (user, Means::Secret(Proof::Token(token))),
             (Offered::Opening(message), Mechanism::External) => match sasl::external(&message) {
                 Some(act_as) => (self.certified(act_as), Means::Certificate),
                 None => return Err(self.malformed(mechanism).await),
@@ -182,7 +183,7 @@ impl Session {
     /// Challenges a client to prove that it knows its password.
     async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(Answer, Progress), Denied> {
         let user = self.snapshot.listener.settings.names.canonical(&first.user);
-        let attempt = self.count(mechanism, Some(&user)).await?;
+        let attempt = self.begin_attempt(mechanism, Some(&user)).await?;
         let started = Instant::now();
         let made = timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)).await;
         let (challenge, known) = match self.in_time(started, made).await {

@@ -12,7 +12,7 @@ use crate::config::{self, Plaintext, TlsMode};
 use crate::ledger::Scope;
 use crate::metrics::{Counter, ServiceMetrics};
 
-/// What is known of a client before it says anything.
+/// What is known of a client beside what it says.
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) is_secured: bool,
@@ -82,8 +82,7 @@ impl Service {
 
     /// The greeting's text, which also shows a loop.
     pub(crate) fn greeting(&self) -> String {
-        // As backs read it: without blanks at its end.
-        format!("{} {}", self.node, self.settings.written.greeting).trim_end().to_owned()
+        self.settings.greeting(&self.node)
     }
 }
 

@@ -92,7 +92,7 @@ pub(crate) struct Arrival {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-/// A session on its way to the log-in.
+/// A session on its way to the log-in, or in which mail is taken.
 struct Session {
     shared: Arc<Shared>,
     snapshot: Snapshot,

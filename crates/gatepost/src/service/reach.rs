@@ -14,6 +14,7 @@ use crate::metrics::Stage;
 
 /// What is wanted of a back end, and for whom.
 pub(super) struct Wanted<'a> {
+    /// The name there, by which a host is drawn too.
     pub(super) user: &'a str,
     pub(super) aim: Aim<'a>,
     pub(super) introduction: &'a Introduction,

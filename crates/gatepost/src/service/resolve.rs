@@ -44,8 +44,8 @@ struct Verified {
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve<'c>(&self, user: Option<String>, claim: &'c Claim) -> Result<Place<'c>, Denied> {
-        let mut who = self.who(user.as_deref().unwrap_or_default());
+    pub(super) async fn resolve<'c>(&self, user: Option<&str>, claim: &'c Claim) -> Result<Place<'c>, Denied> {
+        let mut who = self.who(user.unwrap_or_default());
         let means = &claim.means;
         let checked = self.check(&mut who, means).await?;
         if who.user.is_empty() {

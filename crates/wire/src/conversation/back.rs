@@ -20,6 +20,13 @@ pub(crate) trait BackGrammar: Send {
     fn left(&mut self) -> Option<Welcome>;
 }
 
+/// Says a line, and goes to the state in which it is answered.
+pub(crate) fn send<S>(line: &str, next: S, state: &mut S, out: &mut Vec<u8>) -> BackStep {
+    out.extend_from_slice(line.as_bytes());
+    *state = next;
+    BackStep::Read
+}
+
 impl<G: BackGrammar> Back for G {
     fn step(&mut self, event: BackEvent<'_>, out: &mut Vec<u8>) -> BackStep {
         let broken = |what| BackStep::Fault(BackFault::Protocol(what));

@@ -7,7 +7,7 @@ mod back;
 mod front;
 mod log_in;
 
-pub(crate) use back::BackGrammar;
+pub(crate) use back::{BackGrammar, send};
 pub(crate) use front::{Client, FrontGrammar, HasClient, LogIn, has_client};
 pub(crate) use log_in::LogInLines;
 

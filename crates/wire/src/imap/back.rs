@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::syntax::{capability_list, push_id, response_code};
-use crate::conversation::{BackGrammar, LogInLines, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk, send};
 use crate::frame::Framer;
 use crate::limits::{
     BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
@@ -81,7 +81,7 @@ impl Back {
         self.capabilities = code.and_then(capability_list);
         if self.setup.starttls {
             // The list may come from an attacker, so it is not asked: a back end without STARTTLS says so itself.
-            return self.say(&format!("{TAG_STARTTLS} STARTTLS\r\n"), State::StartTls, out);
+            return send(&format!("{TAG_STARTTLS} STARTTLS\r\n"), State::StartTls, &mut self.state, out);
         }
         self.go_on_when_known(out)
     }
@@ -153,7 +153,7 @@ impl Back {
                 if welcome.capabilities.is_some() {
                     return BackStep::Done(welcome);
                 }
-                self.say(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capabilities(welcome), out)
+                send(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capabilities(welcome), &mut self.state, out)
             }
             (Status::No, None | Some(b"AUTHENTICATIONFAILED")) => BackStep::BadCredentials,
             (Status::No, Some(b"UNAVAILABLE")) => {
@@ -164,20 +164,13 @@ impl Back {
         }
     }
 
-    /// Says this, and waits for what is answered.
-    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
-        out.extend_from_slice(line.as_bytes());
-        self.state = state;
-        BackStep::Read
-    }
-
     /// Logs in, or leaves, once the capabilities are known.
     fn go_on_when_known(&mut self, out: &mut Vec<u8>) -> BackStep {
         let Some(list) = &self.capabilities else {
-            return self.say(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capability, out);
+            return send(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capability, &mut self.state, out);
         };
         let BackAim::LogIn(login) = &self.setup.aim else {
-            return self.say(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, out);
+            return send(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, &mut self.state, out);
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
         let mechanism = sasl::choose(login, |way| match way {

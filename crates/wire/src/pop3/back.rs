@@ -1,6 +1,6 @@
 //! The state machine towards a POP3 back end.
 
-use crate::conversation::{BackGrammar, LogInLines, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk, send};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
 use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Welcome};
@@ -53,13 +53,6 @@ impl Back {
         Self { setup, talk, state: State::Greeting, capabilities: None, takes_xclient: false }
     }
 
-    /// Says this, and waits for what is answered.
-    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
-        out.extend_from_slice(line.as_bytes());
-        self.state = state;
-        BackStep::Read
-    }
-
     fn greeting(&mut self, text: &[u8], out: &mut Vec<u8>) -> BackStep {
         if text.trim_ascii_end() == self.setup.own_greeting.as_bytes() {
             return BackStep::Fault(BackFault::Loop);
@@ -67,27 +60,27 @@ impl Back {
         self.takes_xclient = has_code(text, "[XCLIENT]");
         if self.setup.starttls {
             // What it can do may come from an attacker, so it is not asked: one without STLS says so itself.
-            return self.say("STLS\r\n", State::StartTls, out);
+            return send("STLS\r\n", State::StartTls, &mut self.state, out);
         }
         self.ask_capabilities(out)
     }
 
     fn ask_capabilities(&mut self, out: &mut Vec<u8>) -> BackStep {
-        self.say("CAPA\r\n", State::Capabilities(None), out)
+        send("CAPA\r\n", State::Capabilities(None), &mut self.state, out)
     }
 
     /// Says on whose behalf we come, where the back end wants to know.
     fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
-        match &self.setup.client {
-            _ if matches!(self.setup.aim, BackAim::Check) => self.say("QUIT\r\n", State::Leaving, out),
-            Some(facts) if self.takes_xclient => self.say(&facts.xclient(), State::Xclient, out),
+        match (&self.setup.aim, &self.setup.client) {
+            (BackAim::Check, _) => send("QUIT\r\n", State::Leaving, &mut self.state, out),
+            (_, Some(facts)) if self.takes_xclient => send(&facts.xclient(), State::Xclient, &mut self.state, out),
             _ => self.go_on(out),
         }
     }
 
     fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
         if self.setup.introduction.utf8 {
-            return self.say("UTF8\r\n", State::Utf8, out);
+            return send("UTF8\r\n", State::Utf8, &mut self.state, out);
         }
         self.log_in(out)
     }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Mechanism, Offers, Proof, Refusal};
+use super::{Mechanism, Offers, Refusal};
 use crate::secret::Secret;
 
 /// The state machine towards a client, from the greeting to the log-in.
@@ -81,13 +81,10 @@ pub struct Ask {
 /// What a client says of who it is.
 #[derive(Debug)]
 pub enum Offered {
-    /// All that shows it.
-    Credentials {
-        /// The name, as the client wrote it; `None`: the token says whose it is.
-        user: Option<String>,
-        /// What proves it.
-        proof: Proof,
-    },
+    /// A name, as the client wrote it, and a password.
+    Password(String, Secret),
+    /// An OAuth 2 access token (RFC 6750), and the name, unless the token alone is to say whose it is.
+    Token(Option<String>, Secret),
     /// The first message of a mechanism whose messages are only carried here ([`Mechanism::is_carried`]).
     Opening(Secret),
     /// What it says to the [`Answer::Challenge`].

@@ -1,6 +1,6 @@
 //! The state machine towards a `ManageSieve` back end.
 
-use crate::conversation::{BackGrammar, LogInLines, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk, send};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
@@ -59,13 +59,6 @@ impl Back {
         Self { setup, talk, state: State::Capabilities { is_greeting: true }, capabilities: Vec::new() }
     }
 
-    /// Says this, and waits for what is answered.
-    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
-        out.extend_from_slice(line.as_bytes());
-        self.state = state;
-        BackStep::Read
-    }
-
     /// Strings stand alone as capabilities, and as challenges.
     fn strings(&mut self, name: &str, value: Option<String>, out: &mut Vec<u8>) -> BackStep {
         match &mut self.state {
@@ -88,16 +81,18 @@ impl Back {
         }
         if self.setup.starttls {
             // What it can do may come from an attacker: a back end without STARTTLS says so itself.
-            return self.say("STARTTLS\r\n", State::StartTls, out);
+            return send("STARTTLS\r\n", State::StartTls, &mut self.state, out);
         }
         self.introduce(out)
     }
 
     /// Says on whose behalf we come, where the back end wants to know.
     fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
-        match &self.setup.client {
-            _ if matches!(self.setup.aim, BackAim::Check) => self.say("LOGOUT\r\n", State::Leaving, out),
-            Some(facts) if self.capability("XCLIENT").is_some() => self.say(&facts.xclient(), State::Xclient, out),
+        match (&self.setup.aim, &self.setup.client) {
+            (BackAim::Check, _) => send("LOGOUT\r\n", State::Leaving, &mut self.state, out),
+            (_, Some(facts)) if self.capability("XCLIENT").is_some() => {
+                send(&facts.xclient(), State::Xclient, &mut self.state, out)
+            }
             _ => self.log_in(out),
         }
     }

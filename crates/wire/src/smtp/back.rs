@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::reply::{Gatherer, Reply};
 use super::{Dialect, EXTENSIONS, SIZE};
-use crate::conversation::{BackGrammar, LogInLines, Talk};
+use crate::conversation::{BackGrammar, LogInLines, Talk, send};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
@@ -70,13 +70,6 @@ impl Back {
         self.setup.own_greeting.split(' ').next().unwrap_or_default()
     }
 
-    /// Says this, and waits for what is answered.
-    fn say(&mut self, line: &str, state: State, out: &mut Vec<u8>) -> BackStep {
-        out.extend_from_slice(line.as_bytes());
-        self.state = state;
-        BackStep::Read
-    }
-
     fn say_hello(&mut self, stage: Stage, out: &mut Vec<u8>) -> BackStep {
         let helo = match (stage, self.setup.introduction.helo.as_deref()) {
             // Who is introduced speaks for itself: Postfix goes by this, whatever XCLIENT said.
@@ -84,7 +77,7 @@ impl Back {
             _ => self.own_name(),
         };
         let line = format!("{} {helo}\r\n", self.dialect.hello());
-        self.say(&line, State::Hello(stage), out)
+        send(&line, State::Hello(stage), &mut self.state, out)
     }
 
     fn greeted(&mut self, stage: Stage, reply: Reply, out: &mut Vec<u8>) -> BackStep {
@@ -94,14 +87,14 @@ impl Back {
             if self.extension("STARTTLS").is_none() {
                 return BackStep::Fault(BackFault::NoStartTls);
             }
-            return self.say("STARTTLS\r\n", State::StartTls, out);
+            return send("STARTTLS\r\n", State::StartTls, &mut self.state, out);
         }
         match (&self.setup.aim, &self.setup.client) {
-            (BackAim::Check, _) => self.say("QUIT\r\n", State::Leaving, out),
+            (BackAim::Check, _) => send("QUIT\r\n", State::Leaving, &mut self.state, out),
             (_, Some(facts)) if stage == Stage::Ready => {
                 let line = self.extension("XCLIENT").and_then(|known| self.xclient(facts, known));
                 match line {
-                    Some(line) => self.say(&line, State::Xclient, out),
+                    Some(line) => send(&line, State::Xclient, &mut self.state, out),
                     None => self.go_on(out),
                 }
             }

@@ -1,6 +1,6 @@
 //! Envelopes: what stands behind MAIL FROM and RCPT TO (RFC 5321, section 4.1.2; RFC 6531 for UTF-8).
 
-use super::{BINARY, SIZE, UTF8};
+use super::{BINARY, DSN, EIGHT_BIT, SIZE, UTF8};
 use crate::limits::{ESMTP_PARAMETERS_MAX, PATH_BYTES_MAX};
 use crate::text::quote;
 
@@ -22,6 +22,13 @@ pub struct Recipient {
     pub parameters: Vec<Parameter>,
 }
 
+/// The commands that name somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    Mail,
+    Rcpt,
+}
+
 /// A parameter of either, such as `SIZE=1000`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
@@ -37,18 +44,18 @@ impl Parameter {
         match (self.name.as_str(), self.value.as_deref()) {
             ("SIZE", Some(_)) => Some(SIZE),
             ("BODY", Some(body)) if body.eq_ignore_ascii_case(BINARY) => Some(BINARY),
-            ("BODY", Some(body)) if ["7BIT", "8BITMIME"].iter().any(|known| body.eq_ignore_ascii_case(known)) => {
-                Some("8BITMIME")
+            ("BODY", Some(body)) if ["7BIT", EIGHT_BIT].iter().any(|known| body.eq_ignore_ascii_case(known)) => {
+                Some(EIGHT_BIT)
             }
             ("SMTPUTF8", None) => Some(UTF8),
-            ("RET" | "ENVID" | "NOTIFY" | "ORCPT", Some(_)) => Some("DSN"),
+            ("RET" | "ENVID" | "NOTIFY" | "ORCPT", Some(_)) => Some(DSN),
             _ => None,
         }
     }
 
-    /// Whether it is said of a recipient; all others are of a sender.
-    pub(super) fn is_of_recipient(&self) -> bool {
-        matches!(self.name.as_str(), "NOTIFY" | "ORCPT")
+    /// The command that it may stand behind.
+    pub(super) fn command(&self) -> Command {
+        if matches!(self.name.as_str(), "NOTIFY" | "ORCPT") { Command::Rcpt } else { Command::Mail }
     }
 }
 
@@ -109,6 +116,14 @@ impl Sender {
         self.mailbox.as_ref().map_or("", |mailbox| &mailbox.text)
     }
 
+    /// The command that names it to a server that `has` some extensions.
+    ///
+    /// # Errors
+    /// The extension that it needs and that is not among them.
+    pub fn command(&self, has: impl Fn(&str) -> bool) -> Result<String, &'static str> {
+        Ok(format!("MAIL FROM:<{}>{}", self.address(), words(&self.parameters, has)?))
+    }
+
     /// Whether something of this extension is asked for.
     pub(super) fn wants(&self, extension: &str) -> bool {
         self.parameters.iter().any(|parameter| parameter.extension() == Some(extension))
@@ -123,6 +138,28 @@ impl Recipient {
             (None, _) => Err("501 5.1.3 There is no recipient."),
         }
     }
+
+    /// As [`Sender::command`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn command(&self, has: impl Fn(&str) -> bool) -> Result<String, &'static str> {
+        Ok(format!("RCPT TO:<{}>{}", self.mailbox.text, words(&self.parameters, has)?))
+    }
+}
+
+/// Parameters as they are said to a server that `has` some extensions; an error is one that is needed.
+fn words(parameters: &[Parameter], has: impl Fn(&str) -> bool) -> Result<String, &'static str> {
+    let mut words = String::new();
+    for parameter in parameters {
+        match parameter.extension() {
+            // Nothing is lost without.
+            Some(SIZE) if !has(SIZE) => {}
+            Some(extension) if !has(extension) => return Err(extension),
+            _ => words.extend([" ", &parameter.to_string()]),
+        }
+    }
+    Ok(words)
 }
 
 /// `FROM:<path> parameters`, with this keyword. An error says what is wrong.
@@ -297,8 +334,22 @@ mod tests {
         let argument = b"from:<@a:\"k m\"@example.org> size=10 Body=8BITMIME SMTPUTF8";
         let sender = Sender::parse(argument).expect("a sender");
         assert_eq!(sender.address(), "\"k m\"@example.org");
-        let parameters: Vec<_> = sender.parameters.iter().map(ToString::to_string).collect();
-        assert_eq!(parameters, ["SIZE=10", "BODY=8BITMIME", "SMTPUTF8"]);
+        let said = sender.command(|_| true);
+        assert_eq!(said.as_deref(), Ok("MAIL FROM:<\"k m\"@example.org> SIZE=10 BODY=8BITMIME SMTPUTF8"));
         assert_eq!((sender.wants(UTF8), sender.wants(BINARY)), (true, false));
+    }
+
+    #[test]
+    fn only_what_a_server_understands_is_said_to_it() {
+        let sender = Sender::parse(b"FROM:<> SIZE=10 RET=HDRS AUTH=<>").expect("a sender");
+        assert_eq!(sender.command(|extension| extension == DSN).as_deref(), Ok("MAIL FROM:<> RET=HDRS AUTH=<>"));
+        assert_eq!(sender.command(|extension| extension == SIZE), Err(DSN), "what is asked for is not dropped");
+        let recipient = Recipient::parse(b"TO:<kim@example.org> NOTIFY=NEVER").expect("a recipient");
+        assert_eq!(recipient.command(|_| true).as_deref(), Ok("RCPT TO:<kim@example.org> NOTIFY=NEVER"));
+        assert_eq!(recipient.command(|_| false), Err(DSN));
+        for (wish, extension) in [("BODY=7bit", EIGHT_BIT), ("BODY=BinaryMIME", BINARY), ("SMTPUTF8", UTF8)] {
+            let sender = Sender::parse(format!("FROM:<a@b> {wish}").as_bytes()).expect("a sender");
+            assert_eq!(sender.command(|known| known != extension), Err(extension), "{wish}");
+        }
     }
 }

@@ -97,10 +97,14 @@ impl Dialect {
 /// Extensions of which clients are told those that every back end has. Others are left out, since what they promise
 /// stands in their parameters or depends on the whole path (BURL, DELIVERBY, REQUIRETLS).
 const EXTENSIONS: &[&str] =
-    &["PIPELINING", "8BITMIME", UTF8, "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", BINARY, SIZE, "VRFY"];
+    &["PIPELINING", EIGHT_BIT, UTF8, DSN, "ENHANCEDSTATUSCODES", "CHUNKING", BINARY, SIZE, "VRFY"];
 
 /// The extension that says how large a message may be (RFC 1870).
-pub const SIZE: &str = "SIZE";
+const SIZE: &str = "SIZE";
+/// The extension by which content may have bytes beyond ASCII, and BODY's value that says so (RFC 6152).
+const EIGHT_BIT: &str = "8BITMIME";
+/// The extension by which reports are asked for (RFC 3461).
+const DSN: &str = "DSN";
 /// The extension by which addresses may have letters beyond ASCII (RFC 6531).
 const UTF8: &str = "SMTPUTF8";
 /// The extension by which a message need not consist of lines, and BODY's value that says so (RFC 3030, section 3).

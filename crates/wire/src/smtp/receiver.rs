@@ -4,7 +4,7 @@
 //! It knows the order of commands and answers what can be answered from that alone; whether a sender or recipient is
 //! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
 
-use super::envelope::{Parameter, Recipient, Sender, is_domain};
+use super::envelope::{Command, Parameter, Recipient, Sender, is_domain};
 use super::{
     BINARY, Chunk, Dialect, Reply, UTF8, announces_chunk, bye, hello_name, number, say, say_lines, starttls, told,
 };
@@ -365,7 +365,7 @@ impl Receiver {
             parameter.value = Some("<>".to_owned());
         }
         let needs = Needs { utf8: sender.wants(UTF8), binary: sender.wants(BINARY) };
-        if let Err(text) = self.check(&sender.parameters, true).and_then(|()| needs.check(sender.address())) {
+        if let Err(text) = self.check(&sender.parameters, Command::Mail).and_then(|()| needs.check(sender.address())) {
             return self.wrong(text, out);
         }
         self.pending = Pending::Sender(needs);
@@ -384,7 +384,7 @@ impl Receiver {
             Err(text) => return self.wrong(text, out),
         };
         let address = &recipient.mailbox.text;
-        if let Err(text) = self.check(&recipient.parameters, false).and_then(|()| needs.check(address)) {
+        if let Err(text) = self.check(&recipient.parameters, Command::Rcpt).and_then(|()| needs.check(address)) {
             return self.wrong(text, out);
         }
         if named == RECIPIENTS_MAX {
@@ -397,12 +397,12 @@ impl Receiver {
     }
 
     /// Whether the parameters of a command are those of extensions that are offered, and what they say can be kept.
-    fn check(&self, parameters: &[Parameter], is_sender: bool) -> Result<(), &'static str> {
+    fn check(&self, parameters: &[Parameter], behind: Command) -> Result<(), &'static str> {
         let unknown = "555 5.5.4 A parameter is not supported.";
         for parameter in parameters {
             match (parameter.name.as_str(), &parameter.value) {
-                ("AUTH", Some(_)) if is_sender && self.is_submission() => continue,
-                ("SIZE", Some(size)) if is_sender => {
+                ("AUTH", Some(_)) if behind == Command::Mail && self.is_submission() => continue,
+                ("SIZE", Some(size)) if behind == Command::Mail => {
                     let size = number(size.as_bytes()).ok_or("501 5.5.4 SIZE is not a number.")?;
                     if self.setup.offers.number().is_some_and(|max| size > max.get()) {
                         return Err("552 5.3.4 The message is larger than what is taken here.");
@@ -410,8 +410,7 @@ impl Receiver {
                 }
                 _ => {}
             }
-            let is_of_this = parameter.is_of_recipient() != is_sender;
-            let extension = parameter.extension().filter(|_| is_of_this).ok_or(unknown)?;
+            let extension = parameter.extension().filter(|_| parameter.command() == behind).ok_or(unknown)?;
             if !self.offers(extension) {
                 return Err(unknown);
             }

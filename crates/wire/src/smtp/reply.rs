@@ -24,6 +24,11 @@ impl Reply {
         format!("{} {}", self.code, self.text()).trim_end().to_owned()
     }
 
+    /// As it is said in one line.
+    pub fn line(&self) -> String {
+        format!("{}\r\n", self.joined())
+    }
+
     /// A reply of our own in one line: a code, and a text that begins with an enhanced status code.
     pub fn ours(code: u16, text: impl Into<String>) -> Self {
         Self { code, lines: vec![text.into()] }

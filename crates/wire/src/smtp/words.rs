@@ -64,6 +64,12 @@ replies! {
     TakenForSome = 451 "4.3.0 Taken for some recipients; try again later for the others.";
     /// A recipient fared otherwise than those who were accepted, the last time.
     NotTogether = 452 "4.5.3 Not together with the others: some have this sender's mail, some have not.";
+    /// A client speaks before it is greeted.
+    TooEarly = 554 "5.5.1 You talk before it is your turn.";
+    /// A message does not come in its time.
+    TooSlow = 421 "4.4.2 The message comes too slowly.";
+    /// A message that nobody will have goes on and on.
+    WithoutEnd = 421 "4.4.2 The message is refused, and does not end.";
     /// A CR or LF by itself.
     BareLineEnd = 550 "5.5.2 Lines must end in CRLF, and there only.";
     /// See `messages_per_ip`.

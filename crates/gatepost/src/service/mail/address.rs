@@ -7,7 +7,7 @@ use gatepost_wire::smtp::{Mailbox, OwnReply, Recipient, Reply};
 
 use crate::backend::Backend;
 use crate::config::{Level, Names};
-use crate::directory::{Bar, Entry, Who};
+use crate::directory::{Bar, Who};
 use crate::map::{Evidence, Found, Map, NoPlace, Reason};
 use crate::service::Session;
 
@@ -21,6 +21,15 @@ pub(crate) struct Address {
     completed: String,
     /// The domain that completes names here.
     own_domain: Option<String>,
+}
+
+/// Where a recipient's mail goes.
+pub(super) struct Placed {
+    pub(super) backend: Arc<Backend>,
+    /// The user's name there, by which a host is drawn as it is for their log-ins.
+    pub(super) login: String,
+    /// The recipient as it is named there.
+    pub(super) recipient: Recipient,
 }
 
 /// Why a recipient is not to be had.
@@ -110,6 +119,11 @@ pub(crate) fn place(
     })
 }
 
+/// The name at the back end of a user whom the directories know so.
+pub(crate) fn log_in_name<'n>(found: &'n Found, name: &'n str) -> &'n str {
+    found.entry().and_then(|entry| entry.login.as_deref()).unwrap_or(name)
+}
+
 impl Unwelcome {
     fn reply(&self) -> Reply {
         match self {
@@ -128,8 +142,8 @@ impl Session {
         Address::new(mailbox, &listener.settings.names, listener.service.settings.domains())
     }
 
-    /// The back end of a recipient, and the recipient as it is named there; an error is what the client is told.
-    pub(super) async fn place(&mut self, recipient: &Recipient) -> Result<(Arc<Backend>, Recipient), Reply> {
+    /// Where a recipient's mail goes; an error is what the client is told.
+    pub(super) async fn place(&mut self, recipient: &Recipient) -> Result<Placed, Reply> {
         let mailbox = &recipient.mailbox;
         let address = self.address(mailbox);
         if sasl::user_name(address.name.as_bytes()).is_none() {
@@ -154,7 +168,7 @@ impl Session {
         if address.is_alias() || mailbox.domain.is_none() {
             placed.mailbox = Mailbox::of(&address.name);
         }
-        Ok((backend, placed))
+        Ok(Placed { backend, login: log_in_name(&found, &address.name).to_owned(), recipient: placed })
     }
 
     /// What the directories say of a name; an error is what the client is told.
@@ -189,9 +203,8 @@ impl Session {
         let is_bare = !user.contains('@') && address.name.rsplit_once('@').is_some_and(|(local, _)| local == user);
         let is_same = address.name == user || (is_bare && address.is_of(domains)) || {
             let log_in = |found: &Found, name: &str| {
-                let of = |entry: &Entry| entry.login.clone().unwrap_or_else(|| name.to_owned());
                 let backend = map.choose(name, found).ok().map(|(backend, _)| Arc::clone(&backend.name))?;
-                Some((of(found.entry()?), backend))
+                found.entry().map(|_| (log_in_name(found, name).to_owned(), backend))
             };
             log_in(&own, user).is_some_and(|own| Some(own) == log_in(&other, &address.name))
         };

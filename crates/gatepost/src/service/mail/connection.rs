@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::smtp::{Dialect, Parameter, Recipient, Replies, Reply, SIZE, Sender};
+use gatepost_wire::smtp::{Dialect, Recipient, Replies, Reply, Sender};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -95,7 +95,7 @@ impl Connection {
     /// Names the sender.
     pub(super) async fn begin(&mut self, sender: &Sender, deadline: Instant) -> Result<Reply, Fault> {
         self.clear(deadline).await?;
-        let line = self.mail_from(sender)?;
+        let line = line_of(sender.command(|extension| self.has(extension)))?;
         let reply = self.ask(&line, deadline).await?;
         self.began(&reply);
         Ok(reply)
@@ -108,13 +108,12 @@ impl Connection {
         recipient: &Recipient,
         deadline: Instant,
     ) -> Result<Reply, Fault> {
-        let address = &recipient.mailbox.text;
-        let line = format!("RCPT TO:<{address}>{}\r\n", self.fitted(&recipient.parameters)?);
+        let line = line_of(recipient.command(|extension| self.has(extension)))?;
         if self.state == State::Open {
             return self.ask(&line, deadline).await;
         }
         self.clear(deadline).await?;
-        let mail = self.mail_from(sender)?;
+        let mail = line_of(sender.command(|extension| self.has(extension)))?;
         if self.has("PIPELINING") {
             self.say((mail + &line).as_bytes(), deadline).await?;
             let (begun, reply) = (self.reply(deadline).await?, self.reply(deadline).await?);
@@ -135,31 +134,6 @@ impl Connection {
 
     fn has(&self, extension: &str) -> bool {
         self.extensions.split(' ').any(|word| word.split('=').next() == Some(extension))
-    }
-
-    fn mail_from(&self, sender: &Sender) -> Result<String, Fault> {
-        Ok(format!("MAIL FROM:<{}>{}\r\n", sender.address(), self.fitted(&sender.parameters)?))
-    }
-
-    /// The parameters that this back end understands. What the mail needs and it lacks was there when the client was
-    /// promised it: that may change again.
-    fn fitted(&self, parameters: &[Parameter]) -> Result<String, Fault> {
-        let mut words = String::new();
-        for parameter in parameters {
-            match parameter.extension() {
-                // Nothing is lost without.
-                Some(SIZE) if !self.has(SIZE) => continue,
-                Some(extension) => self.need(extension)?,
-                None => {}
-            }
-            words.extend([" ", &parameter.to_string()]);
-        }
-        Ok(words)
-    }
-
-    fn need(&self, extension: &str) -> Result<(), Fault> {
-        let lacks = || Fault::Unfit(format!("it has no {extension} any more, which clients were told of"));
-        self.has(extension).then_some(()).ok_or_else(lacks)
     }
 
     /// Tells it to forget what it may still remember.
@@ -206,7 +180,9 @@ impl Connection {
 
     /// Says that a chunk of so many bytes comes. That it is the last is only said by [`Connection::end`].
     pub(super) async fn open_chunk(&mut self, size: u64, deadline: Instant) -> Result<(), Fault> {
-        self.need("CHUNKING")?;
+        if !self.has("CHUNKING") {
+            return Err(lacks("CHUNKING"));
+        }
         // An empty one needs no words.
         let words = if size > 0 { format!("BDAT {size}\r\n") } else { String::new() };
         self.say(words.as_bytes(), deadline).await?;
@@ -372,4 +348,15 @@ impl Connection {
         self.stream.close();
         Fault::Lost(fault)
     }
+}
+
+/// The line of a command that has all it needs. What that is was there when the client was promised it: that may change
+/// again.
+fn line_of(command: Result<String, &'static str>) -> Result<String, Fault> {
+    command.map(|command| command + "\r\n").map_err(lacks)
+}
+
+/// A back end has lost an extension.
+fn lacks(extension: &'static str) -> Fault {
+    Fault::Unfit(format!("it has no {extension} any more, which clients were told of"))
 }

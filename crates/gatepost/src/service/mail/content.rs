@@ -179,7 +179,7 @@ impl Mail<'_> {
             // Without an end, no back end takes it for a message.
             Ok(Ok(_)) => Err(Ended::Gone("closed by the client within a message".into())),
             Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
-            Err(_) => Err(self.cut_off("The message comes too slowly.").await),
+            Err(_) => Err(self.cut_off(OwnReply::TooSlow).await),
         }
     }
 
@@ -188,17 +188,18 @@ impl Mail<'_> {
         if self.delivery.is_given_up() {
             pace.discarded += taken as u64;
             if pace.discarded > DISCARDED_BYTES_MAX {
-                return Err(self.cut_off("The message is refused, and does not end.").await);
+                return Err(self.cut_off(OwnReply::WithoutEnd).await);
             }
         }
         Ok(())
     }
 
     /// Ends the session in the middle of a message, which nobody will have.
-    async fn cut_off(&mut self, why: &str) -> Ended {
-        self.out.extend_from_slice(format!("421 4.4.2 {why}\r\n").as_bytes());
+    async fn cut_off(&mut self, why: OwnReply) -> Ended {
+        let reply = why.reply();
+        self.out.extend_from_slice(reply.line().as_bytes());
         // Who sends without end may not listen either.
         let _ = self.flush().await;
-        Ended::Gone(why.to_owned())
+        Ended::Gone(reply.joined())
     }
 }

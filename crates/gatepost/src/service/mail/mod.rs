@@ -25,6 +25,7 @@ use super::reach::{LoggedIn, Wanted};
 use crate::backend::{Aim, Backend};
 use crate::config::{HeloCheck, Level};
 use crate::story::{Ended, Tally};
+use address::Placed;
 use connection::{Connection, Fault};
 use delivery::{BackendFault, COMMAND_TIME, Delivery};
 pub(crate) use memory::Memory;
@@ -307,7 +308,7 @@ impl<'s> Mail<'s> {
         if let Some(reply) = self.delivery.must_wait(written) {
             return reply;
         }
-        let (backend, placed) = match self.session.place(recipient).await {
+        let Placed { backend, login, recipient: placed } = match self.session.place(recipient).await {
             Ok(placed) => placed,
             Err(reply) => return reply,
         };
@@ -319,7 +320,7 @@ impl<'s> Mail<'s> {
         let mut is_fresh = false;
         loop {
             if !self.delivery.has_connection(&backend) {
-                match self.engage(&backend, &placed.mailbox, deadline).await {
+                match self.engage(&backend, &login, deadline).await {
                     Ok(connection) => self.delivery.add_connection(connection),
                     Err(reply) => return reply,
                 }
@@ -340,13 +341,8 @@ impl<'s> Mail<'s> {
         }
     }
 
-    /// A connection to a back end over which mail can be handed over.
-    async fn engage(
-        &mut self,
-        backend: &Arc<Backend>,
-        mailbox: &Mailbox,
-        deadline: Instant,
-    ) -> Result<Connection, Reply> {
+    /// A connection to a back end over which mail can be handed over for whoever is called so there.
+    async fn engage(&mut self, backend: &Arc<Backend>, login: &str, deadline: Instant) -> Result<Connection, Reply> {
         // A session has room for one; each further one takes files that others may need.
         let room = match self.delivery.connection_count() {
             0 => None,
@@ -359,9 +355,8 @@ impl<'s> Mail<'s> {
         session.story().backend = Some(Arc::clone(&backend.name));
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
-        let user = mailbox.name();
         let name = self.client.name.as_deref();
-        let wanted = Wanted { user: &user, aim: Aim::Deliver, introduction: &introduction, name, deadline };
+        let wanted = Wanted { user: login, aim: Aim::Deliver, introduction: &introduction, name, deadline };
         match session.reach(backend, wanted).await {
             Ok(connected) => {
                 let dialect = backend.dialect(session.snapshot.listener.service.settings.protocol);

@@ -50,7 +50,7 @@ impl Session {
                 return Err(Ended::Gone("left before the greeting".into()));
             }
             if !self.early.is_empty() || !bytes.is_empty() {
-                self.say_last("554 5.5.1 You talk before it is your turn.\r\n").await;
+                self.say_last(&OwnReply::TooEarly.reply().line()).await;
                 return Err(Ended::Refused(Refusal::Misbehaved));
             }
         }

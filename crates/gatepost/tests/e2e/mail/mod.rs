@@ -77,6 +77,14 @@ fn at_content(port: u16, hello: &str, recipients: &[&str]) -> Talk {
 }
 
 #[test]
+fn a_session_in_which_mail_is_taken_is_no_log_in() {
+    let bed = Bed::new();
+    let _gatepost = bed.gatepost(&configuration(&bed, "", "tls = \"none\"", 1, 1));
+    let _talk = greeted(bed.imap, "EHLO mx.example.net");
+    assert_eq!(bed.list(&["sessions"])[0]["state"], "mail");
+}
+
+#[test]
 fn real_senders_reach_users_at_their_back_ends() {
     let bed = Bed::new();
     let (a, b, gatepost) = before_dovecots(&bed, "");
