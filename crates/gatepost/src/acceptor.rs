@@ -89,7 +89,7 @@ impl Entrance {
         loop {
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
             match accept_one(&socket).await {
-                Ok(accepted) => self.admit(address, accepted, permit).await,
+                Ok(accepted) => self.pass_on(address, accepted, permit).await,
                 // A client that left already is nobody's business.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -100,7 +100,8 @@ impl Entrance {
         }
     }
 
-    async fn admit(
+    /// Gives a connection to a worker.
+    async fn pass_on(
         &self,
         address: SocketAddr,
         accepted: (std::net::TcpStream, SocketAddr),

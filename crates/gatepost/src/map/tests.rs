@@ -56,6 +56,8 @@ async fn without_directories_nobody_is_asked() {
 async fn the_first_directory_that_knows_the_user_says_where() {
     let [first, second] = [&[("lee", at("a"))][..], &[("kim", at("b")), ("lee", at("b"))]].map(Scripted::with);
     let map = map_of("default = \"a\"", &[("first", &first, true), ("second", &second, true)]);
+    let names: Vec<_> = map.authenticators().iter().map(|authenticator| &*authenticator.name).collect();
+    assert_eq!(names, ["first", "second"]);
     let found = map.find(&kim(), Evidence::default()).await.expect("an answer");
     assert!(matches!(&found, Found::Account { directory, is_checked: false, .. } if &**directory == "second"));
     let (backend, reason) = map.choose("kim", &found).expect("a place");

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Session;
 use super::claim::Claim;
-use super::denied::{Denied, MOVED};
+use super::denied::{Denied, MOVED, Told};
 use super::reach::LoggedIn;
 use crate::defence::{Attempt, Stopped};
 
@@ -30,14 +30,14 @@ pub(super) struct Begun {
 
 impl Session {
     /// A log-in begins: `written` is the name as the client wrote it, where there is one.
-    pub(super) async fn begin(&self, mechanism: Mechanism, written: Option<&str>) -> Result<Begun, Denied> {
+    pub(super) async fn begin(&self, mechanism: Mechanism, written: Option<&str>) -> Result<Begun, Told> {
         let user = written.map(|written| self.snapshot.listener.settings.names.canonical(written));
         let attempt = self.begin_attempt(mechanism, user.as_deref()).await?;
         Ok(Begun { attempt, user })
     }
 
     /// Counts a log-in, unless too many failed before it; some must wait.
-    pub(super) async fn begin_attempt(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Denied> {
+    pub(super) async fn begin_attempt(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Told> {
         self.story().attempt(mechanism.name(), user.map(str::to_owned));
         let (defence, address) = (&self.shared.defence, self.address.ip());
         let settings = self.snapshot.defence.as_ref();
@@ -79,7 +79,7 @@ impl Session {
         begun: Begun,
         claim: &Claim,
         introduction: &Introduction,
-    ) -> Result<LoggedIn, Denied> {
+    ) -> Result<LoggedIn, Told> {
         let Begun { attempt, user } = begun;
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
@@ -123,13 +123,13 @@ impl Session {
     }
 
     /// Credentials that no user can have: counted, logged and answered as any other that are wrong.
-    pub(super) async fn malformed(&self, mechanism: Mechanism) -> Denied {
+    pub(super) async fn malformed(&self, mechanism: Mechanism) -> Told {
         match self.begin_attempt(mechanism, None).await {
             Ok(attempt) => {
                 self.take_time(Instant::now()).await;
                 self.refuse(attempt, 0, Denied::Wrong)
             }
-            Err(denied) => denied,
+            Err(told) => told,
         }
     }
 

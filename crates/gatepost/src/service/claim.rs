@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Session;
 use super::attempt::Begun;
-use super::denied::Denied;
+use super::denied::{Denied, Told};
 use super::reach::LoggedIn;
 use crate::auth::scram::Challenge;
 use crate::auth::{find_first, hash};
@@ -135,7 +135,7 @@ impl Session {
         };
         match replied {
             Ok(replied) => Some(replied),
-            Err(denied) => Some((denied.answer()?, Progress::Nothing)),
+            Err(told) => Some((told.answer()?, Progress::Nothing)),
         }
     }
 
@@ -145,7 +145,7 @@ impl Session {
         mechanism: Mechanism,
         offered: Offered,
         introduction: &Introduction,
-    ) -> Result<(Answer, Progress), Denied> {
+    ) -> Result<(Answer, Progress), Told> {
         let (written, means) = match (offered, mechanism) {
             (Offered::Password(user, password), _) => (Some(user), Means::Secret(Proof::Password(password))),
             (Offered::Token(user, token), _) => (user, Means::Secret(Proof::Token(token))),
@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// Challenges a client to prove that it knows its password.
-    async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(Answer, Progress), Denied> {
+    async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(Answer, Progress), Told> {
         let user = self.snapshot.listener.settings.names.canonical(&first.user);
         let attempt = self.begin_attempt(mechanism, Some(&user)).await?;
         let started = Instant::now();
@@ -202,7 +202,7 @@ impl Session {
         challenged: Challenged,
         message: &Secret,
         introduction: &Introduction,
-    ) -> Result<(Answer, Progress), Denied> {
+    ) -> Result<(Answer, Progress), Told> {
         let Challenged { mechanism, user, challenge, known, attempt } = challenged;
         let Some(last) = client_final(message) else {
             self.take_time(Instant::now()).await;

@@ -40,6 +40,16 @@ pub(super) enum Denied {
     Left,
 }
 
+/// A log-in that came to nothing, of which all who count, log and defend have heard: now the client may.
+pub(super) struct Told(Denied);
+
+impl Told {
+    /// What the client is told; `None`: it is gone.
+    pub(super) fn answer(self) -> Option<Answer> {
+        self.0.answer()
+    }
+}
+
 impl Denied {
     /// Whether this log-in is one that failed by the client's fault, of which only so many are allowed.
     pub(super) fn is_failure(&self, protocol: &Protocol) -> bool {
@@ -73,8 +83,7 @@ impl Denied {
         }
     }
 
-    /// What the client is told; `None`: it is gone.
-    pub(super) fn answer(self) -> Option<Answer> {
+    fn answer(self) -> Option<Answer> {
         Some(Answer::Refused(match self {
             Self::Wrong | Self::Unfit(_) => Refusal::BadCredentials,
             Self::Disabled => Refusal::Disabled,
@@ -98,7 +107,7 @@ impl From<Unanswered> for Denied {
 impl Session {
     /// A log-in came to nothing: counted, unless it was not wrong as far as anybody knows, and told of. `tag` tells one wrong
     /// password from the next.
-    pub(super) fn refuse(&self, attempt: Attempt, tag: u64, denied: Denied) -> Denied {
+    pub(super) fn refuse(&self, attempt: Attempt, tag: u64, denied: Denied) -> Told {
         if denied.is_failure(self.service().settings.protocol) {
             self.count_failure(attempt, tag);
         }
@@ -113,7 +122,7 @@ impl Session {
     }
 
     /// Counts a log-in that came to nothing, and logs it at once, in the words that filters against guessing know.
-    pub(super) fn tell(&self, denied: Denied) -> Denied {
+    pub(super) fn tell(&self, denied: Denied) -> Told {
         if let Some(result) = denied.counted_as() {
             self.note_log_in(result);
         }
@@ -139,7 +148,7 @@ impl Session {
             // Whose doing it is, is logged already.
             Denied::Stopping | Denied::Left => {}
         }
-        denied
+        Told(denied)
     }
 
     /// Counts a log-in.

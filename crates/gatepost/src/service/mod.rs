@@ -103,6 +103,8 @@ struct Session {
     local: SocketAddr,
     /// A load balancer announced the address.
     is_proxied: bool,
+    /// Until then the client must have logged in; where it brings mail, something must have come of what it says, which moves
+    /// this on.
     deadline: Instant,
     /// Sees what binds to this connection, where log-ins may be bound.
     witness: Option<Arc<Witness>>,

@@ -13,6 +13,15 @@ use crate::frame::{Framer, is_http};
 use crate::limits::{CHUNK_BYTES_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX};
 use crate::protocols::{Carry, ClientSetup, ClientTls, Offers, Outcome, Protocol, Refusal};
 
+/// So many commands may come that lead to nothing.
+const IDLE_COMMANDS_MAX: u32 = 100;
+/// Said where a sender must be named before.
+const NO_MAIL: &str = "503 5.5.1 MAIL comes first.";
+/// The extension that has BDAT (RFC 3030).
+const CHUNKING: &str = "CHUNKING";
+/// The extension by which replies carry enhanced status codes (RFC 2034).
+const STATUS_CODES: &str = "ENHANCEDSTATUSCODES";
+
 /// See the module's documentation.
 pub struct Receiver {
     setup: ClientSetup,
@@ -42,9 +51,6 @@ enum Bringer {
     /// A user who has logged in.
     User,
 }
-
-/// So many commands may come that lead to nothing.
-const IDLE_COMMANDS_MAX: u32 = 100;
 
 /// Mail under way, from MAIL on.
 #[derive(Debug, Default)]
@@ -194,6 +200,7 @@ impl Receiver {
             Event::Done => {}
             Event::Reply(reply) => {
                 let step = self.answered(&reply, out);
+                // Behind a 354 comes content, in which there are no commands.
                 if !matches!(step, Step::Read) || reply.code == 354 {
                     return step;
                 }
@@ -564,10 +571,3 @@ fn end(refusal: Refusal, text: Option<&str>, out: &mut Vec<u8>) -> Step {
     bye(refusal, text, out);
     Step::Close(Outcome::Refused(refusal))
 }
-
-/// Said where a sender must be named before.
-const NO_MAIL: &str = "503 5.5.1 MAIL comes first.";
-/// The extension that has BDAT (RFC 3030).
-const CHUNKING: &str = "CHUNKING";
-/// The extension by which replies carry enhanced status codes (RFC 2034).
-const STATUS_CODES: &str = "ENHANCEDSTATUSCODES";

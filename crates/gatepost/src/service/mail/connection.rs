@@ -223,7 +223,7 @@ impl Connection {
         self.say(bytes, deadline).await
     }
 
-    /// Ends the content.
+    /// Ends the content. From here on it may look whole there: should the message be given up, the connection must be closed.
     pub(super) async fn end(&mut self, deadline: Instant) -> Result<(), Fault> {
         let words: &[u8] = if self.state == State::Paused { b"BDAT 0 LAST\r\n" } else { b".\r\n" };
         self.say(words, deadline).await?;

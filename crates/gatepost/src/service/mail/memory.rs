@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 /// So much is remembered; beyond that, what was not asked for goes first.
 const MARKS_MAX: usize = 50_000;
 /// Senders give up after so long (RFC 5321, section 4.5.4.1).
-const KEPT_TIME: Duration = Duration::from_hours(24 * 5);
+const MARKS_KEPT_TIME: Duration = Duration::from_hours(24 * 5);
 /// So much of a message is looked through for its name.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
@@ -134,7 +134,7 @@ impl Memory {
     }
 
     pub(super) fn has(&self, mark: &Mark) -> bool {
-        self.lock().as_ref().and_then(|marks| marks.at.get(mark)).is_some_and(|at| at.elapsed() < KEPT_TIME)
+        self.lock().as_ref().and_then(|marks| marks.at.get(mark)).is_some_and(|at| at.elapsed() < MARKS_KEPT_TIME)
     }
 
     pub(super) fn keep(&self, mark: Mark) {
@@ -154,7 +154,7 @@ impl Memory {
 
     fn lock(&self) -> MutexGuard<'_, Option<Marks>> {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.as_ref().is_some_and(|marks| marks.at.is_empty() || marks.newest.elapsed() > KEPT_TIME) {
+        if marks.as_ref().is_some_and(|marks| marks.at.is_empty() || marks.newest.elapsed() > MARKS_KEPT_TIME) {
             *marks = None;
         }
         marks

@@ -35,9 +35,12 @@ use screen::Screened;
 /// How long a client may be silent within a message (RFC 5321, section 4.5.3.2.7).
 const SILENCE_TIME: Duration = Duration::from_mins(5);
 /// Connections to back ends are kept so long for a client's next message.
-const KEPT_TIME: Duration = Duration::from_secs(30);
+const CONNECTION_KEPT_TIME: Duration = Duration::from_secs(30);
 /// What we take ourselves for a client's commands is not counted as its time, up to this before it comes forward.
 const OWN_TIME_MAX: Duration = Duration::from_mins(5);
+
+/// What is said of a back end that does not take mail.
+const HANDING_OVER: &str = "mail could not be handed over";
 
 /// A conversation about mail.
 struct Mail<'s> {
@@ -225,7 +228,7 @@ impl<'s> Mail<'s> {
         tokio::pin!(receiving);
         tokio::select! {
             received = &mut receiving => return received,
-            () = tokio::time::sleep(KEPT_TIME) => {}
+            () = tokio::time::sleep(CONNECTION_KEPT_TIME) => {}
         }
         self.delivery.leave().await;
         receiving.await
@@ -376,6 +379,3 @@ impl<'s> Mail<'s> {
         }
     }
 }
-
-/// What is said of a back end that does not take mail.
-const HANDING_OVER: &str = "mail could not be handed over";
