@@ -188,4 +188,20 @@ mod tests {
         assert!(take(3).is_ok());
         drop(third);
     }
+
+    #[test]
+    fn the_log_says_who_turned_a_client_away() {
+        let network = Network::parse("10.0.0.0/8").expect("a network");
+        for (turned_away, words) in [
+            (TurnedAway::Denied { rule: "imap rule 1".into() }, "denied by imap rule 1"),
+            (TurnedAway::Banned(network), "denied by the ban of 10.0.0.0/8"),
+            (TurnedAway::Guessing, "banned for guessing"),
+            (
+                TurnedAway::Limited(Exceeded { limit: "connections", max: 3, scope: "imap".into() }),
+                "connections 3 of imap",
+            ),
+        ] {
+            assert_eq!(turned_away.to_string(), words);
+        }
+    }
 }
