@@ -344,3 +344,21 @@ fn authenticate(written: &ServiceSettings, table: &Table<'_>, known: &Directorie
     }
     Some(Authenticate::Proxy { directories: names.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+
+    #[test]
+    fn a_greeting_ends_as_a_back_end_would_read_it() {
+        for (written, greeting) in [("Welcome.", "node Welcome."), ("Welcome. ", "node Welcome.")] {
+            let text = format!(
+                "[imap]\ngreeting = \"{written}\"\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n"
+            );
+            let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
+            assert_eq!(draft.config.services[0].greeting("node"), greeting);
+        }
+    }
+}
