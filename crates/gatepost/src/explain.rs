@@ -7,7 +7,7 @@ use crate::auth::{Authenticator, hash};
 use crate::config::{Announce, Authenticate, Link, Listener, Names, Plaintext, Service, TlsMode};
 use crate::directory::{Bar, Entry, Fault, Who};
 use crate::map::{Evidence, Found, NoPlace, Reason};
-use crate::service::mail::address::{Address, Unwelcome, log_in_name, place};
+use crate::service::mail::address::{Address, Unwelcome, place};
 use crate::world::World;
 
 /// What becomes of a user, and why.
@@ -140,7 +140,7 @@ async fn explain_service(
         is_possible = false;
     }
     let entry = found.entry();
-    let login = entry.and_then(|entry| entry.login.as_deref()).unwrap_or(name);
+    let login = found.log_in_name(name);
     if let Some(link) = backend.link(protocol) {
         explain_link(service.protocol, &backend.hosts_of(login).join(", then "), &link.settings, steps);
     }
@@ -190,7 +190,7 @@ async fn explain_mail(world: &World, service: &Service, written: &str, names: &N
         Ok((backend, reason)) => {
             steps.say("map", format!("{protocol}: back end {}, {}", backend.name, reason_words(&reason)));
             if let Some(link) = backend.link(protocol) {
-                let hosts = backend.hosts_of(log_in_name(&found, &address.name)).join(", then ");
+                let hosts = backend.hosts_of(found.log_in_name(&address.name)).join(", then ");
                 explain_link(link.settings.protocol, &hosts, &link.settings, steps);
             }
             let Some(duty) = backend.duty() else { return true };

@@ -55,6 +55,11 @@ impl Found {
             Self::Nobody | Self::Denied(_) => None,
         }
     }
+
+    /// The name at the back end of the user whom this is said of.
+    pub(crate) fn log_in_name<'n>(&'n self, user: &'n str) -> &'n str {
+        self.entry().and_then(|entry| entry.login.as_deref()).unwrap_or(user)
+    }
 }
 
 /// What the map may go by, beside the user's name.

@@ -79,7 +79,7 @@ impl Session {
             Denied::Misplaced(format!("{} {what}: {mechanism} brings none that could be passed on", backend.name))
         })?;
         Ok(Place {
-            login: entry.and_then(|entry| entry.login.clone()).unwrap_or_else(|| who.user.clone()),
+            login: found.log_in_name(&who.user).to_owned(),
             user: who.user,
             credentials,
             expires: checked.and_then(|checked| checked.entry.expires),

@@ -119,11 +119,6 @@ pub(crate) fn place(
     })
 }
 
-/// The name at the back end of a user whom the directories know so.
-pub(crate) fn log_in_name<'n>(found: &'n Found, name: &'n str) -> &'n str {
-    found.entry().and_then(|entry| entry.login.as_deref()).unwrap_or(name)
-}
-
 impl Unwelcome {
     fn reply(&self) -> Reply {
         match self {
@@ -168,7 +163,7 @@ impl Session {
         if address.is_alias() || mailbox.domain.is_none() {
             placed.mailbox = Mailbox::of(&address.name);
         }
-        Ok(Placed { backend, login: log_in_name(&found, &address.name).to_owned(), recipient: placed })
+        Ok(Placed { backend, login: found.log_in_name(&address.name).to_owned(), recipient: placed })
     }
 
     /// What the directories say of a name; an error is what the client is told.
@@ -204,7 +199,7 @@ impl Session {
         let is_same = address.name == user || (is_bare && address.is_of(domains)) || {
             let log_in = |found: &Found, name: &str| {
                 let backend = map.choose(name, found).ok().map(|(backend, _)| Arc::clone(&backend.name))?;
-                found.entry().map(|_| (log_in_name(found, name).to_owned(), backend))
+                found.entry().map(|_| (found.log_in_name(name).to_owned(), backend))
             };
             log_in(&own, user).is_some_and(|own| Some(own) == log_in(&other, &address.name))
         };
