@@ -300,6 +300,11 @@ fn kim(bed: &Bed) -> Talk {
     talk
 }
 
+/// Replies with these codes, one after another.
+fn hear(talk: &mut Talk, codes: &[&str]) {
+    codes.iter().for_each(|code| assert!(talk.reply().starts_with(code), "{codes:?}"));
+}
+
 #[test]
 fn users_send_by_names_of_their_own() {
     let bed = Bed::new();
@@ -353,9 +358,6 @@ fn a_user_sends_in_chunks_and_may_give_up_between_them() {
     let (_store, postfix, _gatepost) = with_own_senders(&bed);
     let mut talk = kim(&bed);
     let envelope = "MAIL FROM:<kim@example.org>\r\nRCPT TO:<lee@example.org>\r\nRCPT TO:<nobody@example.org>\r\n";
-    let hear = |talk: &mut Talk, codes: &[&str]| {
-        codes.iter().for_each(|code| assert!(talk.reply().starts_with(code), "{codes:?}"));
-    };
     talk.send(format!("{envelope}BDAT 5\r\nnever"));
     hear(&mut talk, &["250", "250", "550", "250"]);
     assert!(talk.ask("RSET").starts_with("250"));
@@ -372,14 +374,14 @@ fn what_another_server_could_take_for_the_end_of_a_users_message_is_refused_with
     let mut talk = kim(&bed);
     let envelope = "MAIL FROM:<kim@example.org>\r\nRCPT TO:<lee@example.org>\r\nDATA\r\n";
     talk.send(envelope);
-    assert!((0..2).all(|_| talk.reply().starts_with("250")) && talk.reply().starts_with("354"));
+    hear(&mut talk, &["250", "250", "354"]);
     let answer = talk.ask("Subject: never\r\n\r\nx\n.\nMAIL FROM:<lee@example.org>\r\n.");
     assert!(answer.starts_with("550 5.5.2"), "{answer}");
     // The connection to the back end ended with it.
     assert!(talk.ask("MAIL FROM:<kim@example.org>").starts_with("421"));
     let mut talk = kim(&bed);
     talk.send(envelope);
-    assert!((0..2).all(|_| talk.reply().starts_with("250")) && talk.reply().starts_with("354"));
+    hear(&mut talk, &["250", "250", "354"]);
     assert!(talk.ask("Subject: good\r\n\r\nx\r\n.").starts_with("250"));
     let messages = postfix.wait_for_messages(LEE.user, 1).expect("the message");
     assert!(messages.len() == 1 && !messages[0].contains("never"), "{messages:?}");
