@@ -482,7 +482,7 @@ impl Receiver {
         let times = match (self.dialect(), &self.transaction) {
             // The last chunk has a reply for each recipient who was accepted, and none without any (RFC 2033, section 4.3).
             (Dialect::Lmtp, Some(_)) if is_last => 0,
-            (Dialect::Lmtp, None) if is_last => forgone.max(1),
+            (Dialect::Lmtp, None) => forgone.max(1),
             _ => 1,
         };
         self.skipped = Some(Skipped { left: size, text, times });
