@@ -1,4 +1,5 @@
-//! Every bound on what a peer can make us keep, before it has logged in and where mail is taken. The unit and then MAX or MIN come last in each name.
+//! Every bound on what a peer can make us keep, before it has logged in and where mail is taken. Each name ends in
+//! its unit and MAX or MIN.
 
 /// Longest line of a command, without its literals. OAuth tokens of the large providers reach 4 KiB.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;

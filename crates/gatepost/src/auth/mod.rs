@@ -1,4 +1,4 @@
-//! Checking what clients show at the proxy, passwords, tokens and proofs at the proxy.
+//! Checking at the proxy what clients show: passwords, tokens and proofs.
 //!
 //! Here belongs checking what a client shows. Whom a directory knows is the directory's to say, and where mail is the map's.
 

@@ -148,7 +148,8 @@ impl State {
 }
 
 impl Backends {
-    /// Prepares all back ends of `settings`: reads secrets and authorities. What has a problem is left out, and is not to be used then.
+    /// Prepares all back ends of `settings`: reads secrets and authorities. Where there are problems, something is left out, and
+    /// this is not to be used.
     pub(crate) fn open(
         settings: &config::Config,
         states: &Arc<States>,

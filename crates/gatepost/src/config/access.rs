@@ -17,7 +17,7 @@ pub(crate) struct AccessRule {
     pub(crate) action: Action,
 }
 
-/// What an access rule has done with those it is about.
+/// What an access rule does with those it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     Deny,
