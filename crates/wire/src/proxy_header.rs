@@ -21,7 +21,8 @@ pub enum Parsed {
     Header {
         /// How many bytes it takes.
         length: usize,
-        /// The client's address; `None` where the sender speaks for itself (LOCAL, UNKNOWN).
+        /// The client's address; `None` where the sender speaks for itself (LOCAL, UNKNOWN), or of somebody who came by
+        /// something other than TCP.
         client: Option<SocketAddr>,
     },
 }
@@ -123,11 +124,16 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
         return Parsed::Malformed("a header of version 2 that is too long");
     }
     let Some(body) = bytes.get(V2_FIXED_BYTES..length) else { return Parsed::Partial };
-    let address_bytes = match family {
-        1 => 12,
-        2 => 36,
-        3 => 216,
-        _ => 0,
+    // A check of the load balancer's own: whatever else it says is not looked at.
+    if command == 0 {
+        return Parsed::Header { length, client: None };
+    }
+    let address_bytes = match (family, transport) {
+        (0, _) => 0,
+        (1, 1 | 2) => 12,
+        (2, 1 | 2) => 36,
+        (3, 1 | 2) => 216,
+        _ => return Parsed::Malformed("a header of an unknown family or transport"),
     };
     let Some(tlvs) = body.get(address_bytes..) else {
         return Parsed::Malformed("a header of version 2 that is cut short");
@@ -135,18 +141,17 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
     if !tlvs_are_whole(tlvs) {
         return Parsed::Malformed("a header of version 2 with a broken extension");
     }
-    let client = match (command, family, transport) {
-        (0, ..) => None,
-        (1, 1, 1) => {
+    let client = match (family, transport) {
+        (1, 1) => {
             let [a, b, c, d] = [body[0], body[1], body[2], body[3]];
             Some(SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), u16::from_be_bytes([body[8], body[9]])))
         }
-        (1, 2, 1) => {
+        (2, 1) => {
             let octets: [u8; 16] = std::array::from_fn(|n| body[n]);
             Some(SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), u16::from_be_bytes([body[32], body[33]])))
         }
-        (1, 0, _) => None,
-        _ => return Parsed::Malformed("a header for something other than TCP"),
+        // Sound, and of no use here: as if it named nobody.
+        _ => None,
     };
     Parsed::Header { length, client }
 }
@@ -234,13 +239,25 @@ mod tests {
             bytes.resize(V2_FIXED_BYTES + length, 0);
             bytes
         };
-        // Of no family, and of a check of the load balancer's own: nobody's address.
-        for kind in [[0x21, 0x00], [0x20, 0x11], [0x20, 0x31]] {
-            let bytes = header(kind, 216);
+        // Of no family or one that is not TCP's, and of a check of the load balancer's own: nobody's address.
+        for (kind, size) in [
+            ([0x21, 0x00], 216),
+            ([0x21, 0x12], 12),
+            ([0x21, 0x22], 36),
+            ([0x21, 0x31], 216),
+            ([0x21, 0x32], 216),
+            ([0x20, 0x11], 0),
+            ([0x20, 0x31], 5),
+            ([0x20, 0x77], 0),
+        ] {
+            let bytes = header(kind, size);
             assert_eq!(parse(&bytes), Parsed::Header { length: bytes.len(), client: None }, "{kind:?}");
         }
-        assert!(matches!(parse(&header([0x20, 0x31], 215)), Parsed::Malformed(_)), "a Unix address is longer");
-        assert!(matches!(parse(&header([0x21, 0x31], 216)), Parsed::Malformed(_)), "no address of TCP");
+        assert!(matches!(parse(&header([0x21, 0x31], 215)), Parsed::Malformed(_)), "a Unix address is longer");
+        assert!(
+            matches!(parse(&header([0x21, 0x12], 11)), Parsed::Malformed(_)),
+            "an address of UDP is as long as TCP's"
+        );
         let longest = PROXY_V2_BYTES_MAX - V2_FIXED_BYTES;
         for (length, is_taken) in [(longest, true), (longest + 1, false)] {
             let mut bytes = header([0x21, 0x11], length);
@@ -252,7 +269,8 @@ mod tests {
         for bad in [
             [0x31, 0x11, 0, 12],
             [0x22, 0x11, 0, 12],
-            [0x21, 0x12, 0, 12],
+            [0x21, 0x13, 0, 12],
+            [0x21, 0x41, 0, 12],
             [0x21, 0x11, 0, 3],
             [0x21, 0x11, 0xff, 0xff],
         ] {
