@@ -10,10 +10,16 @@ use crate::secret::Secret;
 /// What is still to be said of a log-in. Each protocol knows which answer of the back end's asks for it.
 pub(crate) struct LogInLines {
     lines: VecDeque<Secret>,
-    /// What is said once, should the back end ask for more than that: it refuses a token.
-    dismissal: Option<Cow<'static, [u8]>>,
-    /// That was said: whatever comes now is about the token.
-    is_dismissed: bool,
+    dismissal: Dismissal,
+}
+
+/// What is said once, should the back end ask for more than all lines: it refuses a token.
+enum Dismissal {
+    /// There is no token.
+    None,
+    Ready(Cow<'static, [u8]>),
+    /// Whatever comes now is about the token.
+    Said,
 }
 
 impl LogInLines {
@@ -22,13 +28,19 @@ impl LogInLines {
         if let Some(first) = lines.pop_front() {
             out.extend_from_slice(first.expose());
         }
-        let dismissal = mechanism.takes_token().then(|| Cow::Borrowed(sasl::token_dismissal(mechanism)));
-        Self { lines, dismissal, is_dismissed: false }
+        let dismissal = if mechanism.takes_token() {
+            Dismissal::Ready(Cow::Borrowed(sasl::token_dismissal(mechanism)))
+        } else {
+            Dismissal::None
+        };
+        Self { lines, dismissal }
     }
 
     /// The same, of a protocol that writes messages in another way.
     pub(crate) fn dismissing(mut self, write: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
-        self.dismissal = self.dismissal.map(|words| Cow::Owned(write(&words)));
+        if let Dismissal::Ready(words) = &mut self.dismissal {
+            *words = Cow::Owned(write(words));
+        }
         self
     }
 
@@ -39,17 +51,17 @@ impl LogInLines {
 
     /// Whether the token was refused, as far as can be told from the course of things.
     pub(crate) const fn is_dismissed(&self) -> bool {
-        self.is_dismissed
+        matches!(self.dismissal, Dismissal::Said)
     }
 
     /// Says what the back end has asked for.
     pub(crate) fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
         if let Some(line) = self.lines.pop_front() {
             out.extend_from_slice(line.expose());
-        } else if let Some(words) = self.dismissal.take() {
-            out.extend_from_slice(&words);
+        } else if let Dismissal::Ready(words) = &self.dismissal {
+            out.extend_from_slice(words);
             out.extend_from_slice(b"\r\n");
-            self.is_dismissed = true;
+            self.dismissal = Dismissal::Said;
         } else {
             return BackStep::Fault(BackFault::Protocol("it asks for more than there is to send"));
         }
