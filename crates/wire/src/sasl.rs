@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::limits::{PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
 use crate::protocols::{BackLogin, LogInBy, Mechanism, OAuthHints, Proof};
 use crate::secret::Secret;
+use crate::text::quote;
 
 /// The prompts of the LOGIN mechanism, in base64 as they go over the wire.
 pub(crate) const LOGIN_PROMPTS: [&str; 2] = ["VXNlcm5hbWU6", "UGFzc3dvcmQ6"];
@@ -50,7 +51,7 @@ pub(crate) fn oauth_bearer(message: &Secret) -> Option<(Option<String>, Secret)>
     // Channel binding is not offered, so that a client may only say that it has none, or could have.
     let authzid = header.strip_prefix("n,").or_else(|| header.strip_prefix("y,"))?.strip_suffix(',')?;
     let user = match authzid.strip_prefix("a=") {
-        Some(name) => Some(user_name(name.replace("=2C", ",").replace("=3D", "=").as_bytes())?),
+        Some(name) => Some(user_name(unescape(name)?.as_bytes())?),
         None if authzid.is_empty() => None,
         None => return None,
     };
@@ -63,6 +64,22 @@ pub(crate) fn oauth_bearer(message: &Secret) -> Option<(Option<String>, Secret)>
 pub(crate) fn xoauth2(message: &Secret) -> Option<(Option<String>, Secret)> {
     let (user, auth) = split_at_byte(message.expose().strip_suffix(b"\x01\x01")?, 1)?;
     Some((Some(user_name(user.strip_prefix(b"user=")?)?), bearer(auth.strip_prefix(b"auth=")?)?))
+}
+
+/// A name in the header of a message, in which `,` and `=` stand as `=2C` and `=3D`, and no `=` by itself (RFC 5801, section 4).
+pub(crate) fn unescape(name: &str) -> Option<String> {
+    let mut pieces = name.split('=');
+    let mut plain = pieces.next()?.to_owned();
+    for piece in pieces {
+        let (letter, rest) = match piece.as_bytes() {
+            [b'2', b'C', ..] => (',', &piece[2..]),
+            [b'3', b'D', ..] => ('=', &piece[2..]),
+            _ => return None,
+        };
+        plain.push(letter);
+        plain.push_str(rest);
+    }
+    Some(plain)
 }
 
 fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
@@ -185,8 +202,7 @@ pub(crate) fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String 
     };
     pairs.extend(hints.scope.as_deref().map(|scope| ("scope", scope)));
     pairs.extend(hints.configuration.as_deref().map(|url| ("openid-configuration", url)));
-    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-    let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("\"{key}\":\"{}\"", quoted(value))).collect();
+    let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("\"{key}\":{}", quote(value))).collect();
     STANDARD.encode(format!("{{{}}}", pairs.join(",")))
 }
 

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::limits::SCRAM_MESSAGE_BYTES_MAX;
-use crate::sasl::user_name;
+use crate::sasl::{unescape, user_name};
 use crate::secret::Secret;
 
 /// What binds an exchange to the TLS beneath it, as the client says in its first message.
@@ -104,22 +104,6 @@ pub fn server_final(signature: &[u8]) -> String {
 
 fn text(message: &Secret) -> Option<&str> {
     std::str::from_utf8(message.expose()).ok().filter(|text| text.len() <= SCRAM_MESSAGE_BYTES_MAX)
-}
-
-/// A name as it is written in messages: `,` and `=` stand as `=2C` and `=3D`, and no `=` by itself.
-fn unescape(name: &str) -> Option<String> {
-    let mut pieces = name.split('=');
-    let mut plain = pieces.next()?.to_owned();
-    for piece in pieces {
-        let (letter, rest) = match piece.as_bytes() {
-            [b'2', b'C', ..] => (',', &piece[2..]),
-            [b'3', b'D', ..] => ('=', &piece[2..]),
-            _ => return None,
-        };
-        plain.push(letter);
-        plain.push_str(rest);
-    }
-    Some(plain)
 }
 
 fn is_nonce(nonce: &str) -> bool {

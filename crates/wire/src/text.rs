@@ -6,9 +6,15 @@ pub(crate) fn printable(text: &[u8], bytes_max: usize) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
+/// What follows a word that the text begins with, in whatever case.
+pub(crate) fn behind<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
+    let (begin, rest) = text.split_at_checked(word.len())?;
+    begin.eq_ignore_ascii_case(word).then_some(rest)
+}
+
 /// Whether a text begins with one of these codes, in whatever case it has them.
 pub(crate) fn begins_with_any(text: &str, codes: &[&str]) -> bool {
-    codes.iter().any(|code| text.get(..code.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(code)))
+    codes.iter().any(|code| behind(text.as_bytes(), code.as_bytes()).is_some())
 }
 
 /// Appends `text` as a quoted string. The caller knows that it holds no CR, LF or NUL.
@@ -25,5 +31,7 @@ pub(crate) fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
 
 /// A text as a quoted string.
 pub(crate) fn quote(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    let mut quoted = Vec::with_capacity(text.len() + 2);
+    push_quoted(text.as_bytes(), &mut quoted);
+    String::from_utf8_lossy(&quoted).into_owned()
 }

@@ -11,7 +11,7 @@ use crate::limits::{
 use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::{Secret, WipedBuffer};
-use crate::text::{printable, push_quoted};
+use crate::text::{behind, printable, push_quoted};
 
 /// Our tags, one for each kind of command, so that an answer says what it answers.
 const TAG_STARTTLS: &str = "S";
@@ -313,7 +313,5 @@ fn parse(line: &[u8]) -> Option<Response<'_>> {
 }
 
 fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
-    text.len() >= word.len()
-        && text[..word.len()].eq_ignore_ascii_case(word)
-        && text.get(word.len()).is_none_or(|&b| b == b' ')
+    behind(text, word).is_some_and(|rest| rest.first().is_none_or(|&b| b == b' '))
 }

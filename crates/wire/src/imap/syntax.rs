@@ -2,7 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::limits::{ID_KEY_BYTES_MAX, ID_PAIRS_MAX, ID_VALUE_BYTES_MAX, TAG_BYTES_MAX};
-use crate::text::push_quoted;
+use crate::text::{behind, push_quoted};
 
 impl<'a> Cursor<'a> {
     /// `tag = 1*<any ASTRING-CHAR except "+">`, of bounded length since it is echoed.
@@ -25,7 +25,7 @@ impl<'a> Cursor<'a> {
 
     /// `id-params-list = "(" [string SP nstring *(SP string SP nstring)] ")" / nil`, within RFC 2971's bounds.
     pub(super) fn id_parameters(&mut self) -> Option<Vec<(String, String)>> {
-        if self.rest().len() >= 3 && self.rest()[..3].eq_ignore_ascii_case(b"NIL") {
+        if behind(self.rest(), b"NIL").is_some() {
             self.take(3);
             return Some(Vec::new());
         }
@@ -38,7 +38,7 @@ impl<'a> Cursor<'a> {
             (pairs.len() < ID_PAIRS_MAX).then_some(())?;
             let key = self.id_text(ID_KEY_BYTES_MAX)?;
             self.expect(b" ")?;
-            if self.rest().len() >= 3 && self.rest()[..3].eq_ignore_ascii_case(b"NIL") {
+            if behind(self.rest(), b"NIL").is_some() {
                 self.take(3);
             } else {
                 pairs.push((key, self.id_text(ID_VALUE_BYTES_MAX)?));

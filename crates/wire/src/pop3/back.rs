@@ -6,7 +6,7 @@ use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_B
 use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
-use crate::text::printable;
+use crate::text::{behind, printable};
 
 /// See the module's documentation.
 pub(super) struct Back {
@@ -229,7 +229,7 @@ fn split(line: &[u8]) -> Option<(Word, &[u8])> {
 }
 
 fn has_code(text: &[u8], code: &str) -> bool {
-    text.len() >= code.len() && text[..code.len()].eq_ignore_ascii_case(code.as_bytes())
+    behind(text, code.as_bytes()).is_some()
 }
 
 /// Whether USER and PASS can say it: what holds a line end would be two commands.
