@@ -81,9 +81,7 @@ impl Backend {
                 input.clear();
                 let until = if greeted.is_some() { deadline } else { connect_deadline };
                 let read = timeout_at(until, stream.read(&mut input)).await.map_err(|_| match greeted {
-                    Some(at) => {
-                        Trouble::Unanswered(format!("no answer to the log-in within {}", seconds(Instant::now() - at)))
-                    }
+                    Some(at) => Trouble::Unanswered(format!("no answer within {}", seconds(Instant::now() - at))),
                     None => too_slow_to_greet(started),
                 })?;
                 let read = read.map_err(|error| at_fault(greeted, format!("the connection broke: {error}")))?;
@@ -126,7 +124,7 @@ impl Backend {
                 BackStep::Passed(text) => return Err(Trouble::Passed(text)),
                 BackStep::Fault(fault @ BackFault::Unavailable(_)) => return Err(Trouble::Busy(fault.to_string())),
                 BackStep::Fault(fault @ BackFault::Loop) => return Err(Trouble::Loop(fault.to_string())),
-                BackStep::Fault(fault @ (BackFault::NoMechanism | BackFault::NotUnderstood)) => {
+                BackStep::Fault(fault @ (BackFault::NoMechanism | BackFault::NotUnderstood | BackFault::WantsTls)) => {
                     return Err(Trouble::Unfit(fault.to_string()));
                 }
                 BackStep::Fault(fault) => return Err(at_fault(greeted, fault.to_string())),

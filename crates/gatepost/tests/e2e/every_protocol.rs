@@ -295,7 +295,7 @@ fn every_way_to_fail_is_an_outage_with_its_own_reason() {
             ("refusing", free_port().expect("a port"), "Connection refused"),
             ("black-holed", silent.local_addr().expect("an address").port(), "no greeting within"),
             ("resetting", resets, "Connection reset by peer"),
-            ("silent after its greeting", says(protocol.greeting.as_bytes()), "no answer to the log-in within"),
+            ("silent after its greeting", says(protocol.greeting.as_bytes()), "no answer within"),
             ("another protocol", says(b"SSH-2.0-OpenSSH\r\n"), "its greeting is not one that can be used"),
             ("overloaded", says(protocol.overloaded.as_bytes()), "overloaded"),
             ("an endless line", says(endless), "a line is too long"),

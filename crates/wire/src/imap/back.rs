@@ -90,7 +90,7 @@ impl Back {
     fn untagged(&mut self, line: &[u8], text: &[u8]) {
         if let Some(list) = capability_list(text) {
             self.capabilities = Some(list);
-        } else if let State::LogIn { untagged, .. } = &mut self.state
+        } else if let State::LogIn { untagged, .. } | State::Capabilities(Welcome { untagged, .. }) = &mut self.state
             && !starts_with_word(text, b"ID")
         {
             untagged.extend_from_slice(line);
@@ -159,6 +159,7 @@ impl Back {
             (Status::No, Some(b"UNAVAILABLE")) => {
                 BackStep::Fault(BackFault::Unavailable(printable(text, PASSED_TEXT_BYTES_MAX)))
             }
+            (Status::No, Some(b"PRIVACYREQUIRED")) => BackStep::Fault(BackFault::WantsTls),
             (Status::No, Some(_)) => BackStep::Passed(printable(text, PASSED_TEXT_BYTES_MAX)),
             (Status::Bad, _) => BackStep::Fault(BackFault::NotUnderstood),
         }
@@ -251,14 +252,16 @@ fn announcement(setup: &BackSetup) -> Vec<(String, String)> {
         pairs.extend(fields.map(|(key, value)| (key.to_owned(), value)));
     }
     pairs.push(("x-session-id".to_owned(), session.clone()));
-    // The client's own words get what room is left (RFC 2971, section 3.3: at most 30 pairs).
+    // The client's own words get what room is left (RFC 2971, section 3.3: at most 30 pairs). Beyond ASCII they would have to
+    // be literals, and a back end that takes them amiss takes the whole ID amiss.
     let mut bytes = 0;
     let fits = |(key, value): &&(String, String)| {
         bytes += key.len() + value.len();
         bytes <= CLIENT_ID_BYTES_MAX
     };
     let room = ID_PAIRS_MAX - pairs.len();
-    pairs.extend(setup.introduction.id.iter().take(room).take_while(fits).cloned());
+    let is_plain = |(key, value): &&(String, String)| key.is_ascii() && value.is_ascii();
+    pairs.extend(setup.introduction.id.iter().filter(is_plain).take(room).take_while(fits).cloned());
     pairs
 }
 

@@ -46,7 +46,7 @@ const fn code(refusal: Refusal) -> &'static str {
 
 /// See [`Protocol::passed_counts`].
 fn passed_counts(text: &str) -> bool {
-    !begins_with_any(text, &["[LIMIT]", "[INUSE]"])
+    !begins_with_any(text, &["[LIMIT]", "[INUSE]", "[SERVERBUG]", "[CORRUPTION]"])
 }
 
 /// See [`Protocol::turned_away`].

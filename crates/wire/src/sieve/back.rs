@@ -7,7 +7,7 @@ use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
-use crate::text::{printable, quote};
+use crate::text::{begins_with_any, printable, quote};
 
 /// See the module's documentation.
 pub(super) struct Back {
@@ -161,6 +161,9 @@ impl BackGrammar for Back {
                 BackStep::Done(Welcome { untagged: Vec::new(), status: line.to_vec(), capabilities: sieve })
             }
             (State::LogIn(_), Word::No) if !comes_later && code.is_empty() => BackStep::BadCredentials,
+            (State::LogIn(_), Word::No) if begins_with_any(&code, &["(ENCRYPT-NEEDED"]) => {
+                BackStep::Fault(BackFault::WantsTls)
+            }
             (State::LogIn(_), Word::No) if !comes_later => {
                 let code = printable(code.as_bytes(), PASSED_TEXT_BYTES_MAX);
                 BackStep::Passed(format!("{code} {}", quote(&printable(text.as_bytes(), PASSED_TEXT_BYTES_MAX))))

@@ -155,6 +155,8 @@ impl Back {
             400..=499 => BackStep::Fault(BackFault::Unavailable(reply.joined())),
             code if code == 535 || log_in.is_dismissed() => BackStep::BadCredentials,
             500..=504 => BackStep::Fault(BackFault::NotUnderstood),
+            // RFC 3207, section 4, and RFC 4954, section 6.
+            530 | 538 => BackStep::Fault(BackFault::WantsTls),
             505..=599 => BackStep::Passed(reply.joined()),
             _ => BackStep::Fault(BackFault::Protocol("it answers out of turn")),
         }
