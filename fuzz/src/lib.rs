@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use gatepost_wire::limits::ANSWER_BYTES_MAX;
 use gatepost_wire::smtp::{self, Receiver, Reply};
 use gatepost_wire::{
     Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
@@ -45,7 +46,7 @@ pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
         said += piece.len();
         out.clear();
         let mut step = front.step(Event::Input(piece), &mut out);
-        assert!(out.len() <= 1024 + 256 * (piece.len() + 64 * 1024));
+        assert!(out.len() <= ANSWER_BYTES_MAX + 4096);
         while let Step::Ask(_) = step {
             let answer = match step {
                 Step::Ask(Ask { offered: Offered::Opening(_), .. }) if flags & 64 != 0 => {

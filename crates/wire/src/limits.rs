@@ -1,12 +1,17 @@
-//! Every bound on what a peer can make us keep, before it has logged in and where mail is taken. Each name ends in
-//! its unit and MAX or MIN.
+//! Every bound on what a peer can make us keep or do, before it has logged in and where mail is taken. Each name ends in
+//! what is counted, and MAX.
 
 /// Longest line of a command, without its literals. OAuth tokens of the large providers reach 4 KiB.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Longest command with its literals, and so the most that one unauthenticated client can make us hold.
+/// Longest command with its literals. With [`ANSWER_BYTES_MAX`], the most that one unauthenticated client can make us hold.
 pub const COMMAND_BYTES_MAX: usize = 64 * 1024;
-/// Largest literal taken. LITERAL- promises 4,096 for the non-synchronising form (RFC 7888, section 5).
-pub const LITERAL_BYTES_MAX: u64 = 4096;
+/// What may be answered before a client has taken any of it, but for the answer that goes beyond it and the last words: who
+/// asks for more at once ends the session.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Largest literal taken in IMAP. LITERAL- promises 4,096 for the non-synchronising form (RFC 7888, section 5).
+pub const IMAP_LITERAL_BYTES_MAX: u64 = 4096;
+/// Longest quoted string in `ManageSieve`; what is longer is a literal (RFC 5804, section 4).
+pub const SIEVE_QUOTED_BYTES_MAX: usize = 1024;
 /// A refused non-synchronising literal is read and thrown away up to this size; beyond it the session ends.
 pub const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 /// Longest IMAP tag that is echoed.
@@ -37,6 +42,8 @@ pub const PATH_BYTES_MAX: usize = 512;
 pub const ESMTP_PARAMETERS_MAX: usize = 16;
 /// Most recipients of one message; every server takes a hundred (RFC 5321, section 4.5.3.1.8).
 pub const RECIPIENTS_MAX: usize = 1000;
+/// Most commands since mail was taken last, or a recipient named.
+pub const IDLE_COMMANDS_MAX: u32 = 100;
 /// Largest chunk of mail. There are servers that read a larger size as another one, and the rest of the chunk as commands.
 pub const CHUNK_BYTES_MAX: u64 = i32::MAX as u64;
 /// Chunks of mail that nobody wants are read and thrown away, up to so much of them until a message is taken; beyond it the

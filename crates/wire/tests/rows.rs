@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 
-use gatepost_wire::limits::{BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, SMTP_LINE_BYTES_MAX};
+use gatepost_wire::limits::{
+    ANSWER_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, SIEVE_QUOTED_BYTES_MAX,
+    SMTP_LINE_BYTES_MAX,
+};
 use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
-    ClientTls, Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS,
-    Proof, Protocol, Refusal, Secret, Step, scram,
+    ClientTls, Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, Outcome,
+    PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, scram,
 };
 
 /// The mechanisms that show a password.
@@ -50,6 +53,7 @@ fn rows_are_whole_and_can_be_told_apart() {
     for protocol in PROTOCOLS {
         let names = [protocol.name, protocol.title, protocol.login_name];
         assert!(names.iter().all(|name| !name.is_empty()) && protocol.port > 0, "{}", protocol.name);
+        assert!(protocol.learnt.len() <= 64, "{}: a bit for each extension", protocol.name);
         if matches!(protocol.course, Course::Mail(_)) {
             continue;
         }
@@ -127,13 +131,6 @@ fn mechanisms_are_what_they_are_called() {
     assert_eq!(sasl::external(&Secret::new(b"\0".to_vec())), None);
     assert_eq!(scram::server_first("nonce", b"salt", 4096), "r=nonce,s=c2FsdA==,i=4096");
     assert_eq!(scram::server_final(b"signature"), "v=c2lnbmF0dXJl");
-}
-
-#[test]
-fn every_fault_of_a_back_end_is_said() {
-    for fault in [BackFault::Loop, BackFault::NoMechanism, BackFault::NotUnderstood] {
-        assert!(fault.to_string().split(' ').count() > 3, "{fault:?}");
-    }
 }
 
 /// A conversation in which a secret is said in every way there is.
@@ -394,6 +391,56 @@ fn a_line_of_xclient_is_as_long_as_a_line_may_be_and_no_longer() {
     assert_eq!(longest.len(), SMTP_LINE_BYTES_MAX);
     assert!(longest.starts_with("XCLIENT PROTO=ESMTP SESSION=s"), "{longest}");
     assert_eq!(said(SMTP_LINE_BYTES_MAX - fixed + 1), "XCLIENT PROTO=ESMTP\r\n");
+}
+
+#[test]
+fn who_asks_for_more_at_once_than_it_takes_must_go() {
+    for (name, command, longest) in [
+        ("imap", "a CAPABILITY", 1024),
+        ("pop3", "CAPA", 1024),
+        ("sieve", "CAPABILITY", 2048),
+        ("submission", "EHLO x", 1024),
+    ] {
+        let protocol = row(name);
+        let promising = ClientSetup { offers: Offers::of(protocol, &protocol.learnt.join(" ")), ..setup(false) };
+        let mut front = protocol.course.front(promising, rules(&PASSWORDS)).expect("a log-in");
+        let mut out = Vec::new();
+        front.step(Event::Start, &mut out);
+        let few = format!("{command}\r\n").repeat(20);
+        assert!(matches!(front.step(Event::Input(few.as_bytes()), &mut out), Step::Read), "{name}");
+        out.clear();
+        let many = format!("{command}\r\n").repeat(5000);
+        let step = front.step(Event::Input(many.as_bytes()), &mut out);
+        assert!(matches!(step, Step::Close(Outcome::Refused(Refusal::Misbehaved))), "{name}: {step:?}");
+        assert!((ANSWER_BYTES_MAX..ANSWER_BYTES_MAX + longest).contains(&out.len()), "{name}: {} bytes", out.len());
+    }
+    for (name, dialect) in [("smtp", smtp::Dialect::Smtp), ("lmtp", smtp::Dialect::Lmtp)] {
+        let mut receiver = Receiver::new(row(name), dialect, false, setup(false));
+        let mut out = Vec::new();
+        receiver.step(smtp::Event::Start, &mut out);
+        // Lines that are no commands, and are not counted as such.
+        let step = receiver.step(smtp::Event::Input("\n".repeat(65536).as_bytes()), &mut out);
+        assert!(matches!(step, smtp::Step::Close(Outcome::Refused(Refusal::Misbehaved))), "{name}: {step:?}");
+        assert!((ANSWER_BYTES_MAX..ANSWER_BYTES_MAX + 1024).contains(&out.len()), "{name}: {} bytes", out.len());
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_for_a_quoted_string_is_a_literal() {
+    // `user=kim^Aauth=Bearer TOKEN^A^A` in base64.
+    let longest = SIEVE_QUOTED_BYTES_MAX / 4 * 3 - "user=kim\x01auth=Bearer \x01\x01".len();
+    let said = |bytes: usize| {
+        let by = LogInBy::User(Proof::Token(Secret::new(vec![b't'; bytes])));
+        let login = BackLogin { user: "kim".into(), by, mechanism: None };
+        let mut back = (row("sieve").back)(BackSetup { aim: BackAim::LogIn(login), ..back_setup(false, false) });
+        let mut out = Vec::new();
+        back.step(BackEvent::Input(b"\"SASL\" \"XOAUTH2\"\r\nOK\r\n"), &mut out);
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let quoted = "AUTHENTICATE \"XOAUTH2\" \"dXNlcj1raW0B";
+    assert!(said(longest).starts_with(quoted) && said(longest).ends_with("\"\r\n"), "{}", said(longest));
+    let literal = format!("AUTHENTICATE \"XOAUTH2\" {{{}+}}\r\ndXNlcj1raW0B", SIEVE_QUOTED_BYTES_MAX + 4);
+    assert!(said(longest + 1).starts_with(&literal), "{}", said(longest + 1));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::Talk;
 use crate::exchange::{Exchange, Turn};
 use crate::frame::{Announced, Frame, Framer, is_http};
+use crate::limits::ANSWER_BYTES_MAX;
 use crate::protocols::{
     Answer, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, Mechanism, Outcome, Refusal, Step,
     Welcome,
@@ -270,6 +271,9 @@ fn run(front: &mut impl FrontGrammar, out: &mut Vec<u8>) -> Step {
         };
         if !matches!(step, Step::Read) {
             return step;
+        }
+        if out.len() > ANSWER_BYTES_MAX {
+            return front.end(Refusal::Misbehaved, Some("Too many commands at once."), out);
         }
     }
 }

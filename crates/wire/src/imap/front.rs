@@ -6,7 +6,7 @@ use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
 use crate::exchange::{Exchange, Turn};
 use crate::frame::{Announced, Framer};
-use crate::limits::{COMMAND_BYTES_MAX, ID_PAIRS_MAX, LINE_BYTES_MAX, LITERAL_BYTES_MAX, TRACE_BYTES_MAX};
+use crate::limits::{COMMAND_BYTES_MAX, ID_PAIRS_MAX, IMAP_LITERAL_BYTES_MAX, LINE_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
@@ -214,7 +214,7 @@ impl FrontGrammar for Front {
                 Some("ID") => self.client.rules.id,
                 _ => false,
             };
-        if carries_literals && announced.size <= LITERAL_BYTES_MAX && matches!(self.client.log_in, LogIn::Idle) {
+        if carries_literals && announced.size <= IMAP_LITERAL_BYTES_MAX && matches!(self.client.log_in, LogIn::Idle) {
             self.client.talk.accept_literal();
             if announced.waits {
                 out.extend_from_slice(b"+ OK\r\n");

@@ -3,7 +3,7 @@
 use crate::conversation::{BackGrammar, LogInLines, Talk, send};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
-use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX};
+use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SIEVE_QUOTED_BYTES_MAX};
 use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Welcome};
 use crate::sasl;
 use crate::secret::Secret;
@@ -109,7 +109,6 @@ impl Back {
         let offered = self.capability("SASL").unwrap_or_default();
         let takes = |way: Mechanism| offered.split(' ').any(|name| name.eq_ignore_ascii_case(way.name()));
         let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let string = |text: &[u8]| [b"\"", text, b"\""].concat();
         let mut messages = sasl::messages(mechanism, login);
         messages.iter_mut().for_each(|message| *message = Secret::new(string(message.expose())));
         let command = format!("AUTHENTICATE \"{}\"", mechanism.name());
@@ -122,6 +121,14 @@ impl Back {
     fn capability(&self, name: &str) -> Option<&str> {
         self.capabilities.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
+}
+
+/// Base64 as a string, which is quoted unless it is too long for that.
+fn string(base64: &[u8]) -> Vec<u8> {
+    if base64.len() > SIEVE_QUOTED_BYTES_MAX {
+        return [format!("{{{}+}}\r\n", base64.len()).as_bytes(), base64].concat();
+    }
+    [b"\"", base64, b"\""].concat()
 }
 
 impl BackGrammar for Back {

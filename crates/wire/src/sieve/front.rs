@@ -138,7 +138,7 @@ impl FrontGrammar for Front {
         }
     }
 
-    /// A literal is announced: clients send theirs unasked (RFC 5804, section 1.4), and only credentials come in one.
+    /// A literal is announced: clients send theirs unasked (RFC 5804, section 4), and only credentials come in one.
     fn literal(&mut self, announced: Announced, out: &mut Vec<u8>) -> Step {
         let carries = matches!(self.client.log_in, LogIn::Exchanging(_))
             || (self.client.rules.takes_secrets && self.word() == b"AUTHENTICATE");

@@ -16,7 +16,7 @@ pub(super) struct Front {
     is_extended: bool,
 }
 
-/// Commands that say nothing secret, and those that only make sense after a log-in.
+/// Commands that only make sense after a log-in.
 const LATER_COMMANDS: [&[u8]; 8] = [b"MAIL", b"RCPT", b"DATA", b"VRFY", b"EXPN", b"ETRN", b"BURL", b"TURN"];
 
 impl Front {

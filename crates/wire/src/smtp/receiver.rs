@@ -10,11 +10,11 @@ use super::{
 };
 use crate::conversation::{Line, Talk};
 use crate::frame::{Framer, is_http};
-use crate::limits::{CHUNK_BYTES_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX};
+use crate::limits::{
+    ANSWER_BYTES_MAX, CHUNK_BYTES_MAX, IDLE_COMMANDS_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX,
+};
 use crate::protocols::{Carry, ClientSetup, ClientTls, Offers, Outcome, Protocol, Refusal};
 
-/// So many commands may come that lead to nothing.
-const IDLE_COMMANDS_MAX: u32 = 100;
 /// Said where a sender must be named before.
 const NO_MAIL: &str = "503 5.5.1 MAIL comes first.";
 /// The extension that has BDAT (RFC 3030).
@@ -262,6 +262,9 @@ impl Receiver {
             };
             if !matches!(step, Step::Read) {
                 return step;
+            }
+            if out.len() > ANSWER_BYTES_MAX {
+                return end(Refusal::Misbehaved, Some("Too many commands at once."), out);
             }
         }
     }
