@@ -91,9 +91,17 @@ struct Needs {
 }
 
 impl Needs {
-    /// Whether an address may have the letters that it has.
-    fn check(self, address: &str) -> Result<(), &'static str> {
-        if self.utf8 || address.is_ascii() { Ok(()) } else { Err("553 5.6.7 This address needs SMTPUTF8.") }
+    /// Whether an address, and what stands behind it, may have the letters that they have.
+    fn check(self, address: &str, parameters: &[Parameter]) -> Result<(), &'static str> {
+        if self.utf8 {
+            return Ok(());
+        }
+        if !address.is_ascii() {
+            return Err("553 5.6.7 This address needs SMTPUTF8.");
+        }
+        let are_plain =
+            parameters.iter().all(|parameter| parameter.value.as_ref().is_none_or(|value| value.is_ascii()));
+        if are_plain { Ok(()) } else { Err("501 5.5.4 Such a parameter needs SMTPUTF8.") }
     }
 }
 
@@ -375,7 +383,8 @@ impl Receiver {
             parameter.value = Some("<>".to_owned());
         }
         let needs = Needs { utf8: sender.wants(UTF8), binary: sender.wants(BINARY) };
-        if let Err(text) = self.check(&sender.parameters, Command::Mail).and_then(|()| needs.check(sender.address())) {
+        let checked = self.check(&sender.parameters, Command::Mail);
+        if let Err(text) = checked.and_then(|()| needs.check(sender.address(), &sender.parameters)) {
             return self.wrong(text, out);
         }
         self.pending = Pending::Sender(needs);
@@ -393,8 +402,8 @@ impl Receiver {
             Ok(recipient) => recipient,
             Err(text) => return self.wrong(text, out),
         };
-        let address = &recipient.mailbox.text;
-        if let Err(text) = self.check(&recipient.parameters, Command::Rcpt).and_then(|()| needs.check(address)) {
+        let (address, parameters) = (&recipient.mailbox.text, &recipient.parameters);
+        if let Err(text) = self.check(parameters, Command::Rcpt).and_then(|()| needs.check(address, parameters)) {
             return self.wrong(text, out);
         }
         if named == RECIPIENTS_MAX {
