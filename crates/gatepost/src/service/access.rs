@@ -31,6 +31,8 @@ struct Range {
     /// Then the one written first.
     rule: usize,
     first: u128,
+    /// Two that begin alike are two: of ranges that are no networks, one may hold the other.
+    last: u128,
 }
 
 impl Rules {
@@ -40,10 +42,8 @@ impl Rules {
             let of_rule = move |(index, rule): (usize, &'_ AccessRule)| {
                 let claim = move |network: &Network, allow: bool, priority: i64| {
                     let free_bits = 128 - network.prefix_length();
-                    (
-                        Range { priority, allow, free_bits, rule: index, first: number(network.first) },
-                        number(network.last),
-                    )
+                    let (first, last) = (number(network.first), number(network.last));
+                    Range { priority, allow, free_bits, rule: index, first, last }
                 };
                 let networks = rule.networks.iter().filter(move |network| network.first.is_ipv4() == v4);
                 networks.map(|network| claim(network, rule.action != Action::Deny, rule.priority)).collect::<Vec<_>>()
@@ -70,12 +70,12 @@ fn number(address: IpAddr) -> u128 {
 }
 
 /// Walks over the points where claims begin and end, keeping those in force in order.
-fn sweep(claims: &[(Range, u128)]) -> Vec<Change> {
+fn sweep(claims: &[Range]) -> Vec<Change> {
     let mut points: Vec<(u128, bool, Range)> = Vec::with_capacity(claims.len() * 2);
-    for &(claim, last) in claims {
+    for &claim in claims {
         points.push((claim.first, true, claim));
         // A claim that reaches the very last address never ends.
-        points.extend(last.checked_add(1).map(|end| (end, false, claim)));
+        points.extend(claim.last.checked_add(1).map(|end| (end, false, claim)));
     }
     points.sort_unstable();
     let mut in_force = BTreeSet::new();
@@ -138,6 +138,8 @@ mod tests {
         ] {
             assert_eq!(deciding(&rules, address), found, "{address}");
         }
+        let alike = [rule(&["10.0.0.0-10.0.0.4", "10.0.0.0/29"], false, 5)];
+        assert_eq!(deciding(&alike, "10.0.0.6"), Some(0), "the end of one range is not that of the other");
         let everything = [rule(&["::/0"], false, 5)];
         assert_eq!(deciding(&everything, "10.0.0.1"), None, "IPv4 is not IPv6");
         assert_eq!(deciding(&everything, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), Some(0));
@@ -147,24 +149,22 @@ mod tests {
         /// The compiled rules decide as asking every rule in turn would.
         #[test]
         fn compiled_rules_agree_with_a_plain_search(
-            rules in proptest::collection::vec((any::<u8>(), any::<u8>(), any::<bool>(), 0..3_i64), 0..12),
+            rules in proptest::collection::vec((any::<[u8; 2]>(), any::<[u8; 2]>(), any::<bool>(), 0..3_i64), 0..12),
             address in any::<u8>(),
         ) {
+            let text = |[a, b]: [u8; 2]| format!("10.0.0.{}-10.0.0.{}", a.min(b), a.max(b));
             let rules: Vec<_> = rules
                 .into_iter()
-                .map(|(a, b, allow, priority)| {
-                    rule(&[&format!("10.0.0.{}-10.0.0.{}", a.min(b), a.max(b))], allow, priority)
-                })
+                .map(|(one, other, allow, priority)| rule(&[&text(one), &text(other)], allow, priority))
                 .collect();
             let address = IpAddr::from([10, 0, 0, address]);
-            let plain = rules
-                .iter()
-                .enumerate()
-                .filter(|(_, rule)| rule.networks[0].contains(address))
-                .min_by_key(|(index, rule)| {
-                    (rule.priority, rule.action == Action::Allow, 128 - rule.networks[0].prefix_length(), *index)
-                })
-                .map(|(index, _)| index);
+            let claims = rules.iter().enumerate().flat_map(|(index, rule)| {
+                let of_rule = move |network: &Network| {
+                    (rule.priority, rule.action == Action::Allow, 128 - network.prefix_length(), index)
+                };
+                rule.networks.iter().filter(|network| network.contains(address)).map(of_rule).collect::<Vec<_>>()
+            });
+            let plain = claims.min().map(|(.., index)| index);
             prop_assert_eq!(Rules::new(&rules).deciding(address), plain);
         }
     }
