@@ -152,7 +152,7 @@ pub(crate) struct UserChange {
     pub(crate) disabled: Option<bool>,
     /// Log-ins wait.
     pub(crate) held: Option<bool>,
-    /// The only services, divided by commas; empty: all.
+    /// The only services, divided by commas; `all`: all.
     pub(crate) services: Option<String>,
     /// The hash of a new password. Not written down with the command.
     #[serde(skip_serializing)]

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::Failure;
 use super::user::{DirectoryName, Output, check_services, fault, full_name, unknown};
 use crate::config::{Config, Problem};
+use crate::directory::sqlite::Services;
 use crate::directory::sqlite::app_password::{AppPassword, Draft};
 
 /// Longest label.
@@ -63,7 +64,7 @@ pub(super) async fn carry_out(command: AppPasswordCommand, config: &Config) -> R
                 let message = "a label is not empty, of at most 100 bytes and without control characters";
                 return Err(Problem::of("--label", message).into());
             }
-            let services = check_services(services.as_deref())?.filter(|list| !list.is_empty());
+            let services = check_services(services.as_deref())?.and_then(Services::listed);
             let expires = expires.and_then(|time| SystemTime::now().checked_add(time));
             let directory = directory.open(config).await?;
             let made = directory.add_app_password(&name, &Draft { label, services, expires }).await.map_err(fault)?;

@@ -10,7 +10,7 @@ use super::Failure;
 use super::app_password::{self, AppPasswordCommand};
 use crate::auth::hash;
 use crate::config::{self, Config, Loaded, NamedFile, Names, Problem};
-use crate::directory::sqlite::{self, Account, Change, Sqlite};
+use crate::directory::sqlite::{Account, Change, Services, Sqlite};
 use crate::directory::{Entry, passwd_file};
 
 #[derive(Debug, Subcommand)]
@@ -128,8 +128,7 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
     match command {
         UserCommand::Add { settings } => {
             let (name, password, directory) = settings.prepare(config).await?;
-            let services = check_services(settings.services.as_deref())?.filter(|list| !list.is_empty());
-            let services = services.map(|list| list.split(',').map(str::to_owned).collect());
+            let services = check_services(settings.services.as_deref())?.and_then(Services::listed);
             let entry = Entry { place: settings.backend.clone(), password, services, ..Entry::default() };
             if !directory.add(&name, &entry).await.map_err(fault)? {
                 return Err(
@@ -214,10 +213,10 @@ fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
     doubts
 }
 
-/// A list of services as it is kept; a word that is none is refused.
-pub(super) fn check_services(list: Option<&str>) -> Result<Option<String>, Failure> {
-    let kept = list.map(sqlite::services_of).transpose();
-    kept.map_err(|what| Problem::of("--services", what).into())
+/// What `--services` says, where it is given.
+pub(super) fn check_services(list: Option<&str>) -> Result<Option<Services>, Failure> {
+    let services = list.map(|list| if list.is_empty() { Ok(Services::All) } else { Services::only(list) }).transpose();
+    services.map_err(|what| Problem::of("--services", what).into())
 }
 
 impl Settings {

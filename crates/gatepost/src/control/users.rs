@@ -4,7 +4,7 @@ use gatepost_wire::sasl;
 
 use super::Server;
 use crate::admin::{UserChange, answers};
-use crate::directory::sqlite::{self, Account, Change, Sqlite};
+use crate::directory::sqlite::{Account, Change, Services, Sqlite};
 use crate::directory::{Bar, Entry};
 
 impl Server {
@@ -51,8 +51,8 @@ impl Server {
         }
         let UserChange { backend, disabled, held, services, password } = change.clone();
         let services = match services.as_deref() {
-            Some("all") => Some(String::new()),
-            list => list.map(sqlite::services_of).transpose()?,
+            Some("all") => Some(Services::All),
+            list => list.map(Services::only).transpose()?,
         };
         let (_, sqlite) = self.embedded(directory).await?;
         let work = async {
@@ -61,10 +61,7 @@ impl Server {
                 password: password.clone(),
                 held: held.unwrap_or(false),
                 barred: (disabled == Some(true)).then_some(Bar::Disabled),
-                services: services
-                    .as_ref()
-                    .filter(|list| !list.is_empty())
-                    .map(|list| list.split(',').map(str::to_owned).collect()),
+                services: services.clone().and_then(Services::listed),
                 ..Entry::default()
             };
             let is_new = sqlite.add(&name, &entry).await?;

@@ -11,7 +11,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use zeroize::Zeroizing;
 
-use super::Sqlite;
+use super::{Sqlite, kept};
 use crate::directory::{Fault, Who};
 
 /// Letters and digits that are not taken for one another.
@@ -26,8 +26,8 @@ const USED_INTERVAL_SECONDS: i64 = 60;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Draft {
     pub(crate) label: String,
-    /// The only services it is for, divided by commas; `None`: all of the user's.
-    pub(crate) services: Option<String>,
+    /// The only services it is for; `None`: all of the user's.
+    pub(crate) services: Option<Vec<String>>,
     pub(crate) expires: Option<SystemTime>,
 }
 
@@ -88,7 +88,7 @@ impl Sqlite {
         let query = "INSERT INTO app_passwords (user, label, digest, services, expires)
                      SELECT name, ?2, ?3, ?4, ?5 FROM users WHERE name = ?1 RETURNING id";
         let Draft { label, services, expires } = draft;
-        let insert = sqlx::query(query).bind(user).bind(label).bind(&digest[..]).bind(services);
+        let insert = sqlx::query(query).bind(user).bind(label).bind(&digest[..]).bind(services.as_deref().map(kept));
         let row = insert.bind(expires.map(seconds)).fetch_optional(&self.pool).await;
         let row = row.map_err(|error| self.fault(&error))?;
         let id = row.map(|row| row.try_get(0)).transpose().map_err(|error| self.fault(&error))?;
@@ -173,7 +173,7 @@ mod tests {
         let draft = |label: &str| Draft { label: label.into(), ..Draft::default() };
         assert!(add("nobody", draft("phone")).await.is_none());
         let (phone, password) = add("kim", draft("phone")).await.expect("a password");
-        let services = Some("imap".to_owned());
+        let services = Some(vec!["imap".to_owned()]);
         let (_, for_imap) = add("kim", Draft { services, ..draft("desk") }).await.expect("a password");
         let past = Some(SystemTime::now() - Duration::from_secs(5));
         let (_, expired) = add("kim", Draft { expires: past, ..draft("old") }).await.expect("a password");

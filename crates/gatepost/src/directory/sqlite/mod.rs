@@ -79,18 +79,39 @@ pub(crate) struct Change {
     pub(crate) place: Option<String>,
     pub(crate) disabled: Option<bool>,
     pub(crate) held: Option<bool>,
-    /// The only services, divided by commas; empty: all.
-    pub(crate) services: Option<String>,
+    pub(crate) services: Option<Services>,
 }
 
-/// A list of services, divided by commas, as it is kept; a word that is none is refused.
-pub(crate) fn services_of(list: &str) -> Result<String, String> {
-    let names: Vec<_> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|n| !n.is_empty()).collect();
-    if let Some(name) = names.iter().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == **name)) {
-        let known = PROTOCOLS.iter().map(|protocol| protocol.name).collect::<Vec<_>>().join(", ");
-        return Err(format!("{name:?} is no service; there is {known}"));
+/// What an account or an app password may be used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Services {
+    All,
+    /// These alone.
+    Only(Vec<String>),
+}
+
+impl Services {
+    /// Those of a list, divided by commas. A word that is no service is refused, and so is a list of none: it would read as
+    /// one of all.
+    pub(crate) fn only(list: &str) -> Result<Self, String> {
+        let known = || PROTOCOLS.iter().map(|protocol| protocol.name).collect::<Vec<_>>().join(", ");
+        let names: Vec<_> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|n| !n.is_empty()).collect();
+        if names.is_empty() {
+            return Err(format!("{list:?} names no service; there is {}", known()));
+        }
+        match names.iter().find(|name| !PROTOCOLS.iter().any(|protocol| protocol.name == **name)) {
+            Some(name) => Err(format!("{name:?} is no service; there is {}", known())),
+            None => Ok(Self::Only(names)),
+        }
     }
-    Ok(names.join(","))
+
+    /// The list, where there is one, as [`Entry`] has it.
+    pub(crate) fn listed(self) -> Option<Vec<String>> {
+        match self {
+            Self::All => None,
+            Self::Only(names) => Some(names),
+        }
+    }
 }
 
 impl Change {
@@ -183,10 +204,12 @@ impl Sqlite {
     pub(crate) async fn set(&self, name: &str, change: &Change) -> Result<bool, Fault> {
         let query = "UPDATE users SET password = coalesce(?2, password), place = coalesce(?3, place),
                      disabled = coalesce(?4, disabled), held = coalesce(?5, held),
-                     services = CASE WHEN ?6 IS NULL THEN services ELSE nullif(?6, '') END,
+                     services = CASE WHEN ?6 THEN ?7 ELSE services END,
                      changed = unixepoch() WHERE name = ?1";
         let Change { password, place, disabled, held, services } = change;
-        let update = sqlx::query(query).bind(name).bind(password).bind(place).bind(disabled).bind(held).bind(services);
+        let update = sqlx::query(query).bind(name).bind(password).bind(place).bind(disabled).bind(held);
+        let update =
+            update.bind(services.is_some()).bind(services.clone().and_then(Services::listed).as_deref().map(kept));
         let result = update.execute(&self.pool).await;
         result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
     }
@@ -235,9 +258,13 @@ fn insert<'a>(name: &'a str, entry: &'a Entry) -> sqlx::query::Query<'a, sqlx::S
     };
     let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let networks = Some(networks).filter(|list| !list.is_empty());
-    let services = entry.services.as_ref().map(|services| services.join(","));
     let insert = sqlx::query(query).bind(name).bind(&entry.password).bind(place);
-    insert.bind(entry.barred.is_some()).bind(entry.held).bind(networks).bind(services)
+    insert.bind(entry.barred.is_some()).bind(entry.held).bind(networks).bind(entry.services.as_deref().map(kept))
+}
+
+/// A list of services as a column holds it.
+fn kept(services: &[String]) -> String {
+    services.join(",")
 }
 
 /// Whether the file is what it should be: read at the start, so that a file that is none is not found
@@ -361,7 +388,11 @@ mod tests {
             (kim.place.as_deref(), kim.password.as_deref(), kim.barred, kim.held),
             (Some("store-b"), Some("{PLAIN}a"), Some(Bar::Disabled), true)
         );
-        let change = Change { held: Some(false), services: Some(String::new()), ..Change::default() };
+        let only = Services::only(" POP3, ").expect("a service");
+        assert_eq!(directory.set("kim", &Change { services: Some(only), ..Change::default() }).await, Ok(true));
+        let kim = find("kim").await.expect("an answer").expect("kim");
+        assert_eq!(kim.services, Some(vec!["pop3".to_owned()]));
+        let change = Change { held: Some(false), services: Some(Services::All), ..Change::default() };
         assert_eq!(directory.set("kim", &change).await, Ok(true));
         let kim = find("kim").await.expect("an answer").expect("kim");
         assert_eq!((kim.held, kim.services), (false, None));
@@ -373,6 +404,13 @@ mod tests {
         assert_eq!(directory.remove("kim").await, Ok(false));
         drop(directory);
         Sqlite::create(&path).await.expect("the same file again");
+    }
+
+    #[test]
+    fn a_list_that_names_no_service_is_refused_and_not_taken_for_all() {
+        for list in ["", ",", " , ", "imap,gopher"] {
+            assert!(Services::only(list).is_err(), "{list:?}");
+        }
     }
 
     #[tokio::test]
