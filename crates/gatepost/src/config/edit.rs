@@ -247,7 +247,13 @@ fn make(document: &mut DocumentMut, change: &Change) -> Result<(), String> {
     }
     let table = open(document.as_item_mut(), &path.0).ok_or_else(|| format!("{path}: is no table"))?;
     match value {
-        None => take_out(table, key),
+        None => {
+            if let Some(comments) = take_out(table, key)
+                && let Some(table) = with_header(document.as_table_mut(), &path.0)
+            {
+                put_at_head(table, path.0.is_empty(), &comments);
+            }
+        }
         Some(mut value) => match table.get_mut(key) {
             None | Some(Item::None) => drop(table.insert(key, Item::Value(value))),
             Some(Item::Value(old)) => {
@@ -261,18 +267,24 @@ fn make(document: &mut DocumentMut, change: &Change) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes a setting out of a table; comments above it stay, and come to stand above the next one or below the last.
-fn take_out(table: &mut dyn TableLike, key: &str) {
+/// Takes a setting out of a table; comments above it stay, and come to stand above the next one or below the last. Where
+/// there is no other, they are given back.
+fn take_out(table: &mut dyn TableLike, key: &str) -> Option<String> {
     let keys: Vec<_> = table.iter().filter(|(_, item)| item.is_value()).map(|(key, _)| key.to_owned()).collect();
     let Some(n) = keys.iter().position(|known| known == key) else {
         // Tables of its own are not what a form shows.
-        return;
+        return None;
     };
     let before = table.key(key).and_then(|key| key.leaf_decor().prefix()).and_then(RawString::as_str);
-    let above = before.filter(|text| text.contains('#')).unwrap_or_default().to_owned();
+    let mut above = before.filter(|text| text.contains('#')).unwrap_or_default().to_owned();
+    // What stands behind it on its line goes with it; what came to stand below it does not.
+    let behind = table.get(key).and_then(Item::as_value).and_then(|value| value.decor().suffix()?.as_str());
+    if let Some((_, below)) = behind.and_then(|behind| behind.split_once('\n')) {
+        above = format!("{above}{below}\n");
+    }
     table.remove(key);
     if above.is_empty() {
-        return;
+        return None;
     }
     if let Some(mut next) = keys.get(n + 1).and_then(|next| table.key_mut(next)) {
         let own = next.leaf_decor().prefix().and_then(RawString::as_str).unwrap_or_default().to_owned();
@@ -280,6 +292,35 @@ fn take_out(table: &mut dyn TableLike, key: &str) {
     } else if let Some(last) = n.checked_sub(1).and_then(|n| table.get_mut(&keys[n])?.as_value_mut()) {
         let own = last.decor().suffix().and_then(RawString::as_str).unwrap_or_default().to_owned();
         last.decor_mut().set_suffix(format!("{own}\n{}", above.trim_end()));
+    } else {
+        return Some(above);
+    }
+    None
+}
+
+/// The table at a path, if it stands on lines of its own.
+fn with_header<'a>(table: &'a mut Table, path: &[String]) -> Option<&'a mut Table> {
+    let Some((name, rest)) = path.split_first() else { return Some(table) };
+    match table.get_mut(name)? {
+        Item::Table(table) => with_header(table, rest),
+        Item::ArrayOfTables(tables) => {
+            let (n, rest) = rest.split_first()?;
+            with_header(tables.get_mut(n.parse().ok()?)?, rest)
+        }
+        _ => None,
+    }
+}
+
+/// Puts comments above all that is in a table: below its header, which the root has none of.
+fn put_at_head(table: &mut Table, is_root: bool, comments: &str) {
+    let text = |decor: Option<&RawString>| decor.and_then(RawString::as_str).unwrap_or_default().to_owned();
+    let decor = table.decor_mut();
+    if is_root {
+        let own = text(decor.prefix());
+        decor.set_prefix(own + comments);
+    } else {
+        let own = text(decor.suffix());
+        decor.set_suffix(format!("{own}\n{}", comments.trim_end()));
     }
 }
 
@@ -412,6 +453,21 @@ mod tests {
         assert_eq!(without("name"), file.replace("name = \"mail\"\n", ""));
         assert_eq!(without("state"), file.replace("state = \"x\" # now\n", ""));
         assert_eq!(without("drain"), file.replace("drain = \"5s\"\n", ""));
+        let both = "[imap]\n# A.\na = 1 # one\n# B.\nb = 2\n[map]\n";
+        for order in [["a", "b"], ["b", "a"]] {
+            let changes = order.map(|key| change("imap", key, None));
+            let text = apply(both, &changes).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(text, "[imap]\n# A.\n# B.\n[map]\n", "{order:?}");
+        }
+        for (table, file) in [
+            ("", "# Ours.\nx = \"mail\"\n\n[imap]\nid = false\n"),
+            ("imap", "[imap] # here\n# Agreed.\nx = \"a\"\n\n[map]\n"),
+            ("imap/listener/0", "[[imap.listener]]\n# Agreed.\nx = \"a\"\n[[imap.listener]]\n"),
+        ] {
+            let alone = apply(file, &[change(table, "x", None)]).unwrap_or_else(|error| panic!("{error}"));
+            let line = file.lines().find(|line| line.starts_with("x =")).expect("a setting");
+            assert_eq!(alone, file.replace(&format!("{line}\n"), ""));
+        }
     }
 
     #[test]
