@@ -117,13 +117,15 @@ impl Server {
         if !checked.problems.is_empty() {
             return Err(checked.problems.join("\n"));
         }
-        let kept = self.keep(&edit)?;
+        // What changes nothing is nothing that could be taken back.
+        let kept = (edit.before != edit.after).then(|| self.keep(&edit)).transpose()?;
         let warnings = self.put_in_force(&edit, listening).await.inspect_err(|_| {
             // With the file as it was, there is nothing to go back to.
             if self.read_file().is_ok_and(|now| now == edit.before) {
-                let _ = std::fs::remove_file(&kept);
+                let _ = kept.map(std::fs::remove_file);
             }
         })?;
+        self.forget_oldest();
         checked.warnings = warnings.iter().map(ToString::to_string).collect();
         checked.digest = digest(&edit.after);
         Ok(checked)
@@ -145,14 +147,14 @@ impl Server {
             let what = "the file has been changed since by other means, and that would be lost: how it was is in";
             return Err(format!("{what} {}", latest.display()));
         }
-        let (config, census) = (self.entrance.world.load_full(), self.census().await);
+        let (before, census) = (self.entrance.world.load_full(), self.census().await);
         let warnings = self.put_in_force(&edit, listening).await?;
         std::fs::remove_file(&latest).map_err(failed)?;
         let now = self.entrance.world.load();
         Ok(answers::Checked {
             problems: Vec::new(),
             warnings: warnings.iter().map(ToString::to_string).collect(),
-            effects: effects(&config.config, &now.config, &census),
+            effects: effects(&before.config, &now.config, &census),
             diff: diff(&edit.before, &edit.after),
             digest: digest(&edit.after),
         })
@@ -201,7 +203,7 @@ impl Server {
         self.look_at_all(count).await.unwrap_or_default()
     }
 
-    /// Keeps a file that is about to be changed, and no more of them than can be gone back to.
+    /// Keeps a file that is about to be changed.
     fn keep(&self, Edit { before, after }: &Edit) -> Result<PathBuf, String> {
         let folder = self.entrance.world.load().config.state.join(HISTORY_FOLDER);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -211,11 +213,14 @@ impl Server {
         let failed = |error: io::Error| format!("{}: can't be written: {error}", path.display());
         std::fs::create_dir_all(&folder).map_err(failed)?;
         whole_file::write(&path, before.as_bytes(), |_| Ok(())).map_err(failed)?;
-        let history = self.history();
-        for old in history.iter().rev().skip(HISTORY_MAX) {
+        Ok(path)
+    }
+
+    /// Keeps no more files than can be gone back to.
+    fn forget_oldest(&self) {
+        for old in self.history().iter().rev().skip(HISTORY_MAX) {
             let _ = std::fs::remove_file(old);
         }
-        Ok(path)
     }
 
     /// Files that can be gone back to, the latest last.
