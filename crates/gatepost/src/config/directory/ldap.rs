@@ -1,7 +1,6 @@
 //! Directories of type ldap.
 
 use std::borrow::Cow;
-use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::{Abilities, Credential, DirectoryKind, Typed, check_connections};
@@ -11,7 +10,7 @@ use crate::config::section::Written;
 use crate::config::template::Template;
 use crate::config::trust::Trust;
 use crate::config::values::{Value, quoted, text};
-use crate::config::{is_host, is_this_machine};
+use crate::config::{is_this_machine, split_port};
 use toml::de::DeValue;
 
 section! {
@@ -80,18 +79,10 @@ impl Value for LdapUrl {
             _ => return None,
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let host = match rest.rsplit_once(':') {
-            Some((host, port)) if !rest.ends_with(']') => {
-                port.parse::<u16>().ok().filter(|&port| port != 0)?;
-                host
-            }
-            _ => rest,
-        };
-        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let sound =
-            address.map_or_else(|| is_host(host) && !host.contains(':'), |address| address.parse::<Ipv6Addr>().is_ok());
-        let is_local = is_this_machine(address.unwrap_or(host));
-        sound.then(|| Self { text: text.to_owned(), is_tls, is_local })
+        let (host, _) = split_port(rest)?;
+        // An IPv6 address stands in brackets in a URL, and nothing else does.
+        let is_sound = host.contains(':') == rest.starts_with('[');
+        is_sound.then(|| Self { text: text.to_owned(), is_tls, is_local: is_this_machine(host) })
     }
 
     fn show(&self) -> String {

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Abilities, Credential, DirectoryKind, ServerTrust, Typed, check_connections};
-use crate::config::is_this_machine;
 use crate::config::problem::{NamedFile, Place};
 use crate::config::query::{Dialect, Query};
 use crate::config::reader::Table;
 use crate::config::section::Written;
 use crate::config::trust::Trust;
+use crate::config::{is_this_machine, split_port};
 
 section! {
     pub(super) struct SqlSettings: "directory", "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.", {
@@ -93,7 +93,7 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
     let options = rest.split_once('?').map_or("", |(_, options)| options);
     for option in options.split('&').filter(|option| dialect != Dialect::Sqlite && !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        let elsewhere = name == "hostaddr" || (name == "host" && !value.starts_with('/') && !value.starts_with("%2F"));
+        let elsewhere = name == "hostaddr" || (name == "host" && !is_socket(value));
         if elsewhere || name.starts_with("ssl") {
             table.problem_with(
                 &key::url,
@@ -104,7 +104,7 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
     if user.contains(':') || options.split('&').any(|option| option.starts_with("password=")) {
         table.warn_of(&key::url, "holds a password: `password_file` keeps it out of this file");
     }
-    let is_here = dialect == Dialect::Sqlite || is_local(host);
+    let is_here = is_local(dialect, host);
     let usual = if is_here { SqlTls::None } else { SqlTls::Required };
     let tls = table.or(&key::tls, tls, usual) == SqlTls::Required;
     if !tls && !is_here {
@@ -147,11 +147,17 @@ fn authority(rest: &str) -> (&str, &str, &str) {
 }
 
 /// Whether a host, perhaps with a port, is this machine; none at all means a socket on it.
-fn is_local(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, _)) if !host.ends_with(']') => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.is_empty() || is_this_machine(name)
+fn is_local(dialect: Dialect, host: &str) -> bool {
+    let is_here = |host| split_port(host).is_some_and(|(name, _)| is_this_machine(name));
+    match dialect {
+        Dialect::Sqlite => true,
+        _ if host.is_empty() || is_here(host.strip_suffix(':').unwrap_or(host)) => true,
+        Dialect::Postgres => is_socket(host),
+        Dialect::MySql => false,
+    }
+}
+
+/// Whether a host is the path of a Unix socket's folder, which a URL can only have with its slashes encoded.
+fn is_socket(host: &str) -> bool {
+    host.starts_with('/') || host.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("%2f"))
 }
