@@ -8,6 +8,7 @@ use gatepost_wire::PROTOCOLS;
 
 use super::Server;
 use crate::admin::answers::{self, Sample};
+use crate::admin::human::figure;
 
 /// How far samples lie apart, and how many are kept: ten minutes.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -54,12 +55,9 @@ impl Server {
         if passed + Duration::from_millis(500) < INTERVAL {
             return;
         }
-        let rate = |now: u64, before: u64| {
-            let count = u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX);
-            f64::from(count) / passed.as_secs_f64()
-        };
+        let rate = |now: u64, before: u64| figure(now.saturating_sub(before)) / passed.as_secs_f64();
         let sample = Sample {
-            sessions: f64::from(u32::try_from(self.entrance.workers.sessions()).unwrap_or(u32::MAX)),
+            sessions: figure(self.entrance.workers.sessions() as u64),
             logins: rate(totals.logins, before.logins),
             failures: rate(totals.failures, before.failures),
             bytes_up: rate(totals.bytes_up, before.bytes_up),
