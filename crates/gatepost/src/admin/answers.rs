@@ -117,8 +117,8 @@ pub(crate) struct BackendState {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Moved {
     pub(crate) user: String,
-    /// The back end before.
-    pub(crate) from: String,
+    /// The back end before; none where the directory had named one that can't be used.
+    pub(crate) from: Option<String>,
     pub(crate) to: String,
     /// Where that is kept: `directory NAME` or `state`.
     pub(crate) kept: String,

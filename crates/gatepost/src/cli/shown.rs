@@ -80,8 +80,9 @@ pub(super) fn service(list: Vec<BackendState>) {
 
 pub(super) fn moved(list: Vec<Moved>) {
     for Moved { user, from, to, kept, ended } in list {
-        let [user, from, to, kept] = [user, from, to, kept].map(|text| printable(&text));
-        say_line!("{user}: from {from} to {to}, kept in {kept}; {ended} sessions ended");
+        let from = from.map(|from| format!("from {} ", printable(&from))).unwrap_or_default();
+        let [user, to, kept] = [user, to, kept].map(|text| printable(&text));
+        say_line!("{user}: {from}to {to}, kept in {kept}; {ended} sessions ended");
     }
 }
 

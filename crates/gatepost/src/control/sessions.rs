@@ -183,9 +183,9 @@ impl Server {
         let find = || world.map.find_now(&who, Evidence::default());
         let found = find().await.map_err(|unanswered| unanswered.to_string())?;
         let from = match world.map.choose(&user, &found) {
-            Ok((from, _)) => from.name.to_string(),
+            Ok((from, _)) => Some(from.name.to_string()),
             Err(NoPlace::Unknown) => return Err(format!("nobody knows a user {user:?}: `gatepost explain` says why")),
-            Err(NoPlace::Refused(_)) => String::new(),
+            Err(NoPlace::Refused(_)) => None,
         };
         let _held = Held::new(&self.lasting.overrides, &user);
         let kept = match &found {
