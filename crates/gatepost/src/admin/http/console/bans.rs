@@ -31,7 +31,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
 
 pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page {
     let Posted { asker, said } = &posted;
-    let network = said.get("network").trim().to_owned();
+    let network = said.name("network");
     let (command, done) = match said.get("do") {
         "add" => (Command::Ban { network, for_seconds: said.get("for").parse().ok() }, "banned"),
         "remove" => (Command::Unban { network }, "lifted"),

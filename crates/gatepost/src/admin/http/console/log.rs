@@ -46,7 +46,7 @@ pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page 
     let Posted { asker, said } = &posted;
     let (command, to, done) = match (said.get("do"), said.get("level").parse()) {
         ("trace", _) => {
-            let (user, for_seconds) = (said.get("user").to_owned(), defaults::TRACE.as_secs());
+            let (user, for_seconds) = (said.name("user"), defaults::TRACE.as_secs());
             (Command::Trace { user, for_seconds }, "/log?level=protocol", "traced")
         }
         ("level", Ok(level)) => (Command::LogLevel { level }, "/log", "level"),

@@ -36,7 +36,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
 
 pub(super) async fn change(State(app): State<Arc<App>>, posted: Posted) -> Page {
     let Posted { asker, said } = &posted;
-    let user = said.get("user").to_owned();
+    let user = said.name("user");
     let (command, done) = match said.get("do") {
         "move" => (Command::Move { user, backend: said.get("backend").to_owned() }, "moved"),
         "forget" => (Command::FlushCaches { user: Some(user) }, "forgotten"),

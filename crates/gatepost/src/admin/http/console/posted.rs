@@ -24,6 +24,11 @@ impl Said {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// As [`Said::get`], of what can neither begin nor end in a blank: a name, a network.
+    pub(super) fn name(&self, name: &str) -> String {
+        self.get(name).trim().to_owned()
+    }
+
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }

@@ -62,7 +62,7 @@ pub(super) async fn users(State(app): State<Arc<App>>, Visitor(asker): Visitor, 
 
 pub(super) async fn change_users(State(app): State<Arc<App>>, posted: Posted) -> Page {
     let Posted { asker, said } = &posted;
-    let name = said.get("name").trim().to_owned();
+    let name = said.name("name");
     match said.get("do") {
         "set" => {}
         "remove" => {
