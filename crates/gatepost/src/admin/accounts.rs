@@ -30,7 +30,7 @@ pub(crate) const PASSWORD_CHARS_MIN: usize = 10;
 pub(crate) const NAME_CHARS_MAX: usize = 64;
 const TOKENS_MAX: usize = 1000;
 
-/// What somebody may do. Each may do what those before it may.
+/// What somebody may do. From the viewer on, each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
@@ -52,6 +52,11 @@ impl Role {
             Self::Operator => "operator",
             Self::Admin => "admin",
         }
+    }
+
+    /// Whether a token of this role may send records to the log.
+    pub(crate) fn may_send(self) -> bool {
+        self == Self::Sender || self >= Self::Operator
     }
 }
 
@@ -219,16 +224,16 @@ impl Accounts {
         Ok(is_first)
     }
 
-    /// Removes a person or a token; false: there is none of this name.
-    pub(crate) fn remove(&self, name: &str) -> Result<bool, String> {
-        let mut is_found = false;
+    /// Removes a person or a token.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), String> {
         self.change(|kept| {
             let tokens = kept.tokens.len();
             kept.tokens.retain(|token| token.label != name);
-            is_found = kept.people.remove(name).is_some() || kept.tokens.len() < tokens;
+            if kept.people.remove(name).is_none() && kept.tokens.len() == tokens {
+                return Err(format!("there is neither a person nor a token {name:?}"));
+            }
             Ok(())
-        })?;
-        Ok(is_found)
+        })
     }
 
     /// Makes a token, which is shown this once.
@@ -375,10 +380,11 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file");
         assert!(!text.contains("a long password") && !text.contains(&token));
         assert_eq!(std::fs::metadata(folder.path().join(FILE_NAME)).expect("a file").mode() & 0o777, 0o600);
-        assert_eq!(accounts.remove("kim"), Ok(true));
+        assert_eq!(accounts.remove("kim"), Ok(()));
         assert_eq!(accounts.has_nobody(), Ok(false), "the token may be somebody's who reads the log");
         assert_eq!(accounts.set_first("lee", &password), Ok(false));
-        assert_eq!((accounts.remove("grafana"), accounts.remove("grafana")), (Ok(true), Ok(false)));
+        assert_eq!(accounts.remove("grafana"), Ok(()));
+        assert!(accounts.remove("grafana").is_err(), "there is nothing left to remove");
         assert_eq!(other.by_token(&token), Ok(None), "it is read again");
     }
 }

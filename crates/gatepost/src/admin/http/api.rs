@@ -59,7 +59,7 @@ pub(super) fn router() -> Router<Arc<App>> {
 }
 
 fn describe(asker: &Asker) -> Value {
-    json!({ "me": [{ "name": asker.person.name, "role": asker.person.role, "proof": asker.proof }] })
+    json!({ "me": [{ "name": asker.person.name, "role": asker.person.role, "proof": asker.proof() }] })
 }
 
 async fn carry_out(

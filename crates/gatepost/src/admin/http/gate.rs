@@ -109,21 +109,43 @@ pub(super) struct Peer {
 pub(super) struct Asker {
     pub(super) person: Person,
     pub(super) address: IpAddr,
-    /// Set where it is a browser: what its forms must bring along.
-    pub(super) proof: Option<String>,
-    /// The digest of the token or cookie that they came with.
-    pass: String,
+    pass: Pass,
+}
+
+/// What somebody came in with. Of what is sent to us, the digest is kept.
+#[derive(Debug, Clone)]
+enum Pass {
+    Token {
+        digest: String,
+    },
+    Browser {
+        /// Of its cookie.
+        digest: String,
+        /// What its forms must bring along.
+        proof: String,
+    },
 }
 
 impl Asker {
+    /// What forms must bring along, where it is a browser that asks.
+    pub(super) fn proof(&self) -> Option<&str> {
+        match &self.pass {
+            Pass::Token { .. } => None,
+            Pass::Browser { proof, .. } => Some(proof),
+        }
+    }
+
     /// Whether they could come in once more: their log-in or token may have been taken away meanwhile.
     pub(super) fn is_still_known(&self, app: &App) -> bool {
-        if self.proof.is_none() {
-            return app.accounts.by_token_digest(&self.pass).is_ok_and(|person| person.as_ref() == Some(&self.person));
+        match &self.pass {
+            Pass::Token { digest } => {
+                app.accounts.by_token_digest(digest).is_ok_and(|person| person.as_ref() == Some(&self.person))
+            }
+            // To look on is no use of a log-in that would keep it alive.
+            Pass::Browser { digest, .. } => app.gate.peek(digest).is_some_and(|login| {
+                app.accounts.person(&login.person.name).is_ok_and(|found| login.holds(found.as_ref()))
+            }),
         }
-        // To look on is no use of a log-in that would keep it alive.
-        let Some(login) = app.gate.peek(&self.pass) else { return false };
-        app.accounts.person(&login.person.name).is_ok_and(|found| login.holds(found.as_ref()))
     }
 
     /// An answer as they may see it: passwords are for administrators alone.
@@ -168,8 +190,7 @@ impl FromRequestParts<Arc<App>> for Sender {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let asker = Asker::identify(parts, app).await?;
-        let is_sender = asker.person.role == Role::Sender || asker.person.role >= Role::Operator;
-        if asker.proof.is_some() || !is_sender {
+        if asker.proof().is_some() || !asker.person.role.may_send() {
             let text = "only a token of the roles sender, operator or admin may send records";
             return Err(Problem::new(StatusCode::FORBIDDEN, text));
         }
@@ -185,7 +206,7 @@ impl Asker {
         if let Some(token) = bearer(&parts.headers) {
             let person = app.accounts.by_token(token).map_err(|error| app.broken(&error))?;
             let person = person.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "this token is not known"))?;
-            return Ok(Self { person, address, proof: None, pass: digest(token) });
+            return Ok(Self { person, address, pass: Pass::Token { digest: digest(token) } });
         }
         let cookie = cookie(&parts.headers, is_tls);
         let Some((cookie, login)) = cookie.and_then(|cookie| Some((cookie, app.gate.login(cookie)?))) else {
@@ -193,12 +214,12 @@ impl Asker {
         };
         // What has been taken away or changed meanwhile is gone.
         let found = app.accounts.person(&login.person.name).map_err(|error| app.broken(&error))?;
-        let pass = digest(cookie);
+        let digest = digest(cookie);
         if !login.holds(found.as_ref()) {
-            app.gate.logins().remove(&pass);
+            app.gate.logins().remove(&digest);
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "log in again"));
         }
-        Ok(Self { person: login.person, address, proof: Some(login.proof), pass })
+        Ok(Self { person: login.person, address, pass: Pass::Browser { digest, proof: login.proof } })
     }
 }
 
@@ -211,7 +232,7 @@ impl FromRequestParts<Arc<App>> for ApiAsker {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let asker = Asker::from_request_parts(parts, app).await?;
         let shown = parts.headers.get(PROOF_HEADER).map(HeaderValue::as_bytes).unwrap_or_default();
-        let is_proved = asker.proof.as_ref().is_none_or(|proof| shown.ct_eq(proof.as_bytes()).into());
+        let is_proved = asker.proof().is_none_or(|proof| shown.ct_eq(proof.as_bytes()).into());
         if !is_safe(&parts.method) && !is_proved {
             let text = format!("a request of a browser that changes something brings {PROOF_HEADER}");
             return Err(Problem::new(StatusCode::FORBIDDEN, text));
@@ -228,7 +249,7 @@ fn is_safe(method: &Method) -> bool {
 impl Asker {
     /// Whether a form came from one of our own pages.
     pub(super) fn proves(&self, shown: &str) -> Result<(), Problem> {
-        match &self.proof {
+        match self.proof() {
             Some(proof) if bool::from(proof.as_bytes().ct_eq(shown.as_bytes())) => Ok(()),
             _ => Err(Problem::new(StatusCode::FORBIDDEN, "this form is too old or not ours: load the page again")),
         }

@@ -52,6 +52,14 @@ async fn show_administrators(app: &App, asker: &Asker, done: Option<&String>, to
     render(&Administrators { frame, rows, token })
 }
 
+/// What came of it.
+enum Done {
+    /// A new token, to be shown this once.
+    Token(String),
+    /// The word by which the page says so.
+    Said(&'static str),
+}
+
 /// What a form asks to be done about an administrator or a token.
 enum What {
     Person(Role),
@@ -62,7 +70,7 @@ enum What {
 pub(super) async fn change_administrators(State(app): State<Arc<App>>, posted: Posted) -> Page {
     let Posted { asker, said } = &posted;
     asker.may(Role::Admin)?;
-    let name = said.get("name").trim().to_owned();
+    let name = said.name("name");
     let what = match (said.get("do"), said.get("role").parse()) {
         ("person", Ok(role)) => What::Person(role),
         ("token", Ok(role)) => What::Token(role),
@@ -73,17 +81,17 @@ pub(super) async fn change_administrators(State(app): State<Arc<App>>, posted: P
     let (accounts, changed) = (Arc::clone(&app.accounts), name.clone());
     // Hashing takes a while.
     let work = tokio::task::spawn_blocking(move || match what {
-        What::Person(role) => accounts.set(&changed, role, &password).map(|()| (String::new(), "added")),
-        What::Token(role) => accounts.add_token(&changed, role).map(|token| (token, "")),
-        What::Remove => accounts.remove(&changed).map(|_| (String::new(), "removed")),
+        What::Person(role) => accounts.set(&changed, role, &password).map(|()| Done::Said("added")),
+        What::Token(role) => accounts.add_token(&changed, role).map(Done::Token),
+        What::Remove => accounts.remove(&changed).map(|()| Done::Said("removed")),
     });
     let result = work.await.map_err(|error| app.broken(&error.to_string()))?;
     let record = app.log.record(Level::Info, "admin", "administrators were changed");
     let record = record.with("name", Field::Name(name)).with("what", said.get("do"));
-    record.with("by", Field::Name(asker.by())).with("done", if result.is_ok() { "yes" } else { "no" }).write();
+    record.with("by", asker.by()).with("done", if result.is_ok() { "yes" } else { "no" }).write();
     match result {
-        Ok((token, "")) => show_administrators(&app, asker, None, token).await,
-        Ok((_, done)) => Ok(go("/administrators", done)),
+        Ok(Done::Token(token)) => show_administrators(&app, asker, None, token).await,
+        Ok(Done::Said(done)) => Ok(go("/administrators", done)),
         Err(error) => {
             let problem = Problem::new(StatusCode::CONFLICT, error);
             explain_problem(&app, asker, &problem, "/administrators").await

@@ -70,7 +70,7 @@ impl Frame {
             here: here.into(),
             person: asker.person.name.clone(),
             role: asker.person.role,
-            proof: asker.proof.clone().unwrap_or_default(),
+            proof: asker.proof().unwrap_or_default().to_owned(),
             notice: "",
             nav,
         })
