@@ -44,12 +44,20 @@ pub(crate) struct World {
 #[derive(Default)]
 pub(crate) struct HttpService {
     pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
-    /// Where only this machine can come, too.
-    has_tls_everywhere: bool,
+    tls: HttpTls,
     /// Names by which it is called, in lower case.
     names: Vec<String>,
     pub(crate) metrics_token: Option<Secret>,
+}
+
+/// Where TLS is spoken on the way in for browsers and scripts.
+#[derive(Default)]
+enum HttpTls {
+    #[default]
+    Nowhere,
+    /// Where others than this machine can come.
+    Outside(Arc<ServerConfig>),
+    Everywhere(Arc<ServerConfig>),
 }
 
 impl HttpService {
@@ -67,18 +75,21 @@ impl HttpService {
         let names = ["localhost"].into_iter().chain([config.name.as_str()]).map(str::to_owned);
         let names = names.chain(hosts.iter().cloned()).chain(certified.cloned()).map(|name| name.to_ascii_lowercase());
         let token = metrics_token_file.as_ref().map(|file| secret_file::read(file, warnings)).transpose()?;
-        Ok(Self {
-            addresses: listen.clone(),
-            tls: tls::server_config(&certificates, config.tls.min_version, b"http/1.1", None)?,
-            has_tls_everywhere: own.is_some(),
-            names: names.collect(),
-            metrics_token: token,
-        })
+        let tls = match tls::server_config(&certificates, config.tls.min_version, b"http/1.1", None)? {
+            None => HttpTls::Nowhere,
+            Some(tls) if own.is_some() => HttpTls::Everywhere(tls),
+            Some(tls) => HttpTls::Outside(tls),
+        };
+        Ok(Self { addresses: listen.clone(), tls, names: names.collect(), metrics_token: token })
     }
 
-    /// Whether TLS is spoken at this address.
-    pub(crate) fn speaks_tls(&self, address: &SocketAddr) -> bool {
-        self.has_tls_everywhere || !address.ip().is_loopback()
+    /// The TLS that is spoken at this address, if any.
+    pub(crate) fn tls_at(&self, address: &SocketAddr) -> Option<&Arc<ServerConfig>> {
+        match &self.tls {
+            HttpTls::Nowhere => None,
+            HttpTls::Outside(tls) => (!address.ip().is_loopback()).then_some(tls),
+            HttpTls::Everywhere(tls) => Some(tls),
+        }
     }
 
     /// Whether `host`, as in an HTTP request, is a name of ours. An address is: no foreign page can have it.

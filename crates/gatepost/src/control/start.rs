@@ -218,7 +218,7 @@ impl Server {
         let Some(address) = http.addresses.first() else { return };
         let log = &self.shared.log;
         log.keep_recent();
-        let scheme = if http.speaks_tls(address) { "https" } else { "http" };
+        let scheme = if http.tls_at(address).is_some() { "https" } else { "http" };
         let record = |message: &str| log.record(Level::Info, "admin", message.to_owned());
         match app.first_token() {
             Ok(None) => record("console and API are ready").with("url", format!("{scheme}://{address}/")).write(),

@@ -192,7 +192,7 @@ async fn accept(listener: TcpListener, app: Arc<App>, answering: Answering, perm
         };
         let Some(place) = answering.crowd.enter(peer.ip()) else { continue };
         let http = app.http.load();
-        let tls = address.filter(|address| http.speaks_tls(address)).and(http.tls.clone());
+        let tls = address.and_then(|address| http.tls_at(&address).cloned());
         let answering = answering.clone();
         tokio::spawn(async move {
             // Whoever hangs up or is too slow misses the answer, which is all.
