@@ -193,6 +193,7 @@ pub(super) fn read_service(
     check_idle_timeout(table, &ServiceSettings::idle_timeout, written.idle_timeout, protocol);
     let listeners = read_listeners(table, protocol, written.idle_timeout, map, has_certificate);
     check_external(&written, table, protocol, &listeners);
+    check_map(&written, table, map.0, directories);
     let task = match protocol.course {
         Course::LogIn(_) => Task::Relay,
         Course::Submission(_) => {
@@ -264,6 +265,19 @@ fn all_domains(table: &Table<'_>, key: &Key<Vec<String>>, domains: Vec<String>, 
         table.problem_with(key, format_args!("expected domains such as \"example.org\", found {domain:?}"));
     }
     map.completion.domain.clone().into_iter().chain(domains).map(|domain| domain.to_lowercase()).collect()
+}
+
+/// Whether the map's directories answer to whoever may log in.
+fn check_map(written: &ServiceSettings, table: &Table<'_>, map: &Map, directories: &Directories) {
+    use ServiceSettings as key;
+
+    let brings_none = |mechanism: &&Mechanism| mechanism.takes_token() || mechanism.is_carried();
+    let Some(mechanism) = written.mechanisms.iter().find(brings_none) else { return };
+    let mut known = map.directories.iter().filter_map(|name| directories.get(name));
+    if let Some(mute) = known.find(|directory| !directory.abilities.finds) {
+        let what = "of map.directories only answers to who brings a password: such log-ins are refused";
+        table.warn_of(&key::mechanisms, format_args!("{} is offered, but {} {what}", mechanism.name(), mute.name));
+    }
 }
 
 /// Where mail is taken, nobody logs in.

@@ -52,8 +52,8 @@ impl Session {
             return Err(Denied::Unfit("the client names no user, and only a token that is checked here could".into()));
         }
         let started = Instant::now();
-        if means.proof().is_none() {
-            self.check_map_can_answer(checked.as_ref())?;
+        if !matches!(means.proof(), Some(Proof::Password(_))) {
+            self.check_map_can_answer()?;
         }
         let (found, placed_at) = self.locate(&who, means, checked.as_ref()).await?;
         self.took(Stage::Map, started.elapsed());
@@ -158,10 +158,8 @@ impl Session {
 
     /// A directory of the map that only answers to who brings a password would be left out by who brings none, and the
     /// user be placed as if it had said nothing.
-    fn check_map_can_answer(&self, checked: Option<&Verified>) -> Result<(), Denied> {
-        let is_mute = |authenticator: &&Arc<Authenticator>| {
-            !authenticator.abilities.finds && checked.is_none_or(|checked| checked.by != authenticator.name)
-        };
+    fn check_map_can_answer(&self) -> Result<(), Denied> {
+        let is_mute = |authenticator: &&Arc<Authenticator>| !authenticator.abilities.finds;
         match self.snapshot.map.authenticators().iter().find(is_mute) {
             Some(authenticator) => {
                 let what = "of `map.directories` only answers to who brings a password";

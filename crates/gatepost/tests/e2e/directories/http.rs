@@ -100,6 +100,18 @@ fn a_responder_of_nginxs_serves_as_it_is() {
 }
 
 #[test]
+fn who_brings_a_token_is_refused_where_the_responder_wants_a_password() {
+    let bed = Bed::new();
+    bed.write("key.secret", "of the site");
+    let imap = "mechanisms = [\"PLAIN\", \"OAUTHBEARER\"]";
+    let gatepost = bed.gatepost(&configuration(&bed, imap, "", &nginx_directory("http://127.0.0.1:9/auth")));
+    gatepost.wait_for_log("OAUTHBEARER is offered, but lookup of map.directories only answers").expect("a warning");
+    // n,a=kim,^Aauth=Bearer token^A^A
+    assert_eq!(bed.secure().verdict("AUTHENTICATE OAUTHBEARER bixhPWtpbSwBYXV0aD1CZWFyZXIgdG9rZW4BAQ=="), UNAVAILABLE);
+    gatepost.wait_for_log("of `map.directories` only answers to who brings a password").expect("the reason");
+}
+
+#[test]
 fn over_https_the_responder_is_who_it_says() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
