@@ -145,11 +145,8 @@ async fn explain_service(
         explain_link(service.protocol, &backend.hosts_of(login).join(", then "), &link.settings, steps);
     }
     let log_in = backend.log_in_as(entry);
-    if !is_checked && (!log_in.is_own() || entry.is_some_and(Entry::is_restricted)) {
-        steps.say(
-            "password",
-            "checked first against the map, since the account is restricted or somebody else's log-in is used",
-        );
+    if !is_checked && !log_in.is_own() {
+        steps.say("password", "checked first against the map, since somebody else's log-in is used");
         let knowing = world.map.authenticators().iter().find(
             |authenticator| matches!(&found, Found::Account { directory, .. } if *directory == authenticator.name),
         );

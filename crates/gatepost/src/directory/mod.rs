@@ -101,11 +101,6 @@ impl Entry {
         self.services.as_ref().is_none_or(|services| services.iter().any(|name| name == service))
     }
 
-    /// Whether not everybody who knows its password may use it, from anywhere and for anything.
-    pub(crate) fn is_restricted(&self) -> bool {
-        self.barred.is_some() || !self.networks.is_empty() || self.services.is_some()
-    }
-
     /// Whether it may be used from this address.
     pub(crate) fn admits(&self, client: IpAddr) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(client))
