@@ -67,9 +67,15 @@ impl Mail<'_> {
     /// A chunk, up to what became of it; with the last, of the message.
     pub(super) async fn chunk(&mut self, Chunk { size, is_last }: Chunk) -> Result<Step, Ended> {
         let started = Instant::now();
-        self.delivery.open_chunk(size).await;
-        let mut pace = self.delivery.take_pace();
-        pace.excuse(started);
+        let begun = self.delivery.take_pace();
+        self.delivery.open_chunk(size, begun.is_none()).await;
+        let mut pace = match begun {
+            Some(mut pace) => {
+                pace.excuse(started);
+                pace
+            }
+            None => Pace::begin(),
+        };
         let rest = self.pass_chunk(size, &mut pace).await?;
         let closing = Instant::now();
         // The client waits for the last word no longer than for that of a message that came by DATA.
@@ -123,8 +129,8 @@ impl Mail<'_> {
         Ok(self.go_on(step, rest))
     }
 
-    /// Reads on in what came behind a message or chunk.
-    fn go_on(&mut self, step: Step, rest: &[u8]) -> Step {
+    /// Reads on in what came behind a message, a chunk or the beginning.
+    pub(super) fn go_on(&mut self, step: Step, rest: &[u8]) -> Step {
         if step == Step::Read && !rest.is_empty() { self.tell(Event::Input(rest)) } else { step }
     }
 

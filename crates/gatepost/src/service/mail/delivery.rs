@@ -51,9 +51,7 @@ struct Message {
     fate: Fate,
     /// Kept where it may be wanted.
     fingerprint: Option<Fingerprint>,
-    /// The first of its chunks has been announced.
-    has_chunks: bool,
-    /// How fast its chunks come, from the first to the last.
+    /// How fast its chunks come, between the first and the last.
     pace: Option<Pace>,
     /// What may be forgotten once the client has heard a final answer.
     marks: Vec<Mark>,
@@ -118,9 +116,9 @@ impl Delivery {
         self.message.as_ref().is_some_and(|message| message.pace.is_some())
     }
 
-    /// How fast the message under way comes, until that is kept anew.
-    pub(super) fn take_pace(&mut self) -> Pace {
-        self.message.as_mut().and_then(|message| message.pace.take()).unwrap_or_else(Pace::begin)
+    /// How fast the message under way comes, until that is kept anew; `None`: no chunk of it has come.
+    pub(super) fn take_pace(&mut self) -> Option<Pace> {
+        self.message.as_mut().and_then(|message| message.pace.take())
     }
 
     /// More chunks are to come.
@@ -159,7 +157,6 @@ impl Delivery {
                 recipients: Vec::new(),
                 fate: Fate::Fresh,
                 fingerprint: None,
-                has_chunks: false,
                 pace: None,
                 marks: Vec::new(),
             });
@@ -265,8 +262,8 @@ impl Delivery {
     }
 
     /// A chunk of so many bytes comes, which back ends are told.
-    pub(super) async fn open_chunk(&mut self, size: u64) {
-        if self.message.as_mut().is_some_and(|message| !std::mem::replace(&mut message.has_chunks, true)) {
+    pub(super) async fn open_chunk(&mut self, size: u64, is_first: bool) {
+        if is_first {
             self.begin_fingerprint();
         }
         let deadline = Instant::now() + COMMAND_TIME;

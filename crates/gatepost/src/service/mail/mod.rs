@@ -76,11 +76,7 @@ impl Session {
         let memory = Arc::clone(&self.shared.memory);
         let mut mail = Mail::new(self, receiver, Delivery::to_many(dialect, memory), client);
         let early = std::mem::take(&mut mail.session.early);
-        let mut step = mail.receiver.step(Event::Start, &mut mail.out);
-        if !early.is_empty() {
-            step = mail.receiver.step(Event::Input(early.expose()), &mut mail.out);
-        }
-        mail.run(step).await
+        mail.run(Event::Start, early.expose()).await
     }
 
     /// Takes mail from a user who has logged in, for their own back end.
@@ -93,11 +89,7 @@ impl Session {
         let mut mail = Mail::new(self, receiver, delivery, Screened::default());
         mail.user = Some(User { name: user, expires });
         mail.set_deadline();
-        let mut step = mail.receiver.step(Event::Go, &mut mail.out);
-        if !client_rest.is_empty() {
-            step = mail.receiver.step(Event::Input(&client_rest), &mut mail.out);
-        }
-        mail.run(step).await
+        mail.run(Event::Go, &client_rest).await
     }
 
     fn new_receiver(&self, dialect: Dialect, carry: Carry) -> Receiver {
@@ -127,8 +119,10 @@ impl<'s> Mail<'s> {
         }
     }
 
-    /// Talks until the end.
-    async fn run(&mut self, step: Step) -> Ended {
+    /// Talks until the end, from a beginning behind which the client has said something already.
+    async fn run(&mut self, beginning: Event<'_>, behind: &[u8]) -> Ended {
+        let step = self.tell(beginning);
+        let step = self.go_on(step, behind);
         let ended = self.talk(step).await;
         self.delivery.reset();
         self.report_faults();
@@ -165,15 +159,11 @@ impl<'s> Mail<'s> {
                     self.tell(Event::Go)
                 }
                 Step::Sender(sender) => {
-                    let started = Instant::now();
-                    let reply = self.sender(sender).await;
-                    self.excuse(started);
+                    let reply = self.sender(&sender).await;
                     self.tell(Event::Reply(reply))
                 }
                 Step::Recipient(recipient) => {
-                    let started = Instant::now();
                     let reply = self.recipient(&recipient).await;
-                    self.excuse(started);
                     self.tell(Event::Reply(reply))
                 }
                 Step::Content => match self.content().await {
@@ -243,13 +233,31 @@ impl<'s> Mail<'s> {
     }
 
     /// May this sender send?
-    async fn sender(&mut self, sender: Sender) -> Reply {
-        self.delivery.reset();
-        if let Err(reply) = self.check_sender(&sender).await {
-            let what = if reply.is_transient() { "mail was put off" } else { "a sender was refused" };
-            self.note(what, Some(&sender), None, &reply);
-            return reply;
+    async fn sender(&mut self, sender: &Sender) -> Reply {
+        let started = Instant::now();
+        let answered = self.try_sender(sender).await;
+        self.excuse(started);
+        match answered {
+            Ok(reply) => {
+                // Nobody keeps back ends waiting for longer than this.
+                let latest = Instant::now() + SILENCE_TIME;
+                self.session.deadline =
+                    if self.delivery.is_to_one() { latest } else { self.session.deadline.min(latest) };
+                reply
+            }
+            Err((what, reply)) => {
+                self.note(what, Some(sender), None, &reply);
+                reply
+            }
         }
+    }
+
+    /// An error is what the sender is told instead, and what the log says of it.
+    async fn try_sender(&mut self, sender: &Sender) -> Result<Reply, (&'static str, Reply)> {
+        self.delivery.reset();
+        self.check_sender(sender)
+            .await
+            .map_err(|reply| (if reply.is_transient() { "mail was put off" } else { "a sender was refused" }, reply))?;
         let helo = self.receiver.helo().map(str::to_owned);
         if helo != self.introduced && !self.delivery.is_to_one() {
             // It has another name than the one that back ends were told.
@@ -257,14 +265,7 @@ impl<'s> Mail<'s> {
             self.introduced = helo;
         }
         let reply = self.delivery.begin(sender.clone()).await;
-        if reply.is_good() {
-            // Nobody keeps back ends waiting for longer than this.
-            let latest = Instant::now() + SILENCE_TIME;
-            self.session.deadline = if self.delivery.is_to_one() { latest } else { self.session.deadline.min(latest) };
-        } else {
-            self.note("a sender was refused", Some(&sender), None, &reply);
-        }
-        reply
+        if reply.is_good() { Ok(reply) } else { Err(("a sender was refused", reply)) }
     }
 
     async fn check_sender(&self, sender: &Sender) -> Result<(), Reply> {
@@ -290,7 +291,9 @@ impl<'s> Mail<'s> {
 
     /// May this recipient be had?
     async fn recipient(&mut self, recipient: &Recipient) -> Reply {
+        let started = Instant::now();
         let reply = self.try_recipient(recipient).await;
+        self.excuse(started);
         if reply.is_good() {
             self.tally.recipients += 1;
             self.set_deadline();
