@@ -13,8 +13,8 @@ use super::relay::Relay;
 use crate::backend::{Connected, Lease};
 use crate::ledger::Slots;
 use crate::metrics::ServiceMetrics;
-use crate::net::stream::Scratch;
-use crate::story::Ended;
+use crate::net::stream::{Scratch, Stream};
+use crate::story::{End, Ended, Outcome, Side};
 
 /// A session that is logged in: all that stays.
 pub(super) struct Established {
@@ -30,16 +30,16 @@ impl Session {
         let HandOver { logged_in: LoggedIn { connected, expires, .. }, client_rest, .. } = to;
         let Connected { stream: mut server, lease, rest: server_rest, .. } = connected;
         let sent = Scratch::with(|scratch| {
-            if !client_rest.is_empty() {
-                server.send(&client_rest, false, &mut scratch.outgoing)?;
-            }
-            if !server_rest.is_empty() {
-                client.send(&server_rest, false, &mut scratch.outgoing)?;
-            }
-            Ok::<_, std::io::Error>(())
+            let mut send = |stream: &mut Stream, side: Side, bytes: &[u8]| {
+                let sent = if bytes.is_empty() { Ok(()) } else { stream.send(bytes, false, &mut scratch.outgoing) };
+                sent.map_err(|error| End::Broken { side, kind: error.kind() })
+            };
+            send(&mut server, Side::Backend, &client_rest)?;
+            send(&mut client, Side::Client, &server_rest)
         });
-        if let Err(error) = sent {
-            handle.story().finish(&shared.log, &Ended::Gone(error.to_string()));
+        if let Err(end) = sent {
+            let outcome = Outcome { end, bytes_up: 0, bytes_down: 0 };
+            handle.story().finish(&shared.log, &Ended::Relayed(outcome));
             return None;
         }
         let service = &snapshot.listener.service;
