@@ -231,7 +231,11 @@ fn pump(
         }
         Poll::Ready(Ok(Received::End)) => {
             lane.end();
-            if is_last_lane && to.unsent() == 0 { to.close_last(outgoing) } else { to.close_write(outgoing) }
+            if is_last_lane && to.unsent() == 0 && from.unsent() == 0 {
+                to.close_last(outgoing)
+            } else {
+                to.close_write(outgoing)
+            }
         }
         Poll::Ready(Err(error)) => {
             lane.end_unreadable(&error);
