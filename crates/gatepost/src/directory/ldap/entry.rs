@@ -71,10 +71,10 @@ fn one<'e>(entry: &'e SearchEntry, name: Option<&String>) -> Result<Option<&'e s
     }
 }
 
-/// The hash that a password is compared with; of several, a verifier for SCRAM, which serves for both, or the first
-/// in a form that is known.
+/// The hash that a password is compared with; of several, a verifier for SCRAM, which serves for both, else the first by
+/// which whoever reads it can tell: `{SASL}` only names somebody else to ask.
 fn password(entry: &SearchEntry, settings: &config::Ldap) -> Result<Option<String>, String> {
-    let mut in_clear = false;
+    let (mut in_clear, mut elsewhere) = (false, None);
     // As `{SCRAM-SHA-256}…`, or as RFC 5803 writes it.
     let is_verifier = |value: &&String| {
         let begins = |start: &str| value.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
@@ -89,13 +89,14 @@ fn password(entry: &SearchEntry, settings: &config::Ldap) -> Result<Option<Strin
             None if value.starts_with('$') => return Ok(Some(value.clone())),
             None if settings.cleartext => return Ok(Some(format!("{{PLAIN}}{value}"))),
             None | Some("PLAIN" | "CLEAR" | "CLEARTEXT") if !settings.cleartext => in_clear = true,
+            Some("SASL") => elsewhere = Some(value.clone()),
             _ => return Ok(Some(value.clone())),
         }
     }
     if in_clear {
         return Err("its password is kept in clear, which only cleartext = true allows".into());
     }
-    Ok(None)
+    Ok(elsewhere)
 }
 
 /// Whether a value means that the account is disabled, or held. What is not known to mean the contrary does.

@@ -94,18 +94,18 @@ impl Ldap {
                         server.bind(dn, password, read.as_ref()).await.map(Reply::Bound)
                     }
                 };
-                let trouble = match answer {
+                let reason = match answer {
                     Ok(reply) => {
                         server.health.mark_up();
                         return Ok(reply);
                     }
                     Err(Trouble::Lasting(reason)) => return Err(Fault(format!("{}: {reason}", server.url()))),
-                    Err(trouble @ (Trouble::Passing(_) | Trouble::Shortage(_))) => trouble,
+                    Err(Trouble::Passing(reason)) => {
+                        server.health.mark_down();
+                        reason
+                    }
+                    Err(Trouble::Shortage(reason)) => reason,
                 };
-                if matches!(trouble, Trouble::Passing(_)) {
-                    server.health.mark_down();
-                }
-                let (Trouble::Passing(reason) | Trouble::Shortage(reason) | Trouble::Lasting(reason)) = trouble;
                 let reason = format!("{}: {reason}", server.url());
                 if !reasons.contains(&reason) {
                     reasons.push(reason);
