@@ -23,7 +23,7 @@ pub(super) struct HostState {
 #[derive(Debug, Default)]
 struct Known {
     /// What was wrong last.
-    fault: String,
+    fault: Option<String>,
     /// Clients whose log-ins failed behind the greeting since one was answered: what is wrong with one of them may be
     /// that client's own doing.
     clients: Vec<IpAddr>,
@@ -31,9 +31,9 @@ struct Known {
 
 /// A log-in's moment of beginning, by which later ones are told from it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Begun(u64);
+pub(super) struct Beginning(u64);
 
-impl Begun {
+impl Beginning {
     pub(super) fn now() -> Self {
         Self(uptime())
     }
@@ -47,7 +47,7 @@ impl HostState {
     }
 
     /// A log-in failed before it was made: because of the host, whoever made it.
-    pub(super) fn failed(&self, begun: Begun, fault: String) {
+    pub(super) fn failed(&self, begun: Beginning, fault: String) {
         self.health.mark_down_since(begun.0);
         self.note(fault);
         self.trouble.notify_one();
@@ -55,14 +55,14 @@ impl HostState {
 
     /// A log-in of this client's was made, and not answered. That is held against the host once several clients in a
     /// row say so.
-    pub(super) fn unanswered(&self, begun: Begun, client: IpAddr, fault: String) {
+    pub(super) fn unanswered(&self, begun: Beginning, client: IpAddr, fault: String) {
         let mut known = self.known();
         let client = bucket(client);
         if known.clients.len() < CLIENTS_MAX && !known.clients.contains(&client) {
             known.clients.push(client);
         }
         let are_many = known.clients.len() >= CLIENTS_MAX;
-        known.fault = fault;
+        known.fault = Some(fault);
         drop(known);
         if are_many {
             self.health.mark_down_since(begun.0);
@@ -72,7 +72,7 @@ impl HostState {
 
     /// This is wrong.
     pub(super) fn note(&self, fault: String) {
-        self.known().fault = fault;
+        self.known().fault = Some(fault);
     }
 
     /// Looks agree that it is in order, or out of it.
@@ -115,7 +115,7 @@ impl HostState {
     }
 
     /// What was wrong last.
-    pub(super) fn fault(&self) -> String {
+    pub(super) fn fault(&self) -> Option<String> {
         self.known().fault.clone()
     }
 
@@ -138,15 +138,15 @@ mod tests {
         let state = HostState::default();
         let client = |n: u8| IpAddr::from([192, 0, 2, n]);
         for _ in 0..100 {
-            state.unanswered(Begun::now(), client(1), "it closed the connection".into());
+            state.unanswered(Beginning::now(), client(1), "it closed the connection".into());
         }
         assert_eq!(state.standing(), Standing::Up);
-        (2..5).for_each(|n| state.unanswered(Begun::now(), client(n), String::new()));
+        (2..5).for_each(|n| state.unanswered(Beginning::now(), client(n), String::new()));
         assert_eq!(state.standing(), Standing::Up);
-        state.unanswered(Begun::now(), client(5), "no answer".into());
-        assert_eq!((state.standing(), state.fault().as_str()), (Standing::Last, "no answer"));
+        state.unanswered(Beginning::now(), client(5), "no answer".into());
+        assert_eq!((state.standing(), state.fault().as_deref()), (Standing::Last, Some("no answer")));
         state.served();
-        state.unanswered(Begun::now(), client(6), String::new());
+        state.unanswered(Beginning::now(), client(6), String::new());
         assert_eq!(state.standing(), Standing::Up, "they are counted from there");
     }
 }

@@ -124,7 +124,7 @@ async fn watch(subject: Subject, looker: Looker, interval: Duration) {
                 is_told = true;
                 let what =
                     "a host of a back end greets, but log-ins fail there: it is left alone but for one now and then";
-                subject.tell(&looker, Level::Error, what, Some(&subject.state.fault()));
+                subject.tell(&looker, Level::Error, what, subject.state.fault().as_deref());
             }
         }
         is_told &= is_broken;

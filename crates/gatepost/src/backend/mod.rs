@@ -1,4 +1,4 @@
-//! Back ends: which there are, how they are doing, and how many connections each has.
+//! Back ends: which there are, and how one is reached.
 //!
 //! Here belongs reaching a server and knowing how it is; which one a user's mail is on is the map's to say.
 
@@ -6,13 +6,13 @@ mod connect;
 mod conversation;
 mod credentials;
 mod host;
-mod log_in;
 mod look;
+mod reach;
+mod state;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gatepost_wire::smtp::Dialect;
 use gatepost_wire::{Course, Offers, Protocol};
@@ -20,16 +20,18 @@ use rustls::ClientConfig;
 
 use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
 use crate::net::health::Standing;
-use crate::net::resolve::{KnownNames, Resolver};
+use crate::net::resolve::Resolver;
 use crate::net::tls;
 use crate::overrides::{Duty, Overrides};
 use crate::rendezvous::score;
 use credentials::Master;
 use host::HostState;
+use state::State;
 
 pub(crate) use credentials::Credentials;
-pub(crate) use log_in::{Aim, Client, Connected, Failure, Purpose};
 pub(crate) use look::{Looker, Looking};
+pub(crate) use reach::{Aim, Client, Connected, Failure, Purpose};
+pub(crate) use state::{Lease, States};
 
 /// Hosts that only directories name, remembered at once.
 const NAMED_HOSTS_MAX: usize = 10_000;
@@ -72,79 +74,6 @@ struct Host<'a> {
 pub(crate) struct ServiceLink {
     pub(crate) settings: Link,
     tls: Option<Arc<ClientConfig>>,
-}
-
-/// Connections to a back end for one service.
-#[derive(Debug)]
-struct Used {
-    state: Arc<State>,
-    connections: AtomicU32,
-}
-
-/// What is known of running back ends, by name; outlives reloads.
-#[derive(Debug, Default)]
-pub(crate) struct States {
-    by_name: Mutex<HashMap<String, Arc<State>>>,
-    names: Arc<KnownNames>,
-}
-
-/// What is known of one running back end.
-#[derive(Debug, Default)]
-struct State {
-    connections: AtomicU32,
-    /// The same by service, where there are any.
-    used: Mutex<Vec<(&'static str, Weak<Used>)>>,
-    next_source: AtomicUsize,
-    /// What each service was offered lately by each host.
-    offers: Mutex<HashMap<(&'static str, String), Offers>>,
-    /// How each host is doing, for each service.
-    hosts: Mutex<HashMap<(&'static str, String), Arc<HostState>>>,
-}
-
-/// A connection to a back end, counted until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Lease(Arc<Used>);
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.state.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl State {
-    /// Takes a connection for a service unless there are `max` already, for all of them.
-    fn lease(self: &Arc<Self>, service: &'static str, max: Option<u32>) -> Option<Lease> {
-        let take = |held: u32| max.is_none_or(|max| held < max).then_some(held + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        let used = self.used(service);
-        used.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Lease(used))
-    }
-
-    /// What a service uses of it.
-    fn used(self: &Arc<Self>, service: &'static str) -> Arc<Used> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        // No more than there are services, and alive for as long as there is a connection.
-        if let Some((_, used)) = used.iter().find(|(name, _)| *name == service)
-            && let Some(used) = used.upgrade()
-        {
-            return used;
-        }
-        let fresh = Arc::new(Used { state: Arc::clone(self), connections: AtomicU32::new(0) });
-        used.retain(|(name, _)| *name != service);
-        used.push((service, Arc::downgrade(&fresh)));
-        fresh
-    }
-
-    fn offers(&self) -> MutexGuard<'_, HashMap<(&'static str, String), Offers>> {
-        self.offers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn host(&self, service: &'static str, host: &str) -> Arc<HostState> {
-        let mut known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry((service, host.to_owned())).or_default())
-    }
 }
 
 impl Backends {
@@ -281,12 +210,11 @@ impl Backend {
         let hosts = each.map(|(service, host)| {
             let state = self.state.host(service, host);
             let standing = state.appears();
-            let fault = Some(state.fault()).filter(|fault| standing != Standing::Up && !fault.is_empty());
+            let fault = state.fault().filter(|_| standing != Standing::Up);
             HostReport { service, host: host.clone(), standing, fault }
         });
-        let connections = self.state.connections.load(Ordering::Relaxed);
-        let used = |service| self.state.used(service).connections.load(Ordering::Relaxed);
-        let by_service = self.links.iter().map(|(service, _)| (*service, used(service))).collect();
+        let connections = self.state.connections();
+        let by_service = self.links.iter().map(|(service, _)| (*service, self.state.connections_of(service))).collect();
         Report { name: Arc::clone(&self.name), duty: self.duty(), connections, by_service, hosts: hosts.collect() }
     }
 
@@ -341,7 +269,7 @@ impl Backend {
     fn source(&self, link: &Link, target: SocketAddr) -> Option<IpAddr> {
         let fitting: Vec<_> =
             link.written.source_addresses.iter().filter(|source| source.is_ipv4() == target.is_ipv4()).collect();
-        let turn = self.state.next_source.fetch_add(1, Ordering::Relaxed);
+        let turn = self.state.next_turn();
         fitting.get(turn.checked_rem(fitting.len())?).map(|&&source| source)
     }
 }
@@ -354,35 +282,7 @@ impl ServiceLink {
     }
 }
 
-impl States {
-    /// Forgets back ends that nobody refers to any more.
-    fn forget_unused(&self) {
-        let mut states = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        states.retain(|_, state| Arc::strong_count(state) > 1);
-    }
-
-    fn of(&self, name: &str) -> Arc<State> {
-        let mut states = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(states.entry(name.to_owned()).or_default())
-    }
-}
-
 fn read_master(login: &config::MasterLogin, warnings: &mut Vec<Problem>) -> Result<Master, Problem> {
     let password = crate::secret_file::read(&login.password_file, warnings)?;
     Ok(Master { name: login.master.clone(), separator: login.separator.map(|delimiter| delimiter.0), password })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leases_are_exact_and_come_back() {
-        let state = Arc::new(State::default());
-        let held: Vec<_> = (0..3).filter_map(|_| state.lease("imap", Some(2))).collect();
-        assert_eq!(held.len(), 2);
-        drop(held);
-        assert_eq!(state.connections.load(Ordering::Relaxed), 0);
-        assert!(state.lease("pop3", None).is_some());
-    }
 }

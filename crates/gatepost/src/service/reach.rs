@@ -51,7 +51,7 @@ impl Session {
             deadline,
             tell: self.is_heard().then_some(&tell),
         };
-        let connected = backend.log_in(&purpose).await?;
+        let connected = backend.reach(&purpose).await?;
         let mut story = self.story();
         story.host = Some(connected.host);
         story.backend_tls = connected.tls;

@@ -8,7 +8,7 @@ use gatepost_wire::{BackAim, BackSetup, ClientFacts, Introduction, Protocol, Wel
 use tokio::time::Instant;
 
 use super::conversation::{Done, Request, Trouble};
-use super::host::Begun;
+use super::host::Beginning;
 use super::{Backend, Credentials, Host, Lease, ServiceLink};
 use crate::config::{Announce, TlsMode};
 use crate::net::health::Standing;
@@ -68,6 +68,14 @@ pub(crate) struct Connected {
     /// Until the greeting, and from there to the answer.
     pub(crate) connect_took: Duration,
     pub(crate) login_took: Duration,
+}
+
+impl Connected {
+    fn new(done: Done, lease: Lease) -> Self {
+        let Done { stream, address, welcome, rest, connect_took, answer_took } = done;
+        let tls = stream.tls_facts();
+        Self { stream, lease, welcome, rest, host: address, tls, connect_took, login_took: answer_took }
+    }
 }
 
 /// Why there is none.
@@ -131,7 +139,7 @@ struct Search<'a> {
     link: &'a ServiceLink,
     purpose: &'a Purpose<'a>,
     deadline: Instant,
-    lease: Option<Lease>,
+    lease: Lease,
     /// Why each host that was tried did not serve.
     reasons: Vec<String>,
     /// Hosts that would say the same again.
@@ -142,7 +150,7 @@ impl<'a> Search<'a> {
     async fn run(mut self) -> Result<Connected, Failure> {
         for round in 0..ROUNDS_MAX {
             match self.try_hosts().await {
-                ControlFlow::Break(result) => return result,
+                ControlFlow::Break(result) => return result.map(|done| Connected::new(done, self.lease)),
                 ControlFlow::Continue(Left::Busy)
                     if round + 1 < ROUNDS_MAX && Instant::now() + ROUND_PAUSE < self.deadline =>
                 {
@@ -155,24 +163,24 @@ impl<'a> Search<'a> {
     }
 
     /// Tries each host that may still serve, once.
-    async fn try_hosts(&mut self) -> ControlFlow<Result<Connected, Failure>, Left> {
+    async fn try_hosts(&mut self) -> ControlFlow<Result<Done, Failure>, Left> {
         let mut left = Left::Nobody;
         let hosts = self.backend.in_order(self.purpose.protocol.name, self.purpose.user);
         for (n, Host { name: host, state }) in hosts.iter().enumerate() {
             if self.given_up.contains(host) {
                 continue;
             }
-            let begun = Begun::now();
+            let begun = Beginning::now();
             if state.standing() == Standing::Out {
-                let fault = state.fault();
+                let fault = state.fault().unwrap_or_default();
                 self.give_up(host, &format!("not tried, too many log-ins in a row failed there: {fault}"));
                 continue;
             }
             let share = self.share(&hosts[n + 1..]);
-            match self.backend.try_host(host, self.link, self.purpose, Instant::now() + share, &mut self.lease).await {
-                Ok(connected) => {
+            match self.backend.try_host(host, self.link, self.purpose, Instant::now() + share).await {
+                Ok(done) => {
                     state.served();
-                    return ControlFlow::Break(Ok(connected));
+                    return ControlFlow::Break(Ok(done));
                 }
                 Err(HostError::Final(failure)) => {
                     state.served();
@@ -228,8 +236,8 @@ impl<'a> Search<'a> {
 }
 
 impl Backend {
-    /// Logs in as the user of `purpose`, at the first host that serves.
-    pub(crate) async fn log_in(&self, purpose: &Purpose<'_>) -> Result<Connected, Failure> {
+    /// Gets what `purpose` is after, at the first host that serves.
+    pub(crate) async fn reach(&self, purpose: &Purpose<'_>) -> Result<Connected, Failure> {
         let service = purpose.protocol.name;
         let Some(link) = self.link(service) else {
             return Err(Failure::Unavailable(format!("it has no settings for {service}")));
@@ -245,7 +253,7 @@ impl Backend {
             link,
             purpose,
             deadline: purpose.deadline.min(Instant::now() + settings.login_timeout),
-            lease: Some(self.state.lease(service, max).ok_or(Failure::Limit(max.unwrap_or(0)))?),
+            lease: self.state.lease(service, max).ok_or(Failure::Limit(max.unwrap_or(0)))?,
             reasons: Vec::new(),
             given_up: Vec::new(),
         };
@@ -258,25 +266,20 @@ impl Backend {
         link: &ServiceLink,
         purpose: &Purpose<'_>,
         deadline: Instant,
-        lease: &mut Option<Lease>,
-    ) -> Result<Connected, HostError> {
+    ) -> Result<Done, HostError> {
         let request = request_for(link, purpose);
-        let Done { stream, address, welcome, rest, connect_took, answer_took } =
-            self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
-                Trouble::BadCredentials => refused(purpose.aim),
-                Trouble::Passed(text) => HostError::Final(Failure::Passed(text)),
-                Trouble::Down(reason) => HostError::Next(Blame::Host, reason),
-                Trouble::Unanswered(reason) => HostError::Next(Blame::Somebody, reason),
-                Trouble::Unfit(reason) => HostError::Next(Blame::LogIn, reason),
-                Trouble::Shortage(reason) => HostError::Next(Blame::Ourselves, reason),
-                Trouble::Busy(reason) => HostError::Busy(reason),
-                Trouble::Loop(reason) => HostError::Loop(reason),
-            })?;
-        self.learn(purpose.protocol, host, welcome.capabilities.as_deref().unwrap_or_default());
-        // The only place that takes it, and no further host is tried after this one.
-        let lease = lease.take().ok_or_else(|| HostError::Loop("its connection is not counted".into()))?;
-        let tls = stream.tls_facts();
-        Ok(Connected { stream, lease, welcome, rest, host: address, tls, connect_took, login_took: answer_took })
+        let done = self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
+            Trouble::BadCredentials => refused(purpose.aim),
+            Trouble::Passed(text) => HostError::Final(Failure::Passed(text)),
+            Trouble::Down(reason) => HostError::Next(Blame::Host, reason),
+            Trouble::Unanswered(reason) => HostError::Next(Blame::Somebody, reason),
+            Trouble::Unfit(reason) => HostError::Next(Blame::LogIn, reason),
+            Trouble::Shortage(reason) => HostError::Next(Blame::Ourselves, reason),
+            Trouble::Busy(reason) => HostError::Busy(reason),
+            Trouble::Loop(reason) => HostError::Loop(reason),
+        })?;
+        self.learn(purpose.protocol, host, done.welcome.capabilities.as_deref().unwrap_or_default());
+        Ok(done)
     }
 }
 
