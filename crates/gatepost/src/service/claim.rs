@@ -72,16 +72,6 @@ pub(super) enum Progress {
     In(Box<LoggedIn>),
 }
 
-impl Claim {
-    /// What tells the client that we know its verifier; empty where there is none.
-    fn signature(&self) -> String {
-        match &self.means {
-            Means::Scram(scram) => scram.challenge.signature(&scram.last),
-            Means::Secret(_) | Means::Certificate => String::new(),
-        }
-    }
-}
-
 impl Means {
     /// What can be passed on to a back end.
     pub(super) fn proof(&self) -> Option<&Proof> {
@@ -208,9 +198,10 @@ impl Session {
             self.take_time(Instant::now()).await;
             return Err(self.refuse(attempt, 0, Denied::Wrong));
         };
+        // What tells the client, once it is in, that we know its verifier.
+        let signature = challenge.signature(&last).into_bytes();
         let claim = Claim { mechanism, means: Means::Scram(Box::new(Scram { challenge, known, last })) };
         let logged_in = self.carry_out(Begun { attempt, user: Some(user) }, &claim, introduction).await?;
-        let signature = claim.signature().into_bytes();
         Ok((Answer::Challenge(signature), Progress::Agreed(Box::new(logged_in))))
     }
 
