@@ -45,7 +45,7 @@ impl Remembered {
     }
 
     fn find(&self, who: &Who, password: &Secret, lifetime: Duration) -> Option<Entry> {
-        let known = self.known.get(&question(who), Instant::now(), |_| lifetime)?;
+        let known = self.known.get(&who.question(), Instant::now(), |_| lifetime)?;
         let is_same = hmac::verify(&self.key, message(who, password).expose(), known.tag.as_ref()).is_ok();
         is_same.then(|| known.entry.clone())
     }
@@ -53,7 +53,7 @@ impl Remembered {
     /// This password is right.
     pub(super) fn keep(&self, who: &Who, password: &Secret, entry: &Entry) {
         let tag = hmac::sign(&self.key, message(who, password).expose());
-        self.known.keep(question(who), Arc::new(Known { tag, entry: entry.clone() }), Instant::now());
+        self.known.keep(who.question(), Arc::new(Known { tag, entry: entry.clone() }), Instant::now());
     }
 
     /// Forgets the right passwords of a user, or of all; how many there were.
@@ -64,14 +64,9 @@ impl Remembered {
     /// This password is wrong. Were it another that is remembered, guessing would make Gatepost forget the right one.
     pub(super) fn forget(&self, who: &Who, password: &Secret) {
         if self.find(who, password, Duration::MAX).is_some() {
-            self.known.forget(&question(who));
+            self.known.forget(&who.question());
         }
     }
-}
-
-/// Directories may answer differently to different services.
-fn question(who: &Who) -> String {
-    format!("{} {}", who.service, who.user)
 }
 
 fn message(who: &Who, password: &Secret) -> Secret {

@@ -60,6 +60,11 @@ impl Who {
         let via = Via { local: nowhere, is_proxied: false, tls: None, attempt: 1 };
         Self { user: user.to_owned(), service, client: nowhere, via }
     }
+
+    /// By what caches know answers about this user: directories may answer differently to different services.
+    pub(crate) fn question(&self) -> String {
+        format!("{} {}", self.service, self.user)
+    }
 }
 
 /// An account as a directory knows it.

@@ -141,7 +141,7 @@ impl Map {
         {
             return Ok(stale);
         }
-        self.flights.join(&question(who), self.ask(who, evidence, stale)).await
+        self.flights.join(&who.question(), self.ask(who, evidence, stale)).await
     }
 
     async fn ask(&self, who: &Who, evidence: Evidence<'_>, stale: Option<Found>) -> Result<Found, Unanswered> {
@@ -205,7 +205,7 @@ impl Map {
         }
         if is_cacheable {
             // Who has been removed must not come back when the directory is down.
-            self.cache.forget(&question(who));
+            self.cache.forget(&who.question());
             self.keep(who, &Found::Nobody, now);
         }
         Ok(Found::Nobody)
@@ -281,7 +281,7 @@ impl Map {
 
     /// What is remembered, but of users who were moved: that may be older.
     fn remembered(&self, who: &Who, lifetime: impl FnOnce(&Found) -> Duration) -> Option<Found> {
-        let found = self.cache.get(&question(who), Instant::now(), lifetime)?;
+        let found = self.cache.get(&who.question(), Instant::now(), lifetime)?;
         (!self.backends.overrides().was_moved_lately(&who.user)).then_some(found)
     }
 
@@ -304,12 +304,7 @@ impl Map {
     fn keep(&self, who: &Who, found: &Found, now: Instant) {
         // What was asked before a move is no answer for after it.
         if self.kept_for(found) > Duration::ZERO && !self.was_moved_since(&who.user, now) {
-            self.cache.keep(question(who), found.clone(), now);
+            self.cache.keep(who.question(), found.clone(), now);
         }
     }
-}
-
-/// What the cache knows an answer by: directories may answer differently to different services.
-fn question(who: &Who) -> String {
-    format!("{} {}", who.service, who.user)
 }

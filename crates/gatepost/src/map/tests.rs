@@ -171,7 +171,7 @@ async fn an_answer_from_before_a_move_is_not_kept() {
     let found = map.find_now(&kim(), Evidence::default()).await.expect("an answer");
     map.backends().overrides().release("kim");
     map.keep(&kim(), &found, asked);
-    assert!(map.cache.get(&question(&kim()), Instant::now(), |_| Duration::MAX).is_none());
+    assert!(map.cache.get(&kim().question(), Instant::now(), |_| Duration::MAX).is_none());
 }
 
 fn secret(text: &str) -> Secret {
