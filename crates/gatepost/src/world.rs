@@ -21,7 +21,7 @@ use crate::net::tls::{self, Certificate};
 use crate::overrides::Overrides;
 use crate::secret_file;
 use crate::service::Snapshot;
-use crate::service::admit::Level;
+use crate::service::admit::AccessLevel;
 use crate::service::listener::{Checks, Listener, Service};
 use crate::traces::Tracer;
 
@@ -29,7 +29,7 @@ use crate::traces::Tracer;
 pub(crate) struct World {
     pub(crate) config: Config,
     listeners: Vec<Arc<Listener>>,
-    level: Arc<Level>,
+    access: Arc<AccessLevel>,
     pub(crate) map: Arc<Map>,
     own_listeners: Arc<[SocketAddr]>,
     certificates: Vec<(CertificateFiles, Certificate)>,
@@ -142,7 +142,7 @@ impl World {
             &lasting.metrics.places,
         );
         let own_listeners = listeners.iter().map(|listener| listener.settings.written.address).collect();
-        let level = Arc::new(Level::new(&config.access));
+        let access = Arc::new(AccessLevel::new(&config.access));
         let own = config.admin.written.certificate.as_ref();
         let own = own.and_then(|files| load_certificate(files, &mut certificates, &mut problems));
         let http = HttpService::open(&config, &certificates, own.as_ref(), warnings).unwrap_or_else(|problem| {
@@ -157,7 +157,7 @@ impl World {
         let defence = config.defence.clone().map(Arc::new);
         let (map, http) = (Arc::new(map), Arc::new(http));
         let world =
-            Self { config, listeners, level, map, own_listeners, certificates, directories, defence, http, tracer };
+            Self { config, listeners, access, map, own_listeners, certificates, directories, defence, http, tracer };
         warnings.extend(world.expiry_warnings());
         warnings.extend(world.exposure_warnings());
         warnings.dedup();
@@ -224,7 +224,7 @@ impl World {
         let listener = self.listeners.iter().find(|listener| listener.settings.written.address == address)?;
         Some(Snapshot {
             listener: Arc::clone(listener),
-            level: Arc::clone(&self.level),
+            access: Arc::clone(&self.access),
             map: Arc::clone(&self.map),
             own_listeners: Arc::clone(&self.own_listeners),
             defence: self.defence.clone(),
@@ -317,7 +317,7 @@ fn build_listeners(
         let service = Arc::new(Service {
             settings: settings.clone(),
             node: config.name.clone(),
-            level: Level::new(&settings.access),
+            access: AccessLevel::new(&settings.access),
             scope: Scope { name: protocol.name.into(), limits: settings.written.limits },
             checks,
             oauth,
@@ -340,7 +340,7 @@ fn build_listeners(
             listeners.push(Arc::new(Listener {
                 service: Arc::clone(&service),
                 settings: settings.clone(),
-                level: Level::new(&settings.access),
+                access: AccessLevel::new(&settings.access),
                 scope: Scope {
                     name: format!("{} {}", protocol.name, settings.written.address).into(),
                     limits: settings.written.limits,

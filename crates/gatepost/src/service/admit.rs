@@ -16,14 +16,14 @@ use crate::story::Ended;
 
 /// The access rules of one level: global, of a service, or of a listener.
 #[derive(Debug, Default)]
-pub(crate) struct Level {
+pub(crate) struct AccessLevel {
     rules: Rules,
-    verdicts: Vec<Verdict>,
+    decisions: Vec<Decision>,
 }
 
 /// What a rule says of those it is about.
 #[derive(Debug)]
-enum Verdict {
+enum Decision {
     Deny { rule: Arc<str> },
     Allow,
     AllowWithin(Scope),
@@ -74,17 +74,17 @@ impl std::fmt::Display for TurnedAway {
     }
 }
 
-impl Level {
+impl AccessLevel {
     /// Compiles the rules of a level.
     pub(crate) fn new(rules: &[AccessRule]) -> Self {
-        let verdict = |rule: &AccessRule| match &rule.action {
-            Action::Deny => Verdict::Deny { rule: rule.name.as_str().into() },
-            Action::Allow => Verdict::Allow,
+        let decision = |rule: &AccessRule| match &rule.action {
+            Action::Deny => Decision::Deny { rule: rule.name.as_str().into() },
+            Action::Allow => Decision::Allow,
             Action::AllowWithin { limits, counted_as } => {
-                Verdict::AllowWithin(Scope { name: counted_as.as_str().into(), limits: *limits })
+                Decision::AllowWithin(Scope { name: counted_as.as_str().into(), limits: *limits })
             }
         };
-        Self { rules: Rules::new(rules), verdicts: rules.iter().map(verdict).collect() }
+        Self { rules: Rules::new(rules), decisions: rules.iter().map(decision).collect() }
     }
 }
 
@@ -92,18 +92,18 @@ impl Level {
 ///
 /// The first of `levels` with a matching rule decides; the most specific comes first. No match: allowed.
 pub(crate) fn admit(
-    levels: &[&Level],
+    levels: &[&AccessLevel],
     scopes: &[&Scope],
     ledger: &Arc<Ledger>,
     address: IpAddr,
     now: Instant,
 ) -> Result<Slots, TurnedAway> {
     let deciding =
-        levels.iter().find_map(|level| level.rules.deciding(address).and_then(|rule| level.verdicts.get(rule)));
+        levels.iter().find_map(|level| level.rules.deciding(address).and_then(|rule| level.decisions.get(rule)));
     let limited = match deciding {
-        Some(Verdict::Deny { rule }) => return Err(TurnedAway::Denied { rule: Arc::clone(rule) }),
-        Some(Verdict::AllowWithin(scope)) => Some(scope),
-        Some(Verdict::Allow) | None => None,
+        Some(Decision::Deny { rule }) => return Err(TurnedAway::Denied { rule: Arc::clone(rule) }),
+        Some(Decision::AllowWithin(scope)) => Some(scope),
+        Some(Decision::Allow) | None => None,
     };
     ledger.take(scopes.iter().copied().chain(limited), address, now).map_err(TurnedAway::Limited)
 }
@@ -120,7 +120,7 @@ impl Session {
         {
             return Err(TurnedAway::Guessing);
         }
-        let levels = [&listener.level, &listener.service.level, &self.snapshot.level];
+        let levels = [&listener.access, &listener.service.access, &self.snapshot.access];
         let scopes = [&listener.scope, &listener.service.scope];
         admit(&levels, &scopes, &self.shared.ledger, address, now)
     }
@@ -143,14 +143,14 @@ mod tests {
     use crate::config::Action::{Allow, AllowWithin, Deny};
     use crate::config::Limits;
 
-    fn level(rules: &[(&str, Action)]) -> Level {
+    fn level(rules: &[(&str, Action)]) -> AccessLevel {
         let rule = |(n, (network, action)): (usize, &(&str, Action))| AccessRule {
             name: format!("rule {n}"),
             networks: vec![Network::parse(network).expect("a network")],
             priority: 1,
             action: action.clone(),
         };
-        Level::new(&rules.iter().enumerate().map(rule).collect::<Vec<_>>())
+        AccessLevel::new(&rules.iter().enumerate().map(rule).collect::<Vec<_>>())
     }
 
     #[test]

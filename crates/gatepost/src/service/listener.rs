@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gatepost_wire::{Carry, ClientSetup, ClientTls, LogInRules, Mechanism, OAuthHints, Offers};
 use rustls::ServerConfig;
 
-use super::admit::Level;
+use super::admit::AccessLevel;
 use crate::auth::Authenticator;
 use crate::config::{self, Plaintext, TlsMode};
 use crate::ledger::Scope;
@@ -27,7 +27,7 @@ pub(crate) struct Service {
     pub(crate) settings: config::Service,
     /// This node's name.
     pub(crate) node: String,
-    pub(crate) level: Level,
+    pub(crate) access: AccessLevel,
     pub(crate) scope: Scope,
     /// Who checks passwords and tokens at the proxy; `None`: the back end alone does.
     pub(crate) checks: Option<Checks>,
@@ -53,7 +53,7 @@ pub(crate) enum ProxyHeader {
 pub(crate) struct Listener {
     pub(crate) service: Arc<Service>,
     pub(crate) settings: config::Listener,
-    pub(crate) level: Level,
+    pub(crate) access: AccessLevel,
     pub(crate) scope: Scope,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// Those that were accepted.

@@ -75,7 +75,7 @@ pub(crate) struct Shared {
 pub(crate) struct Snapshot {
     pub(crate) listener: Arc<Listener>,
     /// The global access rules.
-    pub(crate) level: Arc<admit::Level>,
+    pub(crate) access: Arc<admit::AccessLevel>,
     pub(crate) map: Arc<Map>,
     /// Every address that is listened on.
     pub(crate) own_listeners: Arc<[SocketAddr]>,
