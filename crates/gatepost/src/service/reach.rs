@@ -7,7 +7,7 @@ use gatepost_wire::Introduction;
 use tokio::time::Instant;
 
 use super::denied::Denied;
-use super::resolve::Place;
+use super::resolve::Destination;
 use super::{Session, called_off};
 use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
 use crate::metrics::Stage;
@@ -62,11 +62,11 @@ impl Session {
     /// Logs in at the user's place. `asked`: when somebody began to find out whether the credentials are right.
     pub(super) async fn connect(
         &self,
-        place: Place<'_>,
+        to: Destination<'_>,
         introduction: &Introduction,
         asked: Instant,
     ) -> Result<LoggedIn, Denied> {
-        let Place { user, backend, login, credentials, expires, placed_at } = place;
+        let Destination { user, backend, login, credentials, expires, placed_at } = to;
         self.story().backend = Some(Arc::clone(&backend.name));
         let wanted =
             Wanted { user: &login, aim: Aim::LogIn(&credentials), introduction, name: None, deadline: self.deadline };

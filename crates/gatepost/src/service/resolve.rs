@@ -19,7 +19,7 @@ use crate::metrics::Stage;
 const HOLD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The user is in, as far as Gatepost can say.
-pub(super) struct Place<'c> {
+pub(super) struct Destination<'c> {
     /// As the session is known from here on.
     pub(super) user: String,
     pub(super) backend: Arc<Backend>,
@@ -44,7 +44,7 @@ struct Verified {
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve<'c>(&self, user: Option<&str>, claim: &'c Claim) -> Result<Place<'c>, Denied> {
+    pub(super) async fn resolve<'c>(&self, user: Option<&str>, claim: &'c Claim) -> Result<Destination<'c>, Denied> {
         let mut who = self.who(user.unwrap_or_default());
         let means = &claim.means;
         let checked = self.check(&mut who, means).await?;
@@ -78,7 +78,7 @@ impl Session {
             let mechanism = claim.mechanism.name();
             Denied::Misplaced(format!("{} {what}: {mechanism} brings none that could be passed on", backend.name))
         })?;
-        Ok(Place {
+        Ok(Destination {
             login: found.log_in_name(&who.user).to_owned(),
             user: who.user,
             credentials,
