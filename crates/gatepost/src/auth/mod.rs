@@ -3,11 +3,11 @@
 //! Here belongs checking what a client shows. Whom a directory knows is the directory's to say, and where mail is the map's.
 
 pub(crate) mod hash;
+mod pace;
 mod remembered;
 pub(crate) mod scram;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use gatepost_wire::Secret;
 use tokio::sync::Semaphore;
@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::config;
 use crate::directory::{Bar, Directory, Entry, Fault, Verdict, Who};
 use crate::metrics::CacheMetrics;
+pub(crate) use pace::RefusalPace;
 use remembered::Remembered;
 
 /// Checks hashes on threads of their own, few at a time: each Argon2 takes 19 MiB and a core for a
@@ -56,7 +57,8 @@ pub(crate) struct Authenticator {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) abilities: config::Abilities,
     remembered: Option<Remembered>,
-    passwords: Arc<CacheMetrics>,
+    /// How what is remembered fares.
+    cache_metrics: Arc<CacheMetrics>,
 }
 
 /// A user whose password is right.
@@ -90,10 +92,16 @@ impl Authenticator {
         config::Directory { name, abilities, .. }: &config::Directory,
         directory: Arc<dyn Directory>,
         times: config::Cache,
-        passwords: &Arc<CacheMetrics>,
+        cache_metrics: &Arc<CacheMetrics>,
     ) -> Self {
         let (name, abilities) = (name.as_str().into(), *abilities);
-        Self { name, directory, abilities, remembered: Remembered::new(times), passwords: Arc::clone(passwords) }
+        Self {
+            name,
+            directory,
+            abilities,
+            remembered: Remembered::new(times),
+            cache_metrics: Arc::clone(cache_metrics),
+        }
     }
 
     /// Forgets what it has remembered of a user, or of all; how many answers there were.
@@ -112,8 +120,9 @@ impl Authenticator {
         let old = |entry| Ok(Account { entry, is_remembered: true });
         let remembered = self.remembered.as_ref();
         let is_down = self.directory.is_down();
-        let known = remembered
-            .and_then(|r| self.passwords.note(if is_down { r.stale(who, password) } else { r.fresh(who, password) }));
+        let known = remembered.and_then(|r| {
+            self.cache_metrics.note(if is_down { r.stale(who, password) } else { r.fresh(who, password) })
+        });
         if let Some(entry) = known {
             return Ok(old(entry));
         }
@@ -198,44 +207,10 @@ impl std::fmt::Display for Unanswered {
     }
 }
 
-/// How long back ends took lately to refuse wrong passwords, so that a refusal that needs no back end
-/// (nobody knows the user) can take as long.
-#[derive(Debug, Default)]
-pub(crate) struct Pace {
-    recent: Mutex<Recent>,
-}
-
-#[derive(Debug, Default)]
-struct Recent {
-    samples: [Option<Duration>; 16],
-    next: usize,
-}
-
-/// Dovecot's delay after a failure, until a back end has shown its own.
-const PACE_DEFAULT: Duration = Duration::from_secs(2);
-
-impl Pace {
-    /// A back end took this long to refuse.
-    pub(crate) fn record(&self, took: Duration) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = recent.next;
-        recent.samples[next] = Some(took);
-        recent.next = (next + 1) % recent.samples.len();
-    }
-
-    /// How long the next refusal should take: as long as one of the latest, by chance.
-    pub(crate) fn sample(&self) -> Duration {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let known: Vec<_> = recent.samples.iter().flatten().collect();
-        let mut random = [0; 1];
-        // Without randomness the first serves as well.
-        let _ = getrandom::fill(&mut random);
-        known.get(usize::from(random[0]) % known.len().max(1)).map_or(PACE_DEFAULT, |&&took| took)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::directory::scripted::{Scripted, settings};
 
@@ -390,18 +365,5 @@ mod tests {
         let mute = Authenticator::new(&settings("mute", false), Arc::clone(&full) as _, times, &Arc::default());
         full.asked();
         assert_eq!((find_first(&[Arc::new(mute)], &kim()).await, full.asked()), (Ok(None), 0));
-    }
-
-    #[test]
-    fn a_refusal_takes_as_long_as_one_of_the_latest() {
-        let pace = Pace::default();
-        assert_eq!(pace.sample(), PACE_DEFAULT);
-        let took = Duration::from_millis;
-        pace.record(took(7));
-        assert_eq!(pace.sample(), took(7));
-        // Sixteen are kept: of forty, the last sixteen.
-        (0..40).for_each(|n| pace.record(took(n)));
-        let seen: std::collections::BTreeSet<_> = (0..2000).map(|_| pace.sample()).collect();
-        assert_eq!(seen, (24..40).map(took).collect());
     }
 }

@@ -23,7 +23,7 @@ use crate::admin::accounts::Accounts;
 use crate::admin::http::{App, Http};
 use crate::admin::socket::Socket;
 use crate::auth::scram::Decoys;
-use crate::auth::{Checker, Pace};
+use crate::auth::{Checker, RefusalPace};
 use crate::config::{self, Config, Draft, Level, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
@@ -120,7 +120,7 @@ impl Prepared {
             defence: Arc::default(),
             overrides: Arc::clone(&lasting.overrides),
             checker,
-            pace: Pace::default(),
+            pace: RefusalPace::default(),
             decoys: Decoys::new(&world.config.state),
             rates: Rates::default(),
             memory: Arc::default(),

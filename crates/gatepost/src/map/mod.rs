@@ -33,7 +33,7 @@ pub(crate) struct Map {
     checker: Checker,
     log: Logger,
     /// How the cache fares, where there is one.
-    places: Option<Arc<CacheMetrics>>,
+    cache_metrics: Option<Arc<CacheMetrics>>,
 }
 
 /// What the directories say of a user.
@@ -80,15 +80,15 @@ impl Map {
         backends: Backends,
         checker: Checker,
         log: Logger,
-        places: &Arc<CacheMetrics>,
+        cache_metrics: &Arc<CacheMetrics>,
     ) -> Self {
         // Room is only taken where something is to be remembered.
         let config::Cache { found, missing, stale, entries, .. } = settings.cache;
         let is_used = found.max(missing).max(stale) > Duration::ZERO;
         let cache = Cache::new(if is_used { entries as usize } else { 1 });
-        let (flights, places) = (Flights::default(), is_used.then(|| Arc::clone(places)));
+        let (flights, cache_metrics) = (Flights::default(), is_used.then(|| Arc::clone(cache_metrics)));
         let (settings, names) = (settings.clone(), names.clone());
-        Self { settings, names, authenticators, backends, cache, flights, checker, log, places }
+        Self { settings, names, authenticators, backends, cache, flights, checker, log, cache_metrics }
     }
 
     /// What is known without asking anybody: remembered, or because there is nobody to ask.
@@ -97,8 +97,8 @@ impl Map {
             return Some(Found::Nobody);
         }
         let known = self.remembered(who, |found| self.lifetime(found));
-        match &self.places {
-            Some(places) => places.note(known),
+        match &self.cache_metrics {
+            Some(metrics) => metrics.note(known),
             None => known,
         }
     }

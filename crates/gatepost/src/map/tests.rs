@@ -97,7 +97,7 @@ async fn answers_are_remembered_for_each_service_until_they_are_forgotten() {
     assert_eq!(people.asked(), 3);
     assert_eq!(map.known(&kim()).and_then(|found| found.entry().cloned()), Some(at("b")));
     assert!(matches!(map.known(&max), Some(Found::Nobody)));
-    let places = map.places.as_ref().expect("figures");
+    let places = map.cache_metrics.as_ref().expect("figures");
     assert_eq!((places.hits.get(), places.misses.get()), (2, 1));
     people.know("kim", Some(at("a")));
     people.know("max", Some(at("b")));

@@ -33,7 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::auth::scram::Decoys;
-use crate::auth::{Checker, Pace};
+use crate::auth::{Checker, RefusalPace};
 use crate::config::{self, Task, TlsMode};
 use crate::defence::Defence;
 use crate::directory::{Via, Who};
@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) defence: Arc<Defence>,
     pub(crate) overrides: Arc<Overrides>,
     pub(crate) checker: Checker,
-    pub(crate) pace: Pace,
+    pub(crate) pace: RefusalPace,
     pub(crate) decoys: Decoys,
     pub(crate) rates: mail::Rates,
     pub(crate) memory: Arc<mail::Memory>,
