@@ -150,7 +150,8 @@ fn build(settings: &config::Dns) -> Result<TokioResolver, String> {
     };
     let options = builder.options_mut();
     options.timeout = settings.timeout;
-    options.attempts = 2;
+    // Of further tries.
+    options.attempts = 1;
     // What is known is remembered here, with what serves when nobody answers.
     options.cache_size = 0;
     builder.build().map_err(|error| error.to_string())
