@@ -49,7 +49,7 @@ pub(crate) struct Via {
     /// A load balancer announced its address by the PROXY protocol.
     pub(crate) is_proxied: bool,
     pub(crate) tls: Option<TlsFacts>,
-    /// The number of this log-in on its connection, the first being 1.
+    /// The number of this log-in on its connection, the first being 1; 0 where mail is taken without one.
     pub(crate) attempt: u32,
 }
 
@@ -170,10 +170,10 @@ pub(crate) trait Directory: Send + Sync {
         false
     }
 
-    /// The account with exactly this name.
+    /// The account that it knows by this name; see [`Directory::is_exact`].
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>>;
 
-    /// The account with exactly this name, if `password`, which is not empty, is its; for a directory of
+    /// The account that it knows by this name, if `password`, which is not empty, is its; for a directory of
     /// tokens, a token.
     fn authenticate<'a>(&'a self, who: &'a Who, _password: &'a Secret) -> Answering<'a, Verdict> {
         Box::pin(async move { Ok(self.find(who).await?.map_or(Verdict::Unknown, Verdict::Compare)) })

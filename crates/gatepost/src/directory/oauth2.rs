@@ -74,7 +74,7 @@ struct Keys {
     asked: Option<(Instant, Result<(), Fault>)>,
 }
 
-/// A token that is good until then.
+/// A token that was good, and for how long it is from then on.
 #[derive(Clone)]
 struct Known {
     claims: Arc<Value>,

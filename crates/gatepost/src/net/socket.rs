@@ -87,7 +87,7 @@ impl Connection {
         Ok(Self { watched: Some(watch(tcp, Interest::READABLE)?), watches_writes: false })
     }
 
-    /// Connects to `address`, from `source` if one is given. `Interest` says what comes first: words of
+    /// Connects to `address`, from `source` if one is given. `first` says what comes first: words of
     /// the peer's, or ours. Dropped, the attempt ends.
     pub(crate) async fn open(address: SocketAddr, source: Option<IpAddr>, first: Interest) -> io::Result<Self> {
         let connection = Self::start(address, source, first)?;

@@ -136,7 +136,7 @@ impl Stream {
         &self.connection
     }
 
-    /// Ends TLS for a client that connected to us.
+    /// Begins TLS with a client that connected to us.
     /// `early` is what it already sent, should somebody have had to read it; `we_speak`: the first word
     /// under TLS is ours and follows at once.
     pub(crate) async fn accept_tls(
