@@ -105,9 +105,9 @@ impl Session {
                 Ok(Ok(0)) => return Err("the connection was closed within it"),
                 Ok(Err(_)) => return Err("the connection broke within it"),
                 Ok(Ok(_)) => {}
+                Err(_) if !bytes.is_empty() => return Err("it never ended"),
                 Err(_) if is_required => return Err("none came in time"),
-                Err(_) if bytes.is_empty() => return Ok(()),
-                Err(_) => return Err("it never ended"),
+                Err(_) => return Ok(()),
             }
         }
     }

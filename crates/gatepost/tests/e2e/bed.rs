@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -167,15 +169,26 @@ pub(crate) fn run(command: &mut Command) -> String {
 pub(crate) fn back_end(script: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("an address").port();
-    let script = std::sync::Arc::new(script);
+    let script = Arc::new(script);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
-            let script = std::sync::Arc::clone(&script);
+            let script = Arc::clone(&script);
             std::thread::spawn(move || script(stream));
         }
     });
     port
+}
+
+/// A back end that only counts who comes.
+pub(crate) fn counting() -> (u16, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let port = back_end(move |stream| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        drop(say_and_listen(stream, b"never mind\r\n"));
+    });
+    (port, count)
 }
 
 /// How an IMAP server greets that takes passwords in clear.

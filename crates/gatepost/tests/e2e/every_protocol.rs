@@ -1,15 +1,14 @@
 //! What must hold before a log-in whatever the protocol: the cases are run for the protocols in which users log in.
 
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gatepost_lab::{free_port, wait_for_within};
 
-use crate::bed::{Bed, KIM, back_end, say_and_listen};
+use crate::bed::{Bed, KIM, back_end, counting, say_and_listen};
 use crate::talk::Talk;
 
 /// A protocol's words for the same things.
@@ -134,17 +133,6 @@ impl Protocol {
     fn secure(&self, bed: &Bed) -> Talk {
         self.greeted(Talk::secure(bed.imaps, &bed.authority.certificate))
     }
-}
-
-/// A back end that only counts who comes.
-fn counting() -> (u16, Arc<AtomicUsize>) {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&count);
-    let port = back_end(move |stream| {
-        counter.fetch_add(1, Ordering::Relaxed);
-        drop(say_and_listen(stream, b"never mind\r\n"));
-    });
-    (port, count)
 }
 
 #[test]
@@ -276,9 +264,11 @@ fn slowness_ends_by_the_deadline() {
     for_each_protocol(|protocol| {
         let bed = Bed::new();
         let _gatepost = bed.gatepost(&protocol.configuration(&bed, "login_timeout = \"2s\"", "", 1));
+        let started = Instant::now();
         let mut talk = protocol.secure(&bed);
         let is_ended = || talk.try_send("x").is_err();
         wait_for_within(Duration::from_secs(8), is_ended).unwrap_or_else(|error| panic!("{}: {error}", protocol.name));
+        assert!(started.elapsed() > Duration::from_millis(1800), "{}: {:?}", protocol.name, started.elapsed());
     });
 }
 

@@ -78,9 +78,11 @@ fn strangers_see_probes_metrics_and_the_description_alone() {
         assert_eq!(site.curl("/api/v1/status", &["--request", method]).status, 401, "{method}");
     }
     assert_eq!(site.get("/api/v1/status", "gatepost_wrong").status, 401);
-    let head = site.curl("/api/v1/status", &[]).head.to_lowercase();
-    for header in ["content-security-policy: default-src 'none'", "x-frame-options: deny", "nosniff", "no-store"] {
-        assert!(head.contains(header), "{header}: {head}");
+    for path in ["/api/v1/status", "/login"] {
+        let head = site.curl(path, &[]).head.to_lowercase();
+        for header in ["content-security-policy: default-src 'none'", "x-frame-options: deny", "nosniff", "no-store"] {
+            assert!(head.contains(header), "{path}, {header}: {head}");
+        }
     }
 }
 

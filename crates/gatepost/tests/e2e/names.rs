@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{Process, free_port};
+use gatepost_lab::{Dovecot, Process, free_port};
 use rustix::process::Signal;
 
 use crate::bed::{Bed, KIM};
@@ -94,6 +94,21 @@ fn a_service_says_its_hosts_and_ports() {
         gatepost.log()
     );
     store.wait_for_log("user=<kim>").expect("a log-in");
+}
+
+#[test]
+fn of_a_services_hosts_the_one_of_the_lowest_priority_comes_first() {
+    let bed = Bed::new();
+    let [first, second] = ["first", "second"].map(|name| bed.dovecot(name, &[KIM]));
+    let record = |store: &Dovecot, priority: u16| {
+        format!("--srv-host=_imap._tcp.mail.test,store.test,{},{priority},1", store.imap)
+    };
+    let (preferred, other) = (record(&first, 9), record(&second, 20));
+    let names = Names::start(&bed, &[&other, &preferred, "--address=/store.test/127.0.0.1"]);
+    let _gatepost = bed.gatepost(&configuration(&bed, &names, "_imap._tcp.mail.test", 143));
+    let _held = [KIM; 3].map(|user| bed.logged_in(user));
+    let hosts: Vec<_> = bed.list(&["sessions"]).iter().map(|session| session["host"].clone()).collect();
+    assert_eq!(hosts, vec![format!("127.0.0.1:{}", first.imap); 3]);
 }
 
 #[test]

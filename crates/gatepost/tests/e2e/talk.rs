@@ -1,6 +1,6 @@
 //! A client that says exactly what a test wants, and reads line by line.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -130,14 +130,19 @@ impl Talk {
         self.reply()
     }
 
-    /// Everything up to the end of the stream; a broken connection is an end too.
+    /// Everything up to the end of the stream, which must come; a broken connection is an end too.
     pub(crate) fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = self.channel.read(&mut buffer) {
-            bytes.extend_from_slice(&buffer[..count]);
+        loop {
+            match self.channel.read(&mut buffer) {
+                Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    panic!("no end of the stream, but {:?}", String::from_utf8_lossy(&bytes))
+                }
+                Ok(0) | Err(_) => return String::from_utf8_lossy(&bytes).into_owned(),
+            }
         }
-        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Exactly so many bytes, handed to `take` as they come.

@@ -1,6 +1,6 @@
 //! Whoever comes with mail: how they are held to rules, and that nothing they say is taken for what it isn't.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gatepost_lab::{free_port, wait_for_within};
 
@@ -136,6 +136,14 @@ fn wrong_commands_have_their_replies_and_then_it_is_the_end() {
             let said = talk.rest();
             assert_eq!(said.lines().filter(|line| line.starts_with("500 5.5.1")).count(), 3, "{hello}: {said}");
         }
+    }
+}
+
+#[test]
+fn nothing_that_a_browser_or_an_endless_line_says_comes_back() {
+    let bed = Bed::new();
+    let _gatepost = bed.gatepost(&configuration(&bed, "", "tls = \"none\"", 1, 1));
+    for (port, hello) in services(&bed) {
         let mut talk = greeted(port, hello);
         talk.send("POST /<script> HTTP/1.1\r\nHost: <script>\r\n\r\n<script>\r\n");
         let said = talk.rest();
@@ -172,8 +180,10 @@ fn slowness_ends_by_the_deadline() {
     let text = configuration(&bed, limits, "tls = \"none\"", 1, 1).replace("[lmtp]", &format!("[lmtp]\n{limits}"));
     let _gatepost = bed.gatepost(&text);
     for (port, hello) in services(&bed) {
+        let started = Instant::now();
         let mut talk = greeted(port, hello);
         let is_ended = || talk.try_send("x").is_err();
         wait_for_within(Duration::from_secs(8), is_ended).unwrap_or_else(|error| panic!("{hello}: {error}"));
+        assert!(started.elapsed() > Duration::from_millis(1800), "{hello}: {:?}", started.elapsed());
     }
 }
