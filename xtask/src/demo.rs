@@ -12,14 +12,14 @@ use crate::cargo;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Log in as every user over STARTTLS and implicit TLS, read a message, and end
+    /// Read a message of every user, under TLS of both kinds, and end
     #[arg(long)]
     check: bool,
     /// Write addresses and log-ins to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Use the ports from this one on instead of free ones
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..=65_520))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..=65_513))]
     port_base: Option<u16>,
     /// Say what is missing instead of installing it
     #[arg(long)]

@@ -18,7 +18,7 @@ struct Xtask {
 enum Command {
     /// Run Gatepost before two real mail servers on this machine, until Ctrl-C
     Demo(demo::Options),
-    /// Run all tests: format, lints, unit tests, conversations, end to end with real servers and clients
+    /// Run all tests: format, lints, unit tests, conversations, and everything together, with the servers and clients of real sites
     Test(test::Options),
     /// Measure Gatepost beside its peers
     Bench(bench::Options),

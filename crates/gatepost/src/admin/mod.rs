@@ -180,7 +180,7 @@ pub(crate) struct Whose {
     pub(crate) network: Option<String>,
 }
 
-/// The command's result: an object with one list, named as the command. An error is for the one who asked.
+/// What a command gives: an object in which the list of its results goes by its name. An error is for the one who asked.
 pub(crate) type Answer = Result<Value, String>;
 
 /// A command on its way to the control plane.

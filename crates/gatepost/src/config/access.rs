@@ -47,7 +47,7 @@ section! {
     connections_per_ip: Option<u32>, "At once from one address (IPv6: one /64).";
     new_connections: Option<u32>, "New ones within `interval`.";
     new_connections_per_ip: Option<u32>, "New ones within `interval` from one address.";
-    interval: Duration = "1m", "The interval of the two settings above.";
+    interval: Duration = "1m", "The interval of the two settings above, at most a day.";
     => check_limits;
 }
 

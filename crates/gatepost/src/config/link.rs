@@ -41,10 +41,10 @@ section! {
     pins as "pin_sha256": Vec<Pin> = [], "Certificates that are taken by their SHA-256 alone; any other is refused.";
     connect_timeout: Duration = "5s", "Name, connection, TLS and greeting of one host.";
     login_timeout: Duration = "30s", "The whole log-in, over all hosts.";
-    max_connections: Option<u32>, "Connections at once to each back end.";
+    max_connections: Option<u32>, "Connections at once to each back end, those of all services counted; beyond it this service's log-ins are refused.";
     source_addresses as "source_address": Vec<IpAddr> = [], "Local addresses to connect from, in turn.";
     mechanism: LoginBy = "best", "How to log in: best (of PLAIN, the bare command and LOGIN, or of OAUTHBEARER and XOAUTH2 with a token) or only this one.";
-    check_interval: Interval = "30s", "How often each host is looked at: connect, TLS, greeting, goodbye. At once when a log-in fails there, and twice a second until it is back. 0s: never.";
+    check_interval: Interval = "30s", "How often each host is looked at: connect, TLS, greeting, goodbye. At once when a log-in fails there, and twice a second until it is back. At least 1s, or 0s: never.";
     speaks as "protocol": Option<MailProtocol>, "How mail is handed over: smtp or lmtp. Default: as it came. For [smtp.backend] and [lmtp.backend] alone.";
     announce: AnnounceBy = "auto", "Tell the back end the client's address: auto (IMAP: ID; all others: XCLIENT, where it is offered), none, id, xclient or proxy-v2.";
     => check;

@@ -48,7 +48,7 @@ section! {
     pub(crate) struct Cache: "cache", "[map.cache]", "How long answers of directories are remembered. A reload forgets them all.";
     found: Duration = "0s", "A user's place.";
     missing: Duration = "0s", "That a user is unknown.";
-    stale: Duration = "0s", "A place, and that a password was right, while a directory that must be asked is down.";
+    stale: Duration = "0s", "A place, and where `verified` is set that a password was right, while a directory that must be asked is down.";
     verified: Duration = "0s", "That a password was right (as a keyed hash). A new password works at once; the old one may go on working for this long.";
     entries: u32 = 100000, "How many answers are remembered at most, for the map and for each directory's passwords.";
 }

@@ -96,7 +96,7 @@ section! {
     pub(crate) struct MailSettings: "smtp", "[smtp]", "What [smtp] and [lmtp] have beside the settings of [imap]. Nobody logs in there: mail is taken for users that the map places, and handed over at once.", {
         includes_apart: &[ServiceSettings::SECTION],
     };
-    domains: Vec<String> = [], "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Of other domains those are taken that a directory knows in full.";
+    domains: Vec<String> = [], "Domains all of whose addresses are taken, also those that no directory knows: the map's rules, spread or default say where they are. `map.domain` is one of them. Of other domains those are taken that stand in `map.aliases`, or that a directory knows in full.";
     helo: HeloCheck = "any", "What a client must call itself: any name, or strict (a fully qualified name or an address literal, and not ours).";
     reverse_dns: ReverseDns = "off", "Look up the client's name in the DNS: off, note (for the log and the back end) or require (a name that leads back to its address).";
     greet_delay: Duration = "0s", "Wait so long before the greeting; whoever talks before it is turned away.";
@@ -111,7 +111,7 @@ section! {
     messages_per_ip: Option<u32>, "Messages within `interval` from one address (IPv6: one /64).";
     recipients_per_ip: Option<u32>, "Recipients within `interval` from one address.";
     messages_per_sender: Option<u32>, "Messages within `interval` by one sender.";
-    interval: Duration = "1m", "The interval of the settings above.";
+    interval: Duration = "1m", "The interval of the settings above, at most a day.";
     => check_rates;
 }
 

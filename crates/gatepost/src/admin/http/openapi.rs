@@ -34,7 +34,7 @@ fn document() -> Value {
         "properties": { "token": text, "name": text, "password": text },
     });
     paths["/api/v1/setup"]["post"] = json!({
-        "summary": "Make the first administrator, with the token that the log shows at the first start.",
+        "summary": "Make the first administrator, with the token that the log shows at each start while there is nobody.",
         "security": [],
         "requestBody": { "required": true, "content": { "application/json": { "schema": setup } } },
         "responses": responses(&list("setup", &json!({ "type": "object" })), &[400, 403, 409, 415]),

@@ -18,7 +18,7 @@ section! {
     url: Uri, "Where it is; http or https.";
     form: HttpForm = "nginx", "How it is spoken to: nginx (all in headers) or json.";
     headers: Pairs = {}, "Headers sent with each request, such as { X-Site = \"mail\" }.";
-    connections: u32 = 8, "Connections that are kept while nothing is asked.";
+    connections: u32 = 8, "Connections that are kept while nothing is asked, from 1 to 1000.";
     timeout: Duration = "4s", "For an answer, with connecting.";
     ..trust: Trust;
     [secret_header]: Option<SecretHeader>;

@@ -27,7 +27,7 @@ section! {
     several: Several = "refuse", "What if several entries match: refuse the log-in, or take the first.";
     cleartext: bool = false, "With compare: take passwords that stand in the directory in clear.";
     timeout: Duration = "4s", "For connecting to a server, and for each answer.";
-    connections: u32 = 8, "Connections at once to each server for checking passwords. Searches share one more.";
+    connections: u32 = 8, "Connections at once to each server for checking passwords, from 1 to 1000. Searches share one more.";
     ..trust: Trust;
     [bind]: Option<LdapBind>;
     [fields]: LdapFields;
@@ -49,7 +49,7 @@ section! {
     };
     backend: Option<String>, "Where the mail is: the name of a [backend.…], or a host or host:port that `map.hosts` allows.";
     password: Option<String>, "The password's hash, for verify = \"compare\".";
-    disabled: Option<String>, "Disables the account, unless its value is 0, false, no, off, active or enabled. userAccountControl is read by its flag.";
+    disabled: Option<String>, "Disables the account, unless its value is 0, false, no, n, off, active, enabled or nothing. userAccountControl is read by its flag.";
     held: Option<String>, "Has log-ins wait while the user is being moved, by the same rule.";
     services: Option<String>, "The only services that the account may use, a value each, such as imap.";
     networks: Option<String>, "The only networks it may log in from, a value each.";

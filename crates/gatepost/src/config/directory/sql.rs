@@ -19,7 +19,7 @@ section! {
     query: Option<String>, "Gives a user's account in one row. Parameters: :user, :local, :domain, :service. Columns, each optional: name, backend, port, password, disabled, held, services, networks, login, login_password.";
     password_file: Option<NamedFile>, "The file whose first line is the database user's password.";
     tls: Option<SqlTls>, "none or required. Default: none on this machine, else required.";
-    connections: u32 = 8, "Connections at once.";
+    connections: u32 = 8, "Connections at once, from 1 to 1000.";
     timeout: Duration = "4s", "For a look-up, with connecting.";
     ..trust: Trust;
     => check;
