@@ -22,9 +22,9 @@ pub mod smtp;
 mod text;
 
 pub use protocols::{
-    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
-    ClientTls, Course, Event, Front, Inband, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers,
-    Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
+    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Build, Carry, ClientFacts,
+    ClientSetup, ClientTls, Course, Event, Front, Inband, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints,
+    Offered, Offers, Outcome, PROTOCOLS, Proof, Protocol, Refusal, Step, Welcome,
 };
 pub use secret::Secret;
 

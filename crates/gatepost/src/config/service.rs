@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gatepost_wire::{Course, Mechanism, Protocol};
+use gatepost_wire::smtp::Dialect;
+use gatepost_wire::{Build, Course, Mechanism, Protocol};
 
 use super::access::{AccessRule, AccessSettings, Limits, check_counted_within, read_access};
 use super::directory::{Directories, check_directories};
@@ -34,19 +35,19 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) enum Task {
     /// They log in, and are connected with their back end.
-    Relay,
+    Relay(Build),
     /// They log in to send mail by names of their own, in these domains and those that a directory knows.
-    Submit { domains: Vec<String> },
+    Submit { build: Build, domains: Vec<String> },
     /// They bring mail without a log-in.
-    TakeMail(MailSettings),
+    TakeMail(Dialect, MailSettings),
 }
 
 impl Service {
     /// Domains that are ours, in lower case: whose mail is taken, or of which users are where they submit it.
     pub(crate) fn domains(&self) -> &[String] {
         match &self.task {
-            Task::Relay => &[],
-            Task::Submit { domains } | Task::TakeMail(MailSettings { domains, .. }) => domains,
+            Task::Relay(_) => &[],
+            Task::Submit { domains, .. } | Task::TakeMail(_, MailSettings { domains, .. }) => domains,
         }
     }
 
@@ -59,8 +60,8 @@ impl Service {
     /// What mail is taken; `None` where users log in.
     pub(crate) fn mail(&self) -> Option<&MailSettings> {
         match &self.task {
-            Task::TakeMail(settings) => Some(settings),
-            Task::Relay | Task::Submit { .. } => None,
+            Task::TakeMail(_, settings) => Some(settings),
+            Task::Relay(_) | Task::Submit { .. } => None,
         }
     }
 }
@@ -195,26 +196,26 @@ pub(super) fn read_service(
     check_external(&written, table, protocol, &listeners);
     check_map(&written, table, map.0, directories);
     let task = match protocol.course {
-        Course::LogIn(_) => Task::Relay,
-        Course::Submission(_) => {
+        Course::LogIn(build) => Task::Relay(build),
+        Course::Submission(build) => {
             let SubmissionSettings { domains, senders } = SubmissionSettings::read(table)?;
             let domains = all_domains(table, &SubmissionSettings::domains, domains, map.0);
             match senders {
-                Senders::Any => Task::Relay,
-                Senders::Own => Task::Submit { domains },
+                Senders::Any => Task::Relay(build),
+                Senders::Own => Task::Submit { build, domains },
             }
         }
-        Course::Mail(_) => {
+        Course::Mail(dialect) => {
             let read = MailSettings::read(table)?;
             check_mail(table, map, directories);
             // They are meant in lower case, and with the map's own.
             let domains = all_domains(table, &MailSettings::domains, read.domains, map.0);
-            Task::TakeMail(MailSettings { domains, ..read })
+            Task::TakeMail(dialect, MailSettings { domains, ..read })
         }
     };
     let nobody_has_tls =
         !listeners.is_empty() && listeners.iter().all(|listener| listener.written.tls == TlsMode::None);
-    if !matches!(task, Task::TakeMail(_)) && written.plaintext == Plaintext::Tls && nobody_has_tls {
+    if !matches!(task, Task::TakeMail(..)) && written.plaintext == Plaintext::Tls && nobody_has_tls {
         table.warn_of(&ServiceSettings::plaintext, "tls: no listener has TLS, so that nobody can log in");
     }
     let access = read_access(table, protocol.name);

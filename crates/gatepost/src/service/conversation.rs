@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatepost_wire::smtp::Receiver;
-use gatepost_wire::{Carry, ClientSetup, Event, Front, LogInRules, Offers, Outcome, Refusal, Secret, Step};
+use gatepost_wire::{Build, Carry, ClientSetup, Event, Front, Offers, Outcome, Refusal, Secret, Step};
 use tokio::time::{Instant, timeout_at};
 
 use super::claim::Progress;
@@ -19,9 +19,6 @@ use crate::story::Ended;
 /// kernel would throw it away. So much is read, and for so long, before that.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
-
-/// Builds a protocol's front.
-pub(super) type Build = fn(ClientSetup, LogInRules) -> Box<dyn Front>;
 
 /// What a front leaves to whoever goes on with its client.
 pub(super) struct HandOver {
@@ -113,7 +110,7 @@ impl Session {
     fn build_front(&self, build: Build, carry: Carry) -> Box<dyn Front> {
         let config::Service { protocol, task, .. } = &self.service().settings;
         let offers = self.snapshot.map.offers(protocol);
-        let offers = if matches!(task, Task::Relay) { offers } else { Receiver::carries(protocol, offers) };
+        let offers = if matches!(task, Task::Relay(_)) { offers } else { Receiver::carries(protocol, offers) };
         build(self.setup(offers, carry), self.snapshot.listener.log_in_rules(&self.seen()))
     }
 

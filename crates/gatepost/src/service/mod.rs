@@ -28,7 +28,7 @@ use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gatepost_wire::{Course, Secret};
+use gatepost_wire::Secret;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -185,16 +185,17 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
         session.story().finish(&session.shared.log, &ended);
         return None;
     }
-    let config::Service { protocol, task, .. } = &session.service().settings;
-    let is_relayed = matches!(task, Task::Relay);
-    let ended = match protocol.course {
-        // In boxes of their own, so that log-ins have no room for them.
-        Course::Mail(dialect) => Box::pin(session.take_mail(dialect)).await,
-        Course::LogIn(build) | Course::Submission(build) => match session.log_in(build).await {
-            Ok(to) if is_relayed => return session.hand_over(to, (slots, permit)),
+    let ended = match session.service().settings.task {
+        Task::Relay(build) => match session.log_in(build).await {
+            Ok(to) => return session.hand_over(to, (slots, permit)),
+            Err(ended) => ended,
+        },
+        // Mail is taken in boxes of their own, so that log-ins have no room for that.
+        Task::Submit { build, .. } => match session.log_in(build).await {
             Ok(to) => Box::pin(session.submit(to)).await,
             Err(ended) => ended,
         },
+        Task::TakeMail(dialect, _) => Box::pin(session.take_mail(dialect)).await,
     };
     session.linger().await;
     session.story().finish(&session.shared.log, &ended);

@@ -20,4 +20,4 @@ pub use front::{
 pub use offers::Offers;
 pub(crate) use refusal::LastWords;
 pub use refusal::Refusal;
-pub use table::{Course, Inband, PROTOCOLS, Protocol};
+pub use table::{Build, Course, Inband, PROTOCOLS, Protocol};

@@ -38,13 +38,16 @@ pub struct Protocol {
     pub login_name: &'static str,
 }
 
+/// Builds the state machine of a log-in.
+pub type Build = fn(ClientSetup, LogInRules) -> Box<dyn Front>;
+
 /// What a session is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Course {
     /// A user logs in; from then on bytes only pass.
-    LogIn(fn(ClientSetup, LogInRules) -> Box<dyn Front>),
+    LogIn(Build),
     /// As that, and what passes is mail.
-    Submission(fn(ClientSetup, LogInRules) -> Box<dyn Front>),
+    Submission(Build),
     /// Nobody logs in: mail is taken for users. The machine is a [`smtp::Receiver`].
     Mail(smtp::Dialect),
 }
