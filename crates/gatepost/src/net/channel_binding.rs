@@ -16,6 +16,9 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
+/// The types of binding, as clients name them.
+const EXPORTER: &str = "tls-exporter";
+const END_POINT: &str = "tls-server-end-point";
 /// The label that the key log has for the secret of TLS 1.3's exporter.
 const EXPORTER_SECRET: &str = "EXPORTER_SECRET";
 /// RFC 9266, section 2.
@@ -56,10 +59,15 @@ impl Witness {
     pub(crate) fn binding(&self, kind: &str) -> Option<Vec<u8>> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match kind {
-            "tls-exporter" => exporter(seen.exporter.as_ref()?),
-            "tls-server-end-point" => end_point(seen.leaf.as_ref()?),
+            EXPORTER => exporter(seen.exporter.as_ref()?),
+            END_POINT => end_point(seen.leaf.as_ref()?),
             _ => None,
         }
+    }
+
+    /// Whether something binds to this connection.
+    pub(crate) fn can_bind(&self) -> bool {
+        [EXPORTER, END_POINT].into_iter().any(|kind| self.binding(kind).is_some())
     }
 
     /// Forgets all of it: the copy of the configuration lasts as long as the connection.

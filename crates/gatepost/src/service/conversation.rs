@@ -121,12 +121,11 @@ impl Session {
 
     /// The client as it is seen now.
     fn seen(&self) -> listener::Client {
-        listener::Client {
-            address: self.address,
-            is_secured: self.client.tls_facts().is_some(),
+        let tls = self.client.tls_facts().map(|_| listener::Secured {
             has_certificate: self.client.peer_certificate().is_some(),
             can_bind: self.can_bind(),
-        }
+        });
+        listener::Client { address: self.address, tls }
     }
 
     /// Says what is to be said, as long as the client has time for it.

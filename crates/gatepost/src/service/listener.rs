@@ -15,7 +15,11 @@ use crate::metrics::{Counter, ServiceMetrics};
 /// What is known of a client beside what it says.
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
-    pub(crate) is_secured: bool,
+    pub(crate) tls: Option<Secured>,
+}
+
+/// A client's TLS.
+pub(crate) struct Secured {
     /// It has shown a certificate, which TLS has checked.
     pub(crate) has_certificate: bool,
     /// There is something that a log-in could be bound to.
@@ -108,7 +112,7 @@ impl Listener {
         ClientSetup {
             name: self.service.node.clone(),
             greeting: settings.greeting.clone(),
-            tls: match (client.is_secured, self.settings.written.tls) {
+            tls: match (client.tls.is_some(), self.settings.written.tls) {
                 (true, _) => ClientTls::Up,
                 (false, TlsMode::StartTls) if self.tls.is_some() => ClientTls::Offered,
                 (false, _) => ClientTls::Never,
@@ -123,7 +127,7 @@ impl Listener {
     /// How this client may log in, at this point.
     pub(crate) fn log_in_rules(&self, client: &Client) -> LogInRules {
         let settings = &self.service.settings.written;
-        let secured = client.is_secured;
+        let secured = client.tls.is_some();
         let is_private = match settings.plaintext {
             Plaintext::Tls => secured,
             Plaintext::Loopback => secured || client.address.ip().to_canonical().is_loopback(),
@@ -132,8 +136,8 @@ impl Listener {
         // Where a certificate is required, there is no way around TLS.
         let needs_tls = self.client_certificates().is_some_and(|clients| clients.required);
         let is_possible = |mechanism: &&Mechanism| match mechanism {
-            Mechanism::External => client.has_certificate,
-            Mechanism::ScramPlus => client.can_bind,
+            Mechanism::External => client.tls.as_ref().is_some_and(|tls| tls.has_certificate),
+            Mechanism::ScramPlus => client.tls.as_ref().is_some_and(|tls| tls.can_bind),
             _ => true,
         };
         LogInRules {

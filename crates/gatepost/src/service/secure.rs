@@ -57,6 +57,6 @@ impl Session {
 
     /// Whether a log-in can be bound to this connection.
     pub(super) fn can_bind(&self) -> bool {
-        ["tls-exporter", "tls-server-end-point"].into_iter().any(|kind| self.binding(kind).is_some())
+        self.witness.as_ref().is_some_and(|witness| witness.can_bind())
     }
 }
