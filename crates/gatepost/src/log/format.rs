@@ -20,9 +20,14 @@ const fn level_name(level: Level) -> &'static str {
     }
 }
 
+/// A record as one line of text.
 pub(super) fn text(record: &Record) -> String {
-    let time = humantime::format_rfc3339_millis(record.time);
-    let mut line = format!("{time} gatepost {}: {}: ", record.service, level_name(record.level));
+    format!("{} gatepost {}", humantime::format_rfc3339_millis(record.time), body(record))
+}
+
+/// The same without the time and the program.
+pub(super) fn body(record: &Record) -> String {
+    let mut line = format!("{}: {}: ", record.service, level_name(record.level));
     if let Some(node) = &record.node {
         // In front of what the other one says: nothing there can look like a record of our own.
         let _ = write!(line, "node=<{}>: ", Escaped(node));
@@ -59,7 +64,7 @@ pub(super) fn json(record: &Record) -> String {
 pub(super) fn object(record: &Record) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("time".into(), humantime::format_rfc3339_millis(record.time).to_string().into());
-    object.insert("level".into(), level_name(record.level).to_lowercase().into());
+    object.insert("level".into(), record.level.name().into());
     object.insert("service".into(), record.service.into());
     object.insert("message".into(), record.message.as_str().into());
     if let Some(node) = &record.node {

@@ -6,7 +6,9 @@
 mod complaints;
 mod following;
 mod format;
+mod lines;
 mod outlet;
+mod progress;
 mod recent;
 mod record;
 mod remote;

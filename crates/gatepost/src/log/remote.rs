@@ -1,6 +1,5 @@
 //! Records on their way from one Gatepost to another that keeps them: in batches, over its REST API.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +12,8 @@ use rustls::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::outlet::{Complaint, PAUSE, SEND_TIME};
+use super::outlet::{PAUSE, SEND_TIME};
+use super::progress::{Complaint, Progress};
 use super::{Field, Record};
 use crate::config::Level;
 use crate::net::http::{self, HttpClient};
@@ -117,22 +117,6 @@ impl std::fmt::Display for Keeper {
     }
 }
 
-/// How far records have come.
-pub(super) struct Progress {
-    pub(super) lost: Arc<AtomicU64>,
-    pub(super) waiting: Arc<AtomicU64>,
-    /// Nobody hands anything over any more.
-    pub(super) is_over: Arc<AtomicBool>,
-}
-
-impl Progress {
-    /// So many records are lost, whether or not anybody has said so.
-    fn lose(&self, count: u64) {
-        self.lost.fetch_add(count, Ordering::Relaxed);
-        self.waiting.fetch_sub(count, Ordering::Release);
-    }
-}
-
 impl Keeper {
     /// Sends a batch once. An error says why it was not taken, and whether it may be later.
     async fn send(&self, client: &HttpClient, batch: &Bytes) -> Result<(), (String, bool)> {
@@ -165,12 +149,12 @@ pub(super) fn send_all(keeper: &Keeper, records: &Receiver<Vec<u8>>, progress: &
         loop {
             match runtime.block_on(keeper.send(&client, &batch)) {
                 Ok(()) => {
-                    progress.waiting.fetch_sub(count, Ordering::Release);
+                    progress.sent(count);
                     break;
                 }
                 Err((why, may_pass)) => {
                     complaint.because(why);
-                    if progress.is_over.load(Ordering::Relaxed) {
+                    if progress.is_over() {
                         over.get_or_insert_with(Instant::now);
                     }
                     if over.is_some_and(|over| over.elapsed() > AFTERLIFE) {

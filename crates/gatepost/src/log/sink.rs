@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::lines::{Lines, Shape};
 use super::outlet::{Outlet, Way};
 use super::remote::Keeper;
 use super::{Record, format};
@@ -60,11 +61,9 @@ fn open_target(target: &LogTarget) -> Result<Target, Problem> {
             let file = file.map_err(|error| path.problem(format_args!("can't be opened for the log: {error}")))?;
             return Ok(Target::File(file));
         }
-        LogTarget::Journald => Way::Journald,
+        LogTarget::Journald => Way::Lines(Lines::Journal, Shape::Journal),
         LogTarget::Syslog { server, facility, trust } => {
-            let needs_tls = matches!(server, SyslogServer::Tls(..));
-            let tls = needs_tls.then(|| tls::client_config(trust, TlsVersion::Tls12)).transpose()?;
-            Way::Syslog { server: server.clone(), facility: facility.0, tls }
+            Way::Lines(Lines::syslog(server, trust)?, Shape::syslog(facility.0))
         }
         LogTarget::Remote { url, token_file, trust } => {
             let (pass, tls) = (http::read_bearer(token_file)?, tls::client_config(trust, TlsVersion::Tls12)?);
@@ -139,16 +138,16 @@ impl Sink {
         if !is_wanted || self.service.as_ref().is_some_and(|wanted| wanted != record.about()) {
             return false;
         }
-        let line = match self.format {
+        let line = || match self.format {
             LogFormat::Text => format::text(record),
             LogFormat::Json => format::json(record),
         };
         match &mut self.target {
             Target::Stderr | Target::Leftovers => {
-                let _ = std::io::stderr().lock().write_all(line.as_bytes());
+                let _ = std::io::stderr().lock().write_all(line().as_bytes());
             }
-            Target::File(file) => file.write(line.as_bytes(), SystemTime::now()),
-            Target::Outside(outlet) => outlet.write(record, &line),
+            Target::File(file) => file.write(line().as_bytes(), SystemTime::now()),
+            Target::Outside(outlet) => outlet.write(record, self.format),
         }
         true
     }
