@@ -214,6 +214,10 @@ pub(crate) const fn token_dismissal(mechanism: Mechanism) -> &'static [u8] {
     }
 }
 
+/// What a user's name must be, for whoever gives another.
+pub const USER_NAME: &str =
+    "a user name is not empty, of at most 512 bytes, and without control characters, blanks at an end or two together";
+
 /// A name as a client may give it: UTF-8, not empty, of bounded length and without control characters,
 /// which no protocol, directory or log could carry safely; nor spaces at an end or two together, which some
 /// directories take for none and one.

@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Failure;
+use super::output::Output;
 use super::table::Table;
-use super::user::Output;
 use crate::admin::accounts::{Accounts, Role};
 use crate::config::{self, NamedFile, Problem};
 

@@ -6,7 +6,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Failure;
-use super::user::{DirectoryName, Output, check_services, fault, full_name, unknown};
+use super::output::Output;
+use super::user::{DirectoryName, check_services, fault, full_name, unknown};
 use crate::config::{Config, Problem};
 use crate::directory::sqlite::Services;
 use crate::directory::sqlite::app_password::{AppPassword, Draft};

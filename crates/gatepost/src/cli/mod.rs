@@ -11,6 +11,7 @@ macro_rules! say_line {
 
 mod administrators;
 mod app_password;
+mod output;
 mod running;
 mod server;
 mod shown;
@@ -33,6 +34,7 @@ use crate::explain::Explained;
 use crate::log::Logger;
 use crate::overrides::Overrides;
 use crate::world::{Lasting, World};
+use output::Output;
 use server::Server;
 
 /// Where the configuration is looked for.
@@ -64,17 +66,15 @@ enum Command {
     },
     /// Check the configuration and all that it names, without starting
     Check {
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// Show every step that a user's log-in would take
     Explain {
         /// The user's name, as a client would give it
         user: String,
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// Show settings
     #[command(subcommand)]
@@ -105,15 +105,13 @@ enum Command {
 enum ConfigCommand {
     /// Every setting there is, with its type and default
     Reference {
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// The settings in force, as a configuration file with the defaults marked
     Effective {
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -175,19 +173,19 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
             Ok(control::run(Source::Text(text))?)
         }
         Command::Serve { to: None } => Ok(control::run(Source::File(path()))?),
-        Command::Check { json } => check(&path(), json),
-        Command::Explain { user, json } => explain(&path(), &user, json),
-        Command::Config(ConfigCommand::Reference { json: true }) => {
-            say_line!("{}", config::reference_json());
+        Command::Check { output } => check(&path(), &output),
+        Command::Explain { user, output } => explain(&path(), &user, &output),
+        Command::Config(ConfigCommand::Reference { output }) => {
+            if output.json {
+                say_line!("{}", config::reference_json());
+            } else {
+                say(config::reference());
+            }
             Ok(())
         }
-        Command::Config(ConfigCommand::Reference { json: false }) => {
-            say(config::reference());
-            Ok(())
-        }
-        Command::Config(ConfigCommand::Effective { json }) => {
+        Command::Config(ConfigCommand::Effective { output }) => {
             let effective = config::load(&path())?.effective;
-            if json {
+            if output.json {
                 say_line!("{}", effective.json());
             } else {
                 say(effective);
@@ -218,10 +216,10 @@ fn default_path() -> PathBuf {
 }
 
 /// Prints the steps of a user's log-in; an error where the user could not log in.
-fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure> {
+fn explain(path: &Path, user: &str, output: &Output) -> Result<(), Failure> {
     let explained = block_on(async {
         let Loaded { config, mut warnings, .. } = config::load(path)?;
-        let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
+        let log = Logger::start(&config::Log::QUIET)?;
         let (overrides, kept) = Overrides::load(&config.state);
         let lasting = Lasting { overrides: Arc::new(overrides), ..Lasting::default() };
         let world = World::build(config, &log, &here(), &lasting, &mut warnings)?;
@@ -231,7 +229,7 @@ fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure> {
         Ok::<_, Failure>(crate::explain::explain(&world, user).await)
     })?;
     let Explained { steps, is_possible } = explained;
-    if json {
+    if output.json {
         let list: Vec<_> = steps.iter().map(|(step, text)| json!({ "step": step, "text": text })).collect();
         say_line!("{}", json!({ "explain": list, "user": user, "possible": is_possible }));
     } else {
@@ -241,13 +239,13 @@ fn explain(path: &Path, user: &str, json: bool) -> Result<(), Failure> {
 }
 
 /// Reads the file and opens everything in it, but listens nowhere.
-fn check(path: &Path, json: bool) -> Result<(), Failure> {
+fn check(path: &Path, output: &Output) -> Result<(), Failure> {
     let mut warnings = Vec::new();
     let result = in_runtime(|| {
         let Draft { config, warnings: found, mut problems, .. } = config::draft(path)?;
         warnings.extend(found);
         problems.extend(Logger::check(&config.log).err().map(Problems::into_vec).unwrap_or_default());
-        let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() })?;
+        let log = Logger::start(&config::Log::QUIET)?;
         if let Err(found) = World::build(config, &log, &here(), &Lasting::default(), &mut warnings) {
             problems.append(&mut found.into_vec());
         }
@@ -255,7 +253,7 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
     });
     let problems = result.err().map(Problems::into_vec).unwrap_or_default();
     let texts = |list: &[Problem]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-    if json {
+    if output.json {
         say_line!(
             "{}",
             json!({ "check": { "ok": problems.is_empty(), "problems": texts(&problems), "warnings": texts(&warnings) } })

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use super::server::{Output, Server};
+use super::output::Output;
+use super::server::Server;
 use super::shown;
 use crate::admin::answers::Report;
 use crate::admin::{Command, Whose, csv, defaults};

@@ -4,11 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Args;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::Failure;
+use super::output::Output;
 use super::table::printable;
 use crate::admin::answers::Backend;
 use crate::admin::{Command, Whose, items, socket};
@@ -24,33 +24,8 @@ pub(super) struct Server<'a> {
     pub(super) config: &'a Path,
 }
 
-/// How an answer is printed.
-#[derive(Debug, Args)]
-pub(super) struct Output {
-    /// Answer in JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Output {
-    /// Prints an answer: in JSON as it came, else by `show`.
-    pub(super) fn print<T: DeserializeOwned>(
-        &self,
-        command: &Command,
-        answer: Value,
-        show: impl FnOnce(Vec<T>),
-    ) -> Result<(), Failure> {
-        if self.json {
-            say_line!("{answer}");
-        } else {
-            show(read(command, answer)?);
-        }
-        Ok(())
-    }
-}
-
 /// The items of an answer.
-fn read<T: DeserializeOwned>(command: &Command, answer: Value) -> Result<Vec<T>, Failure> {
+pub(super) fn read<T: DeserializeOwned>(command: &Command, answer: Value) -> Result<Vec<T>, Failure> {
     Ok(items(command.name(), answer).map_err(|error| Problem::of(command.name(), error))?)
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::app_password::{self, AppPasswordCommand};
+use super::output::Output;
 use crate::auth::hash;
 use crate::config::{self, Config, Loaded, NamedFile, Names, Problem};
 use crate::directory::sqlite::{Account, Change, Services, Sqlite};
@@ -87,29 +88,6 @@ pub(super) struct Settings {
     directory: DirectoryName,
     #[command(flatten)]
     output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Output {
-    /// Answer in JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-impl Output {
-    /// Says what was done with a user.
-    pub(super) fn done(&self, name: &str, what: &str) {
-        self.done_in("user", name, what);
-    }
-
-    /// Says what was done with something in this list.
-    pub(super) fn done_in(&self, list: &str, name: &str, what: &str) {
-        if self.json {
-            say_line!("{}", json!({ list: [{ "name": name, "result": what }] }));
-        } else {
-            say_line!("{name}: {what}");
-        }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -257,9 +235,7 @@ impl DirectoryName {
 /// The name under which log-ins will look the user up.
 pub(super) fn full_name(name: &str, names: &Names) -> Result<String, Failure> {
     let sound = sasl::user_name(name.as_bytes());
-    let sound = sound.ok_or_else(|| {
-        Problem::of("NAME", "a user name is not empty, of at most 512 bytes and without control characters")
-    })?;
+    let sound = sound.ok_or_else(|| Problem::of("NAME", sasl::USER_NAME))?;
     Ok(names.canonical(&sound))
 }
 

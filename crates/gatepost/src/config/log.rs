@@ -20,6 +20,11 @@ pub(crate) struct Log {
     pub(crate) rules: Vec<LogRule>,
 }
 
+impl Log {
+    /// Of a command, which says itself what is to be said: nothing but what nobody else would hear of.
+    pub(crate) const QUIET: Self = Self { level: Level::Critical, rules: Vec::new() };
+}
+
 /// Sends records of one service, or of all, to one place.
 #[derive(Debug, Clone)]
 pub(crate) struct LogRule {
@@ -198,7 +203,7 @@ impl Value for SyslogServer {
 }
 
 /// What records are about that are about no protocol.
-const OTHER_SERVICES: [&str; 3] = ["directory", "admin", "server"];
+pub(crate) const OTHER_SERVICES: [&str; 3] = ["directory", "admin", "server"];
 
 pub(super) fn read_log(table: &Table<'_>) -> Option<Log> {
     let level = LogSettings::read(table)?.level;

@@ -51,7 +51,7 @@ pub(crate) use edit::{Change, Field, Form, Lists, TablePath, apply, settings_of}
 pub(crate) use effective::Effective;
 pub(crate) use link::{Announce, Link};
 pub(crate) use listener::Listener;
-pub(crate) use log::{Level, Log, LogFormat, LogRule, LogTarget, Period, Rotate, SyslogServer};
+pub(crate) use log::{Level, Log, LogFormat, LogRule, LogTarget, OTHER_SERVICES, Period, Rotate, SyslogServer};
 pub(crate) use map::{Cache, Completion, Map, MapRule, Names};
 pub(crate) use networks::Network;
 pub(crate) use problem::{NamedFile, Problem, Problems, Warning};
@@ -186,7 +186,7 @@ fn parse_small(more: &str) -> Draft {
 }
 
 /// A number without a fraction, however it is written.
-pub(crate) fn whole(value: &serde_json::Value) -> Option<u64> {
+pub(crate) fn whole_number(value: &serde_json::Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let number = value.as_f64()?;
         (number.fract() == 0.0).then(|| format!("{number:.0}").parse().ok())?

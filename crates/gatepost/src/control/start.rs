@@ -82,7 +82,7 @@ impl Prepared {
         );
         let log = Logger::start(&config.log).or_else(|found| {
             problems.append(&mut found.into_vec());
-            Logger::start(&config::Log { level: Level::Critical, rules: Vec::new() })
+            Logger::start(&config::Log::QUIET)
         })?;
         let (overrides, kept) =
             if source.has_place() { Overrides::load(&config.state) } else { (Overrides::default(), Ok(())) };

@@ -44,7 +44,7 @@ impl Server {
         directory: Option<&str>,
     ) -> Result<answers::Changed, String> {
         let sound = sasl::user_name(name.as_bytes());
-        let sound = sound.ok_or("a user name is not empty, of at most 512 bytes and without control characters")?;
+        let sound = sound.ok_or(sasl::USER_NAME)?;
         let name = self.entrance.world.load().config.names.canonical(&sound);
         if let Some(backend) = change.backend.as_deref() {
             self.check_backend(backend)?;

@@ -231,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("users");
         std::fs::write(&path, "kim:{PLAIN}a\n").expect("a file");
-        let log = Logger::start(&crate::config::Log { level: Level::Critical, rules: Vec::new() }).expect("a log");
+        let log = Logger::start(&crate::config::Log::QUIET).expect("a log");
         let directory = PasswdFile::open(&path, names(), &log).expect("a directory");
         let due = || {
             directory.state.lock().expect("a lock").checked =

@@ -81,7 +81,8 @@ pub(crate) enum Field {
 
 fn read_number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let value = serde_json::Value::deserialize(from)?;
-    config::whole(&value).ok_or_else(|| serde::de::Error::custom(format_args!("{value} is no whole number from 0")))
+    config::whole_number(&value)
+        .ok_or_else(|| serde::de::Error::custom(format_args!("{value} is no whole number from 0")))
 }
 
 fn address_schema(_: &mut SchemaGenerator) -> Schema {

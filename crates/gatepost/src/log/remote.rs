@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::outlet::{PAUSE, SEND_TIME};
 use super::progress::{Complaint, Progress};
 use super::{Field, Record};
-use crate::config::Level;
+use crate::config::{self, Level};
 use crate::net::http::{self, HttpClient};
 
 /// What a batch holds at most, a record more or less. The other side reads 64 KiB.
@@ -98,7 +98,7 @@ impl Carried {
 fn known_service(name: &str) -> &'static str {
     static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
         let protocols = PROTOCOLS.iter().flat_map(|protocol| [protocol.name, protocol.login_name]);
-        protocols.chain(["directory", "admin"]).collect()
+        protocols.chain(config::OTHER_SERVICES).collect()
     });
     NAMES.iter().find(|known| **known == name).copied().unwrap_or("server")
 }

@@ -23,7 +23,7 @@ fn map_of(said: &str, directories: &[(&str, &Arc<Scripted>, bool)]) -> Map {
         Arc::new(Authenticator::new(&settings(name, *finds), directory, times, &Arc::default()))
     });
     let authenticators = authenticators.collect();
-    let log = Logger::start(&config::Log { level: config::Level::Critical, rules: Vec::new() }).expect("a log");
+    let log = Logger::start(&config::Log::QUIET).expect("a log");
     let checker = Checker::new(tokio::runtime::Handle::current());
     Map::new(&config.map, &config.names, authenticators, backends, checker, log, &Arc::default())
 }

@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use gatepost_wire::Secret;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Said};
+use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Method, Said};
 use super::gate::{ApiAsker, Asker, Peer, broken};
 use super::{App, Problem, logs, openapi};
 
@@ -24,10 +24,10 @@ pub(super) fn router() -> Router<Arc<App>> {
     let mut paths: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
     for endpoint in ENDPOINTS {
         let filter = match endpoint.method {
-            "GET" => MethodFilter::GET,
-            "POST" => MethodFilter::POST,
-            "PUT" => MethodFilter::PUT,
-            _ => MethodFilter::DELETE,
+            Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
+            Method::Put => MethodFilter::PUT,
+            Method::Delete => MethodFilter::DELETE,
         };
         let handler = move |State(app): State<Arc<App>>,
                             ApiAsker(asker): ApiAsker,

@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::gate::PASSWORD_BYTES_MAX;
 use crate::admin::accounts::Role;
 use crate::admin::{Changes, Command, LASTING_SECONDS_MAX, UserChange, Whose, answers, defaults};
-use crate::config::{Change, Level, whole};
+use crate::config::{Change, Level, whole_number};
 
 /// One address and method.
 pub(super) struct Endpoint {
-    pub(super) method: &'static str,
+    pub(super) method: Method,
     /// Behind `/api/v1`; what stands in braces is an input.
     pub(super) path: &'static str,
     pub(super) summary: &'static str,
@@ -26,6 +26,27 @@ pub(super) struct Endpoint {
     pub(super) list: &'static str,
     /// What the items of that list look like.
     pub(super) item: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// The methods that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Method {
+    /// As `OpenAPI` names it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Put => "put",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// Something that a request says.
@@ -88,7 +109,7 @@ impl Kind {
                 let password = text(value).filter(|text| text.len() <= PASSWORD_BYTES_MAX);
                 password.map(|password| Said::Password(Secret::new(password.into_bytes())))
             }
-            Self::Seconds => whole(&value).filter(|&seconds| seconds <= LASTING_SECONDS_MAX).map(Said::Number),
+            Self::Seconds => whole_number(&value).filter(|&seconds| seconds <= LASTING_SECONDS_MAX).map(Said::Number),
             Self::Level => text(value)?.parse().ok().map(Said::Level),
             Self::Truth => value.as_bool().map(Said::Truth),
             Self::Period => match value.as_str() {
@@ -179,7 +200,7 @@ const BACKEND: Input = text("backend", At::Path, "The back end.");
 /// All of them.
 pub(super) static ENDPOINTS: &[Endpoint] = &[
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/status",
         summary: "How the server is doing.",
         role: Role::Viewer,
@@ -189,7 +210,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Status>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/live",
         summary: "The last minutes in numbers.",
         role: Role::Viewer,
@@ -199,7 +220,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Live>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/reports",
         summary: "What services did in the last days, by the hour or by the day.",
         role: Role::Viewer,
@@ -216,7 +237,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Report>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/explain/{user}",
         summary: "Every step that a user's log-in would take.",
         role: Role::Viewer,
@@ -226,7 +247,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Step>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/sessions",
         summary: "The sessions that are open, or some of them.",
         role: Role::Viewer,
@@ -240,7 +261,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Session>,
     },
     Endpoint {
-        method: "DELETE",
+        method: Method::Delete,
         path: "/sessions/{id}",
         summary: "End a session.",
         role: Role::Operator,
@@ -250,7 +271,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Session>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/sessions/kick",
         summary: "End all sessions of a user, at a back end, or of a service: those to which all that is said applies.",
         role: Role::Operator,
@@ -264,7 +285,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Session>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/backends",
         summary: "The back ends, and how each host of them is doing.",
         role: Role::Viewer,
@@ -274,7 +295,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Backend>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/backends/{backend}/drain",
         summary: "Take a back end out of service gently: no new log-ins, and its sessions end spread over the time.",
         role: Role::Operator,
@@ -290,7 +311,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::BackendState>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/backends/{backend}/maint",
         summary: "Take a back end out of service at once.",
         role: Role::Operator,
@@ -300,7 +321,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::BackendState>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/backends/{backend}/ready",
         summary: "Take a back end into service again.",
         role: Role::Operator,
@@ -310,7 +331,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::BackendState>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/users",
         summary: "The users of the embedded directory.",
         role: Role::Viewer,
@@ -320,7 +341,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::User>,
     },
     Endpoint {
-        method: "PUT",
+        method: Method::Put,
         path: "/users/{user}",
         summary: "Add a user to the embedded directory, or change what is said of one: what is left out stays.",
         role: Role::Admin,
@@ -348,7 +369,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Changed>,
     },
     Endpoint {
-        method: "DELETE",
+        method: Method::Delete,
         path: "/users/{user}",
         summary: "Remove a user from the embedded directory.",
         role: Role::Admin,
@@ -361,7 +382,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Changed>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/users/{user}/move",
         summary: "Have a user come to another back end from now on; the mail is moved before.",
         role: Role::Operator,
@@ -371,7 +392,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Moved>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/users/{user}/trace",
         summary: "Log a user's conversations before the log-in, secrets struck out, whatever the log's level.",
         role: Role::Operator,
@@ -387,7 +408,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Traced>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/bans",
         summary: "Who may not connect, by an administrator or for guessing.",
         role: Role::Viewer,
@@ -397,7 +418,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Ban>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/bans",
         summary: "Turn away a network, and end its sessions.",
         role: Role::Operator,
@@ -412,7 +433,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Ban>,
     },
     Endpoint {
-        method: "DELETE",
+        method: Method::Delete,
         path: "/bans",
         summary: "Let a network in again.",
         role: Role::Operator,
@@ -422,7 +443,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Unbanned>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/certificates",
         summary: "The certificates in use, and until when they are good.",
         role: Role::Viewer,
@@ -432,7 +453,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Certificate>,
     },
     Endpoint {
-        method: "PUT",
+        method: Method::Put,
         path: "/log-level",
         summary: "Log records of this level and heavier ones in every place, until the next reload.",
         role: Role::Operator,
@@ -442,7 +463,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::LogLevel>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/cache/flush",
         summary: "Forget what directories and name servers have said, of one user or of all.",
         role: Role::Operator,
@@ -452,7 +473,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Flushed>,
     },
     Endpoint {
-        method: "GET",
+        method: Method::Get,
         path: "/settings",
         summary: "The configuration file, and every setting in force.",
         role: Role::Viewer,
@@ -462,7 +483,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Settings>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/settings/check",
         summary: "What changes of the configuration file would do, without making them.",
         role: Role::Admin,
@@ -472,7 +493,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Checked>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/settings/apply",
         summary: "Make changes of the configuration file, with its comments and order kept, and take them into use.",
         role: Role::Admin,
@@ -482,7 +503,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Checked>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/settings/undo",
         summary: "Take back the latest change that was made so; five can be.",
         role: Role::Admin,
@@ -492,7 +513,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Checked>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/reload",
         summary: "Take a changed configuration file into use, or say what is wrong with it and change nothing.",
         role: Role::Operator,
@@ -502,7 +523,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Reloaded>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/upgrade",
         summary: "Have a new binary take over; this process stays for the sessions that it has.",
         role: Role::Admin,
@@ -512,7 +533,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         item: SchemaGenerator::subschema_for::<answers::Upgraded>,
     },
     Endpoint {
-        method: "POST",
+        method: Method::Post,
         path: "/stop",
         summary: "Stop in good order.",
         role: Role::Admin,
@@ -552,7 +573,7 @@ mod tests {
             assert!((endpoint.command)(&mut Inputs(said)).is_some(), "{}: too little is required", endpoint.path);
             assert_eq!(command.name(), endpoint.list, "{}", endpoint.path);
             assert_eq!(command.needs(), endpoint.role, "{}", endpoint.path);
-            let changes = endpoint.method != "GET" && !endpoint.path.ends_with("/check");
+            let changes = endpoint.method != Method::Get && !endpoint.path.ends_with("/check");
             assert_eq!(command.changes(), changes, "{}", endpoint.path);
             for input in endpoint.inputs {
                 let stands = endpoint.path.contains(&format!("{{{}}}", input.name));

@@ -15,8 +15,7 @@ fn document() -> Value {
         .into_generator();
     let mut paths = json!({});
     for endpoint in ENDPOINTS {
-        let method = endpoint.method.to_lowercase();
-        paths[format!("/api/v1{}", endpoint.path)][method] = describe(endpoint, &mut generator);
+        paths[format!("/api/v1{}", endpoint.path)][endpoint.method.name()] = describe(endpoint, &mut generator);
     }
     let login = json!({
         "type": "object", "required": ["name", "password"], "additionalProperties": false,

@@ -30,8 +30,7 @@ pub(super) struct Chart {
     pub(super) top: String,
     pub(super) line: String,
     pub(super) area: String,
-    pub(super) second: String,
-    pub(super) has_second: bool,
+    pub(super) second: Option<String>,
 }
 
 pub(super) fn tiles(live: &Live) -> Vec<Tile> {
@@ -52,9 +51,8 @@ pub(super) fn charts(live: &Live) -> Vec<Chart> {
         let top = top_of(first.iter().chain(second.iter().flatten()));
         let line = path(&first, top);
         let area = if line.is_empty() { String::new() } else { format!("{line}V{HEIGHT}H{:.1}Z", left(first.len())) };
-        let has_second = second.is_some();
-        let second = second.map(|second| path(&second, top)).unwrap_or_default();
-        Chart { id, name, top: show(top), line, area, second, has_second }
+        let second = second.map(|second| path(&second, top));
+        Chart { id, name, top: show(top), line, area, second }
     };
     vec![
         chart("sessions-chart", "Sessions", series(|s| s.sessions), None, rate),
@@ -92,8 +90,7 @@ pub(super) fn bars(id: &'static str, name: &'static str, values: &[(f64, f64)], 
         top: show(top),
         line,
         area: String::new(),
-        second,
-        has_second: values.iter().any(|value| value.1 > 0.0),
+        second: values.iter().any(|value| value.1 > 0.0).then_some(second),
     }
 }
 

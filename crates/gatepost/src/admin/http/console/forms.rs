@@ -11,9 +11,27 @@ pub(super) struct Block {
     pub(super) path: &'static str,
     /// It is a list of tables, or tables under names that the administrator chose.
     pub(super) kind: Kind,
-    /// The settings that are shown; none: all.
-    pub(super) keys: &'static [&'static str],
+    pub(super) keys: Keys,
     pub(super) inner: Inner,
+}
+
+/// The settings of a block's table that are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    All,
+    /// Its tables alone.
+    None,
+    These(&'static [&'static str]),
+}
+
+impl Keys {
+    fn hold(self, key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::These(keys) => keys.contains(&key),
+        }
+    }
 }
 
 /// The tables in a block's table that have forms too.
@@ -27,7 +45,7 @@ pub(super) enum Inner {
 impl Block {
     /// All settings of a table.
     const fn of_table(name: &'static str, title: &'static str) -> Self {
-        Self { title, path: name, kind: Kind::Table, keys: &[], inner: Inner::These(&[]) }
+        Self { title, path: name, kind: Kind::Table, keys: Keys::All, inner: Inner::These(&[]) }
     }
 }
 
@@ -170,7 +188,7 @@ fn show_table(
 ) -> Result<String, String> {
     let form = lists.form(path).ok_or_else(|| format!("{path}: nothing of this name may stand in the file"))?;
     let Form { help, tables, fields, is_written } = form;
-    let is_shown = |field: &&Field| block.keys.is_empty() || block.keys.contains(&field.key);
+    let is_shown = |field: &&Field| block.keys.hold(field.key);
     let shown: Vec<_> = fields.iter().filter(is_shown).collect();
     let is_entry = entry.is_some();
     let is_new = is_entry && !is_written;
@@ -189,7 +207,7 @@ fn show_table(
         telling.iter().filter_map(|key| fields.iter().find(|field| field.key == *key && !field.shown.is_empty()));
     FormView {
         title: entry.unwrap_or_else(|| block.title.to_string()),
-        help: if is_entry || !block.keys.is_empty() { String::new() } else { help.to_owned() },
+        help: if is_entry || block.keys != Keys::All { String::new() } else { help.to_owned() },
         fields: shown.iter().map(|field| FieldView::new(path, field)).collect(),
         inner,
         is_entry,
@@ -198,7 +216,7 @@ fn show_table(
         } else {
             said.map(|field| field.shown.clone()).collect::<Vec<_>>().join(" · ")
         },
-        can_remove: is_written && block.keys.is_empty() && (is_entry || !block.title.is_empty()),
+        can_remove: is_written && block.keys == Keys::All && (is_entry || !block.title.is_empty()),
         is_fixed,
         path: path.to_string(),
     }
@@ -244,7 +262,7 @@ mod tests {
 
     const FILE: &str = "[imap]\nplaintext = \"tls\"\n[[imap.listener]]\naddress = \"127.0.0.1:143\"\n[[imap.listener]]\naddress = \"127.0.0.1:993\"\n";
     const LISTENERS: Block =
-        Block { title: "Listener", path: "*/listener", kind: Kind::List, keys: &[], inner: Inner::These(&[]) };
+        Block { title: "Listener", path: "*/listener", kind: Kind::List, keys: Keys::All, inner: Inner::These(&[]) };
 
     fn pairs(said: &[(&str, &str)]) -> Vec<(String, String)> {
         said.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -286,8 +304,13 @@ mod tests {
     fn a_page_shows_nothing_unescaped() {
         let lists =
             Lists::of("[imap]\ngreeting = \"<script>\\\"'\"\n[[imap.listener]]\naddress = \"<b>\"\n").expect("a file");
-        let service =
-            Block { title: "Service", path: "*", kind: Kind::Table, keys: &["greeting"], inner: Inner::These(&[]) };
+        let service = Block {
+            title: "Service",
+            path: "*",
+            kind: Kind::Table,
+            keys: Keys::These(&["greeting"]),
+            inner: Inner::These(&[]),
+        };
         for block in [service, LISTENERS] {
             let html = show(&lists, &TablePath::default(), &block, "imap", false).expect("a form");
             assert!(!html.contains("<script>") && !html.contains("<b>"), "{html}");

@@ -1,6 +1,6 @@
 //! Which settings stand on which page, in which order and under which headings.
 
-use super::forms::{Block, Inner, Kind};
+use super::forms::{Block, Inner, Keys, Kind};
 
 /// A part of a service's page.
 pub(super) struct Tab {
@@ -15,25 +15,23 @@ pub(super) struct Group {
     pub(super) blocks: &'static [Block],
 }
 
-const fn table(title: &'static str, path: &'static str, keys: &'static [&'static str]) -> Block {
+const fn table(title: &'static str, path: &'static str, keys: Keys) -> Block {
     Block { title, path, kind: Kind::Table, keys, inner: Inner::These(&[]) }
 }
 
 const fn list(title: &'static str, path: &'static str, inner: &'static [Block]) -> Block {
-    Block { title, path, kind: Kind::List, keys: &[], inner: Inner::These(inner) }
+    Block { title, path, kind: Kind::List, keys: Keys::All, inner: Inner::These(inner) }
 }
 
 /// Tables under names, each with all that may stand in it.
 const fn named(title: &'static str, path: &'static str) -> Block {
-    Block { title, path, kind: Kind::Named, keys: &[], inner: Inner::All }
+    Block { title, path, kind: Kind::Named, keys: Keys::All, inner: Inner::All }
 }
 
-/// No setting of the table itself.
-const NOTHING: &[&str] = &["-"];
-const LIMITS: Block = table("Flow control", "limits", &[]);
-const CERTIFICATE: Block = table("Its own certificate", "certificate", &[]);
-const CLIENT_CERTIFICATE: Block = table("Certificates of clients", "client_certificate", &[]);
-const PROXY_PROTOCOL: Block = table("Load balancers (PROXY protocol)", "proxy_protocol", &[]);
+const LIMITS: Block = table("Flow control", "limits", Keys::All);
+const CERTIFICATE: Block = table("Its own certificate", "certificate", Keys::All);
+const CLIENT_CERTIFICATE: Block = table("Certificates of clients", "client_certificate", Keys::All);
+const PROXY_PROTOCOL: Block = table("Load balancers (PROXY protocol)", "proxy_protocol", Keys::All);
 const ACCESS: Block = list("Access rule", "access", &[LIMITS]);
 
 /// The parts of every service's page.
@@ -50,14 +48,14 @@ pub(super) static TABS: &[Tab] = &[
                         title: "Listener",
                         path: "*/listener",
                         kind: Kind::Kept,
-                        keys: NOTHING,
+                        keys: Keys::None,
                         inner: Inner::These(&[CERTIFICATE, CLIENT_CERTIFICATE]),
                     },
-                    table("For all services", "tls", &[]),
+                    table("For all services", "tls", Keys::All),
                     list("Certificate", "tls/certificate", &[]),
                 ],
             },
-            Group { title: "Greeting", blocks: &[table("", "*", &["greeting", "id"])] },
+            Group { title: "Greeting", blocks: &[table("", "*", Keys::These(&["greeting", "id"]))] },
         ],
     },
     Tab {
@@ -71,16 +69,16 @@ pub(super) static TABS: &[Tab] = &[
     Tab {
         id: "flow",
         title: "Flow control",
-        groups: &[Group { title: "Limits of this service", blocks: &[table("Connections", "*/limits", &[])] }],
+        groups: &[Group { title: "Limits of this service", blocks: &[table("Connections", "*/limits", Keys::All)] }],
     },
     Tab {
         id: "logging",
         title: "Logging",
         groups: &[
-            Group { title: "Level", blocks: &[table("", "log", &[])] },
+            Group { title: "Level", blocks: &[table("", "log", Keys::All)] },
             Group {
                 title: "Where what goes",
-                blocks: &[list("Rule", "log/rule", &[table("Rotation", "rotate", &[])])],
+                blocks: &[list("Rule", "log/rule", &[table("Rotation", "rotate", Keys::All)])],
             },
         ],
     },
@@ -90,9 +88,12 @@ pub(super) static TABS: &[Tab] = &[
         groups: &[
             Group {
                 title: "Log-ins",
-                blocks: &[table("", "*", &["authenticate", "directory", "mechanisms", "plaintext"])],
+                blocks: &[table("", "*", Keys::These(&["authenticate", "directory", "mechanisms", "plaintext"]))],
             },
-            Group { title: "Certificates of clients", blocks: &[table("Certificates", "*/client_certificate", &[])] },
+            Group {
+                title: "Certificates of clients",
+                blocks: &[table("Certificates", "*/client_certificate", Keys::All)],
+            },
         ],
     },
     Tab {
@@ -101,22 +102,26 @@ pub(super) static TABS: &[Tab] = &[
         groups: &[
             Group {
                 title: "In one session",
-                blocks: &[table("", "*", &["max_errors", "max_auth_errors", "login_timeout", "idle_timeout"])],
+                blocks: &[table(
+                    "",
+                    "*",
+                    Keys::These(&["max_errors", "max_auth_errors", "login_timeout", "idle_timeout"]),
+                )],
             },
-            Group { title: "Against guessing, for all services", blocks: &[table("Defence", "defence", &[])] },
+            Group { title: "Against guessing, for all services", blocks: &[table("Defence", "defence", Keys::All)] },
         ],
     },
     Tab {
         id: "threads",
         title: "Threads",
-        groups: &[Group { title: "For all services", blocks: &[table("", "threads", &[])] }],
+        groups: &[Group { title: "For all services", blocks: &[table("", "threads", Keys::All)] }],
     },
     Tab {
         id: "backend",
         title: "Back-end connection",
         groups: &[Group {
             title: "How this service talks to back ends",
-            blocks: &[table("Connection", "*/backend", &[])],
+            blocks: &[table("Connection", "*/backend", Keys::All)],
         }],
     },
 ];
@@ -128,9 +133,9 @@ pub(super) static MAIL: Tab = Tab {
     groups: &[
         Group {
             title: "What is taken",
-            blocks: &[table("", "*", &["domains", "helo", "reverse_dns", "greet_delay", "senders"])],
+            blocks: &[table("", "*", Keys::These(&["domains", "helo", "reverse_dns", "greet_delay", "senders"]))],
         },
-        Group { title: "How much", blocks: &[table("Rates", "*/rates", &[])] },
+        Group { title: "How much", blocks: &[table("Rates", "*/rates", Keys::All)] },
     ],
 };
 
@@ -161,30 +166,30 @@ static MAP: &[Group] = &[
     Group {
         title: "Map",
         blocks: &[
-            table("", "map", &[]),
-            table("What is remembered", "map/cache", &[]),
+            table("", "map", Keys::All),
+            table("What is remembered", "map/cache", Keys::All),
             list("Map rule", "map/rule", &[]),
         ],
     },
     Group { title: "Directories", blocks: &[named("Directory", "directory")] },
 ];
 
-static DEFENCE: &[Group] = &[Group { title: "Defence", blocks: &[table("Failed log-ins", "defence", &[])] }];
+static DEFENCE: &[Group] = &[Group { title: "Defence", blocks: &[table("Failed log-ins", "defence", Keys::All)] }];
 
 static SYSTEM: &[Group] = &[
-    Group { title: "This node", blocks: &[table("", "", &[])] },
-    Group { title: "Threads", blocks: &[table("", "threads", &[])] },
-    Group { title: "TLS", blocks: &[table("", "tls", &[]), list("Certificate", "tls/certificate", &[])] },
-    Group { title: "Names in the DNS", blocks: &[table("", "dns", &[])] },
+    Group { title: "This node", blocks: &[table("", "", Keys::All)] },
+    Group { title: "Threads", blocks: &[table("", "threads", Keys::All)] },
+    Group { title: "TLS", blocks: &[table("", "tls", Keys::All), list("Certificate", "tls/certificate", &[])] },
+    Group { title: "Names in the DNS", blocks: &[table("", "dns", Keys::All)] },
     Group {
         title: "Console and API",
-        blocks: &[table("", "admin", &[]), table("Their own certificate", "admin/certificate", &[])],
+        blocks: &[table("", "admin", Keys::All), table("Their own certificate", "admin/certificate", Keys::All)],
     },
     Group {
         title: "Log",
-        blocks: &[table("", "log", &[]), list("Rule", "log/rule", &[table("Rotation", "rotate", &[])])],
+        blocks: &[table("", "log", Keys::All), list("Rule", "log/rule", &[table("Rotation", "rotate", Keys::All)])],
     },
-    Group { title: "Traces", blocks: &[table("OpenTelemetry", "traces", &[])] },
+    Group { title: "Traces", blocks: &[table("OpenTelemetry", "traces", Keys::All)] },
     Group { title: "Access rules for all services", blocks: &[list("Global rule", "access", &[LIMITS])] },
 ];
 

@@ -10,7 +10,7 @@ use super::parts::{Filter, LogLine, said};
 use super::posted::Posted;
 use super::{App, Page, Visitor, carry_out, render};
 use crate::admin::{Command, defaults};
-use crate::config::Level;
+use crate::config::{Level, OTHER_SERVICES};
 
 #[derive(Template)]
 #[template(path = "log.html")]
@@ -30,7 +30,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, Visitor(asker): Visitor, Q
     let wanted = filter.wanted();
     let lines = recent.iter().filter(|record| wanted.wants(record)).map(|record| LogLine::of(record)).collect();
     let mut services = service_names();
-    services.extend(["directory", "server", "admin"]);
+    services.extend(OTHER_SERVICES);
     render(&Log {
         frame,
         levels: Level::ALL.map(Level::name),
