@@ -204,7 +204,7 @@ impl Overrides {
     }
 
     /// From now on nothing is changed: another process is taking over, and would not know of it; or it is again.
-    pub(crate) fn close(&self, is_closed: bool) {
+    pub(crate) fn set_closed(&self, is_closed: bool) {
         // After this, nobody is changing anything any more.
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_closed.store(is_closed, Ordering::Release);

@@ -107,7 +107,7 @@ fn one<T: Default + DeserializeOwned>(server: &Server<'_>, command: &Command) ->
 }
 
 /// A rate of bytes, whole.
-fn whole(value: f64) -> u64 {
+fn rounded(value: f64) -> u64 {
     format!("{:.0}", value.max(0.0)).parse().unwrap_or(0)
 }
 
@@ -199,7 +199,7 @@ impl Screen {
             // The latest that have room.
             let room = usize::from(area.width.saturating_sub(2));
             let values = history.iter().skip(history.len().saturating_sub(room));
-            let values: Vec<u64> = values.map(|sample| whole(height(sample))).collect();
+            let values: Vec<u64> = values.map(|sample| rounded(height(sample))).collect();
             let chart = Sparkline::default().data(&values).style(Style::new().fg(Color::Cyan));
             frame.render_widget(chart.block(Block::bordered().title(title)), *area);
         }

@@ -175,9 +175,8 @@ impl Server {
                 _ = signals.terminate.recv() => Some(Over::Stop),
                 _ = signals.interrupt.recv() => Some(Over::Stop),
                 _ = signals.upgrade.recv() => {
-                    let result = self.alive_while(self.hand_over(listening)).await;
-                    upgrade::note(self, &result);
-                    result.is_ok().then_some(Over::HandedOver)
+                    let (_, over) = self.upgrade(listening).await;
+                    over
                 }
                 _ = seconds.tick() => {
                     self.look_after(listening).await;
@@ -211,12 +210,7 @@ impl Server {
                 let undone = self.alive_while(self.undo_settings(digest.as_deref(), listening)).await;
                 (undone.and_then(|undone| answer(&command, [undone])), None)
             }
-            Command::Upgrade => {
-                let result = self.alive_while(self.hand_over(listening)).await;
-                upgrade::note(self, &result);
-                let over = result.is_ok().then_some(Over::HandedOver);
-                (upgrade::answer(result), over)
-            }
+            Command::Upgrade => self.upgrade(listening).await,
             Command::Stop => (self.stopping(), Some(Over::Stop)),
             _ => {
                 let server = Arc::clone(self);

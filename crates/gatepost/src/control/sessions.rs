@@ -187,7 +187,7 @@ impl Server {
             Err(NoPlace::Unknown) => return Err(format!("nobody knows a user {user:?}: `gatepost explain` says why")),
             Err(NoPlace::Refused(_)) => None,
         };
-        let _held = Held::new(&self.lasting.overrides, &user);
+        let _waiting = LogInsWait::new(&self.lasting.overrides, &user);
         let kept = match &found {
             Found::Account { directory, .. } => {
                 let authenticator = world.directory(directory);
@@ -250,19 +250,19 @@ pub(super) fn in_service(backend: &str) -> answers::BackendState {
 }
 
 /// A user whose log-ins wait until this is dropped.
-struct Held<'a> {
+struct LogInsWait<'a> {
     overrides: &'a Overrides,
     user: &'a str,
 }
 
-impl<'a> Held<'a> {
+impl<'a> LogInsWait<'a> {
     fn new(overrides: &'a Overrides, user: &'a str) -> Self {
         overrides.hold(user);
         Self { overrides, user }
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for LogInsWait<'_> {
     fn drop(&mut self) {
         self.overrides.release(self.user);
     }

@@ -21,7 +21,7 @@ use super::service_manager::News;
 use super::sessions::in_service;
 use super::{Server, Signals, Source};
 use crate::admin::http::Http;
-use crate::admin::{Asked, Command, answers, socket};
+use crate::admin::{Answer, Asked, Command, answer, answers, socket};
 use crate::config::{Config, Level};
 use crate::log::Logger;
 use crate::net::handover::{self, Elder, Legacy};
@@ -64,8 +64,27 @@ impl Inheritance {
 }
 
 impl Server {
+    /// Has a new process take over, and says in the log and to the service manager what came of it.
+    pub(super) async fn upgrade(&self, listening: &mut Listening) -> (Answer, Option<Over>) {
+        let log = &self.shared.log;
+        match self.alive_while(self.hand_over(listening)).await {
+            Ok(upgraded) => {
+                let answers::Upgraded { pid, generation } = upgraded;
+                let record = log.record(Level::Info, "server", "a new process serves");
+                record.with("pid", u64::from(pid)).with("generation", u64::from(generation)).write();
+                self.tell_manager(News::HandedOver { pid });
+                (answer(&Command::Upgrade, [upgraded]), Some(Over::HandedOver))
+            }
+            Err(error) => {
+                let record = log.record(Level::Error, "server", "handing over failed, this process goes on");
+                record.with("problem", error.as_str()).write();
+                (Err(error), None)
+            }
+        }
+    }
+
     /// Has a new process take over; its number and name, once it serves.
-    pub(super) async fn hand_over(&self, listening: &mut Listening) -> Result<answers::Upgraded, String> {
+    async fn hand_over(&self, listening: &mut Listening) -> Result<answers::Upgraded, String> {
         let Source::File(config) = &self.source else {
             return Err("without a configuration file there is nothing to take over by".into());
         };
@@ -92,11 +111,11 @@ impl Server {
         }
         let meeting = state.join("upgrade.sock");
         // What is decided from here on would not be known to the one that takes over.
-        self.lasting.overrides.close(true);
+        self.lasting.overrides.set_closed(true);
         let result = meet(&binary, config, &meeting, legacy, sockets, &self.shared.log).await;
         let _ = std::fs::remove_file(&meeting);
         let Err(why) = result else { return result };
-        self.lasting.overrides.close(false);
+        self.lasting.overrides.set_closed(false);
         let back = listening.socket.as_mut().map(|socket| socket.move_to(&world.config.admin.socket));
         Err(match back {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
@@ -141,7 +160,7 @@ impl Server {
                         // Whoever empties a back end here is to stop; the newer one has written it down.
                         Command::Ready { backend } => {
                             self.replace_emptying(&backend, None);
-                            let ready = crate::admin::answer(&Command::Ready { backend: backend.clone() }, [in_service(&backend)]);
+                            let ready = answer(&Command::Ready { backend: backend.clone() }, [in_service(&backend)]);
                             let _ = reply.send(ready);
                         }
                         // What it decided would be known to it alone, and undo what the newer one decides.
@@ -323,30 +342,9 @@ async fn come_forward(listener: &UnixListener, child: &mut Child) -> Result<Unix
     }
 }
 
-/// The answer to whoever has it hand over.
-pub(super) fn answer(result: Result<answers::Upgraded, String>) -> crate::admin::Answer {
-    result.and_then(|upgraded| crate::admin::answer(&Command::Upgrade, [upgraded]))
-}
-
 /// What becomes of a process whose control loop is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
     Stop,
     HandedOver,
-}
-
-/// As the log has it.
-pub(super) fn note(server: &Server, result: &Result<answers::Upgraded, String>) {
-    let log = &server.shared.log;
-    match result {
-        Ok(answers::Upgraded { pid, generation }) => {
-            let record = log.record(Level::Info, "server", "a new process serves");
-            record.with("pid", u64::from(*pid)).with("generation", u64::from(*generation)).write();
-            server.tell_manager(News::HandedOver { pid: *pid });
-        }
-        Err(error) => log
-            .record(Level::Error, "server", "handing over failed, this process goes on")
-            .with("problem", error.as_str())
-            .write(),
-    }
 }

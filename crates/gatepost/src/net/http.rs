@@ -48,7 +48,7 @@ impl HttpClient {
     /// are not followed.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| whole(&error))?;
+            let response = self.client.request(request).await.map_err(|error| with_causes(&error))?;
             let (head, body) = response.into_parts();
             // Read to its end, so that the connection can be used again.
             let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
@@ -85,7 +85,7 @@ pub(crate) fn post_json(
 }
 
 /// An error with what caused it, which is where the reason stands.
-fn whole(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -37,7 +37,7 @@ const WRONG_TIME: Duration = Duration::from_secs(1);
 pub(super) const PASSWORD_BYTES_MAX: usize = 1024;
 /// How long a request's body may take to come, and what of it is read.
 const BODY_TIME: Duration = Duration::from_secs(10);
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+const FORM_BYTES_MAX: usize = 1024 * 1024;
 
 /// The cookie's name. The prefix keeps other hosts and clear HTTP from setting it.
 const COOKIE_TLS: &str = "__Host-gatepost";
@@ -262,7 +262,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let is_probe = matches!(path, "/livez" | "/readyz" | "/metrics");
     let mut response = match check(&app, &request) {
         Err(problem) if !is_probe => problem.into_response(),
-        _ => match whole(request).await {
+        _ => match with_body(request).await {
             Ok(request) => next.run(request).await,
             Err(problem) => problem.into_response(),
         },
@@ -275,12 +275,12 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
 }
 
 /// A request with its body, if it may have one: whoever is slow keeps nobody else out.
-async fn whole(request: Request) -> Result<Request, Problem> {
+async fn with_body(request: Request) -> Result<Request, Problem> {
     let (head, body) = request.into_parts();
     if is_safe(&head.method) {
         return Ok(Request::from_parts(head, Body::empty()));
     }
-    let most = if head.uri.path().starts_with("/api/") { super::api::BODY_BYTES_MAX } else { BODY_BYTES_MAX };
+    let most = if head.uri.path().starts_with("/api/") { super::api::BODY_BYTES_MAX } else { FORM_BYTES_MAX };
     match timeout(BODY_TIME, axum::body::to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(Request::from_parts(head, Body::from(bytes))),
         Ok(Err(_)) => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or did not come whole")),
