@@ -142,31 +142,21 @@ fn start(binary: &Path, options: &Options) -> Result<Demo> {
     );
     let path = gate.join("gatepost.toml");
     std::fs::write(&path, &configuration).map_err(|error| format!("{}: {error}", path.display()))?;
-    for (user, password, store) in USERS {
+    // Adds somebody who has this password.
+    let add = |words: &[&str], password: &str| {
         let file = gate.join("password");
         write_secret(&file, password)?;
         let mut command = Command::new(binary);
-        command
-            .arg("--config")
-            .arg(&path)
-            .args(["user", "add", user, "--backend", store, "--password-file"])
-            .arg(&file);
+        command.arg("--config").arg(&path).args(words).arg("--password-file").arg(&file);
         let output = command.output().map_err(|error| format!("{}: {error}", binary.display()))?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
         let _ = std::fs::remove_file(&file);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    };
+    for (user, password, store) in USERS {
+        add(&["user", "add", user, "--backend", store], password)?;
     }
     let (name, password) = ADMINISTRATOR;
-    let file = gate.join("password");
-    write_secret(&file, password)?;
-    let mut command = Command::new(binary);
-    command.arg("--config").arg(&path).args(["admin", "add", name, "--role", "admin", "--password-file"]).arg(&file);
-    let output = command.output().map_err(|error| format!("{}: {error}", binary.display()))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-    }
-    let _ = std::fs::remove_file(&file);
+    add(&["admin", "add", name, "--role", "admin"], password)?;
     let gatepost = Gatepost::start(binary, &gate, &configuration)?;
     let ports = Ports { imap, imaps, pop3, pop3s, console };
     Ok(Demo { folder, ports, authority, stores, gatepost })

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gatepost_lab::{
-    Authority, Certificate, DATABASE_PASSWORD, Database, DatabaseKind, LDAP_PEOPLE, LDAP_SEARCHER,
-    LDAP_SEARCHER_PASSWORD, Person, Process, Result, Slapd, ensure_packages, free_ports, wait_for_port,
-};
-use serde_json::Value;
-
+use super::load::{self, Figures, number};
 use super::report::Table;
 use super::{DIRECTORIES, Folder, Options};
 use crate::cargo;
+use gatepost_lab::{
+    Authority, Certificate, DATABASE_PASSWORD, Database, DatabaseKind, LDAP_PEOPLE, LDAP_SEARCHER,
+    LDAP_SEARCHER_PASSWORD, Person, Process, Result, Slapd, ensure_packages, free_port, free_ports, wait_for_port,
+};
 
 const PACKAGES: [&str; 6] =
     ["slapd", "postgresql", "postgresql-client", "mariadb-server", "mariadb-client", "dovecot-core"];
@@ -98,54 +97,43 @@ impl Site {
     /// Fills the embedded directory.
     fn import(&self) -> Result<()> {
         let way = self.ways.iter().find(|way| way.directory.contains("sqlite")).ok_or("no way by SQLite")?;
-        let configuration = self.configure(way)?;
+        let (configuration, _) = self.configure(way)?;
         let mut command = Command::new(&self.gatepost);
         command.arg("--config").arg(configuration).args(["user", "import"]).arg(self.folder.join("all-users"));
         let output = command.output().map_err(|error| error.to_string())?;
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
-    fn configure(&self, way: &Way) -> Result<PathBuf> {
+    /// Where the configuration is, and the port that it says.
+    fn configure(&self, way: &Way) -> Result<(PathBuf, u16)> {
         let Way { imap, map, directory, .. } = way;
+        let port = free_port()?;
         let text = format!(
             "name = \"bench\"\nstate = \"state\"\n[log]\nlevel = \"error\"\n[threads]\nmin = 1\nmax = 1\n\
-             [imap]\nplaintext = \"always\"\n{imap}\n[[imap.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"none\"\n\
+             [imap]\nplaintext = \"always\"\n{imap}\n[[imap.listener]]\naddress = \"127.0.0.1:{port}\"\ntls = \"none\"\n\
              [imap.backend]\ntls = \"none\"\n[map]\n{map}\n[backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {} }}\n{directory}\n",
-            free_ports::<1>()?[0],
             self.store
         );
         let path = self.folder.join("gatepost.toml");
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(path)
+        Ok((path, port))
     }
 
     /// The figures of one way as cells of the table, and how many log-ins failed.
     fn measure(&self, way: &Way, options: &Options) -> Result<(String, u64)> {
-        let configuration = self.configure(way)?;
-        let text = std::fs::read_to_string(&configuration).map_err(|error| error.to_string())?;
-        let port = text.split("address = \"127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("");
+        let (configuration, port) = self.configure(way)?;
         let output = self.folder.join("gatepost.out");
         let words = ["serve", "--config", &configuration.display().to_string()];
         let process = Process::start(&self.gatepost, &words, &output, false)?;
-        wait_for_port(port.parse().map_err(|_| "no port")?, Duration::from_secs(20))
+        wait_for_port(port, Duration::from_secs(20))
             .map_err(|error| format!("{error}\n{}", std::fs::read_to_string(&output).unwrap_or_default()))?;
         let (count, seconds) = if options.quick { ("40", "2") } else { ("100000", "8") };
-        let mut command = Command::new(&self.load);
-        command.args(["logins", "--concurrency", "4", "--count", count, "--seconds", seconds]);
-        command.args(["--users", &way.users.to_string(), "--to", &format!("127.0.0.1:{port}")]);
-        command.args(["--pid", &process.pid().to_string()]);
-        let said = command.output().map_err(|error| error.to_string())?;
-        let said: Value = serde_json::from_slice(&said.stdout)
-            .map_err(|_| format!("{}: {}", way.name, String::from_utf8_lossy(&said.stderr)))?;
-        let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-        let cells = format!(
-            "{:.0} | {:.0} | {:.2} | {:.2} | {:.1}",
-            number(&said["per_second"]),
-            number(&said["per_cpu_second"]),
-            number(&said["ms"]["p50"]),
-            number(&said["ms"]["p99"]),
-            number(&said["pss_kib"]) / 1024.0
-        );
+        let users = way.users.to_string();
+        let words = ["logins", "--concurrency", "4", "--count", count, "--seconds", seconds, "--users", &users];
+        let said = load::ask(&self.load, words, (port, process.pid()), way.name)?;
+        let Figures { per_second, per_cpu_second, p50, p99 } = Figures::of(&said);
+        let memory = number(&said["pss_kib"]) / 1024.0;
+        let cells = format!("{per_second:.0} | {per_cpu_second:.0} | {p50:.2} | {p99:.2} | {memory:.1}");
         Ok((cells, said["failures"].as_u64().unwrap_or(u64::MAX)))
     }
 }

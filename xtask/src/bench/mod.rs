@@ -1,17 +1,18 @@
 //! `cargo xtask bench`: Gatepost beside its peers, measured the same way in one run.
 //!
-//! Here is the order of things; `measures` says what is measured, `peers` how each proxy is set up,
-//! `report` what becomes of the figures.
+//! Here is the order of things; `measures` says what is measured, `peers` how each proxy is set up, `load` how it is put to
+//! work, `report` what becomes of the figures. `directories` and `protocols` measure what the others don't.
 
 mod directories;
 mod folder;
+mod load;
 mod measures;
 mod peers;
 mod protocols;
 mod report;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 
 use gatepost_lab::{Result, ensure_packages};
@@ -149,13 +150,9 @@ fn measure_starts(setting: &Setting, peers: &[&Peer], results: &mut Results) -> 
 
 /// Runs the load generator; what it said.
 fn measure(setting: &Setting, leg: &peers::Endpoint, run: &Run, peer: &Peer) -> Result<Value> {
-    let mut command = Command::new(&setting.load);
-    command.args(run.arguments(peer));
-    command.args(["--to", &format!("127.0.0.1:{}", leg.port), "--pid", &leg.pid.to_string()]);
+    let mut words: Vec<OsString> = run.arguments(peer).into_iter().map(Into::into).collect();
     if run.leg != Leg::Plain {
-        command.arg("--ca").arg(&setting.authority.certificate);
+        words.extend(["--ca".into(), setting.authority.certificate.clone().into()]);
     }
-    let output = command.output().map_err(|error| format!("{}: {error}", setting.load.display()))?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| format!("{} of {}: {}", run.measures[0].name, peer.name, String::from_utf8_lossy(&output.stderr)))
+    load::ask(&setting.load, words, (leg.port, leg.pid), &format!("{} of {}", run.measures[0].name, peer.name))
 }

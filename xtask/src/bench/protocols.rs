@@ -4,18 +4,16 @@
 //! before it passes it on; the others never do, and Gatepost alone looks up each recipient.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
+use super::load::{self, Figures};
+use super::report::Table;
+use super::{Folder, Options, PROTOCOLS};
+use crate::cargo;
 use gatepost_lab::{
     Authority, Certificate, Postfix, PostfixSetup, Process, Result, ensure_packages, free_port, free_ports,
     wait_for_port,
 };
-use serde_json::Value;
-
-use super::report::Table;
-use super::{Folder, Options, PROTOCOLS};
-use crate::cargo;
 
 const PACKAGES: [&str; 7] =
     ["haproxy", "nginx-light", "libnginx-mod-mail", "dovecot-core", "dovecot-pop3d", "dovecot-submissiond", "postfix"];
@@ -99,14 +97,6 @@ pub(super) fn run(options: &Options) -> Result<()> {
     table.keep(options.out.as_deref(), PROTOCOLS)
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Figures {
-    per_second: f64,
-    per_cpu_second: f64,
-    p50: f64,
-    p99: f64,
-}
-
 /// The round in the middle by what it cost.
 fn median(mut rounds: Vec<Figures>) -> Figures {
     rounds.sort_by(|a, b| a.per_cpu_second.total_cmp(&b.per_cpu_second));
@@ -129,22 +119,13 @@ impl Site {
     fn measure(&self, task: &Task, peer: &str, quick: bool) -> Result<Figures> {
         let subject = self.start(task, peer)?;
         let (count, seconds) = if quick { ("40", "2") } else { ("30000", "5") };
-        let mut command = Command::new(&self.load);
-        command.args(task.words).args(["--count", count, "--seconds", seconds]);
-        command.args(["--to", &format!("127.0.0.1:{}", subject.port), "--pid", &subject.pid.to_string()]);
-        let output = command.output().map_err(|error| error.to_string())?;
-        let failed = || format!("{} of {peer}: {}", task.name, String::from_utf8_lossy(&output.stderr));
-        let said: Value = serde_json::from_slice(&output.stdout).map_err(|_| failed())?;
+        let what = format!("{} of {peer}", task.name);
+        let words = task.words.iter().copied().chain(["--count", count, "--seconds", seconds]);
+        let said = load::ask(&self.load, words, (subject.port, subject.pid), &what)?;
         if said["failures"] != 0 {
-            return Err(format!("{} of {peer}: {said}", task.name));
+            return Err(format!("{what}: {said}"));
         }
-        let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-        Ok(Figures {
-            per_second: number(&said["per_second"]),
-            per_cpu_second: number(&said["per_cpu_second"]),
-            p50: number(&said["ms"]["p50"]),
-            p99: number(&said["ms"]["p99"]),
-        })
+        Ok(Figures::of(&said))
     }
 
     fn start(&self, task: &Task, peer: &str) -> Result<Subject> {
