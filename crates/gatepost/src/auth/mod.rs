@@ -150,7 +150,9 @@ impl Authenticator {
         };
         if let Some(remembered) = remembered {
             match &checked {
-                Ok(entry) => remembered.keep(who, password, entry),
+                Ok(entry) if entry.may_log_in(who) => remembered.keep(who, password, entry),
+                // Who may not in is asked about anew, so that they are in as soon as they may, and by no older password.
+                Ok(_) => remembered.forget_account(who),
                 Err(_) => remembered.forget(who, password),
             }
         }
@@ -307,6 +309,36 @@ mod tests {
         assert_eq!(forgotten, [11, 10, 11], "the ten are what the directory has itself");
         authenticator.forget(None);
         assert_eq!((ask("right").await, directory.asked()), (Ok(Ok(account(known, false))), 1));
+    }
+
+    #[tokio::test]
+    async fn who_was_barred_is_in_as_soon_as_they_may() {
+        let checker = checker();
+        let known = entry(Some("{PLAIN}right"));
+        let directory = Scripted::with(&[("kim", known.clone())]);
+        let authenticator = authenticator("people", &directory, LONG);
+        let barred = Entry { barred: Some(Bar::Disabled), ..known.clone() };
+        let elsewhere = Entry { services: Some(vec!["pop3".into()]), ..known.clone() };
+        for now in [barred, elsewhere, known] {
+            directory.say("kim", Verdict::Compare(now.clone()));
+            let said = authenticator.authenticate(&checker, &kim(), &secret("right")).await;
+            assert_eq!(said, Ok(Ok(account(now, false))));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_barred_has_no_older_password_either() {
+        let checker = checker();
+        let directory = Scripted::with(&[("kim", entry(Some("{PLAIN}old")))]);
+        let authenticator = authenticator("people", &directory, LONG);
+        let old = secret("old");
+        assert!(authenticator.authenticate(&checker, &kim(), &old).await.is_ok_and(|checked| checked.is_ok()));
+        let barred = Entry { barred: Some(Bar::Disabled), ..entry(Some("{PLAIN}new")) };
+        directory.say("kim", Verdict::Compare(barred));
+        assert!(
+            authenticator.authenticate(&checker, &kim(), &secret("new")).await.is_ok_and(|checked| checked.is_ok())
+        );
+        assert_eq!(authenticator.authenticate(&checker, &kim(), &old).await, Ok(Err(Denial::Wrong)));
     }
 
     #[tokio::test]

@@ -61,6 +61,11 @@ impl Remembered {
         self.known.forget_about(users)
     }
 
+    /// Forgets whatever is remembered of who this is.
+    pub(super) fn forget_account(&self, who: &Who) {
+        self.known.forget(&who.question());
+    }
+
     /// This password is wrong. Were it another that is remembered, guessing would make Gatepost forget the right one.
     pub(super) fn forget(&self, who: &Who, password: &Secret) {
         if self.find(who, password, Duration::MAX).is_some() {

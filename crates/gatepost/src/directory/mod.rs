@@ -106,6 +106,11 @@ impl Entry {
         self.services.as_ref().is_none_or(|services| services.iter().any(|name| name == service))
     }
 
+    /// Whether it may be used by somebody who comes so.
+    pub(crate) fn may_log_in(&self, who: &Who) -> bool {
+        self.barred.is_none() && self.is_for(who.service) && self.admits(who.client.ip())
+    }
+
     /// Whether it may be used from this address.
     pub(crate) fn admits(&self, client: IpAddr) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(client))
