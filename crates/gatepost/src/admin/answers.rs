@@ -106,6 +106,7 @@ pub(crate) struct Host {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct BackendState {
     pub(crate) name: String,
+    /// up, draining, maint or down; or gone, where the configuration has it no more.
     pub(crate) state: Word,
     /// Sessions that are to go.
     pub(crate) sessions: usize,
@@ -208,11 +209,11 @@ pub(crate) struct Settings {
     pub(crate) digest: String,
     /// Changes that can be taken back.
     pub(crate) undo: usize,
-    /// Every setting in force.
+    /// Every setting as the file has it, or by default.
     pub(crate) effective: Vec<Effective>,
 }
 
-/// A setting in force.
+/// A setting as the file has it, or by default.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Effective {
     /// The table, as it is opened in the file.

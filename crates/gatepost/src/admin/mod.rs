@@ -125,7 +125,7 @@ pub(crate) enum Command {
     FlushCaches {
         user: Option<String>,
     },
-    /// The configuration file, and every setting in force.
+    /// The configuration file, and every setting as it has it.
     Settings,
     /// What changes of the file would do, without making them.
     CheckSettings(Changes),

@@ -124,7 +124,7 @@ impl Server {
         answers::Held { service: service.into(), sessions: self.shared.ledger.held(service) }
     }
 
-    fn backends(&self) -> Vec<answers::Backend> {
+    pub(super) fn backends(&self) -> Vec<answers::Backend> {
         let word = |is_up: bool| if is_up { "up" } else { "down" };
         let world = self.entrance.world.load();
         let reports = world.map.backends().report().into_iter().map(|report| {

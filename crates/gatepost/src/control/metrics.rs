@@ -110,8 +110,7 @@ impl Server {
         family.value(["ok"], metrics.reloads.get());
         family.value(["failed"], metrics.failed_reloads.get());
         text.family(&families::BUILD).value([env!("CARGO_PKG_VERSION")], 1);
-        let began = SystemTime::now() - self.started.elapsed();
-        let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let began = self.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         text.family(&families::START_TIME).value([], began);
         let usage = Usage::now();
         text.family(&families::CPU).value([], usage.cpu_seconds);

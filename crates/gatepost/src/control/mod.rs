@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -73,6 +73,8 @@ impl Source {
 
 struct Server {
     started: Instant,
+    /// The same by the clock, which may be set since.
+    began: SystemTime,
     asking: Asking,
     /// Tells everybody that Gatepost stops.
     stop: watch::Sender<bool>,

@@ -121,7 +121,14 @@ impl Server {
         self.replace_emptying(backend, None);
         // Those before this one may be emptying it still.
         self.ask_elders(&Command::Ready { backend: backend.to_owned() }).await;
-        Ok(in_service(backend))
+        Ok(self.in_service(backend))
+    }
+
+    /// A back end that is in service again, with how it is doing.
+    pub(super) fn in_service(&self, backend: &str) -> answers::BackendState {
+        let known = self.backends().into_iter().find(|known| known.name == backend);
+        let state = known.map_or_else(|| "gone".into(), |known| known.state);
+        answers::BackendState { name: backend.to_owned(), state, sessions: 0, over_seconds: 0 }
     }
 
     /// Writes down what a back end is to do; a disk may take its time.
@@ -242,11 +249,6 @@ impl Server {
             tokio::time::sleep(MOVE_STEP).await;
         }
     }
-}
-
-/// A back end that is in service again.
-pub(super) fn in_service(backend: &str) -> answers::BackendState {
-    answers::BackendState { name: backend.to_owned(), state: "up".into(), sessions: 0, over_seconds: 0 }
 }
 
 /// A user whose log-ins wait until this is dropped.

@@ -49,7 +49,7 @@ impl Server {
         std::fs::read_to_string(path).map_err(|error| format!("{}: can't be read: {error}", path.display()))
     }
 
-    /// The file and what is in force.
+    /// The file and every setting as it has it.
     pub(super) fn settings(&self) -> Result<answers::Settings, String> {
         let text = self.read_file()?;
         let path = self.file()?;

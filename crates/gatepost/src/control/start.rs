@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -134,6 +134,7 @@ impl Prepared {
         let (asking, asked) = mpsc::channel(COMMANDS_MAX);
         let server = Arc::new(Server {
             started: Instant::now(),
+            began: SystemTime::now(),
             asking,
             stop,
             looking,

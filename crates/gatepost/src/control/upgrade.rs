@@ -18,7 +18,6 @@ use tokio::time::timeout;
 
 use super::listening::Listening;
 use super::service_manager::News;
-use super::sessions::in_service;
 use super::{Server, Signals, Source};
 use crate::admin::http::Http;
 use crate::admin::{Answer, Asked, Command, answer, answers, socket};
@@ -160,7 +159,7 @@ impl Server {
                         // Whoever empties a back end here is to stop; the newer one has written it down.
                         Command::Ready { backend } => {
                             self.replace_emptying(&backend, None);
-                            let ready = answer(&Command::Ready { backend: backend.clone() }, [in_service(&backend)]);
+                            let ready = answer(&Command::Ready { backend: backend.clone() }, [self.in_service(&backend)]);
                             let _ = reply.send(ready);
                         }
                         // What it decided would be known to it alone, and undo what the newer one decides.

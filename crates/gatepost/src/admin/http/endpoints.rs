@@ -475,7 +475,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::Get,
         path: "/settings",
-        summary: "The configuration file, and every setting in force.",
+        summary: "The configuration file, and every setting as it has it.",
         role: Role::Viewer,
         inputs: &[],
         command: |_| Some(Command::Settings),
