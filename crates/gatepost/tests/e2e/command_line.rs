@@ -110,8 +110,8 @@ fn errors_name_file_line_and_column_all_at_once() {
     }
 }
 
-#[test]
-fn check_explain_and_config_need_no_server() {
+/// A configuration that nobody serves, with its file in place.
+fn written() -> Bed {
     let bed = Bed::new();
     bed.write("users", "kim:{PLAIN}x::::::host=store-b\nmax:{PLAIN}x::::::nologin\nlost:::::::host=nowhere\n");
     let configuration = bed.configuration(
@@ -119,12 +119,22 @@ fn check_explain_and_config_need_no_server() {
          [backend.store-a]\nhost = \"127.0.0.1\"\n[backend.store-b]\nhost = [\"10.0.0.1\", \"10.0.0.2\"]\nimap = { port = 1143, tls = \"implicit\", verify = false }\n",
     );
     bed.write("gatepost.toml", &configuration);
+    bed
+}
+
+#[test]
+fn check_needs_no_server() {
+    let bed = written();
     let check = bed.command(&["check"]);
     assert!(check.status.success(), "{}", said(&check));
     assert!(said(&check).contains("0: one connection may guess passwords without end"), "{}", said(&check));
     let json: serde_json::Value = serde_json::from_slice(&bed.command(&["check", "--json"]).stdout).expect("JSON");
     assert_eq!(json["check"]["ok"], true);
+}
 
+#[test]
+fn explain_needs_no_server() {
+    let bed = written();
     let explain = bed.command(&["explain", "KIM"]);
     let text = said(&explain);
     assert!(explain.status.success(), "{text}");
@@ -138,29 +148,42 @@ fn check_explain_and_config_need_no_server() {
     for user in ["max", "lost", "nobody"] {
         assert_eq!(bed.command(&["explain", user]).status.code(), Some(1), "{user}");
     }
+}
+
+#[test]
+fn the_reference_needs_no_configuration() {
+    let bed = Bed::new();
     let reference = said(&bed.command(&["config", "reference"]));
     assert!(reference.contains("# [[imap.listener]]") && reference.contains("#max_auth_errors = 3"), "{reference}");
-
-    let json =
-        |arguments: &[&str]| serde_json::from_slice::<serde_json::Value>(&bed.command(arguments).stdout).expect("JSON");
-    let settings = json(&["config", "reference", "--json"])["reference"].as_array().map_or(0, Vec::len);
+    let json = bed.command(&["config", "reference", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let settings = json["reference"].as_array().map_or(0, Vec::len);
     assert!(settings > 50, "{settings} settings");
-    let effective = json(&["config", "effective", "--json"]);
+}
+
+#[test]
+fn what_is_in_force_is_itself_a_configuration() {
+    let bed = written();
+    let json = bed.command(&["config", "effective", "--json"]).stdout;
+    let effective: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     let timeout =
         effective["effective"].as_array().and_then(|all| all.iter().find(|one| one["key"] == "connect_timeout"));
     assert_eq!(timeout.map(|one| (&one["value"], &one["default"])), Some((&"\"3s\"".into(), &false.into())));
-
-    // What is in force is itself a configuration, and the same one.
     let effective = said(&bed.command(&["config", "effective"]));
     assert!(
         effective.contains("login_timeout = \"1m\"  # default") && effective.contains("connect_timeout = \"3s\"\n"),
         "{effective}"
     );
     bed.write("gatepost.toml", &effective);
+    // The same one, once it is read again.
     let again = said(&bed.command(&["config", "effective"]));
     let plain = |text: &str| text.replace("  # default", "").replace(bed.path("").to_str().unwrap_or_default(), "");
     assert_eq!(plain(&again), plain(&effective));
-    assert_eq!(bed.command(&["frobnicate"]).status.code(), Some(2), "wrong usage");
+}
+
+#[test]
+fn wrong_usage_has_a_code_of_its_own() {
+    assert_eq!(Bed::new().command(&["frobnicate"]).status.code(), Some(2));
 }
 
 #[test]

@@ -214,39 +214,56 @@ fn what_is_pipelined_and_what_is_large_arrives_whole() {
     assert!(message.ends_with(&body.replace("\r\n", "\n")), "{} bytes", message.len());
 }
 
+/// What a user is told whose back end can't be had.
+const OUTAGE: &str = "454 4.7.0 Temporarily unavailable, try again later.";
+
 #[test]
-fn failures_have_their_own_words() {
+fn a_wrong_password_has_its_own_words_and_a_line_for_filters() {
     let bed = Bed::new();
-    let (store, mut postfix, gatepost) = before_postfix(&bed);
+    let (_store, _postfix, gatepost) = before_postfix(&bed);
     let (mut talk, _) = secure(&bed);
     // NUL kim@example.org NUL wrong
     assert_eq!(talk.ask("AUTH PLAIN AGtpbUBleGFtcGxlLm9yZwB3cm9uZw=="), "535 5.7.8 Authentication failed.");
     let line = "gatepost submission-login: Info: Aborted login (auth failed";
     gatepost.wait_for_log(line).expect("a line for filters");
+}
+
+#[test]
+fn an_outage_has_its_own_words_and_ends_with_the_back_ends_return() {
+    let bed = Bed::new();
+    let (_store, mut postfix, gatepost) = before_postfix(&bed);
+    let (mut talk, _) = secure(&bed);
     postfix.server.kill().expect("an end");
     let log_in = format!("AUTH PLAIN {CREDENTIALS}");
-    let outage = "454 4.7.0 Temporarily unavailable, try again later.";
-    assert_eq!(talk.ask(&log_in), outage);
+    assert_eq!(talk.ask(&log_in), OUTAGE);
     postfix.resume().expect("a Postfix");
     let started = Instant::now();
     while !talk.ask(&log_in).starts_with("235") {
         assert!(started.elapsed() < Duration::from_secs(10), "{}", gatepost.log());
         (talk, _) = secure(&bed);
     }
+}
+
+#[test]
+fn where_starttls_was_taken_away_nobody_logs_in() {
+    let bed = Bed::new();
     let (stripped, heard) = hearing(b"220 store ESMTP\r\n250-store\r\n250 AUTH PLAIN\r\n");
-    gatepost.reload(&one_backend(&bed, "", "ca = \"ca.pem\"", stripped)).expect("a reload");
+    let gatepost = bed.gatepost(&one_backend(&bed, "", "ca = \"ca.pem\"", stripped));
     let (mut talk, _) = secure(&bed);
-    assert_eq!(talk.ask(&log_in), outage);
+    assert_eq!(talk.ask(&format!("AUTH PLAIN {CREDENTIALS}")), OUTAGE);
     gatepost.wait_for_log("offers no STARTTLS or refused it").expect("the reason");
     let heard = all_heard(&heard);
     assert!(heard.contains("EHLO") && !heard.contains("AUTH"), "{heard}");
-    // A Postfix without log-ins is never sent one.
+}
+
+#[test]
+fn a_back_end_without_log_ins_is_never_sent_one() {
+    let bed = Bed::new();
     let [port] = gatepost_lab::free_ports().expect("a port");
     let _open = self::postfix(&bed, port, None, "");
-    gatepost.reload(&one_backend(&bed, "", "ca = \"ca.pem\"", port)).expect("a reload");
-    assert_eq!(secure(&bed).0.ask(&log_in), outage);
+    let gatepost = bed.gatepost(&one_backend(&bed, "", "ca = \"ca.pem\"", port));
+    assert_eq!(secure(&bed).0.ask(&format!("AUTH PLAIN {CREDENTIALS}")), OUTAGE);
     gatepost.wait_for_log("it offers no way to log in").expect("the reason");
-    drop(store);
 }
 
 #[test]
