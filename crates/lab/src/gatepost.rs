@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Process, wait_for};
+use crate::process::{Process, find_within, wait_for};
 use crate::{Result, context};
+
+/// How long a start may take.
+const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What Gatepost says of a reload that went well.
 const RELOADED: &str = "the configuration was reloaded";
@@ -38,17 +41,16 @@ impl Gatepost {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.log().contains(" is ready") {
-            if let Some(status) = self.process.ended() {
-                return Err(format!("gatepost ended with {status}:\n{}", self.log()));
+        let outcome = find_within(START_PATIENCE, || {
+            // What it has said is looked at last: it may have said it and ended.
+            let ended = self.process.ended();
+            match ended {
+                _ if self.log().contains(" is ready") => Some(Ok(())),
+                Some(status) => Some(Err(format!("gatepost ended with {status}:\n{}", self.log()))),
+                None => None,
             }
-            if Instant::now() > deadline {
-                return Err(format!("gatepost is not ready after 20 seconds:\n{}", self.log()));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        });
+        outcome.map_err(|_| format!("gatepost is not ready after {START_PATIENCE:?}:\n{}", self.log()))?
     }
 
     /// Its process id.

@@ -73,14 +73,7 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + patience;
-        while Instant::now() < deadline {
-            if let Some(status) = self.ended() {
-                return Ok(status);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Err(format!("{} did not end within {patience:?}", self.name))
+        find_within(patience, || self.ended()).map_err(|_| format!("{} did not end within {patience:?}", self.name))
     }
 
     fn raw_pid(&self) -> Result<Pid> {
@@ -159,7 +152,8 @@ pub fn wait_to_find<T>(find: impl FnMut() -> Option<T>) -> Result<T> {
     find_within(PATIENCE, find)
 }
 
-fn find_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) -> Result<T> {
+/// As [`wait_to_find`], where a bound on that is the point.
+pub(crate) fn find_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + patience;
     let [mut interval, longest] = LOOK_INTERVALS;
     loop {
@@ -176,12 +170,6 @@ fn find_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) -> Re
 
 /// Waits until somebody accepts connections on a port of 127.0.0.1.
 pub fn wait_for_port(port: u16, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if Instant::now() > deadline {
-            return Err(format!("nothing listens on 127.0.0.1:{port} after {patience:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
+    let is_there = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    wait_for_within(patience, is_there).map_err(|_| format!("nothing listens on 127.0.0.1:{port} after {patience:?}"))
 }
