@@ -57,7 +57,8 @@ impl Subject {
     }
 }
 
-/// How much is done at most: so many in all, so many at a time, and none begun after so long.
+/// How much is done: so many in all, or a few more so that all clients have as much to do, so many at a time, and none begun
+/// after so long.
 pub(crate) struct Extent {
     pub(crate) count: u32,
     pub(crate) concurrency: u32,
@@ -65,9 +66,9 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// What each client is to do.
+    /// What each client is to do, so that all of it is done.
     fn share(&self) -> usize {
-        (self.count / self.concurrency.max(1)) as usize
+        self.count.div_ceil(self.concurrency.max(1)) as usize
     }
 
     /// Has so many clients at work at a time; how long each of what they did took them.
@@ -129,27 +130,43 @@ pub(crate) async fn deliver(subject: &Subject, size: usize, each: u32, extent: &
     let line = format!("{}\r\n", "x".repeat(70));
     let content = format!("Subject: bench\r\n\r\n{}.\r\n", line.repeat(size.div_ceil(line.len())));
     let content: Arc<str> = content.into();
-    let (share, limit) = (extent.share(), extent.limit);
+    let failures = Arc::new(AtomicU32::new(0));
+    let (share, limit, each) = (extent.share(), extent.limit, each.max(1));
     let work = extent.work(|| {
-        let (target, content) = (Arc::clone(&subject.target), Arc::clone(&content));
+        let (target, content, failures) = (Arc::clone(&subject.target), Arc::clone(&content), Arc::clone(&failures));
         async move {
-            let (mut latencies, begun) = (Vec::new(), Instant::now());
-            while latencies.len() < share && begun.elapsed() < limit {
-                let mut started = Instant::now();
-                let mut sender = Sender::open(&target).await?;
-                for _ in 0..each.max(1) {
-                    sender.send(&content).await?;
-                    latencies.push(started.elapsed());
-                    started = Instant::now();
-                }
-                sender.leave().await?;
+            let (mut latencies, mut tried, begun) = (Vec::new(), 0, Instant::now());
+            while tried < share && begun.elapsed() < limit {
+                let sent = send_some(&target, &content, each).await;
+                // The first that failed, and those that would have followed it.
+                failures.fetch_add(each - sent.len() as u32, Ordering::Relaxed);
+                latencies.extend(sent);
+                tried += each as usize;
             }
             Ok(latencies)
         }
     });
     let (_, mut said) = rates(subject, work).await?;
-    said["failures"] = json!(0);
+    said["failures"] = json!(failures.load(Ordering::Relaxed));
     Ok(said)
+}
+
+/// Sends so many messages on one connection; how long each took, up to the first that failed.
+async fn send_some(target: &Target, content: &str, count: u32) -> Vec<Duration> {
+    let mut latencies = Vec::new();
+    let sending = async {
+        let mut started = Instant::now();
+        let mut sender = Sender::open(target).await?;
+        for _ in 0..count {
+            sender.send(content).await?;
+            latencies.push(started.elapsed());
+            started = Instant::now();
+        }
+        sender.leave().await
+    };
+    // What is not in the list has failed; whoever is not said goodbye to has all of it.
+    let _: io::Result<()> = sending.await;
+    latencies
 }
 
 /// How much is done by `work`, and how much in a second, and what it costs.
@@ -220,7 +237,7 @@ pub(crate) async fn relay(
     for session in &mut open {
         session.fetch(size, &mut buffer).await?;
     }
-    let each = count / sessions.max(1);
+    let each = count.div_ceil(sessions.max(1));
     let fetch_all = move |mut session: Session, started: Instant| async move {
         let (mut done, mut buffer) = (0_u32, Vec::new());
         while done < each && started.elapsed() < limit {
