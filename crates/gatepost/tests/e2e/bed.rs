@@ -70,13 +70,31 @@ impl Bed {
 
     /// The certificate, the [imap] section with both listeners, and then `rest`, which begins within [imap].
     pub(crate) fn configuration(&self, rest: &str) -> String {
-        let Self { front, imap, imaps, .. } = self;
+        self.service("imap", rest)
+    }
+
+    /// As [`Bed::configuration`], of another service.
+    pub(crate) fn service(&self, name: &str, rest: &str) -> String {
+        let Self { imap, imaps, .. } = self;
         format!(
-            "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {:?}\nkey = {:?}\n\
-             [[imap.listener]]\naddress = \"127.0.0.1:{imap}\"\n[[imap.listener]]\naddress = \"127.0.0.1:{imaps}\"\ntls = \"implicit\"\n\
-             [imap]\n{rest}",
-            front.chain, front.key
+            "{}[[{name}.listener]]\naddress = \"127.0.0.1:{imap}\"\n[[{name}.listener]]\naddress = \"127.0.0.1:{imaps}\"\ntls = \"implicit\"\n\
+             [{name}]\n{rest}",
+            self.head()
         )
+    }
+
+    /// What every configuration begins with: a name, a short stop, and the certificate.
+    pub(crate) fn head(&self) -> String {
+        let Certificate { chain, key, .. } = &self.front;
+        format!("name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n")
+    }
+
+    /// Makes an `SQLite` database by these statements, with programs that are not Gatepost's.
+    pub(crate) fn sqlite(&self, name: &str, statements: &str) -> PathBuf {
+        let path = self.path(name);
+        let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.executescript(sys.argv[2]); d.commit()";
+        run(Command::new("python3").args(["-c", script]).arg(&path).arg(statements));
+        path
     }
 
     /// As [`Bed::configuration`], with one back end for everybody, in clear, on this port.

@@ -87,14 +87,12 @@ const PROTOCOLS: [Protocol; 4] = [
 impl Protocol {
     /// Gatepost with this service alone before the back end on a port, in clear.
     fn configuration(&self, bed: &Bed, service: &str, backend: &str, port: u16) -> String {
-        let (name, chain, key) = (self.name, &bed.front.chain, &bed.front.key);
-        format!(
-            "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\
-             [[{name}.listener]]\naddress = \"127.0.0.1:{}\"\n[[{name}.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"implicit\"\n\
-             [{name}]\n{service}\n[{name}.backend]\ntls = \"none\"\ncheck_interval = \"0s\"\n{backend}\n\
-             [map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\n{name} = {{ port = {port} }}\n",
-            bed.imap, bed.imaps
-        )
+        let name = self.name;
+        let rest = format!(
+            "{service}\n[{name}.backend]\ntls = \"none\"\ncheck_interval = \"0s\"\n{backend}\n\
+             [map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\n{name} = {{ port = {port} }}\n"
+        );
+        bed.service(name, &rest)
     }
 
     /// The lines of a log-in.

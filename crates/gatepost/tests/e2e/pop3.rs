@@ -13,13 +13,7 @@ use crate::talk::Talk;
 
 /// Gatepost with POP3 alone, before the ports of `bed`, which are otherwise IMAP's.
 fn configuration(bed: &Bed, pop3: &str, rest: &str) -> String {
-    let (chain, key) = (&bed.front.chain, &bed.front.key);
-    format!(
-        "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\
-         [[pop3.listener]]\naddress = \"127.0.0.1:{}\"\n[[pop3.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"implicit\"\n\
-         [pop3]\n{pop3}\n{rest}",
-        bed.imap, bed.imaps
-    )
+    bed.service("pop3", &format!("{pop3}\n{rest}"))
 }
 
 /// One back end for everybody, in clear.

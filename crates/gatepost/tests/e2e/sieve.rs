@@ -10,11 +10,10 @@ use crate::talk::Talk;
 
 /// Gatepost with `ManageSieve` alone, on the bed's first port, and one back end for everybody.
 fn configuration(bed: &Bed, sieve: &str, backend: &str, port: u16) -> String {
-    let (chain, key) = (&bed.front.chain, &bed.front.key);
     format!(
-        "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\
-         [[sieve.listener]]\naddress = \"127.0.0.1:{}\"\n[sieve]\n{sieve}\n[sieve.backend]\n{backend}\n\
+        "{}[[sieve.listener]]\naddress = \"127.0.0.1:{}\"\n[sieve]\n{sieve}\n[sieve.backend]\n{backend}\n\
          [map]\ndefault = \"store\"\n[backend.store]\nhost = \"localhost\"\nsieve = {{ port = {port} }}\n",
+        bed.head(),
         bed.imap
     )
 }

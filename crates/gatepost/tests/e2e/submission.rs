@@ -16,13 +16,7 @@ const CREDENTIALS: &str = "AGtpbUBleGFtcGxlLm9yZwBraW0ncyBzZWNyZXQ=";
 
 /// Gatepost with submission alone, on the bed's ports.
 fn configuration(bed: &Bed, submission: &str, rest: &str) -> String {
-    let (chain, key) = (&bed.front.chain, &bed.front.key);
-    format!(
-        "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\
-         [[submission.listener]]\naddress = \"127.0.0.1:{}\"\n[[submission.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"implicit\"\n\
-         [submission]\n{submission}\n{rest}",
-        bed.imap, bed.imaps
-    )
+    bed.service("submission", &format!("{submission}\n{rest}"))
 }
 
 /// One back end for everybody.
@@ -292,11 +286,11 @@ fn a_master_log_in_speaks_for_users_that_gatepost_has_checked() {
 fn with_own_senders(bed: &Bed) -> (Dovecot, Postfix, Gatepost) {
     let store = bed.dovecot("store", &[KIM, LEE]);
     let postfix = postfix(bed, store.relay, Some(&store), "recipient_delimiter = +");
-    let accounts = bed.path("accounts.db");
-    let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('create table accounts (name, login)')\n\
-        d.executemany('insert into accounts values (?, ?)', [(n + '@example.org', l + '@example.org') for n, l in\n\
-        [('kim', 'kim'), ('sales', 'kim'), ('lee', 'lee')]])\nd.commit()\n";
-    run(Command::new("python3").args(["-c", script]).arg(&accounts));
+    let accounts = bed.sqlite(
+        "accounts.db",
+        "create table accounts (name, login); insert into accounts values ('kim@example.org', 'kim@example.org'),
+         ('sales@example.org', 'kim@example.org'), ('lee@example.org', 'lee@example.org')",
+    );
     let rest = format!(
         "[submission.backend]\nca = \"ca.pem\"\n[map]\ndirectories = [\"people\"]\ndefault = \"store\"\ndetail = \"+\"\n\
          aliases = {{ \"info@example.org\" = \"kim@example.org\" }}\n[directory.people]\ntype = \"sql\"\n\

@@ -92,13 +92,7 @@ fn mariadb_serves_accounts() {
 fn a_sqlite_file_of_ones_own_is_read_and_never_written() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM_AT_STORE]);
-    let script = format!(
-        "import sqlite3\ndb = sqlite3.connect({:?})\ndb.executescript({:?})\ndb.commit()\n",
-        bed.path("own.db").display().to_string(),
-        tables()
-    );
-    let made = std::process::Command::new("python3").args(["-c", &script]).status().expect("python3");
-    assert!(made.success());
+    bed.sqlite("own.db", &tables());
     let before = std::fs::read(bed.path("own.db")).expect("a file");
     let _gatepost =
         bed.gatepost(&configuration(&bed, store.imap, &format!("url = \"sqlite://own.db\"\nquery = \"{QUERY}\"")));
@@ -113,8 +107,7 @@ fn a_sqlite_file_of_ones_own_is_read_and_never_written() {
 fn a_password_that_the_directory_holds_is_never_the_users_mistake() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM_AT_STORE]);
-    let script = format!("import sqlite3; sqlite3.connect({:?}).close()", bed.path("own.db").display().to_string());
-    assert!(std::process::Command::new("python3").args(["-c", &script]).status().expect("python3").success());
+    bed.sqlite("own.db", "");
     let query =
         "SELECT '{PLAIN}mine' AS password, 'store' AS backend, 'out of date' AS login_password WHERE :user <> ''";
     let gatepost =
@@ -151,8 +144,7 @@ fn mistakes_are_said_before_anything_starts() {
 fn a_column_that_means_nothing_is_named() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM, LEE]);
-    let script = format!("import sqlite3; sqlite3.connect({:?}).close()", bed.path("empty.db").display().to_string());
-    assert!(std::process::Command::new("python3").args(["-c", &script]).status().expect("python3").success());
+    bed.sqlite("empty.db", "");
     let query = "SELECT 'store' AS backend, :user AS who";
     let gatepost =
         bed.gatepost(&configuration(&bed, store.imap, &format!("url = \"sqlite://empty.db\"\nquery = \"{query}\"")));

@@ -20,17 +20,17 @@ const LETTER: &str = "From: a@example.net\r\nTo: kim@example.org\r\nSubject: hel
 
 /// Gatepost with SMTP on the bed's first port and LMTP on its second; kim is at store-a, lee at store-b.
 fn configuration(bed: &Bed, smtp: &str, backend: &str, a: u16, b: u16) -> String {
-    let (chain, key) = (&bed.front.chain, &bed.front.key);
     bed.write("users", "kim@example.org:::::::host=store-a\nlee@example.org:::::::host=store-b\n");
     format!(
-        "name = \"mail.example.org\"\ndrain = \"3s\"\n[[tls.certificate]]\nchain = {chain:?}\nkey = {key:?}\n\
-         [[smtp.listener]]\naddress = \"127.0.0.1:{}\"\n[smtp]\n{smtp}\n[smtp.backend]\n{backend}\n\
+        "{}[[smtp.listener]]\naddress = \"127.0.0.1:{}\"\n[smtp]\n{smtp}\n[smtp.backend]\n{backend}\n\
          [[lmtp.listener]]\naddress = \"127.0.0.1:{}\"\n[lmtp]\n[lmtp.backend]\n{backend}\n\
          [map]\ndirectories = [\"people\"]\naliases = {{ \"info@example.org\" = \"kim@example.org\" }}\n\
          [directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
          [backend.store-a]\nhost = \"localhost\"\nsmtp = {{ port = {a} }}\nlmtp = {{ port = {a} }}\n\
          [backend.store-b]\nhost = \"localhost\"\nsmtp = {{ port = {b} }}\nlmtp = {{ port = {b} }}\n",
-        bed.imap, bed.imaps
+        bed.head(),
+        bed.imap,
+        bed.imaps
     )
 }
 
@@ -169,10 +169,10 @@ fn only_mail_for_users_is_taken() {
 #[test]
 fn a_directory_that_looks_at_the_local_part_makes_no_relay() {
     let bed = Bed::new();
-    let accounts = bed.path("accounts.db");
-    let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('create table accounts (uid, name)')\n\
-        d.execute('insert into accounts values (?, ?)', ('kim', 'kim@example.org'))\nd.commit()\n";
-    run(Command::new("python3").args(["-c", script]).arg(&accounts));
+    let accounts = bed.sqlite(
+        "accounts.db",
+        "create table accounts (uid, name); insert into accounts values ('kim', 'kim@example.org')",
+    );
     let [nobody] = free_ports().expect("a port");
     let configure = |columns: &str, map: &str, smtp: &str| {
         let text = configuration(&bed, smtp, "tls = \"none\"", nobody, nobody);
