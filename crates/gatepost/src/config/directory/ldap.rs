@@ -72,7 +72,16 @@ impl Value for LdapUrl {
     const EXPECTED: &'static str = "a URL such as \"ldap://ldap.example.org\" or \"ldaps://ldap.example.org:636\"";
 
     fn read(value: &DeValue<'_>) -> Option<Self> {
-        let text = text(value)?;
+        Self::parse(text(value)?)
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.text)
+    }
+}
+
+impl LdapUrl {
+    fn parse(text: &str) -> Option<Self> {
         let (is_tls, rest) = match text.split_once("://")? {
             ("ldap", rest) => (false, rest),
             ("ldaps", rest) => (true, rest),
@@ -83,10 +92,6 @@ impl Value for LdapUrl {
         // An IPv6 address stands in brackets in a URL, and nothing else does.
         let is_sound = host.contains(':') == rest.starts_with('[');
         is_sound.then(|| Self { text: text.to_owned(), is_tls, is_local: is_this_machine(host) })
-    }
-
-    fn show(&self) -> String {
-        quoted(&self.text)
     }
 }
 
@@ -187,6 +192,30 @@ fn check_search(read: &Ldap, table: &Table<'_>) {
         if ldap3::parse_filter(&example).is_err() {
             let what = format_args!("is no LDAP filter (RFC 4515); for user@example.org it reads {example:?}");
             table.problem_with(&Ldap::filter, what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for (text, is_tls, is_local) in [
+            ("ldap://ldap.example.org", false, false),
+            ("ldap://ldap.example.org:1389/", false, false),
+            ("ldaps://127.0.0.1:636", true, true),
+            ("ldap://[::1]", false, true),
+            ("ldaps://[2001:db8::1]:636", true, false),
+        ] {
+            let url = LdapUrl::parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!((url.text.as_str(), url.is_tls, url.is_local), (text, is_tls, is_local));
+        }
+        for bad in
+            ["ldap.example.org", "http://a", "ldap://", "ldap://::1", "ldap://[10.0.0.1]", "ldap://a:0", "ldap://a b"]
+        {
+            assert!(LdapUrl::parse(bad).is_none(), "{bad}");
         }
     }
 }

@@ -161,3 +161,26 @@ fn is_local(dialect: Dialect, host: &str) -> bool {
 fn is_socket(host: &str) -> bool {
     host.starts_with('/') || host.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("%2f"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_this_machine() {
+        for (dialect, host, expected) in [
+            (Dialect::Postgres, "", true),
+            (Dialect::Postgres, "localhost:5432", true),
+            (Dialect::Postgres, "localhost:", true),
+            (Dialect::Postgres, "[::1]:5432", true),
+            (Dialect::Postgres, "%2fvar%2frun%2fpostgresql", true),
+            (Dialect::MySql, "127.0.0.1", true),
+            (Dialect::Postgres, "db.example.org", false),
+            (Dialect::Postgres, "10.0.0.1:5432", false),
+            // No socket there: the library takes it for a name.
+            (Dialect::MySql, "%2Frun%2Fmysqld", false),
+        ] {
+            assert_eq!(is_local(dialect, host), expected, "{dialect:?} {host}");
+        }
+    }
+}

@@ -38,7 +38,7 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
         None => Ok(false),
     };
     let password = match settings.verify {
-        LdapVerify::Compare => password(entry, settings)?,
+        LdapVerify::Compare => hash_of(all(entry, settings.fields.password.as_ref()), settings.cleartext)?,
         LdapVerify::Bind => None,
     };
     let login_password = one(entry, wanted.login_password.as_ref())?;
@@ -72,23 +72,23 @@ fn one<'e>(entry: &'e SearchEntry, name: Option<&String>) -> Result<Option<&'e s
 }
 
 /// The hash that a password is compared with; of several, a verifier for SCRAM, which serves for both, else the first by
-/// which whoever reads it can tell: `{SASL}` only names somebody else to ask.
-fn password(entry: &SearchEntry, settings: &config::Ldap) -> Result<Option<String>, String> {
+/// which whoever reads it can tell: `{SASL}` only names somebody else to ask. `cleartext`: the password itself will do.
+fn hash_of(values: &[String], cleartext: bool) -> Result<Option<String>, String> {
     let (mut in_clear, mut elsewhere) = (false, None);
     // As `{SCRAM-SHA-256}…`, or as RFC 5803 writes it.
     let is_verifier = |value: &&String| {
         let begins = |start: &str| value.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
         begins("{SCRAM-SHA-256}") || begins("SCRAM-SHA-256$")
     };
-    if let Some(verifier) = all(entry, settings.fields.password.as_ref()).iter().find(is_verifier) {
+    if let Some(verifier) = values.iter().find(is_verifier) {
         return Ok(Some(verifier.clone()));
     }
-    for value in all(entry, settings.fields.password.as_ref()) {
+    for value in values {
         let scheme = value.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(scheme, _)| scheme);
         match scheme.map(str::to_ascii_uppercase).as_deref() {
             None if value.starts_with('$') => return Ok(Some(value.clone())),
-            None if settings.cleartext => return Ok(Some(format!("{{PLAIN}}{value}"))),
-            None | Some("PLAIN" | "CLEAR" | "CLEARTEXT") if !settings.cleartext => in_clear = true,
+            None if cleartext => return Ok(Some(format!("{{PLAIN}}{value}"))),
+            None | Some("PLAIN" | "CLEAR" | "CLEARTEXT") if !cleartext => in_clear = true,
             Some("SASL") => elsewhere = Some(value.clone()),
             _ => return Ok(Some(value.clone())),
         }
@@ -121,6 +121,22 @@ mod tests {
         assert_eq!(one(&entry, Some(&"mailHost".into())), Ok(Some("a")), "in whatever case");
         assert_eq!(one(&entry, Some(&"none".into())), Ok(None));
         assert!(one(&entry, Some(&"x".into())).is_err_and(|what| what.contains("several values")));
+    }
+
+    #[test]
+    fn of_several_passwords_the_one_that_can_be_compared_with_is_taken() {
+        let hash = |values: &[&str], cleartext| {
+            let values: Vec<_> = values.iter().map(|&value| value.to_owned()).collect();
+            hash_of(&values, cleartext)
+        };
+        let some = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(hash(&["{SASL}kim@REALM", "{SSHA}x"], false), some("{SSHA}x"));
+        assert_eq!(hash(&["{SASL}kim@REALM"], false), some("{SASL}kim@REALM"), "which says why it can't be");
+        assert_eq!(hash(&["{SSHA}x", "{scram-sha-256}y"], false), some("{scram-sha-256}y"));
+        assert_eq!(hash(&["secret", "$6$x"], false), some("$6$x"));
+        assert_eq!(hash(&["secret"], true), some("{PLAIN}secret"));
+        assert!(hash(&["secret"], false).is_err() && hash(&["{CLEAR}secret"], false).is_err());
+        assert_eq!(hash(&[], false), Ok(None));
     }
 
     #[test]
