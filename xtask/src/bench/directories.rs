@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::load::{self, Figures, number};
-use super::report::Table;
-use super::{DIRECTORIES, Folder, Options};
-use crate::cargo;
 use gatepost_lab::{
     Authority, Certificate, DATABASE_PASSWORD, Database, DatabaseKind, LDAP_PEOPLE, LDAP_SEARCHER,
     LDAP_SEARCHER_PASSWORD, Person, Process, Result, Slapd, ensure_packages, free_port, free_ports, wait_for_port,
 };
+
+use super::load::{self, Figures, number};
+use super::report::Table;
+use super::{DIRECTORIES, Folder, Options};
+use crate::cargo;
 
 const PACKAGES: [&str; 6] =
     ["slapd", "postgresql", "postgresql-client", "mariadb-server", "mariadb-client", "dovecot-core"];

@@ -6,14 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::load::{self, Figures};
-use super::report::Table;
-use super::{Folder, Options, PROTOCOLS};
-use crate::cargo;
 use gatepost_lab::{
     Authority, Certificate, Postfix, PostfixSetup, Process, Result, ensure_packages, free_port, free_ports,
     wait_for_port,
 };
+
+use super::load::{self, Figures};
+use super::report::Table;
+use super::{Folder, Options, PROTOCOLS};
+use crate::cargo;
 
 const PACKAGES: [&str; 7] =
     ["haproxy", "nginx-light", "libnginx-mod-mail", "dovecot-core", "dovecot-pop3d", "dovecot-submissiond", "postfix"];
