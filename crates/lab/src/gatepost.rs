@@ -42,13 +42,11 @@ impl Gatepost {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let outcome = find_within(START_PATIENCE, || {
-            // What it has said is looked at last: it may have said it and ended.
-            let ended = self.process.ended();
-            match ended {
-                _ if self.log().contains(" is ready") => Some(Ok(())),
-                Some(status) => Some(Err(format!("gatepost ended with {status}:\n{}", self.log()))),
-                None => None,
+            if self.log().contains(" is ready") {
+                return Some(Ok(()));
             }
+            let status = self.process.ended()?;
+            Some(Err(format!("gatepost ended with {status}:\n{}", self.log())))
         });
         outcome.map_err(|_| format!("gatepost is not ready after {START_PATIENCE:?}:\n{}", self.log()))?
     }
