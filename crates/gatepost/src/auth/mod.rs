@@ -150,7 +150,7 @@ impl Authenticator {
         };
         if let Some(remembered) = remembered {
             match &checked {
-                Ok(entry) if entry.may_log_in(who) => remembered.keep(who, password, entry),
+                Ok(entry) if entry.objection(who).is_none() => remembered.keep(who, password, entry),
                 // Who may not in is asked about anew, so that they are in as soon as they may, and by no older password.
                 Ok(_) => remembered.forget_account(who),
                 Err(_) => remembered.forget(who, password),

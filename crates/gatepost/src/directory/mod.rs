@@ -106,13 +106,19 @@ impl Entry {
         self.services.as_ref().is_none_or(|services| services.iter().any(|name| name == service))
     }
 
-    /// Whether it may be used by somebody who comes so.
-    pub(crate) fn may_log_in(&self, who: &Who) -> bool {
-        self.barred.is_none() && self.is_for(who.service) && self.admits(who.client.ip())
+    /// Why it can't be used by somebody who comes so, though the password is right.
+    pub(crate) fn objection(&self, who: &Who) -> Option<Objection> {
+        if let Some(bar) = self.barred {
+            return Some(Objection::Barred(bar));
+        }
+        if !self.is_for(who.service) {
+            return Some(Objection::Service);
+        }
+        (!self.admits(who.client.ip())).then_some(Objection::Address)
     }
 
     /// Whether it may be used from this address.
-    pub(crate) fn admits(&self, client: IpAddr) -> bool {
+    fn admits(&self, client: IpAddr) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(client))
     }
 }
@@ -125,6 +131,16 @@ pub(crate) enum Bar {
     Expired,
     /// Too many wrong passwords: said to nobody, since the right one may not have been among them.
     Locked,
+}
+
+/// Why an account can't be used in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Objection {
+    Barred(Bar),
+    /// It is not for this service.
+    Service,
+    /// It may not be used from this address.
+    Address,
 }
 
 /// A back end's password that a directory holds for a user.

@@ -11,7 +11,7 @@ use super::claim::{Claim, Means};
 use super::denied::Denied;
 use crate::auth::{Account, Authenticator, Denial, authenticate_first, find_first};
 use crate::backend::{Backend, Credentials};
-use crate::directory::{Bar, Entry, Who};
+use crate::directory::{Bar, Entry, Objection, Who};
 use crate::map::{Evidence, Found, NoPlace};
 use crate::metrics::Stage;
 
@@ -264,14 +264,10 @@ impl From<Denial> for Denied {
 
 /// Whether an account, whose password is right, may be used so.
 fn permitted(entry: &Entry, who: &Who) -> Result<(), Denied> {
-    if let Some(bar) = entry.barred {
-        return Err(Denial::Barred(bar).into());
+    match entry.objection(who) {
+        None => Ok(()),
+        Some(Objection::Barred(bar)) => Err(Denial::Barred(bar).into()),
+        Some(Objection::Service) => Err(Denied::Disabled),
+        Some(Objection::Address) => Err(Denied::Wrong),
     }
-    if !entry.is_for(who.service) {
-        return Err(Denied::Disabled);
-    }
-    if !entry.admits(who.client.ip()) {
-        return Err(Denied::Wrong);
-    }
-    Ok(())
 }
