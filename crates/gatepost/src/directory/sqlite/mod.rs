@@ -208,8 +208,11 @@ impl Sqlite {
                      changed = unixepoch() WHERE name = ?1";
         let Change { password, place, disabled, held, services } = change;
         let update = sqlx::query(query).bind(name).bind(password).bind(place).bind(disabled).bind(held);
-        let update =
-            update.bind(services.is_some()).bind(services.clone().and_then(Services::listed).as_deref().map(kept));
+        let only = match services {
+            Some(Services::Only(names)) => Some(kept(names)),
+            Some(Services::All) | None => None,
+        };
+        let update = update.bind(services.is_some()).bind(only);
         let result = update.execute(&self.pool).await;
         result.map(|done| done.rows_affected() > 0).map_err(|error| self.fault(&error))
     }
