@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::server::read;
-use crate::admin::Command;
+use crate::admin::{Command, items};
+use crate::config::Problem;
 
 /// How an answer is printed.
 #[derive(Debug, Args)]
@@ -45,4 +45,9 @@ impl Output {
             say_line!("{name}: {what}");
         }
     }
+}
+
+/// The items of an answer.
+pub(super) fn read<T: DeserializeOwned>(command: &Command, answer: Value) -> Result<Vec<T>, Failure> {
+    Ok(items(command.name(), answer).map_err(|error| Problem::of(command.name(), error))?)
 }

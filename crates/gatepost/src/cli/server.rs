@@ -8,10 +8,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::Failure;
-use super::output::Output;
+use super::output::{Output, read};
 use super::table::printable;
 use crate::admin::answers::Backend;
-use crate::admin::{Command, Whose, items, socket};
+use crate::admin::{Command, Whose, socket};
 use crate::config::{self, Problem};
 
 /// How often it is looked whether a back end is empty.
@@ -22,11 +22,6 @@ pub(super) struct Server<'a> {
     /// As the command line says.
     pub(super) socket: Option<&'a Path>,
     pub(super) config: &'a Path,
-}
-
-/// The items of an answer.
-pub(super) fn read<T: DeserializeOwned>(command: &Command, answer: Value) -> Result<Vec<T>, Failure> {
-    Ok(items(command.name(), answer).map_err(|error| Problem::of(command.name(), error))?)
 }
 
 impl Server<'_> {
