@@ -6,7 +6,7 @@ use gatepost_wire::smtp::Dialect;
 use gatepost_wire::{Build, Course, Mechanism, Protocol};
 
 use super::access::{AccessRule, AccessSettings, Limits, check_counted_within, read_access};
-use super::directory::{Directories, check_directories};
+use super::directory::{Directories, Directory, check_directories};
 use super::is_host;
 use super::link::{Link, LinkSettings};
 use super::listener::{Listener, ListenerSettings, check_idle_timeout, read_listeners};
@@ -268,14 +268,19 @@ fn all_domains(table: &Table<'_>, key: &Key<Vec<String>>, domains: Vec<String>, 
     map.completion.domain.clone().into_iter().chain(domains).map(|domain| domain.to_lowercase()).collect()
 }
 
+/// Those of the map's directories that only answer to who brings a password.
+fn mute<'d>(map: &'d Map, directories: &'d Directories) -> impl Iterator<Item = &'d Directory> {
+    let known = map.directories.iter().filter_map(|name| directories.get(name));
+    known.filter(|directory| !directory.abilities.finds)
+}
+
 /// Whether the map's directories answer to whoever may log in.
 fn check_map(written: &ServiceSettings, table: &Table<'_>, map: &Map, directories: &Directories) {
     use ServiceSettings as key;
 
     let brings_none = |mechanism: &&Mechanism| mechanism.takes_token() || mechanism.is_carried();
     let Some(mechanism) = written.mechanisms.iter().find(brings_none) else { return };
-    let mut known = map.directories.iter().filter_map(|name| directories.get(name));
-    if let Some(mute) = known.find(|directory| !directory.abilities.finds) {
+    if let Some(mute) = mute(map, directories).next() {
         let what = "of map.directories only answers to who brings a password: such log-ins are refused";
         table.warn_of(&key::mechanisms, format_args!("{} is offered, but {} {what}", mechanism.name(), mute.name));
     }
@@ -297,7 +302,7 @@ fn check_mail(table: &Table<'_>, (map, map_table): (&Map, &Table<'_>), directori
             table.context.warning(table.at(), format!("[{}] {name} means nothing here: nobody logs in", table.path()));
         }
     }
-    for directory in map.directories.iter().filter_map(|name| directories.get(name)).filter(|d| !d.abilities.finds) {
+    for directory in mute(map, directories) {
         let what = "only answers to who brings a password, and who sends mail brings none";
         map_table.problem_with(&Map::directories, format_args!("{} {what}", directory.name));
     }
