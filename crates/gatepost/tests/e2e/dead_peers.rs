@@ -1,6 +1,7 @@
 //! Peers that are gone without a word: keep-alive finds them.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,52 +12,70 @@ use socket2::{Socket, TcpKeepalive};
 
 use crate::bed::{Bed, KIM};
 
-/// A machine of its own behind a wire of its own: a network namespace. Dropped, both are gone.
+/// A machine of its own behind a wire of its own: a network namespace. Both are gone with the one process that keeps
+/// it, and that one ends with this one, however this one ends.
 struct FarAway {
-    name: String,
+    keeper: Child,
+    /// Our end of the wire, and the far one.
+    here: Ipv4Addr,
+    there: Ipv4Addr,
 }
-
-/// Our end of the wire, and the far one.
-const HERE: &str = "10.213.47.1";
-const THERE: &str = "10.213.47.2";
 
 impl FarAway {
     fn new() -> Self {
         let id = std::process::id();
-        let (name, here, there) = (format!("gatepost-{id}"), format!("gp{id}a"), format!("gp{id}b"));
-        ip(&["netns", "add", &name]);
-        let far_away = Self { name: name.clone() };
-        ip(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &name]);
-        ip(&["address", "add", &format!("{HERE}/30"), "dev", &here]);
-        ip(&["link", "set", &here, "up"]);
-        ip(&["-n", &name, "address", "add", &format!("{THERE}/30"), "dev", &there]);
-        ip(&["-n", &name, "link", "set", &there, "up"]);
+        let mut keep = Command::new("unshare");
+        // It says when it is there, and reads until nobody holds the other end of its pipe.
+        let mut keeper = spawn(keep.args(["--net", "sh", "-c", "echo; exec cat"]));
+        assert_eq!(line_of(&mut keeper), "\n", "a namespace");
+        // Of the networks for measurements between networks (RFC 2544), four addresses for this run alone.
+        let network = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + id % 0x8000 * 4;
+        let far_away = Self { keeper, here: Ipv4Addr::from(network + 1), there: Ipv4Addr::from(network + 2) };
+        let (near, far) = (format!("gp{id}a"), format!("gp{id}b"));
+        let peer = format!("link add {near} type veth peer name {far} netns {}", far_away.keeper.id());
+        run(Command::new("ip").args(peer.split(' ')));
+        run(Command::new("ip").args(["address", "add", &format!("{}/30", far_away.here), "dev", &near]));
+        run(Command::new("ip").args(["link", "set", &near, "up"]));
+        run(far_away.command("ip").args(["address", "add", &format!("{}/30", far_away.there), "dev", &far]));
+        run(far_away.command("ip").args(["link", "set", &far, "up"]));
         far_away
     }
 
-    /// Runs a program there.
-    fn run(&self, program: &str, arguments: &[&str]) -> Child {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]).args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a program")
+    /// A command that runs there.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.keeper.id().to_string(), "--net", program]);
+        command
     }
 
     /// From now on nothing comes back from there, as when a NAT has forgotten a connection.
     fn fall_silent(&self) {
-        ip(&["-n", &self.name, "route", "add", "blackhole", &format!("{HERE}/32")]);
+        run(self.command("ip").args(["route", "add", "blackhole", &format!("{}/32", self.here)]));
     }
 }
 
 impl Drop for FarAway {
     fn drop(&mut self) {
-        // The wire goes with the namespace that holds its other end.
-        ip(&["netns", "delete", &self.name]);
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
     }
 }
 
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("ip");
-    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a program")
+}
+
+/// What a program says first.
+fn line_of(program: &mut Child) -> String {
+    let mut line = String::new();
+    let said = program.stdout.take().expect("a pipe");
+    BufReader::new(said).read_line(&mut line).expect("a line");
+    line
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("a program");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Gatepost's own sockets that are connected to somebody, shared with this process.
@@ -79,18 +98,16 @@ fn a_client_that_is_gone_without_a_word_is_found() {
     let [port] = gatepost_lab::free_ports().expect("a port");
     let gatepost = bed.gatepost(&bed.configuration(&format!(
         "plaintext = \"always\"\n[imap.backend]\ntls = \"none\"\n[map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\n\
-         imap = {{ port = {} }}\n[[imap.listener]]\naddress = \"{HERE}:{port}\"\ntls = \"none\"\n",
-        store.imap
+         imap = {{ port = {} }}\n[[imap.listener]]\naddress = \"{}:{port}\"\ntls = \"none\"\n",
+        store.imap, far_away.here
     )));
 
     let client = format!(
-        "import imaplib, sys; c = imaplib.IMAP4({HERE:?}, {port}); print(c.login({:?}, {:?})[0], flush=True); sys.stdin.read()",
-        KIM.user, KIM.password
+        "import imaplib, sys; c = imaplib.IMAP4('{}', {port}); print(c.login({:?}, {:?})[0], flush=True); sys.stdin.read()",
+        far_away.here, KIM.user, KIM.password
     );
-    let mut client = far_away.run("python3", &["-c", &client]);
-    let mut heard = String::new();
-    BufReader::new(client.stdout.take().expect("a pipe")).read_line(&mut heard).expect("the client's word");
-    assert_eq!(heard, "OK\n", "the client is logged in");
+    let mut client = spawn(far_away.command("python3").args(["-c", &client]));
+    assert_eq!(line_of(&mut client), "OK\n", "the client is logged in");
 
     let connections = connections(&gatepost);
     assert_eq!(connections.len(), 2, "{connections:?}");
@@ -112,7 +129,7 @@ fn a_client_that_is_gone_without_a_word_is_found() {
     }
     let record = gatepost.wait_for_log("session ended").expect("the end of the session");
     assert!(record.contains("the connection to the client broke: timed out"), "{record}");
-    assert!(record.contains(&format!("rip={THERE}")), "{record}");
+    assert!(record.contains(&format!("rip={}", far_away.there)), "{record}");
     let _ = client.kill();
     let _ = client.wait();
 }
