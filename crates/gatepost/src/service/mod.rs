@@ -47,6 +47,7 @@ use crate::overrides::Overrides;
 use crate::story::{Ended, Story};
 use crate::traces::{Tracer, Trail};
 use arrive::arrive;
+use errand::Errand;
 use hand_over::Established;
 use listener::{Listener, Service};
 use transcript::Unheard;
@@ -232,9 +233,9 @@ impl Session {
         }
     }
 
-    /// Runs what may talk to directories on the control plane, for as long as this session waits for it.
-    async fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        errand::run(&self.shared.control, work).await
+    /// Begins what may talk to directories on the control plane, where it runs for as long as this session waits for it.
+    fn on_control<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Errand<T> {
+        Errand::begin(&self.shared.control, work)
     }
 
     /// A part of the log-in took so long, and ended just now.
