@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
-use super::conversation::{Request, Trouble, seconds};
+use super::conversation::{Trouble, seconds};
 use super::{Backend, ServiceLink};
 use crate::config::{Announce, TlsMode};
 use crate::net::socket::Connection;
@@ -15,13 +15,21 @@ use crate::net::tls;
 /// Addresses tried of one host name.
 const ADDRESSES_MAX: usize = 4;
 
+/// How a host is approached.
+pub(super) struct Approach<'a> {
+    /// What goes before all else: the PROXY header, where one is announced.
+    pub(super) header: Vec<u8>,
+    /// Where we listen: a back end that is there is no back end.
+    pub(super) own_listeners: &'a [SocketAddr],
+}
+
 impl Backend {
     /// A connection to the host, with implicit TLS where that is set.
     pub(super) async fn connect(
         &self,
         host: &str,
         link: &ServiceLink,
-        request: &Request<'_>,
+        approach: &Approach<'_>,
         connect_deadline: Instant,
     ) -> Result<(Stream, SocketAddr), Trouble> {
         let settings = &link.settings;
@@ -40,7 +48,7 @@ impl Backend {
         let mut reason = "its name has no address".to_owned();
         let many = addresses.len();
         for (n, address) in addresses.into_iter().enumerate() {
-            if request.own_listeners.contains(&address) {
+            if approach.own_listeners.contains(&address) {
                 return Err(own_listener(address));
             }
             let share = connect_deadline.saturating_duration_since(Instant::now()) / (many - n) as u32;
@@ -59,13 +67,13 @@ impl Backend {
                     continue;
                 }
             };
-            if leads_to_ourselves(&connection, address, request.own_listeners) {
+            if leads_to_ourselves(&connection, address, approach.own_listeners) {
                 return Err(own_listener(address));
             }
             let mut stream = Stream::new(connection);
-            if !request.header.is_empty() {
+            if !approach.header.is_empty() {
                 stream
-                    .write_all(&request.header)
+                    .write_all(&approach.header)
                     .await
                     .map_err(|error| Trouble::Down(format!("the connection broke: {error}")))?;
             }

@@ -3,21 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gatepost_wire::{BackEvent, BackFault, BackSetup, BackStep, Protocol, Welcome};
+use gatepost_wire::{Back, BackEvent, BackFault, BackStep, Welcome};
 use tokio::time::{Instant, timeout_at};
 
+use super::connect::Approach;
 use super::{Backend, ServiceLink};
 use crate::config::TlsMode;
 use crate::net::stream::Stream;
 
 /// What a host is talked to for.
 pub(super) struct Request<'a> {
-    pub(super) protocol: &'static Protocol,
-    pub(super) setup: BackSetup,
-    /// What goes before all else: the PROXY header, where one is announced.
-    pub(super) header: Vec<u8>,
-    /// Where we listen: a back end that is there is no back end.
-    pub(super) own_listeners: &'a [SocketAddr],
+    /// Says what is wanted, and understands the answers.
+    pub(super) back: Box<dyn Back>,
+    pub(super) approach: Approach<'a>,
     /// Who wants to hear the conversation, secrets struck out.
     pub(super) tell: Option<&'a (dyn Fn(String) + Sync)>,
 }
@@ -63,14 +61,12 @@ impl Backend {
         request: Request<'_>,
         deadline: Instant,
     ) -> Result<Done, Trouble> {
+        let Request { mut back, approach, tell } = request;
         let started = Instant::now();
         let connect_deadline = deadline.min(started + link.settings.written.connect_timeout);
-        let connecting = self.connect(host, link, &request, connect_deadline);
+        let connecting = self.connect(host, link, &approach, connect_deadline);
         let (mut stream, address) =
             timeout_at(connect_deadline, connecting).await.map_err(|_| too_slow_to_greet(started))??;
-
-        let Request { protocol, setup, tell, .. } = request;
-        let mut back = (protocol.back)(setup);
         let (mut input, mut out) = (Vec::new(), Vec::new());
         let mut greeted = None;
         let mut event = None;

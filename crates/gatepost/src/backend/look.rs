@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::connect::Approach;
 use super::conversation::{Request, Trouble};
 use super::host::HostState;
 use super::{Backend, Backends, ServiceLink};
@@ -169,8 +170,8 @@ impl Subject {
             Announce::ProxyV2 => proxy_header::write_v2_local(),
             Announce::Inband | Announce::Nothing => Vec::new(),
         };
-        let own_listeners = &looker.own_listeners;
-        let request = Request { protocol: settings.protocol, setup, header, own_listeners, tell: None };
+        let approach = Approach { header, own_listeners: &looker.own_listeners };
+        let request = Request { back: (settings.protocol.back)(setup), approach, tell: None };
         let deadline = Instant::now() + settings.written.connect_timeout;
         Some(match self.backend.converse(&self.host, link, request, deadline).await {
             Ok(done) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gatepost_wire::{BackAim, BackSetup, ClientFacts, Introduction, Protocol, Welcome, proxy_header};
 use tokio::time::Instant;
 
+use super::connect::Approach;
 use super::conversation::{Done, Request, Trouble};
 use super::host::Beginning;
 use super::{Backend, Credentials, Host, Lease, ServiceLink};
@@ -320,6 +321,6 @@ fn request_for<'a>(link: &ServiceLink, purpose: &Purpose<'a>) -> Request<'a> {
         own_greeting: purpose.own_greeting.to_owned(),
         trace: purpose.tell.is_some(),
     };
-    let Purpose { own_listeners, tell, .. } = *purpose;
-    Request { protocol: link.settings.protocol, setup, header, own_listeners, tell }
+    let approach = Approach { header, own_listeners: purpose.own_listeners };
+    Request { back: (link.settings.protocol.back)(setup), approach, tell: purpose.tell }
 }

@@ -115,7 +115,7 @@ impl Session {
         let Ask { mechanism, offered } = ask;
         let replied = match (offered, before) {
             (Offered::Reply(message), Progress::Challenged(challenged)) => {
-                self.proved(*challenged, &message, introduction).await
+                self.proved(challenged, &message, introduction).await
             }
             (Offered::Reply(message), Progress::Agreed(logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
             (offered, before) => {
@@ -189,11 +189,11 @@ impl Session {
     /// The client answers its challenge.
     async fn proved(
         &self,
-        challenged: Challenged,
+        challenged: Box<Challenged>,
         message: &Secret,
         introduction: &Introduction,
     ) -> Result<(Answer, Progress), Told> {
-        let Challenged { mechanism, user, challenge, known, attempt } = challenged;
+        let Challenged { mechanism, user, challenge, known, attempt } = *challenged;
         let Some(last) = client_final(message) else {
             self.take_time(Instant::now()).await;
             return Err(self.refuse(attempt, 0, Denied::Wrong));

@@ -262,4 +262,14 @@ mod tests {
         let (task, story) = (size_of::<Serving<Arc<()>>>(), size_of::<Story>());
         assert!(task <= 336 && story <= 232, "{task} and {story} bytes a session");
     }
+
+    #[test]
+    fn what_a_log_in_needs_is_bounded() {
+        // Allocated, copied and freed once a session: what any stage keeps while it waits is room in all of them.
+        fn room<A, B, F: Future>(_stages: fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let log_in = room(establish);
+        assert!(log_in <= 6656, "{log_in} bytes a log-in");
+    }
 }
