@@ -20,12 +20,14 @@ pub(crate) fn begins_with_any(text: &str, codes: &[&str]) -> bool {
 /// Appends `text` as a quoted string. The caller knows that it holds no CR, LF or NUL.
 pub(crate) fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    for &byte in text {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
+    let mut rest = text;
+    // What needs nothing, which is nearly all, goes over as one.
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(&[b'\\', rest[at]]);
+        rest = &rest[at + 1..];
     }
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 
@@ -34,4 +36,22 @@ pub(crate) fn quote(text: &str) -> String {
     let mut quoted = Vec::with_capacity(text.len() + 2);
     push_quoted(text.as_bytes(), &mut quoted);
     String::from_utf8_lossy(&quoted).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_end_a_quoted_string_is_escaped() {
+        for (text, quoted) in [
+            ("", r#""""#),
+            ("kim", r#""kim""#),
+            (r#"""#, r#""\"""#),
+            (r"\", r#""\\""#),
+            (r#"\"k\im"i"#, r#""\\\"k\\im\"i""#),
+        ] {
+            assert_eq!(quote(text), quoted, "{text}");
+        }
+    }
 }
