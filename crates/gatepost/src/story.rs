@@ -286,6 +286,10 @@ impl Story {
 
     /// The session is over: its one record.
     pub(crate) fn finish(&self, log: &Logger, ended: &Ended) {
+        if !log.wants(Level::Info) {
+            // Nothing is put together that nobody reads.
+            return;
+        }
         let (result, reason) = self.result(ended);
         let record = log
             .record(Level::Info, self.service, "session ended")
