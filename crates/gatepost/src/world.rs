@@ -317,6 +317,7 @@ fn build_listeners(
         let service = Arc::new(Service {
             settings: settings.clone(),
             node: config.name.clone(),
+            greeting: settings.greeting(&config.name),
             access: AccessLevel::new(&settings.access),
             scope: Scope { name: protocol.name.into(), limits: settings.written.limits },
             checks,

@@ -31,6 +31,8 @@ pub(crate) struct Service {
     pub(crate) settings: config::Service,
     /// This node's name.
     pub(crate) node: String,
+    /// The text of its greeting with the name before it, which also shows a loop.
+    pub(crate) greeting: String,
     pub(crate) access: AccessLevel,
     pub(crate) scope: Scope,
     /// Who checks passwords and tokens at the proxy; `None`: the back end alone does.
@@ -82,11 +84,6 @@ impl Service {
     /// Whether log-ins may be bound to the TLS beneath them.
     pub(crate) fn binds(&self) -> bool {
         self.settings.written.mechanisms.contains(&Mechanism::ScramPlus)
-    }
-
-    /// The greeting's text, which also shows a loop.
-    pub(crate) fn greeting(&self) -> String {
-        self.settings.greeting(&self.node)
     }
 }
 
