@@ -168,6 +168,20 @@ pub(crate) trait FrontGrammar: HasClient + Send {
         self.count_error(out)
     }
 
+    /// Begins a log-in by the mechanism of this name; `initial` is base64.
+    fn begin_exchange(&mut self, name: &[u8], initial: Option<&[u8]>, out: &mut Vec<u8>) -> Step {
+        let Some(mechanism) = self.client().mechanism(name) else { return self.refuse_mechanism(out) };
+        if !self.client().rules.takes_secrets {
+            return self.refuse_in_clear(out);
+        }
+        self.turn(Exchange::begin(mechanism, initial), out)
+    }
+
+    /// The mechanism is none that is offered.
+    fn refuse_mechanism(&mut self, out: &mut Vec<u8>) -> Step {
+        self.wrong("This mechanism is not offered.", out)
+    }
+
     /// Begins TLS, where it is to be had; `agreed` is the line that the client reads then.
     fn start_tls(&mut self, agreed: &str, out: &mut Vec<u8>) -> Step {
         match self.client().setup.tls {

@@ -4,7 +4,7 @@ use super::syntax::{capability_list, response_code};
 use super::{code, passed_counts};
 use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
-use crate::exchange::{Exchange, Turn};
+use crate::exchange::Turn;
 use crate::frame::{Announced, Framer};
 use crate::limits::{COMMAND_BYTES_MAX, ID_PAIRS_MAX, IMAP_LITERAL_BYTES_MAX, LINE_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step, Welcome};
@@ -100,13 +100,7 @@ impl Front {
         let Some(name) = name else {
             return self.wrong("AUTHENTICATE takes a mechanism.", out);
         };
-        let Some(mechanism) = self.client.mechanism(name.as_bytes()) else {
-            return self.deny("This mechanism is not offered.", out);
-        };
-        if !self.client.rules.takes_secrets {
-            return self.refuse_in_clear(out);
-        }
-        self.turn(Exchange::begin(mechanism, initial), out)
+        self.begin_exchange(name.as_bytes(), initial, out)
     }
 
     /// As [`FrontGrammar::wrong`], for a command that is right but can't be had here.
@@ -230,6 +224,10 @@ impl FrontGrammar for Front {
             b"*" => Err("AUTHENTICATE cancelled."),
             line => Ok(Secret::new(line.to_vec())),
         }
+    }
+
+    fn refuse_mechanism(&mut self, out: &mut Vec<u8>) -> Step {
+        self.deny("This mechanism is not offered.", out)
     }
 
     fn say_challenge(&self, text: &str, out: &mut Vec<u8>) {

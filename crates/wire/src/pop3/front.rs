@@ -2,7 +2,7 @@
 
 use super::{code, passed_counts};
 use crate::conversation::{Client, FrontGrammar, has_client};
-use crate::exchange::{Exchange, Turn};
+use crate::exchange::Turn;
 use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
@@ -73,13 +73,7 @@ impl Front {
     fn auth(&mut self, arguments: &[u8], out: &mut Vec<u8>) -> Step {
         let mut words = arguments.splitn(2, |&b| b == b' ');
         let name = words.next().unwrap_or_default();
-        let Some(mechanism) = self.client.mechanism(name) else {
-            return self.wrong("This mechanism is not offered.", out);
-        };
-        if !self.client.rules.takes_secrets {
-            return self.refuse_in_clear(out);
-        }
-        self.turn(Exchange::begin(mechanism, words.next()), out)
+        self.begin_exchange(name, words.next(), out)
     }
 
     fn offers(&self, name: &str) -> bool {

@@ -3,7 +3,6 @@
 use super::{code, passed_counts};
 use crate::conversation::{Client, FrontGrammar, LogIn, has_client};
 use crate::cursor::Cursor;
-use crate::exchange::Exchange;
 use crate::frame::{Announced, Framer};
 use crate::limits::{COMMAND_BYTES_MAX, LINE_BYTES_MAX};
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
@@ -71,13 +70,7 @@ impl Front {
         let Some((name, initial)) = parsed else {
             return self.wrong("AUTHENTICATE takes a mechanism and perhaps an initial response, as strings.", out);
         };
-        let Some(mechanism) = self.client.mechanism(&name) else {
-            return self.wrong("This mechanism is not offered.", out);
-        };
-        if !self.client.rules.takes_secrets {
-            return self.refuse_in_clear(out);
-        }
-        self.turn(Exchange::begin(mechanism, initial.as_ref().map(Secret::expose)), out)
+        self.begin_exchange(&name, initial.as_ref().map(Secret::expose), out)
     }
 
     /// What is true on this connection at this moment; of the language, what every back end has.

@@ -4,7 +4,6 @@ use super::{
     SUBMISSION, announces_chunk, bye, code, extensions, hello_name, passed_counts, say, say_lines, starttls, told,
 };
 use crate::conversation::{Client, FrontGrammar, has_client};
-use crate::exchange::Exchange;
 use crate::frame::Framer;
 use crate::limits::LINE_BYTES_MAX;
 use crate::protocols::{ClientSetup, ClientTls, LogInRules, Mechanism, Outcome, Refusal, Step};
@@ -66,10 +65,7 @@ impl Front {
         }
         let mut arguments = arguments.splitn(2, |&b| b == b' ');
         let name = arguments.next().unwrap_or_default();
-        let Some(mechanism) = self.client.mechanism(name) else {
-            return self.wrong("504 5.5.4 This mechanism is not offered.", out);
-        };
-        self.turn(Exchange::begin(mechanism, arguments.next()), out)
+        self.begin_exchange(name, arguments.next(), out)
     }
 }
 
@@ -95,11 +91,8 @@ impl FrontGrammar for Front {
         match word.as_slice() {
             b"EHLO" => self.hello(true, argument, out),
             b"HELO" => self.hello(false, argument, out),
-            b"STARTTLS" => match starttls(self.client.setup.tls, argument) {
-                Ok(text) => {
-                    say(out, text);
-                    Step::StartTls
-                }
+            b"STARTTLS" => match starttls(self.client.setup.tls, argument, out) {
+                Ok(()) => Step::StartTls,
                 Err(text) => self.wrong(text, out),
             },
             b"AUTH" => self.auth(argument, out),
@@ -118,6 +111,10 @@ impl FrontGrammar for Front {
             word if LATER_COMMANDS.contains(&word) => self.wrong("530 5.7.0 Authentication required.", out),
             _ => self.wrong("500 5.5.1 Unknown command.", out),
         }
+    }
+
+    fn refuse_mechanism(&mut self, out: &mut Vec<u8>) -> Step {
+        self.wrong("504 5.5.4 This mechanism is not offered.", out)
     }
 
     fn say_challenge(&self, text: &str, out: &mut Vec<u8>) {

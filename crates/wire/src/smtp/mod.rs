@@ -166,11 +166,14 @@ fn told(word: &[u8], argument: &[u8]) -> String {
     if is_shown { printable(line.trim_ascii_end(), TRACE_BYTES_MAX) } else { "[struck out]".to_owned() }
 }
 
-/// What is said to STARTTLS: that it may begin, or why not.
-fn starttls(tls: ClientTls, argument: &[u8]) -> Result<&'static str, &'static str> {
+/// Agrees to TLS, or gives what is said in its stead.
+fn starttls(tls: ClientTls, argument: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
     match tls {
         _ if !argument.is_empty() => Err("501 5.5.4 This command takes no argument."),
-        ClientTls::Offered => Ok("220 2.0.0 Begin TLS negotiation now."),
+        ClientTls::Offered => {
+            say(out, "220 2.0.0 Begin TLS negotiation now.");
+            Ok(())
+        }
         ClientTls::Up => Err("503 5.5.1 TLS is already active."),
         ClientTls::Never => Err("502 5.5.1 TLS is not available here."),
     }

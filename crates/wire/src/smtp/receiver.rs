@@ -294,11 +294,8 @@ impl Receiver {
             b"LHLO" if is_lmtp => self.hello(true, argument, out),
             // Who logged in before TLS could be somebody else than who speaks under it (RFC 3207, section 4.2).
             b"STARTTLS" if self.is_submission() => self.wrong("503 5.5.1 You are logged in.", out),
-            b"STARTTLS" => match starttls(self.setup.tls, argument) {
-                Ok(text) => {
-                    say(out, text);
-                    Step::StartTls
-                }
+            b"STARTTLS" => match starttls(self.setup.tls, argument, out) {
+                Ok(()) => Step::StartTls,
                 Err(text) => self.wrong(text, out),
             },
             b"MAIL" => self.mail(argument, out),

@@ -11,7 +11,8 @@ macro_rules! replies {
 
         impl OwnReply {
             /// Every one.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$name),+];
 
             /// As it is said.
             pub fn reply(self) -> Reply {
