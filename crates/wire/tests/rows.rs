@@ -361,6 +361,13 @@ fn announced(said: &[(String, String)]) -> String {
 }
 
 #[test]
+fn a_clients_words_beyond_ascii_are_left_out_and_all_others_announced() {
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let said = [pair("name", "Müllers Post"), pair("os", "Plan \"9\""), pair("gerät", "x"), pair("version", "2")];
+    assert_eq!(announced(&said), r#""os" "Plan \"9\"" "version" "2""#);
+}
+
+#[test]
 fn a_clients_own_words_get_the_room_that_the_proxys_leave() {
     let pair = |number: usize, bytes: usize| (format!("k{number:02}"), "v".repeat(bytes - 3));
     let count = |said: &[(String, String)]| announced(said).matches("\"k").count();
