@@ -53,7 +53,7 @@ impl Remembered {
     /// This password is right.
     pub(super) fn keep(&self, who: &Who, password: &Secret, entry: &Entry) {
         let tag = hmac::sign(&self.key, message(who, password).expose());
-        self.known.keep(who.question(), Arc::new(Known { tag, entry: entry.clone() }), Instant::now());
+        self.known.keep(who.question(), Arc::new(Known { tag, entry: entry.to_keep() }), Instant::now());
     }
 
     /// Forgets the right passwords of a user, or of all; how many there were.

@@ -101,6 +101,11 @@ impl Entry {
         self.name.as_ref().is_none_or(|name| names.canonical(name) == user)
     }
 
+    /// The account as it may be remembered: without what a password is compared with, which is asked for each time.
+    pub(crate) fn to_keep(&self) -> Self {
+        Self { password: None, ..self.clone() }
+    }
+
     /// Whether it may be used for this service.
     pub(crate) fn is_for(&self, service: &str) -> bool {
         self.services.as_ref().is_none_or(|services| services.iter().any(|name| name == service))

@@ -56,6 +56,18 @@ impl Found {
         }
     }
 
+    /// As it may be remembered.
+    fn to_keep(&self) -> Self {
+        match self {
+            Self::Account { directory, entry, is_checked } => Self::Account {
+                directory: Arc::clone(directory),
+                entry: Box::new(entry.to_keep()),
+                is_checked: *is_checked,
+            },
+            Self::Nobody | Self::Denied(_) => self.clone(),
+        }
+    }
+
     /// The name at the back end of the user whom this is said of.
     pub(crate) fn log_in_name<'n>(&'n self, user: &'n str) -> &'n str {
         self.entry().and_then(|entry| entry.login.as_deref()).unwrap_or(user)
@@ -304,7 +316,7 @@ impl Map {
     fn keep(&self, who: &Who, found: &Found, now: Instant) {
         // What was asked before a move is no answer for after it.
         if self.kept_for(found) > Duration::ZERO && !self.was_moved_since(&who.user, now) {
-            self.cache.keep(who.question(), found.clone(), now);
+            self.cache.keep(who.question(), found.to_keep(), now);
         }
     }
 }
