@@ -50,7 +50,7 @@ fn takes_mail(service: &Service) -> bool {
 
 async fn walk(world: &World, user: &str, steps: &mut Steps) -> bool {
     let Some(user) = sasl::user_name(user.as_bytes()) else {
-        steps.say("name", "refused: a name is not empty, at most 512 bytes long and without control characters");
+        steps.say("name", format!("refused: {}", sasl::USER_NAME));
         return false;
     };
     let mut possible = true;
@@ -282,19 +282,19 @@ async fn explain_directories(
 
 /// What keeps an account from being used, or makes it wait; false where it does.
 fn explain_bars(entry: Option<&Entry>, who: &Who, world: &World, steps: &mut Steps) -> bool {
-    let Some(entry) = entry else { return true };
     let mut is_possible = true;
+    if world.map.is_held(&who.user) || entry.is_some_and(|entry| entry.held) {
+        let time = humantime::format_duration(world.map.settings.hold_time);
+        steps.say("log-in", format!("held: it waits {time} for the user to be released, then UNAVAILABLE"));
+        is_possible = false;
+    }
+    let Some(entry) = entry else { return is_possible };
     if let Some(bar) = entry.barred {
         steps.say("log-in", format!("refused: the account is {}", bar_word(bar)));
         is_possible = false;
     }
     if let Some(services) = entry.services.as_ref().filter(|_| !entry.is_for(who.service)) {
         steps.say("log-in", format!("refused: the account is for {} alone", services.join(", ")));
-        is_possible = false;
-    }
-    if entry.held {
-        let time = humantime::format_duration(world.map.settings.hold_time);
-        steps.say("log-in", format!("held: it waits {time} for the user to be released, then UNAVAILABLE"));
         is_possible = false;
     }
     is_possible

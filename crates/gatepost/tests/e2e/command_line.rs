@@ -200,7 +200,7 @@ fn explain_promises_only_what_a_log_in_keeps() {
         ("lee", false, "has no password for the user"),
         ("old", false, "a scheme that is not supported"),
         ("nobody", false, "does not know the user"),
-        ("", false, "a name is not empty"),
+        ("", false, "a user name is not empty"),
     ] {
         let output = bed.command(&["explain", user]);
         assert_eq!(output.status.success(), is_possible, "{user}: {}", said(&output));
