@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gatepost_wire::{Back, BackEvent, BackFault, BackStep, Welcome};
 use tokio::time::{Instant, timeout_at};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::connect::Approach;
 use super::{Backend, ServiceLink};
@@ -67,7 +68,8 @@ impl Backend {
         let connecting = self.connect(host, link, &approach, connect_deadline);
         let (mut stream, address) =
             timeout_at(connect_deadline, connecting).await.map_err(|_| too_slow_to_greet(started))??;
-        let (mut input, mut out) = (Vec::new(), Vec::new());
+        // What a log-in says is wiped, also where nobody waits for its end.
+        let (mut input, mut out) = (Vec::new(), Zeroizing::new(Vec::new()));
         let mut greeted = None;
         let mut event = None;
         loop {
@@ -87,7 +89,7 @@ impl Backend {
                 back.take_trace().into_iter().for_each(tell);
             }
             let write = timeout_at(deadline, stream.write_all(&out)).await;
-            wipe(&mut out);
+            out.zeroize();
             match write {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(at_fault(greeted, format!("the connection broke: {error}"))),
@@ -140,9 +142,4 @@ fn too_slow_to_greet(started: Instant) -> Trouble {
 
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
-}
-
-fn wipe(out: &mut Vec<u8>) {
-    use zeroize::Zeroize as _;
-    out.zeroize();
 }

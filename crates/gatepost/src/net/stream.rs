@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::records::{Outgoing, Processed, Progress, Sending, Side};
 use super::socket::{Connection, Read};
@@ -102,8 +102,8 @@ struct Tls {
     side: Side,
     /// The beginning of a record whose rest hasn't come.
     partial: Vec<u8>,
-    /// Data that came along with the end of the handshake.
-    early: Vec<u8>,
+    /// Data that came along with the end of the handshake: a log-in, perhaps.
+    early: Zeroizing<Vec<u8>>,
     state: TlsState,
 }
 
@@ -116,6 +116,13 @@ enum TlsState {
     Failing(io::Error),
     /// It failed: nothing more goes in or out, since rustls takes no call after an alert.
     Dead,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A password may be on its way.
+        self.drop_unsent();
+    }
 }
 
 impl Tls {
@@ -157,7 +164,7 @@ impl Stream {
 
     async fn handshake(&mut self, side: Side, partial: Vec<u8>, we_speak: bool) -> io::Result<()> {
         let mut total = partial.len();
-        self.tls = Some(Box::new(Tls { side, partial, early: Vec::new(), state: TlsState::Live }));
+        self.tls = Some(Box::new(Tls { side, partial, early: Zeroizing::default(), state: TlsState::Live }));
         // A client speaks first: let it write before anything is read.
         let mut progress = Scratch::with(|Scratch { incoming, outgoing }| {
             let progress = self.decrypt(0, incoming, outgoing);
@@ -280,8 +287,7 @@ impl Stream {
         {
             incoming.plain.clear();
             incoming.plain.extend_from_slice(&tls.early);
-            tls.early.zeroize();
-            tls.early = Vec::new();
+            tls.early = Zeroizing::default();
             return Poll::Ready(Ok(Received::Bytes(&incoming.plain)));
         }
         loop {
