@@ -29,7 +29,7 @@ impl Backend {
         &self,
         host: &str,
         link: &ServiceLink,
-        approach: &Approach<'_>,
+        approach: Approach<'_>,
         connect_deadline: Instant,
     ) -> Result<(Stream, SocketAddr), Trouble> {
         let settings = &link.settings;

@@ -65,7 +65,7 @@ impl Backend {
         let Request { mut back, approach, tell } = request;
         let started = Instant::now();
         let connect_deadline = deadline.min(started + link.settings.written.connect_timeout);
-        let connecting = self.connect(host, link, &approach, connect_deadline);
+        let connecting = self.connect(host, link, approach, connect_deadline);
         let (mut stream, address) =
             timeout_at(connect_deadline, connecting).await.map_err(|_| too_slow_to_greet(started))??;
         // What a log-in says is wiped, also where nobody waits for its end.
