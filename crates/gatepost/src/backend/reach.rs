@@ -213,9 +213,10 @@ impl<'a> Search<'a> {
         ControlFlow::Continue(left)
     }
 
-    /// The time for one host: one that hangs must leave time for those behind it.
+    /// The time for one host: one that hangs must leave time for those behind it that will be tried.
     fn share(&self, behind: &[Host<'_>]) -> Duration {
-        let is_worth_time = |other: &&Host<'_>| other.state.appears() != Standing::Out;
+        let is_worth_time =
+            |other: &&Host<'_>| other.state.appears() != Standing::Out && !self.given_up.contains(&other.name);
         let left = self.deadline.saturating_duration_since(Instant::now());
         left / (1 + behind.iter().filter(is_worth_time).count() as u32)
     }
