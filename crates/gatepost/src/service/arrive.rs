@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::listener::ProxyHeader;
 use super::transcript::Unheard;
 use super::wheel::Wheel;
-use super::{Arrival, Session, Shared};
+use super::{Arrival, Session, Shared, called_off};
 use crate::config::Level;
 use crate::metrics::Rejection;
 use crate::net::socket::Connection;
@@ -101,7 +101,11 @@ impl Session {
             }
             let soon = Instant::now() + OPTIONAL_HEADER_TIME;
             let patience = if is_required { self.deadline } else { self.deadline.min(soon) };
-            match timeout_at(patience, self.client.read(&mut bytes)).await {
+            let read = tokio::select! {
+                read = timeout_at(patience, self.client.read(&mut bytes)) => read,
+                () = called_off(&self.shared, &self.handle) => return Err("the session was called off before it ended"),
+            };
+            match read {
                 Ok(Ok(0)) => return Err("the connection was closed within it"),
                 Ok(Err(_)) => return Err("the connection broke within it"),
                 Ok(Ok(_)) => {}

@@ -7,10 +7,10 @@ use gatepost_wire::{Introduction, Mechanism};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
-use super::Session;
 use super::claim::Claim;
 use super::denied::{Denied, MOVED, Told};
 use super::reach::LoggedIn;
+use super::{Session, called_off};
 use crate::defence::{Attempt, Stopped};
 
 /// How long a wrong password takes where Gatepost checks it: longer than any hash in use.
@@ -45,14 +45,16 @@ impl Session {
         let begun = loop {
             match defence.begin(settings, address, user, std::time::Instant::now()) {
                 // So many are under way that more could be too many, if all fail: it waits until some have ended.
-                Err(Stopped::Crowded) if Instant::now() + CROWD_PAUSE < last => tokio::time::sleep(CROWD_PAUSE).await,
+                Err(Stopped::Crowded) if Instant::now() + CROWD_PAUSE < last => {
+                    self.rest_until(Instant::now() + CROWD_PAUSE).await?;
+                }
                 begun => break begun,
             }
         };
         let (what, whose) = match begun {
             Ok(attempt) => {
                 if !attempt.delay.is_zero() {
-                    tokio::time::sleep_until((Instant::now() + attempt.delay).min(last)).await;
+                    self.rest_until((Instant::now() + attempt.delay).min(last)).await?;
                 }
                 return Ok(attempt);
             }
@@ -73,6 +75,14 @@ impl Session {
         Err(self.tell(Denied::Guessing))
     }
 
+    /// A log-in waits its time, unless it is called off.
+    async fn rest_until(&self, end: Instant) -> Result<(), Told> {
+        tokio::select! {
+            () = tokio::time::sleep_until(end) => Ok(()),
+            () = called_off(&self.shared, &self.handle) => Err(self.tell(Denied::Stopping)),
+        }
+    }
+
     /// Who is it, where is the mail, and does the back end agree?
     pub(super) async fn carry_out(
         &self,
@@ -83,7 +93,10 @@ impl Session {
         let Begun { attempt, user } = begun;
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
-        let resolved = timeout_at(self.deadline, self.resolve(user.as_deref(), claim)).await;
+        let resolved = tokio::select! {
+            resolved = timeout_at(self.deadline, self.resolve(user.as_deref(), claim)) => resolved,
+            () = called_off(&self.shared, &self.handle) => Ok(Err(Denied::Stopping)),
+        };
         let result = match self.in_time(asked, resolved).await {
             Ok(place) => {
                 let logged_in = self.connect(place, introduction, asked).await;

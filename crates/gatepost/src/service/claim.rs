@@ -8,10 +8,10 @@ use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, clie
 use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, Secret};
 use tokio::time::{Instant, timeout_at};
 
-use super::Session;
 use super::attempt::Begun;
 use super::denied::{Denied, Told};
 use super::reach::LoggedIn;
+use super::{Session, called_off};
 use crate::auth::scram::Challenge;
 use crate::auth::{find_first, hash};
 use crate::defence::Attempt;
@@ -175,7 +175,10 @@ impl Session {
         let user = self.snapshot.listener.settings.names.canonical(&first.user);
         let attempt = self.begin_attempt(mechanism, Some(&user)).await?;
         let started = Instant::now();
-        let made = timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)).await;
+        let made = tokio::select! {
+            made = timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)) => made,
+            () = called_off(&self.shared, &self.handle) => Ok(Err(Denied::Stopping)),
+        };
         let (challenge, known) = match self.in_time(started, made).await {
             Ok(made) => made,
             Err(denied) => return Err(self.refuse(attempt, 0, denied)),

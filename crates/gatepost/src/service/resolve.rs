@@ -196,7 +196,10 @@ impl Session {
             if Instant::now() + HOLD_LOOK_INTERVAL > patience {
                 return Err(Denied::Unavailable("the user's log-ins are held".into()));
             }
-            tokio::time::sleep(HOLD_LOOK_INTERVAL).await;
+            tokio::select! {
+                () = tokio::time::sleep(HOLD_LOOK_INTERVAL) => {}
+                () = self.client.connection().broken() => return Err(Denied::Left),
+            }
             if is_held && self.snapshot.map.is_held(&who.user) {
                 continue;
             }

@@ -1,8 +1,9 @@
 //! TLS with the client, at once or when it asks, and what log-ins can be bound to in it.
 
+use gatepost_wire::Refusal;
 use tokio::time::{Instant, timeout_at};
 
-use super::Session;
+use super::{Session, called_off};
 use crate::config::TlsMode;
 use crate::metrics::{Rejection, Stage};
 use crate::net::channel_binding::Witness;
@@ -13,7 +14,7 @@ impl Session {
     /// Takes up TLS. Whatever came in clear before is not looked at.
     pub(super) async fn secure(&mut self) -> Result<(), Ended> {
         let result = self.accept_tls().await;
-        if result.is_err() {
+        if matches!(result, Err(Ended::TlsFailed(_))) {
             self.reject(Rejection::Tls);
         }
         result
@@ -31,7 +32,11 @@ impl Session {
         // The beginning of TLS, where anything is.
         let early = std::mem::take(&mut self.early).expose().to_vec();
         let we_speak = self.snapshot.listener.settings.written.tls == TlsMode::Implicit;
-        match timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)).await {
+        let accepted = tokio::select! {
+            accepted = timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)) => accepted,
+            () = called_off(&self.shared, &self.handle) => return Err(Ended::Refused(Refusal::ShuttingDown)),
+        };
+        match accepted {
             Ok(Ok(())) => {
                 self.story().tls = self.client.tls_facts();
                 self.took(Stage::Tls, started.elapsed());

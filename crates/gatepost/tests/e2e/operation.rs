@@ -161,6 +161,33 @@ fn a_stop_does_not_wait_for_sessions_that_never_rest() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_who_has_yet_to_log_in() {
+    let bed = Bed::new();
+    let proxied = free_port().expect("a port");
+    bed.write("users", "kim:{PLAIN}x::::::host=store hold\n");
+    let configuration = bed
+        .configuration(&format!(
+            "[map]\ndirectories = [\"people\"]\nhold_time = \"50s\"\n[directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
+             [backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = 9 }}\n[[imap.listener]]\naddress = \"127.0.0.1:{proxied}\"\n\
+             proxy_protocol = {{ from = [\"127.0.0.1\"], required = true }}\n"
+        ))
+        .replace("drain = \"3s\"", "drain = \"1m\"");
+    let mut gatepost = bed.gatepost(&configuration);
+    // Without a word where TLS comes first, and where a header does.
+    let silent =
+        [bed.imaps, proxied].map(|port| std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection"));
+    let mut held = bed.secure();
+    held.send("a LOGIN kim x\r\n");
+    wait_for(|| bed.list(&["sessions"]).iter().any(|session| session["user"] == "kim")).expect("a log-in");
+    assert_eq!(bed.list(&["sessions"]).len(), 3);
+    gatepost.signal(Signal::TERM).expect("a signal");
+    let status = gatepost.wait(Duration::from_secs(30)).expect("an end, in half the time that sessions have");
+    assert!(status.success(), "{status}");
+    assert!(held.rest().contains("a NO [UNAVAILABLE]"), "it is told");
+    drop(silent);
+}
+
+#[test]
 fn threads_come_with_the_work_and_go_with_it() {
     let bed = Bed::new();
     let store = bed.dovecot("store", &[KIM]);
