@@ -52,7 +52,7 @@ impl Told {
 
 impl Denied {
     /// Whether this log-in is one that failed by the client's fault, of which only so many are allowed.
-    pub(super) fn is_failure(&self, protocol: &Protocol) -> bool {
+    fn is_failure(&self, protocol: &Protocol) -> bool {
         match self {
             Self::Wrong | Self::Unfit(_) => true,
             Self::Passed(text) => (protocol.passed_counts)(text),
@@ -73,7 +73,7 @@ impl Denied {
     }
 
     /// What it is counted as; `None`: it was no log-in that came to an end.
-    pub(super) fn counted_as(&self) -> Option<LogIn> {
+    fn counted_as(&self) -> Option<LogIn> {
         match self {
             Self::Wrong | Self::Unfit(_) | Self::Disabled | Self::Expired | Self::Passed(_) => Some(LogIn::Denied),
             Self::Guessing => Some(LogIn::Guessing),

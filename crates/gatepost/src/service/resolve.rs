@@ -42,6 +42,14 @@ struct Verified {
     is_current: bool,
 }
 
+/// What is good enough to place a user by.
+enum Basis<'v> {
+    /// Nothing but what the directories say at this moment.
+    Now,
+    /// What is remembered, and what one of them said when it found the password right.
+    Known(Option<&'v Verified>),
+}
+
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
     pub(super) async fn resolve<'c>(&self, user: Option<&str>, claim: &'c Claim) -> Result<Destination<'c>, Denied> {
@@ -183,7 +191,8 @@ impl Session {
         // The way to the control plane and back costs more than the rest of a log-in.
         let mut found = match may_be_remembered.then(|| self.snapshot.map.known(who)).flatten() {
             Some(found) => found,
-            None => self.ask_map(who, means, checked, is_now).await?,
+            None if is_now => self.ask_map(who, means, Basis::Now).await?,
+            None => self.ask_map(who, means, Basis::Known(checked)).await?,
         };
         // Whoever is held to the end of a log-in's time was held, and no directory too slow: the last look comes before it.
         let last = self.deadline - 2 * HOLD_LOOK_INTERVAL;
@@ -204,7 +213,7 @@ impl Session {
                 continue;
             }
             placed_at = std::time::Instant::now();
-            found = self.ask_map(who, means, None, true).await?;
+            found = self.ask_map(who, means, Basis::Now).await?;
         }
         match found {
             Found::Denied(denial) => Err(denial.into()),
@@ -212,23 +221,19 @@ impl Session {
         }
     }
 
-    async fn ask_map(
-        &self,
-        who: &Who,
-        means: &Means,
-        checked: Option<&Verified>,
-        is_now: bool,
-    ) -> Result<Found, Denied> {
+    async fn ask_map(&self, who: &Who, means: &Means, basis: Basis<'_>) -> Result<Found, Denied> {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
-        let checked = checked.cloned();
+        let (is_now, checked) = match basis {
+            Basis::Now => (true, None),
+            Basis::Known(checked) => (false, checked.filter(|checked| checked.is_current).cloned()),
+        };
         let password = match means.proof() {
             Some(Proof::Password(password)) => Some(password.duplicate()),
             Some(Proof::Token(_)) | None => None,
         };
         let found = self.on_control(async move {
             let password = password.as_ref();
-            let checked = checked.as_ref().filter(|checked| checked.is_current);
-            let checked = checked.map(|Verified { by, entry, .. }| (&**by, entry));
+            let checked = checked.as_ref().map(|Verified { by, entry, .. }| (&**by, entry));
             let evidence = Evidence { password, checked };
             if is_now { map.find_now(&who, evidence).await } else { map.find(&who, evidence).await }
         });
