@@ -214,7 +214,8 @@ impl World {
     /// Begins to look at the back ends, on the runtime that this is called on.
     pub(crate) fn look(&self, log: &Logger) -> Looking {
         let services = &self.config.services;
-        let services = services.iter().map(|service| (service.protocol, service.greeting(&self.config.name))).collect();
+        let services =
+            services.iter().map(|service| (service.protocol, service.own_greeting(&self.config.name))).collect();
         let own_listeners = Arc::clone(&self.own_listeners);
         self.map.look(&Looker { services, own_listeners, log: log.clone() })
     }
@@ -317,7 +318,7 @@ fn build_listeners(
         let service = Arc::new(Service {
             settings: settings.clone(),
             node: config.name.clone(),
-            greeting: settings.greeting(&config.name),
+            own_greeting: settings.own_greeting(&config.name),
             access: AccessLevel::new(&settings.access),
             scope: Scope { name: protocol.name.into(), limits: settings.written.limits },
             checks,

@@ -52,7 +52,7 @@ impl Service {
     }
 
     /// The text of its greeting, by which a back end that is really this Gatepost is known; `node` is our own name.
-    pub(crate) fn greeting(&self, node: &str) -> String {
+    pub(crate) fn own_greeting(&self, node: &str) -> String {
         // As backs read it: without blanks at its end.
         format!("{node} {}", self.written.greeting).trim_end().to_owned()
     }
@@ -378,7 +378,7 @@ mod tests {
                 "[imap]\ngreeting = \"{written}\"\n[map]\ndefault = \"a\"\n[backend.a]\nhost = \"127.0.0.1\"\n"
             );
             let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
-            assert_eq!(draft.config.services[0].greeting("node"), greeting);
+            assert_eq!(draft.config.services[0].own_greeting("node"), greeting);
         }
     }
 }

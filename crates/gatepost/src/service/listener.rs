@@ -31,8 +31,8 @@ pub(crate) struct Service {
     pub(crate) settings: config::Service,
     /// This node's name.
     pub(crate) node: String,
-    /// The text of its greeting with the name before it, which also shows a loop.
-    pub(crate) greeting: String,
+    /// By which a back end that is really this Gatepost is known.
+    pub(crate) own_greeting: String,
     pub(crate) access: AccessLevel,
     pub(crate) scope: Scope,
     /// Who checks passwords and tokens at the proxy; `None`: the back end alone does.

@@ -46,7 +46,7 @@ impl Session {
             user,
             aim,
             client: Client { address: self.address, local: self.local, session: session.as_str(), name, introduction },
-            own_greeting: &service.greeting,
+            own_greeting: &service.own_greeting,
             own_listeners: &self.snapshot.own_listeners,
             deadline,
             tell: self.is_heard().then_some(&tell),
