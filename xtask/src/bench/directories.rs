@@ -53,7 +53,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let site = Site::prepare(gatepost, load, options.quick)?;
     let head = "directory | users | log-ins per second | per CPU-second of Gatepost | p50 ms | p99 ms | Gatepost's memory, MiB";
     let mut table = Table::begin(head);
-    for way in &site.ways {
+    for way in site.ways.iter().filter(|way| options.wants(way.name)) {
         let (said, failures) = site.measure(way, options)?;
         if failures > 0 {
             return Err(format!("{}: {failures} log-ins failed", way.name));

@@ -71,6 +71,11 @@ impl Options {
             before: None,
         })
     }
+
+    /// Whether what is called so is to be measured.
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|text| name.contains(text))
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -91,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let setting = Setting::prepare(gatepost, load, options.before.clone())?;
     let runs: Vec<_> = measures::runs(options.quick)
         .into_iter()
-        .filter(|run| options.only.as_ref().is_none_or(|text| run.measures.iter().any(|m| m.name.contains(text))))
+        .filter(|run| run.measures.iter().any(|measure| options.wants(measure.name)))
         .collect();
     let machine = report::machine();
     let started = Instant::now();
@@ -100,7 +105,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         measure_starts(&setting, &wanted, &mut results)?;
         for run in &runs {
             // Fresh processes for each run: what an earlier one left in memory would hide what sessions take.
-            for peer in std::iter::once(&peers::GATEPOST).chain(wanted.iter().copied()) {
+            let mut subjects: Vec<_> = std::iter::once(&peers::GATEPOST).chain(wanted.iter().copied()).collect();
+            if round % 2 == 0 {
+                // Whoever comes first finds the machine as the run before left it.
+                subjects.reverse();
+            }
+            for peer in subjects {
                 if !run.fits(peer) {
                     continue;
                 }

@@ -77,8 +77,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let load = cargo::build("gatepost-load", !options.quick)?;
     let site = Site::prepare(gatepost, load)?;
     let mut table = Table::begin("what | proxy | per second | per CPU-second | of HAProxy's | p50 ms | p99 ms");
-    let is_wanted = |task: &&Task| options.only.as_ref().is_none_or(|text| task.name.contains(text));
-    for task in TASKS.iter().filter(is_wanted) {
+    for task in TASKS.iter().filter(|task| options.wants(task.name)) {
         let mut measured = Vec::new();
         for peer in task.peers {
             let rounds = (0..options.rounds.max(1)).map(|_| site.measure(task, peer, options.quick));
