@@ -87,6 +87,25 @@ fn a_master_may_be_named_behind_the_user_and_one_mechanism_be_asked_for() {
 }
 
 #[test]
+fn quotes_and_backslashes_reach_the_back_end_exactly() {
+    let odd = Mailbox { user: "kim", password: r#"a"b\c\\"# };
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[odd]);
+    let with = |mechanism: &str| {
+        bed.one_backend("", store.imap)
+            .replace("tls = \"none\"", &format!("tls = \"none\"\nmechanism = \"{mechanism}\""))
+    };
+    let gatepost = bed.gatepost(&with("PLAIN"));
+    for mechanism in ["PLAIN", "LOGIN", "command"] {
+        gatepost.reload(&with(mechanism)).expect("a reload");
+        let quoted = bed.secure().verdict(r#"LOGIN "kim" "a\"b\\c\\\\""#);
+        assert!(quoted.starts_with("OK "), "{mechanism}: {quoted}");
+        let literal = bed.secure().verdict(&format!("LOGIN kim {{{}+}}\r\n{}", odd.password.len(), odd.password));
+        assert!(literal.starts_with("OK "), "{mechanism}: {literal}");
+    }
+}
+
+#[test]
 fn a_remembered_password_says_nothing_else() {
     let setup = AtProxy::new(&[KIM, LEE], "");
     let bed = &setup.bed;

@@ -1,5 +1,6 @@
 //! Names of back ends and of those who send mail: a real DNS server, which dies, hangs and changes its mind.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,51 @@ fn a_name_that_nobody_knows_is_an_outage_with_a_reason() {
     let gatepost = bed.gatepost(&configuration(&bed, &names, "nowhere.test", 143));
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
     gatepost.wait_for_log("its name can't be looked up").expect("the reason");
+}
+
+/// A name server that says of whatever it is asked this code (RFC 1035, section 4.1.1), and nothing else.
+fn name_server(port: u16, code: u8) {
+    let socket = UdpSocket::bind(("127.0.0.1", port)).expect("a socket");
+    std::thread::spawn(move || {
+        let mut message = [0; 512];
+        while let Ok((length, asker)) = socket.recv_from(&mut message) {
+            // An answer, from one who asks others on a client's behalf.
+            message[2] |= 0x80;
+            message[3] = 0x80 | code;
+            let _ = socket.send_to(&message[..length], asker);
+        }
+    });
+}
+
+#[test]
+fn a_name_server_that_can_not_say_is_an_outage_and_what_it_said_before_still_serves() {
+    const SERVFAIL: u8 = 2;
+    const REFUSED: u8 = 5;
+    for code in [SERVFAIL, REFUSED] {
+        let bed = Bed::new();
+        let store = bed.dovecot("store", &[KIM]);
+        let mut names = Names::start(&bed, &["--address=/store.test/127.0.0.1"]);
+        let gatepost = bed.gatepost(&configuration(&bed, &names, "store.test", store.imap));
+        assert!(bed.secure().try_log_in(KIM).starts_with("OK "));
+        names.process = None;
+        name_server(names.port, code);
+        std::thread::sleep(Duration::from_millis(1100));
+        assert!(bed.secure().try_log_in(KIM).starts_with("OK "), "code {code}: {}", gatepost.log());
+        gatepost.reload(&configuration(&bed, &names, "other.test", store.imap)).expect("a reload");
+        assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "code {code}");
+        gatepost.wait_for_log("its name can't be looked up").expect("the reason");
+    }
+}
+
+#[test]
+fn a_name_without_an_address_is_an_outage_with_a_reason() {
+    const NO_ERROR: u8 = 0;
+    let bed = Bed::new();
+    let names = Names { bed: &bed, port: free_port().expect("a port"), process: None };
+    name_server(names.port, NO_ERROR);
+    let gatepost = bed.gatepost(&configuration(&bed, &names, "empty.test", 143));
+    assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
+    gatepost.wait_for_log("its name ").expect("the reason");
 }
 
 #[test]

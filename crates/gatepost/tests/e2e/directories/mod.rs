@@ -4,4 +4,5 @@ mod http;
 mod ldap;
 mod map;
 mod oauth2;
+mod silent;
 mod sql;

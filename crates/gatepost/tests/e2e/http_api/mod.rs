@@ -1,7 +1,10 @@
 //! The REST API, metrics and probes, by curl, promtool and schemathesis.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+mod people;
+
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use gatepost_lab::{Gatepost, SCHEMATHESIS, ensure_python_tool, free_port, wait_for};
 use serde_json::Value;
@@ -30,7 +33,10 @@ impl Answer {
 
 impl Site {
     fn new(admin: &str) -> Self {
-        let bed = Bed::new();
+        Self::on(Bed::new(), admin)
+    }
+
+    fn on(bed: Bed, admin: &str) -> Self {
         let port = free_port().expect("a port");
         let configuration = bed.one_backend("", 1) + &format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n{admin}\n");
         let gatepost = bed.gatepost(&configuration);
@@ -121,95 +127,21 @@ fn each_role_may_what_it_may_and_every_change_is_logged() {
 }
 
 #[test]
-fn a_form_of_the_console_changes_nothing_without_its_proof_or_a_word_of_what_to_do() {
-    let site = Site::new("");
-    let password = site.bed.write("password", "a long password\n");
-    site.bed.said(&["admin", "add", "kim", "--role", "admin", "--password-file", password.to_str().expect("a path")]);
-    let right = "{\"name\":\"kim\",\"password\":\"a long password\"}";
-    let answer = site.curl("/api/v1/login", &["--header", "Content-Type: application/json", "--data", right]);
-    let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
-    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap_or_default());
-    let me = site.curl("/api/v1/me", &["--header", &cookie]).json();
-    let proof = me["me"][0]["proof"].as_str().expect("a proof").to_owned();
-    let posted = |page: &str, form: &str| site.curl(page, &["--header", &cookie, "--data", form]).status;
-    for page in ["/map", "/backends", "/bans", "/log", "/users", "/administrators", "/system"] {
-        let fields = "user=kim&backend=store&network=192.0.2.1&level=info&name=kim&role=viewer&password=x";
-        assert_eq!(posted(page, &format!("{fields}&do=remove")), 403, "{page}: no proof");
-        assert_eq!(posted(page, &format!("{fields}&do=remove&proof=x{proof}")), 403, "{page}: another proof");
-        assert_eq!(posted(page, &format!("{fields}&proof={proof}")), 400, "{page}: nothing to do");
-        assert_eq!(posted(page, &format!("{fields}&do=dance&proof={proof}")), 400, "{page}: nothing that can be done");
-    }
-    for page in ["/sessions/kick", "/settings/review", "/settings/apply", "/logout"] {
-        assert_eq!(posted(page, "back=/"), 403, "{page}: no proof");
-        assert_eq!(posted(page, &format!("back=/&proof=x{proof}")), 403, "{page}: another proof");
-    }
-    assert_eq!(site.curl("/api/v1/me", &["--header", &cookie]).status, 200, "kim is still there");
-    assert_eq!(posted("/log", &format!("do=level&level=protocol&proof={proof}")), 303);
-}
-
-#[test]
-fn a_browser_logs_in_with_a_cookie_that_foreign_pages_cannot_use() {
-    let site = Site::new("hosts = [\"console.example.org\"]");
-    let password = site.bed.write("password", "a long password\n");
-    let password = password.to_str().expect("a path");
-    site.bed.said(&["admin", "add", "kim", "--role", "admin", "--password-file", password]);
-    let json = "Content-Type: application/json";
-    let right = "{\"name\":\"kim\",\"password\":\"a long password\"}";
-    let answer = site.curl("/api/v1/login", &["--header", json, "--data", right]);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie").to_owned();
-    for word in ["HttpOnly", "SameSite=Strict", "Path=/"] {
-        assert!(cookie.contains(word), "{cookie}");
-    }
-    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap_or_default());
-    let me = site.curl("/api/v1/me", &["--header", &cookie]).json();
-    let proof = format!("X-Gatepost-Proof: {}", me["me"][0]["proof"].as_str().expect("a proof"));
-    let change = |more: &[&str]| {
-        let arguments = ["--request", "POST", "--header", &cookie, "--header", json, "--data", "{}"];
-        site.curl("/api/v1/cache/flush", &[&arguments[..], more].concat()).status
-    };
-    assert_eq!(change(&[]), 403, "the cookie alone changes nothing");
-    assert_eq!(change(&["--header", &proof]), 200);
-    assert_eq!(change(&["--header", &proof, "--header", "Origin: http://evil.example"]), 403);
-    assert_eq!(change(&["--header", &proof, "--header", "Sec-Fetch-Site: cross-site"]), 403);
-    assert_eq!(change(&["--header", &proof, "--header", "Host: evil.example"]), 421, "DNS rebinding");
-    let own =
-        ["--header", &proof, "--header", "Host: console.example.org", "--header", "Origin: http://console.example.org"];
-    assert_eq!(change(&own), 200);
-    assert_eq!(
-        site.curl("/api/v1/logout", &["--request", "POST", "--header", &cookie, "--header", &proof]).status,
-        200
-    );
-    assert_eq!(site.curl("/api/v1/me", &["--header", &cookie]).status, 401, "it is over on our side too");
-    // Guesses are refused after a while, side by side or one after another, whoever they are about.
-    let guess = |n: usize| {
-        let wrong = format!("{{\"name\":\"lee\",\"password\":\"wrong {n}\"}}");
-        site.curl("/api/v1/login", &["--header", json, "--data", &wrong]).status
-    };
-    let statuses: Vec<_> = std::thread::scope(|threads| {
-        let guesses: Vec<_> = (0..12).map(|n| threads.spawn(move || guess(n))).collect();
-        guesses.into_iter().map(|guess| guess.join().expect("an answer")).collect()
-    });
-    let refused = statuses.iter().filter(|status| **status == 429).count();
-    assert!(refused >= 2 && statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
-    site.gatepost.wait_for_log("a log-in of an administrator failed: user=<lee>").expect("a record");
-    assert!(!site.gatepost.log().contains("a long password"), "{}", site.gatepost.log());
-}
-
-#[test]
-fn the_first_administrator_is_made_by_who_reads_the_log() {
-    let site = Site::new("");
-    let line = site.gatepost.wait_for_log("there is no administrator yet").expect("an invitation");
-    let token = line.split("token=").nth(1).expect("a token").trim_end_matches('"').to_owned();
-    let set_up = |token: &str, name: &str, password: &str| {
-        let body = format!("{{\"token\":\"{token}\",\"name\":\"{name}\",\"password\":\"{password}\"}}");
-        site.curl("/api/v1/setup", &["--header", "Content-Type: application/json", "--data", &body]).status
-    };
-    assert_eq!(set_up("wrong", "kim", "a long password"), 403);
-    assert_eq!(set_up(&token, "kim", "short"), 409);
-    assert_eq!(set_up(&token, "kim", "a long password"), 200);
-    assert_eq!(set_up(&token, "lee", "a long password"), 403, "it serves once");
-    assert!(site.bed.said(&["admin", "list"]).contains("kim"));
+fn a_certificate_near_its_end_is_seen_by_whoever_looks() {
+    let mut bed = Bed::new();
+    let soon = SystemTime::now() + Duration::from_hours(73);
+    bed.front = bed.authority.issue_until("soon", &["localhost"], soon).expect("a certificate");
+    let site = Site::on(bed, "");
+    let viewer = site.token("viewer");
+    let told = site.get("/api/v1/certificates", &viewer).json();
+    assert_eq!(told["certificates"][0]["state"], "expiring", "{told}");
+    assert_eq!(told["certificates"][0]["days_left"], 3, "{told}");
+    let page = site.get("/system", &viewer).body;
+    assert!(page.contains("<span class=\"state expiring\">expiring</span>"), "{page}");
+    let metrics = site.get("/metrics", &viewer).body;
+    let line = metrics.lines().find(|line| line.starts_with("gatepost_certificate_expiry_seconds{")).expect("a metric");
+    let left: f64 = line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number");
+    assert!((72.0 * 3600.0..=73.0 * 3600.0).contains(&left), "{line}");
 }
 
 #[test]
@@ -276,7 +208,7 @@ fn every_documented_metric_is_there_from_the_start() {
     let (site, _) = with_metrics(Bed::new(), NOWHERE);
     let text = site.get("/metrics", "a token").body;
     let there = metric_names(&text);
-    let rows = include_str!("../../../../docs/monitoring.md").lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = include_str!("../../../../../docs/monitoring.md").lines().filter_map(|line| line.strip_prefix("| `"));
     let documented: Vec<_> = rows.filter_map(|row| row.split(['{', '`']).next()).collect();
     assert!(documented.len() > 20, "{documented:?}");
     for name in documented {
@@ -499,30 +431,6 @@ fn users_of_the_embedded_directory_are_kept_over_the_api() {
     assert_eq!(site.send("DELETE", "/api/v1/users/kim", &admin, "").status, 409);
     let log = site.gatepost.log();
     assert!(!log.contains("kim knows it") && !log.contains("ARGON2"), "{log}");
-}
-
-#[test]
-fn a_token_is_enough_to_make_nobody_the_first_and_its_end_is_the_end_of_what_it_follows() {
-    let site = Site::new("");
-    let line = site.gatepost.wait_for_log("/setup?token=").expect("an invitation");
-    let token = line.split("token=").nth(1).expect("a token").trim_end_matches('"');
-    let viewer = site.token("viewer");
-    // Whoever may read the log must not become an administrator by it.
-    let form = format!("token={token}&name=eve&password=long enough");
-    let answer = site.curl("/setup", &["--data", &form]);
-    assert!(answer.status == 403 && answer.body.contains("this token is not the one"), "{}", answer.body);
-    let mut curl = Command::new("curl");
-    curl.args(["--silent", "--include", "--no-buffer", "--max-time", "20", "--header"]);
-    curl.arg(format!("Authorization: Bearer {viewer}")).arg(format!("http://127.0.0.1:{}/log/follow", site.port));
-    let mut following = curl.stdout(Stdio::piped()).spawn().expect("curl");
-    let mut said = BufReader::new(following.stdout.take().expect("its output"));
-    let mut line = String::new();
-    said.read_line(&mut line).expect("a line");
-    assert!(line.contains(" 200 "), "{line}");
-    site.bed.said(&["admin", "remove", "viewer"]);
-    said.read_to_string(&mut line).expect("the rest");
-    // It fails when curl's time is over before the stream is.
-    assert!(following.wait().expect("an end").success(), "{line}");
 }
 
 #[test]
