@@ -1,4 +1,4 @@
-//! Secrets in files: the first line, without its line end.
+//! Secrets in files: those of administrators, each the first line without its end, and Gatepost's own.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};

@@ -1,4 +1,4 @@
-//! Texts with places for a user's name, as filters, names and queries of directories have them.
+//! Texts with places for a user's name, as LDAP's filters and names of entries have them.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! The types that settings have: how each is read from TOML and written back.
 //!
-//! Here belong those that many sections have; a type of one section stands with it.
+//! Here belong those that mean something by themselves; words that only one section knows stand with it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;

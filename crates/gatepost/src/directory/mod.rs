@@ -82,7 +82,8 @@ pub(crate) struct Entry {
     pub(crate) networks: Vec<Network>,
     /// The only services it may use; `None`: all.
     pub(crate) services: Option<Vec<String>>,
-    /// The user's name, where it follows from what was shown (a token).
+    /// The user's name as the directory or a token has it; `None`: it isn't said. An account with another name than was
+    /// looked for is nobody's.
     pub(crate) name: Option<String>,
     /// When the session must end.
     pub(crate) expires: Option<SystemTime>,

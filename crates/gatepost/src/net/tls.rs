@@ -232,13 +232,14 @@ fn system_roots() -> Result<RootCertStore, Problem> {
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let message = "the system has no certificate authorities: install ca-certificates, or set `ca`, `pin_sha256` or verify = false";
-        return Err(Problem::of("back-end TLS", message));
+        let message =
+            "the system has no certificate authorities: install ca-certificates, or set `ca` where the server is named";
+        return Err(Problem::of("TLS towards servers", message));
     }
     Ok(roots)
 }
 
-/// The name that a back end's certificate must carry.
+/// The name that a server's certificate must carry.
 pub(crate) fn server_name(host: &str) -> Option<ServerName<'static>> {
     match host.parse::<IpAddr>() {
         Ok(address) => Some(ServerName::IpAddress(address.into())),

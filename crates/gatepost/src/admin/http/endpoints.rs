@@ -1,5 +1,6 @@
-//! Every address of the API: one row says where it is, what it takes, who may ask it, what it does and what it answers.
-//! The router, the checks of what comes and the `OpenAPI` document all follow from the rows.
+//! Every command's address in the API: one row says where it is, what it takes, who may ask it, what it does and what it
+//! answers. Its route, the checks of what comes and its description all follow from the row. The few addresses that are no
+//! commands (log-ins, the description, the log) stand in `api` and `logs`.
 
 use std::collections::HashMap;
 

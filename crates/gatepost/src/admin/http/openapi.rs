@@ -1,4 +1,4 @@
-//! The API's description, made of the same rows as the API (`OpenAPI` 3.1).
+//! The API's description, made of the rows of its commands (`OpenAPI` 3.1); the few addresses that are none are described here.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! This process: certificates, reading the file again, and all settings that stand nowhere else.
+//! This process: certificates, reading the file again, and the settings of the whole program.
 
 use std::sync::Arc;
 
