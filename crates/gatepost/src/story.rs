@@ -253,7 +253,7 @@ impl Story {
         record.with("session", Field::Name(self.session.as_str().to_owned())).write();
     }
 
-    /// A log-in failed by no fault of the user's.
+    /// Why a log-in came to nothing, for the administrator.
     pub(crate) fn tell_fault(&self, log: &Logger, level: Level, text: &str) {
         log.record(level, self.service, "a log-in could not be served")
             .with_some("user", self.user.clone().map(Field::Name))

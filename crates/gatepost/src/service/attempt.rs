@@ -59,7 +59,7 @@ impl Session {
                 return Ok(attempt);
             }
             Err(Stopped::Crowded) => {
-                return Err(self.tell(Denied::Unavailable("too many log-ins from there are under way".into())));
+                return Err(self.tell(Denied::Held("too many log-ins of this address or user are under way")));
             }
             Err(Stopped::Address) => {
                 ("log-ins from an address are refused: too many failed", address.to_canonical().to_string())
@@ -130,7 +130,7 @@ impl Session {
     /// A user who was moved meanwhile is not where this log-in went.
     fn still_there(&self, logged_in: LoggedIn) -> Result<LoggedIn, Denied> {
         if self.snapshot.map.was_moved_since(&logged_in.user, logged_in.placed_at) {
-            return Err(Denied::Unavailable(MOVED.into()));
+            return Err(Denied::Held(MOVED));
         }
         Ok(logged_in)
     }

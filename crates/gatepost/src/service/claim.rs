@@ -224,7 +224,7 @@ impl Session {
             (Binding::Unoffered, Mechanism::Scram) if self.can_bind() => {
                 let what = "the client says that it saw no -PLUS on offer, where there is one: somebody in between may \
                             have taken it away";
-                return Err(Denied::Unfit(what.into()));
+                return Err(Denied::Suspect(what.into()));
             }
             (Binding::Unoffered, Mechanism::Scram) => Some(Vec::new()),
             _ => None,

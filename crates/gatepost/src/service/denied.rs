@@ -11,7 +11,7 @@ use crate::defence::{Attempt, Consequence};
 use crate::metrics::LogIn;
 use crate::traces::Trace;
 
-/// Why a log-in came to nothing, or to an early end.
+/// Why a user who was let in must come again.
 pub(super) const MOVED: &str = "the user was moved during this log-in";
 
 /// The user is not in.
@@ -20,6 +20,9 @@ pub(super) enum Denied {
     Wrong,
     /// As [`Denied::Wrong`] to the client, but the configuration is why; the text is for the log.
     Unfit(String),
+    /// As [`Denied::Wrong`] to the client, which has shown something of another's or not said whose it is; the text is for the
+    /// log.
+    Suspect(String),
     /// The account is disabled, or not for this service.
     Disabled,
     /// The account, or its password, has expired.
@@ -34,6 +37,8 @@ pub(super) enum Denied {
     Full(String),
     /// Something that is needed is out of order; the text is for the log.
     Unavailable(String),
+    /// Nothing is out of order: an administrator or other log-ins keep the user waiting; the text is for the log.
+    Held(&'static str),
     /// The session must end: Gatepost stops, or an administrator said so.
     Stopping,
     /// The client is gone.
@@ -54,7 +59,7 @@ impl Denied {
     /// Whether this log-in is one that failed by the client's fault, of which only so many are allowed.
     fn is_failure(&self, protocol: &Protocol) -> bool {
         match self {
-            Self::Wrong | Self::Unfit(_) => true,
+            Self::Wrong | Self::Unfit(_) | Self::Suspect(_) => true,
             Self::Passed(text) => (protocol.passed_counts)(text),
             Self::Disabled
             | Self::Expired
@@ -62,6 +67,7 @@ impl Denied {
             | Self::Misplaced(_)
             | Self::Full(_)
             | Self::Unavailable(_)
+            | Self::Held(_)
             | Self::Stopping
             | Self::Left => false,
         }
@@ -69,28 +75,30 @@ impl Denied {
 
     /// Whether the client is told that its credentials are wrong, by Gatepost alone.
     pub(super) fn looks_wrong(&self) -> bool {
-        matches!(self, Self::Wrong | Self::Unfit(_))
+        matches!(self, Self::Wrong | Self::Unfit(_) | Self::Suspect(_))
     }
 
     /// What it is counted as; `None`: it was no log-in that came to an end.
     fn counted_as(&self) -> Option<LogIn> {
         match self {
-            Self::Wrong | Self::Unfit(_) | Self::Disabled | Self::Expired | Self::Passed(_) => Some(LogIn::Denied),
+            Self::Wrong | Self::Unfit(_) | Self::Suspect(_) | Self::Disabled | Self::Expired | Self::Passed(_) => {
+                Some(LogIn::Denied)
+            }
             Self::Guessing => Some(LogIn::Guessing),
             Self::Full(_) => Some(LogIn::Limit),
-            Self::Misplaced(_) | Self::Unavailable(_) => Some(LogIn::Unavailable),
+            Self::Misplaced(_) | Self::Unavailable(_) | Self::Held(_) => Some(LogIn::Unavailable),
             Self::Stopping | Self::Left => None,
         }
     }
 
     fn answer(self) -> Option<Answer> {
         Some(Answer::Refused(match self {
-            Self::Wrong | Self::Unfit(_) => Refusal::BadCredentials,
+            Self::Wrong | Self::Unfit(_) | Self::Suspect(_) => Refusal::BadCredentials,
             Self::Disabled => Refusal::Disabled,
             Self::Expired => Refusal::Expired,
             Self::Guessing => Refusal::Guessing,
             Self::Full(_) => Refusal::TooMany,
-            Self::Misplaced(_) | Self::Unavailable(_) => Refusal::Unavailable,
+            Self::Misplaced(_) | Self::Unavailable(_) | Self::Held(_) => Refusal::Unavailable,
             Self::Stopping => Refusal::ShuttingDown,
             Self::Passed(text) => return Some(Answer::Passed(text)),
             Self::Left => return None,
@@ -135,6 +143,10 @@ impl Session {
                 story.tell_failure(log, self.local.ip());
                 story.tell_fault(log, Level::Error, text);
             }
+            Denied::Suspect(text) => {
+                story.tell_failure(log, self.local.ip());
+                story.tell_fault(log, Level::Warning, text);
+            }
             Denied::Misplaced(text) => match log.seldom(&format!("{:?} {text}", story.service)) {
                 None => {}
                 Some(1) => story.tell_fault(log, Level::Error, text),
@@ -144,6 +156,7 @@ impl Session {
                 }
             },
             Denied::Full(text) => story.tell_fault(log, Level::Warning, text),
+            Denied::Held(text) => story.tell_fault(log, Level::Warning, text),
             Denied::Unavailable(text) => story.tell_fault(log, Level::Error, text),
             // Whose doing it is, is logged already.
             Denied::Stopping | Denied::Left => {}

@@ -57,7 +57,9 @@ impl Session {
         let means = &claim.means;
         let checked = self.check(&mut who, means).await?;
         if who.user.is_empty() {
-            return Err(Denied::Unfit("the client names no user, and only a token that is checked here could".into()));
+            return Err(Denied::Suspect(
+                "the client names no user, and only a token that is checked here could".into(),
+            ));
         }
         let started = Instant::now();
         if !matches!(means.proof(), Some(Proof::Password(_))) {
@@ -121,8 +123,8 @@ impl Session {
         // One that holds several names is for any of them.
         match held.first() {
             Some(_) if held.contains(&who.user) => {}
-            Some(name) => return Err(Denied::Unfit(format!("the client's certificate is that of {name:?}"))),
-            None => return Err(Denied::Unfit("the client's certificate holds no name, or has ended".into())),
+            Some(name) => return Err(Denied::Suspect(format!("the client's certificate is that of {name:?}"))),
+            None => return Err(Denied::Suspect("the client's certificate holds no name, or has ended".into())),
         }
         let Some(checks) = &self.service().checks else { return Ok(None) };
         let started = Instant::now();
@@ -159,7 +161,7 @@ impl Session {
             who.user.clone_from(&name);
             self.story().user = Some(name);
         } else if who.user != name {
-            return Err(Denied::Unfit(format!("what was shown is that of {name:?}")));
+            return Err(Denied::Suspect(format!("what was shown is that of {name:?}")));
         }
         Ok(())
     }
@@ -203,7 +205,7 @@ impl Session {
                 break;
             }
             if Instant::now() + HOLD_LOOK_INTERVAL > patience {
-                return Err(Denied::Unavailable("the user's log-ins are held".into()));
+                return Err(Denied::Held("the user's log-ins are held"));
             }
             tokio::select! {
                 () = tokio::time::sleep(HOLD_LOOK_INTERVAL) => {}
