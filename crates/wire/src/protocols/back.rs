@@ -178,3 +178,32 @@ pub struct BackSetup {
     /// Keep what is said, for the log.
     pub trace: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_says_what_it_is_with_the_back_ends_own_words_in_quotes() {
+        let words = "421\r\n";
+        let faults = [
+            BackFault::Greeting(words.into()),
+            BackFault::Loop,
+            BackFault::NoStartTls,
+            BackFault::TrailingBytes,
+            BackFault::NoMechanism,
+            BackFault::WantsTls,
+            BackFault::NotUnderstood,
+            BackFault::Unavailable(words.into()),
+            BackFault::Protocol("it says two things"),
+            BackFault::Bye(words.into()),
+            BackFault::Closed,
+        ];
+        let said = faults.map(|fault| fault.to_string());
+        for (n, text) in said.iter().enumerate() {
+            assert!(text.contains("it"), "of the back end: {text:?}");
+            assert!(!text.contains(['\r', '\n']), "one line of the log: {text:?}");
+            assert!(!said[..n].contains(text), "{text:?} is said twice");
+        }
+    }
+}
