@@ -8,7 +8,7 @@ use gatepost_wire::smtp::{OwnReply, Reply};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ReverseDns;
-use crate::service::Session;
+use crate::service::{Session, called_off};
 use crate::story::Ended;
 
 /// How long a client's name is looked for.
@@ -43,11 +43,14 @@ impl Session {
         };
         if !greet_delay.is_zero() {
             let mut bytes = Vec::new();
-            if self.early.is_empty()
-                && let Ok(read) = timeout_at(patience, self.client.read(&mut bytes)).await
-                && !matches!(read, Ok(count) if count > 0)
-            {
-                return Err(Ended::Gone("left before the greeting".into()));
+            if self.early.is_empty() {
+                let read = tokio::select! {
+                    read = timeout_at(patience, self.client.read(&mut bytes)) => read,
+                    () = called_off(&self.shared, &self.handle) => return Err(Ended::Refused(Refusal::ShuttingDown)),
+                };
+                if read.is_ok_and(|read| !matches!(read, Ok(count) if count > 0)) {
+                    return Err(Ended::Gone("left before the greeting".into()));
+                }
             }
             if !self.early.is_empty() || !bytes.is_empty() {
                 self.say_last(&OwnReply::TooEarly.reply().line()).await;
