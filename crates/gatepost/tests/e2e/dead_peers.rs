@@ -10,7 +10,7 @@ use gatepost_lab::{Gatepost, wait_for};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::{Socket, TcpKeepalive};
 
-use crate::bed::{Bed, KIM};
+use crate::bed::{Bed, KIM, run};
 
 /// A machine of its own behind a wire of its own: a network namespace. Both are gone with the one process that keeps
 /// it, and that one ends with this one, however this one ends.
@@ -71,11 +71,6 @@ fn line_of(program: &mut Child) -> String {
     let said = program.stdout.take().expect("a pipe");
     BufReader::new(said).read_line(&mut line).expect("a line");
     line
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("a program");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Gatepost's own sockets that are connected to somebody, shared with this process.
