@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use gatepost_lab::{Mailbox, Process, free_port, wait_for_port};
 
+use super::{REFUSED, UNAVAILABLE};
 use crate::bed::{Bed, KIM, LEE};
-
-const REFUSED: &str = "NO [AUTHENTICATIONFAILED] Authentication failed.";
-const UNAVAILABLE: &str = "NO [UNAVAILABLE] Temporarily unavailable, try again later.";
 
 fn configuration(bed: &Bed, imap: &str, map: &str, directory: &str) -> String {
     bed.configuration(&format!(

@@ -7,10 +7,8 @@ use gatepost_lab::{
     Dovecot, Gatepost, LDAP_PEOPLE, LDAP_SEARCHER, LDAP_SEARCHER_PASSWORD, Mailbox, Person, Slapd, wait_for_within,
 };
 
+use super::{REFUSED, UNAVAILABLE};
 use crate::bed::{Bed, KIM, LEE, back_end};
-
-const REFUSED: &str = "NO [AUTHENTICATIONFAILED] Authentication failed.";
-const UNAVAILABLE: &str = "NO [UNAVAILABLE] Temporarily unavailable, try again later.";
 
 fn people() -> Vec<String> {
     let kim = Person { uid: "kim", password: KIM.password, more: "mailHost: store-a" };

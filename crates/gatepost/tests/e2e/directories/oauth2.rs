@@ -13,11 +13,9 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use super::{REFUSED, UNAVAILABLE};
 use crate::bed::{Bed, KIM, LEE, back_end};
 use crate::talk::Talk;
-
-const REFUSED: &str = "NO [AUTHENTICATIONFAILED] Authentication failed.";
-const UNAVAILABLE: &str = "NO [UNAVAILABLE] Temporarily unavailable, try again later.";
 
 /// A provider: it has keys, and knows opaque tokens.
 #[derive(Clone)]

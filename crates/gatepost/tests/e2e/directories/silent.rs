@@ -3,9 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use super::UNAVAILABLE;
 use crate::bed::{Bed, KIM, LEE};
-
-const UNAVAILABLE: &str = "NO [UNAVAILABLE] Temporarily unavailable, try again later.";
 
 /// kim is asked of the silent one, behind a file that knows only lee.
 fn a_silent_directory_is_an_outage_for_its_own_users_alone(directory: impl Fn(u16) -> String) {

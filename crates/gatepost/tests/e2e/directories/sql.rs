@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use gatepost_lab::{DATABASE_PASSWORD, Database, DatabaseKind, Mailbox};
 
+use super::{REFUSED, UNAVAILABLE};
 use crate::bed::{Bed, KIM, LEE};
-
-const REFUSED: &str = "NO [AUTHENTICATIONFAILED] Authentication failed.";
-const UNAVAILABLE: &str = "NO [UNAVAILABLE] Temporarily unavailable, try again later.";
 
 /// kim with a hash, lee disabled, max twice.
 fn tables() -> String {
