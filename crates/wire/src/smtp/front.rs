@@ -57,6 +57,7 @@ impl Front {
     }
 
     fn auth(&mut self, arguments: &[u8], out: &mut Vec<u8>) -> Step {
+        // Before a word of EHLO: a client told to say that first would say its password next.
         if !self.client.rules.takes_secrets {
             return self.refuse_in_clear(out);
         }
