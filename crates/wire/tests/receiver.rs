@@ -120,6 +120,34 @@ fn sizes_are_taken_up_to_their_bounds() {
 }
 
 #[test]
+fn what_is_said_while_the_outside_is_asked_waits_for_its_answer() {
+    let mut talk = Talk::new("smtp", Dialect::Smtp);
+    assert!(matches!(talk.says("MAIL FROM:<a@b.example>"), Step::Sender(_)));
+    assert!(matches!(talk.says("RCPT TO:<kim@b.example>"), Step::Read));
+    assert!(talk.heard().is_empty(), "{}", talk.heard());
+    assert!(matches!(talk.answers(250), Step::Recipient(_)));
+    assert_eq!(talk.heard(), "250 2.0.0 So be it.\r\n");
+}
+
+#[test]
+fn a_message_in_chunks_takes_neither_recipients_nor_data() {
+    let mut talk = Talk::new("smtp", Dialect::Smtp);
+    talk.addressed(1);
+    assert!(matches!(talk.says("BDAT 2"), Step::Chunk(_)));
+    talk.receiver.take_content(2);
+    talk.answers(250);
+    for (line, words) in [
+        ("MAIL FROM:<a@b.example>", "503 5.5.1 A sender is named already.\r\n"),
+        ("RCPT TO:<kim@b.example>", "503 5.5.1 The message has begun.\r\n"),
+        ("DATA", "503 5.5.1 This message is sent by BDAT.\r\n"),
+    ] {
+        assert!(matches!(talk.says(line), Step::Read));
+        assert_eq!(talk.heard(), words);
+    }
+    assert!(matches!(talk.says("BDAT 0 LAST"), Step::Chunk(chunk) if chunk.is_last));
+}
+
+#[test]
 fn help_is_had() {
     let mut talk = Talk::new("smtp", Dialect::Smtp);
     assert!(matches!(talk.says("HELP"), Step::Read));

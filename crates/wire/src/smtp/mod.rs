@@ -7,6 +7,7 @@ mod back;
 mod content;
 mod envelope;
 mod front;
+mod order;
 mod receiver;
 mod reply;
 mod words;

@@ -1,10 +1,11 @@
 //! The state machine of a server that takes mail: SMTP (RFC 5321), LMTP (RFC 2033), and what follows the log-in of a client
 //! that submits mail.
 //!
-//! It knows the order of commands and answers what can be answered from that alone; whether a sender or recipient is
+//! It keeps to the order of commands and answers what can be answered from that alone; whether a sender or recipient is
 //! welcome, and what becomes of a message, the outside says. The content passes by it ([`Content`](super::Content)).
 
 use super::envelope::{Command, Parameter, Recipient, Sender, is_domain};
+use super::order::{Envelope, Mail, Needs, NotReady, Skipped, Turn};
 use super::{
     BINARY, Chunk, Dialect, Reply, UTF8, announces_chunk, bye, hello_name, number, say, say_lines, starttls, told,
 };
@@ -15,8 +16,6 @@ use crate::limits::{
 };
 use crate::protocols::{Carry, ClientSetup, ClientTls, Offers, Outcome, Protocol, Refusal};
 
-/// Said where a sender must be named before.
-const NO_MAIL: &str = "503 5.5.1 MAIL comes first.";
 /// The extension that has BDAT (RFC 3030).
 const CHUNKING: &str = "CHUNKING";
 /// The extension by which replies carry enhanced status codes (RFC 2034).
@@ -31,14 +30,9 @@ pub struct Receiver {
     bringer: Bringer,
     /// What it called itself.
     helo: Option<String>,
-    transaction: Option<Transaction>,
-    pending: Pending,
-    /// The chunk that is read past.
-    skipped: Option<Skipped>,
+    turn: Turn,
     /// How much was read past since mail was taken last.
     skipped_bytes: u64,
-    /// Recipients who were accepted of a message that has failed before its last chunk, of which more may be on their way.
-    forgone: usize,
     /// Since mail was taken last, or a recipient named.
     idle_commands: u32,
 }
@@ -50,72 +44,6 @@ enum Bringer {
     Anybody { dialect: Dialect, is_strict: bool },
     /// A user who has logged in.
     User,
-}
-
-/// Mail under way, from MAIL on.
-#[derive(Debug, Default)]
-struct Transaction {
-    needs: Needs,
-    /// Its content comes by BDAT, and some of it has.
-    is_chunked: bool,
-    /// Recipients that were named, and those of them that were accepted.
-    named: usize,
-    accepted: usize,
-}
-
-/// A chunk that nobody wants.
-#[derive(Debug, Clone, Copy)]
-struct Skipped {
-    /// So many bytes of it are still to come.
-    left: u64,
-    /// What is said then, and how often.
-    text: &'static str,
-    times: usize,
-}
-
-/// Why no content may come, as it is said.
-enum NotReady {
-    /// Something must come before.
-    OutOfOrder(&'static str),
-    /// No recipient was accepted. Each has been answered, so that this is no further mistake.
-    Nobody(&'static str),
-}
-
-/// What was asked for with the sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Needs {
-    /// Addresses may have letters beyond ASCII (RFC 6531).
-    utf8: bool,
-    /// The content need not be lines, and so has no end but its size (RFC 3030, section 3).
-    binary: bool,
-}
-
-impl Needs {
-    /// Whether an address, and what stands behind it, may have the letters that they have.
-    fn check(self, address: &str, parameters: &[Parameter]) -> Result<(), &'static str> {
-        if self.utf8 {
-            return Ok(());
-        }
-        if !address.is_ascii() {
-            return Err("553 5.6.7 This address needs SMTPUTF8.");
-        }
-        let are_plain =
-            parameters.iter().all(|parameter| parameter.value.as_ref().is_none_or(|value| value.is_ascii()));
-        if are_plain { Ok(()) } else { Err("501 5.5.4 Such a parameter needs SMTPUTF8.") }
-    }
-}
-
-/// What the outside has been asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Pending {
-    #[default]
-    Nothing,
-    Sender(Needs),
-    Recipient,
-    Content,
-    Chunk,
-    /// What becomes of the content.
-    Outcome,
 }
 
 /// What happens to a [`Receiver`].
@@ -173,11 +101,8 @@ impl Receiver {
             protocol,
             bringer,
             helo: None,
-            transaction: None,
-            pending: Pending::Nothing,
-            skipped: None,
+            turn: Turn::ANEW,
             skipped_bytes: 0,
-            forgone: 0,
             idle_commands: 0,
         }
     }
@@ -208,13 +133,12 @@ impl Receiver {
             Event::Done => {}
             Event::Reply(reply) => {
                 let step = self.answered(&reply, out);
-                // Behind a 354 comes content, in which there are no commands.
-                if !matches!(step, Step::Read) || reply.code == 354 {
+                if !matches!(step, Step::Read) {
                     return step;
                 }
             }
             Event::Outcome(replies) => {
-                (self.pending, self.transaction) = (Pending::Nothing, None);
+                self.turn = Turn::ANEW;
                 if replies.iter().any(Reply::is_good) {
                     (self.carry.errors, self.idle_commands, self.skipped_bytes) = (0, 0, 0);
                 }
@@ -250,14 +174,23 @@ impl Receiver {
     /// Works off what was received until something must come from outside.
     fn run(&mut self, out: &mut Vec<u8>) -> Step {
         loop {
-            if let Some(Skipped { left, text, times }) = self.skipped.take() {
-                let left = left - self.talk.skip(left);
-                if left > 0 {
-                    self.skipped = Some(Skipped { left, text, times });
+            let mail = match self.turn {
+                Turn::Client(mail) => mail,
+                Turn::Skip(Skipped { left, text, times }, mail) => {
+                    let left = left - self.talk.skip(left);
+                    if left > 0 {
+                        self.turn = Turn::Skip(Skipped { left, text, times }, mail);
+                        return Step::Read;
+                    }
+                    (0..times).for_each(|_| say(out, text));
+                    self.turn = Turn::Client(mail);
+                    mail
+                }
+                // Behind a 354 comes content, in which there are no commands.
+                Turn::Sender(_) | Turn::Recipient(_) | Turn::Content | Turn::Chunk(_) | Turn::Outcome => {
                     return Step::Read;
                 }
-                (0..times).for_each(|_| say(out, text));
-            }
+            };
             let step = match self.talk.next_line() {
                 None => return Step::Read,
                 Some(Line::Lost) => end(Refusal::Misbehaved, Some("Line too long."), out),
@@ -266,7 +199,7 @@ impl Receiver {
                 }
                 Some(Line::Whole { line, is_broken: true }) if announces_chunk(line.expose()) => no_size(out),
                 Some(Line::Whole { is_broken: true, .. }) => self.wrong("500 5.5.2 Lines end in CRLF.", out),
-                Some(Line::Whole { line, .. }) => self.command(line.expose(), out),
+                Some(Line::Whole { line, .. }) => self.command(mail, line.expose(), out),
             };
             if !matches!(step, Step::Read) {
                 return step;
@@ -277,35 +210,35 @@ impl Receiver {
         }
     }
 
-    fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Step {
+    fn command(&mut self, mail: Mail, line: &[u8], out: &mut Vec<u8>) -> Step {
         let word = line.split(|&b| b == b' ').next().unwrap_or_default();
         let argument = line[word.len()..].trim_ascii();
         let word = word.to_ascii_uppercase();
         self.talk.note(|| told(&word, argument));
         // A message that some will have may have many more recipients who are put off.
-        let is_wanted = word == b"RCPT" && self.transaction.as_ref().is_some_and(|mail| mail.accepted > 0);
+        let is_wanted = word == b"RCPT" && matches!(mail, Mail::Begun(Envelope { accepted: 1.., .. }));
         self.idle_commands += u32::from(!is_wanted);
         if self.idle_commands > IDLE_COMMANDS_MAX {
             return end(Refusal::Misbehaved, Some("Too many commands without mail."), out);
         }
         let is_lmtp = self.dialect() == Dialect::Lmtp;
         match word.as_slice() {
-            b"EHLO" | b"HELO" if !is_lmtp => self.hello(word == b"EHLO", argument, out),
-            b"LHLO" if is_lmtp => self.hello(true, argument, out),
+            b"EHLO" | b"HELO" if !is_lmtp => self.hello(mail, word == b"EHLO", argument, out),
+            b"LHLO" if is_lmtp => self.hello(mail, true, argument, out),
             // Who logged in before TLS could be somebody else than who speaks under it (RFC 3207, section 4.2).
             b"STARTTLS" if self.is_submission() => self.wrong("503 5.5.1 You are logged in.", out),
             b"STARTTLS" => match starttls(self.setup.tls, argument, out) {
                 Ok(()) => Step::StartTls,
                 Err(text) => self.wrong(text, out),
             },
-            b"MAIL" => self.mail(argument, out),
-            b"RCPT" => self.recipient(argument, out),
-            b"DATA" => self.data(argument, out),
-            b"BDAT" => self.chunk(argument, out),
+            b"MAIL" => self.sender(mail, argument, out),
+            b"RCPT" => self.recipient(mail, argument, out),
+            b"DATA" => self.data(mail, argument, out),
+            b"BDAT" => self.chunk(mail, argument, out),
             _ if announces_chunk(&word) => no_size(out),
             b"RSET" => {
                 say(out, "250 2.0.0 Ok.");
-                self.reset()
+                self.reset(mail)
             }
             b"NOOP" => {
                 say(out, "250 2.0.0 Ok.");
@@ -329,7 +262,7 @@ impl Receiver {
         }
     }
 
-    fn hello(&mut self, is_extended: bool, argument: &[u8], out: &mut Vec<u8>) -> Step {
+    fn hello(&mut self, mail: Mail, is_extended: bool, argument: &[u8], out: &mut Vec<u8>) -> Step {
         let Some(name) = hello_name(argument) else {
             return self.wrong("501 5.5.4 A host name or an address literal is missing.", out);
         };
@@ -355,20 +288,23 @@ impl Receiver {
             }
         }
         say_lines(out, 250, &lines);
-        self.reset()
+        self.reset(mail)
     }
 
     /// Whatever was begun is given up, and the outside told.
-    fn reset(&mut self) -> Step {
-        self.forgone = 0;
-        if self.transaction.take().is_some() { Step::Reset } else { Step::Read }
+    fn reset(&mut self, mail: Mail) -> Step {
+        self.turn = Turn::ANEW;
+        match mail {
+            Mail::Nothing { .. } => Step::Read,
+            Mail::Begun(_) | Mail::Chunked(_) => Step::Reset,
+        }
     }
 
-    fn mail(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+    fn sender(&mut self, mail: Mail, argument: &[u8], out: &mut Vec<u8>) -> Step {
         if self.helo.is_none() {
             return self.wrong("503 5.5.1 Say hello first.", out);
         }
-        if self.transaction.is_some() {
+        if !matches!(mail, Mail::Nothing { .. }) {
             return self.wrong("503 5.5.1 A sender is named already.", out);
         }
         let mut sender = match Sender::parse(argument) {
@@ -384,31 +320,30 @@ impl Receiver {
         if let Err(text) = checked.and_then(|()| needs.check(sender.address(), &sender.parameters)) {
             return self.wrong(text, out);
         }
-        self.pending = Pending::Sender(needs);
+        self.turn = Turn::Sender(needs);
         Step::Sender(sender)
     }
 
-    fn recipient(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
-        let Some(&Transaction { needs, named, is_chunked, .. }) = self.transaction.as_ref() else {
-            return self.wrong(NO_MAIL, out);
+    fn recipient(&mut self, mail: Mail, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        let envelope = match mail.takes_recipients() {
+            Ok(envelope) => envelope,
+            Err(text) => return self.wrong(text, out),
         };
-        if is_chunked {
-            return self.wrong("503 5.5.1 The message has begun.", out);
-        }
         let recipient = match Recipient::parse(argument) {
             Ok(recipient) => recipient,
             Err(text) => return self.wrong(text, out),
         };
         let (address, parameters) = (&recipient.mailbox.text, &recipient.parameters);
-        if let Err(text) = self.check(parameters, Command::Rcpt).and_then(|()| needs.check(address, parameters)) {
+        if let Err(text) =
+            self.check(parameters, Command::Rcpt).and_then(|()| envelope.needs.check(address, parameters))
+        {
             return self.wrong(text, out);
         }
-        if named == RECIPIENTS_MAX {
+        if envelope.named == RECIPIENTS_MAX {
             say(out, "452 4.5.3 Too many recipients.");
             return Step::Read;
         }
-        self.transaction.iter_mut().for_each(|transaction| transaction.named += 1);
-        self.pending = Pending::Recipient;
+        self.turn = Turn::Recipient(Envelope { named: envelope.named + 1, ..envelope });
         Step::Recipient(recipient)
     }
 
@@ -434,31 +369,31 @@ impl Receiver {
         Ok(())
     }
 
-    fn data(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+    fn data(&mut self, mail: Mail, argument: &[u8], out: &mut Vec<u8>) -> Step {
         if !argument.is_empty() {
             return self.wrong("501 5.5.4 This command takes no argument.", out);
         }
-        let transaction = match self.ready_for_content() {
-            Ok(transaction) => transaction,
+        let envelope = match mail.takes_content(self.dialect()) {
+            Ok(envelope) => envelope,
             Err(NotReady::Nobody(text)) => {
                 say(out, text);
                 return Step::Read;
             }
             Err(NotReady::OutOfOrder(text)) => return self.wrong(text, out),
         };
-        if transaction.is_chunked || transaction.needs.binary {
+        if matches!(mail, Mail::Chunked(_)) || envelope.needs.binary {
             return self.wrong("503 5.5.1 This message is sent by BDAT.", out);
         }
         if self.talk.discard_rest() {
             // Should the content be refused, it would be read as commands.
             return end(Refusal::Misbehaved, Some("You talk before it is your turn."), out);
         }
-        self.pending = Pending::Content;
+        self.turn = Turn::Content;
         Step::Content
     }
 
     /// BDAT: so many bytes of the message follow, whatever is said to it (RFC 3030, section 2).
-    fn chunk(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+    fn chunk(&mut self, mail: Mail, argument: &[u8], out: &mut Vec<u8>) -> Step {
         if !self.offers(CHUNKING) {
             return end(Refusal::Misbehaved, Some("CHUNKING is not offered."), out);
         }
@@ -466,10 +401,9 @@ impl Receiver {
         if chunk.size > CHUNK_BYTES_MAX {
             return end(Refusal::Misbehaved, Some("The chunk is too large."), out);
         }
-        match self.ready_for_content() {
-            Ok(transaction) => {
-                transaction.is_chunked = true;
-                self.pending = Pending::Chunk;
+        match mail.takes_content(self.dialect()) {
+            Ok(envelope) => {
+                self.turn = Turn::Chunk(envelope);
                 // Without bytes it leads to nothing.
                 if chunk.size > 0 {
                     self.idle_commands = 0;
@@ -477,42 +411,19 @@ impl Receiver {
                 Step::Chunk(chunk)
             }
             // A client may have sent all chunks before it hears what became of the first: that is no mistake.
-            Err(NotReady::OutOfOrder(text) | NotReady::Nobody(text)) => self.skip(chunk, text, out),
+            Err(NotReady::OutOfOrder(text) | NotReady::Nobody(text)) => self.skip(mail, chunk, text, out),
         }
     }
 
     /// Reads past a chunk that nobody wants, and then says so.
-    fn skip(&mut self, Chunk { size, is_last }: Chunk, text: &'static str, out: &mut Vec<u8>) -> Step {
+    fn skip(&mut self, mail: Mail, Chunk { size, is_last }: Chunk, text: &'static str, out: &mut Vec<u8>) -> Step {
         self.skipped_bytes += size;
         if self.skipped_bytes > SKIPPED_BYTES_MAX {
             return end(Refusal::Misbehaved, Some("Too much content that nobody wants."), out);
         }
-        let forgone = if is_last { std::mem::take(&mut self.forgone) } else { 0 };
-        let times = match (self.dialect(), &self.transaction) {
-            // The last chunk has a reply for each recipient who was accepted, and none without any (RFC 2033, section 4.3).
-            (Dialect::Lmtp, Some(_)) if is_last => 0,
-            (Dialect::Lmtp, None) => forgone.max(1),
-            _ => 1,
-        };
-        self.skipped = Some(Skipped { left: size, text, times });
+        let (times, mail) = mail.past_chunk(is_last, self.dialect());
+        self.turn = Turn::Skip(Skipped { left: size, text, times }, mail);
         Step::Read
-    }
-
-    /// The transaction, if its content may come.
-    fn ready_for_content(&mut self) -> Result<&mut Transaction, NotReady> {
-        let dialect = self.dialect();
-        match (&mut self.transaction, dialect) {
-            (None, _) => Err(NotReady::OutOfOrder(NO_MAIL)),
-            (Some(Transaction { named: 0, .. }), _) => Err(NotReady::OutOfOrder("503 5.5.1 RCPT comes first.")),
-            // As RFC 2033, section 4.2 has it; the same is known in SMTP as "no valid recipients".
-            (Some(Transaction { accepted: 0, .. }), Dialect::Lmtp) => {
-                Err(NotReady::Nobody("503 5.5.1 No valid recipients."))
-            }
-            (Some(Transaction { accepted: 0, .. }), Dialect::Smtp) => {
-                Err(NotReady::Nobody("554 5.5.1 No valid recipients."))
-            }
-            (Some(transaction), _) => Ok(transaction),
-        }
     }
 
     fn dialect(&self) -> Dialect {
@@ -533,22 +444,10 @@ impl Receiver {
     /// The outside has answered.
     fn answered(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
         say_lines(out, reply.code, &reply.lines);
-        match (std::mem::take(&mut self.pending), &mut self.transaction) {
-            (Pending::Sender(needs), _) if reply.is_good() => {
-                self.transaction = Some(Transaction { needs, ..Transaction::default() });
-                self.forgone = 0;
-            }
-            (Pending::Recipient, Some(transaction)) if reply.is_good() => {
-                transaction.accepted += 1;
-                self.idle_commands = 0;
-            }
-            (Pending::Content, _) if reply.code == 354 => self.pending = Pending::Outcome,
-            (Pending::Chunk, _) if reply.is_good() => {}
-            (Pending::Content | Pending::Chunk, transaction) => {
-                self.forgone = transaction.take().map_or(0, |failed| failed.accepted);
-            }
-            _ => {}
+        if matches!(self.turn, Turn::Recipient(_)) && reply.is_good() {
+            self.idle_commands = 0;
         }
+        self.turn = self.turn.after(reply);
         if reply.code == 421 {
             return Step::Close(Outcome::Refused(Refusal::Unavailable));
         }
