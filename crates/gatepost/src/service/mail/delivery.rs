@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Fault};
 use super::content::Pace;
+use super::links::{Links, User};
 use super::memory::{Fate, Fingerprint, Mark, Memory};
 use crate::backend::Backend;
 
@@ -25,12 +26,9 @@ pub(super) const OUTCOME_TIME: Duration = Duration::from_mins(9);
 
 /// See the module's documentation.
 pub(super) struct Delivery {
-    /// Kept for the session, since a client may have more than one message.
-    connections: Vec<Connection>,
+    links: Links,
     /// What the client speaks.
     dialect: Dialect,
-    /// All goes to the one connection that the client has logged in over.
-    is_to_one: bool,
     message: Option<Message>,
     memory: Arc<Memory>,
     faults: Vec<BackendFault>,
@@ -68,18 +66,17 @@ struct Recipient {
 }
 
 impl Delivery {
-    /// To whatever back ends recipients have.
-    pub(super) fn to_many(dialect: Dialect, memory: Arc<Memory>) -> Self {
-        Self { connections: Vec::new(), dialect, is_to_one: false, message: None, memory, faults: Vec::new() }
+    /// For a client that speaks this.
+    pub(super) fn new(links: Links, dialect: Dialect, memory: Arc<Memory>) -> Self {
+        Self { links, dialect, message: None, memory, faults: Vec::new() }
     }
 
-    /// To the back end that a user has logged in at.
-    pub(super) fn to_one(connection: Connection, memory: Arc<Memory>) -> Self {
-        Self { connections: vec![connection], is_to_one: true, ..Self::to_many(Dialect::Smtp, memory) }
-    }
-
-    pub(super) fn is_to_one(&self) -> bool {
-        self.is_to_one
+    /// Who has logged in to send; `None`: nobody need.
+    pub(super) fn user(&self) -> Option<&User> {
+        match &self.links {
+            Links::Many { .. } => None,
+            Links::One { user, .. } => Some(user),
+        }
     }
 
     pub(super) fn client_dialect(&self) -> Dialect {
@@ -98,17 +95,17 @@ impl Delivery {
 
     /// The back ends of the message under way.
     pub(super) fn backends(&self) -> Vec<&str> {
-        self.used().into_iter().map(|n| &*self.connections[n].backend).collect()
+        self.used().into_iter().map(|n| &*self.links[n].backend).collect()
     }
 
     /// The connections of the message under way.
     fn used(&self) -> Vec<usize> {
-        (0..self.connections.len()).filter(|&n| self.recipients_of(n) > 0).collect()
+        (0..self.links.all().len()).filter(|&n| self.recipients_of(n) > 0).collect()
     }
 
     fn recipients_of(&self, n: usize) -> usize {
         let recipients = self.message.iter().flat_map(|message| &message.recipients);
-        recipients.filter(|recipient| recipient.backend == self.connections[n].backend).count()
+        recipients.filter(|recipient| recipient.backend == self.links[n].backend).count()
     }
 
     /// Whether the message under way has begun to come in chunks.
@@ -135,21 +132,26 @@ impl Delivery {
 
     /// Whether there are connections that nobody needs at the moment, and that could be had again.
     pub(super) fn is_idle(&self) -> bool {
-        !self.is_to_one && !self.connections.is_empty() && self.used().is_empty()
+        matches!(&self.links, Links::Many { connections, .. } if !connections.is_empty()) && self.used().is_empty()
     }
 
     pub(super) fn connection_count(&self) -> usize {
-        self.connections.len()
+        self.links.all().len()
+    }
+
+    /// As [`Links::introduce`].
+    pub(super) async fn introduce(&mut self, helo: Option<&str>) {
+        self.links.introduce(helo).await;
     }
 
     /// A message begins. Who is to have it is not known yet, but for one who has logged in.
     pub(super) async fn begin(&mut self, sender: Sender) -> Reply {
-        let reply = match self.connections.first_mut() {
-            Some(connection) if self.is_to_one => {
+        let reply = match &mut self.links {
+            Links::One { connection, .. } => {
                 let answer = connection.begin(&sender, Instant::now() + COMMAND_TIME).await;
                 self.of_the_one(answer)
             }
-            _ => OwnReply::SenderOk.reply(),
+            Links::Many { .. } => OwnReply::SenderOk.reply(),
         };
         if reply.is_good() {
             self.message = Some(Message {
@@ -172,22 +174,18 @@ impl Delivery {
     }
 
     pub(super) fn has_connection(&self, backend: &Backend) -> bool {
-        self.position_of(backend).is_some()
-    }
-
-    fn position_of(&self, backend: &Backend) -> Option<usize> {
-        self.connections.iter().position(|connection| connection.backend == backend.name)
+        self.links.position_of(&backend.name).is_some()
     }
 
     pub(super) fn add_connection(&mut self, connection: Connection) {
-        self.connections.push(connection);
+        self.links.add(connection);
     }
 
     /// Forgets a connection, if there is one with which the message under way has nothing to do.
     pub(super) fn drop_unused(&mut self, backend: &Backend) -> bool {
-        match self.position_of(backend) {
+        match self.links.position_of(&backend.name) {
             Some(n) if self.recipients_of(n) == 0 => {
-                self.connections.remove(n);
+                self.links.remove(n);
                 true
             }
             _ => false,
@@ -202,31 +200,30 @@ impl Delivery {
         recipient: &smtp::Recipient,
         deadline: Instant,
     ) -> Result<Reply, Fault> {
-        let (Some(n), Some(message)) = (self.position_of(backend), &mut self.message) else {
+        let (Some(n), Some(message)) = (self.links.position_of(&backend.name), &mut self.message) else {
             return Err(Fault::Unfit("there is no connection".into()));
         };
-        let reply = self.connections[n].add(&message.sender, recipient, deadline).await?;
+        let reply = self.links[n].add(&message.sender, recipient, deadline).await?;
         if reply.is_good() {
             if message.recipients.is_empty() && self.dialect == Dialect::Smtp {
                 message.fate = self.memory.fate(&message.sender, written);
             }
-            let backend = Arc::clone(&self.connections[n].backend);
+            let backend = Arc::clone(&self.links[n].backend);
             message.recipients.push(Recipient { written: written.to_owned(), backend, answer: None });
         }
         Ok(reply)
     }
 
-    /// Names a recipient to the one back end there is.
-    pub(super) async fn add_to_one(&mut self, recipient: &smtp::Recipient) -> Reply {
-        let (Some(connection), Some(message)) = (self.connections.first_mut(), &mut self.message) else {
-            return gone();
-        };
+    /// Names a recipient to the back end of the user who has logged in; `None`: nobody has.
+    pub(super) async fn add_to_one(&mut self, recipient: &smtp::Recipient) -> Option<Reply> {
+        let Links::One { connection, .. } = &mut self.links else { return None };
+        let Some(message) = &mut self.message else { return Some(gone()) };
         let answer = connection.add(&message.sender, recipient, Instant::now() + COMMAND_TIME).await;
         if answer.as_ref().is_ok_and(Reply::is_good) {
             let backend = Arc::clone(&connection.backend);
             message.recipients.push(Recipient { written: recipient.mailbox.text.clone(), backend, answer: None });
         }
-        self.of_the_one(answer)
+        Some(self.of_the_one(answer))
     }
 
     /// What the one back end there is says; without it, the client must go.
@@ -242,15 +239,15 @@ impl Delivery {
         let used = self.used();
         let deadline = Instant::now() + COMMAND_TIME;
         for &n in &used {
-            if let Err(fault) = self.connections[n].ask_for_content(deadline).await {
+            if let Err(fault) = self.links[n].ask_for_content(deadline).await {
                 self.fail(n, &fault);
             }
         }
         for &n in &used {
-            if self.connections[n].is_lost() {
+            if self.links[n].is_lost() {
                 continue;
             }
-            match self.connections[n].may_send(deadline).await {
+            match self.links[n].may_send(deadline).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => self.answer(n, &reply),
                 Err(fault) => self.fail(n, &fault),
@@ -271,7 +268,7 @@ impl Delivery {
             if self.has_answered(n) {
                 continue;
             }
-            if let Err(fault) = self.connections[n].open_chunk(size, deadline).await {
+            if let Err(fault) = self.links[n].open_chunk(size, deadline).await {
                 self.fail(n, &fault);
             }
         }
@@ -283,7 +280,7 @@ impl Delivery {
     /// A chunk has been passed on. An error is what the client is told if no more need come.
     pub(super) async fn close_chunk(&mut self, deadline: Instant) -> Result<(), Reply> {
         for n in self.used() {
-            match self.connections[n].has_chunk(deadline).await {
+            match self.links[n].has_chunk(deadline).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => self.answer(n, &reply),
                 Err(fault) => self.fail(n, &fault),
@@ -305,7 +302,7 @@ impl Delivery {
     /// Whether no back end takes content, or in SMTP not all do.
     fn is_hopeless(&self) -> bool {
         let used = self.used();
-        let takers = used.iter().filter(|&&n| self.connections[n].takes_content()).count();
+        let takers = used.iter().filter(|&&n| self.links[n].takes_content()).count();
         takers == 0 || (self.dialect == Dialect::Smtp && takers < used.len())
     }
 
@@ -313,7 +310,7 @@ impl Delivery {
     fn begin_fingerprint(&mut self) {
         let used = self.used();
         let can_differ =
-            used.len() > 1 || used.iter().any(|&n| self.connections[n].answers_each() && self.recipients_of(n) > 1);
+            used.len() > 1 || used.iter().any(|&n| self.links[n].answers_each() && self.recipients_of(n) > 1);
         let is_one_for_all = self.dialect == Dialect::Smtp;
         if let Some(message) =
             self.message.as_mut().filter(|_| is_one_for_all && (can_differ || !self.memory.is_empty()))
@@ -330,12 +327,12 @@ impl Delivery {
         if let Some(fingerprint) = self.message.as_mut().and_then(|message| message.fingerprint.as_mut()) {
             fingerprint.update(bytes);
         }
-        for n in 0..self.connections.len() {
-            if !self.connections[n].takes_content() {
+        for n in 0..self.links.all().len() {
+            if !self.links[n].takes_content() {
                 continue;
             }
-            if let Err(fault) = self.connections[n].pass(bytes, Instant::now() + BLOCK_TIME).await {
-                let said = self.connections[n].last_word().await;
+            if let Err(fault) = self.links[n].pass(bytes, Instant::now() + BLOCK_TIME).await {
+                let said = self.links[n].last_word().await;
                 self.note(n, &fault);
                 self.answer(n, &said.unwrap_or_else(lost));
                 if self.dialect == Dialect::Smtp {
@@ -349,18 +346,18 @@ impl Delivery {
     /// No back end gets the message: this is what the client is told when it has come to its end.
     pub(super) fn refuse(&mut self, reply: &Reply) {
         if !self.is_given_up() {
-            (0..self.connections.len()).for_each(|n| self.answer(n, reply));
+            (0..self.links.all().len()).for_each(|n| self.answer(n, reply));
             self.abort();
         }
     }
 
     /// Whether no back end will have the message.
     pub(super) fn is_given_up(&self) -> bool {
-        !self.connections.iter().any(Connection::takes_content)
+        !self.links.all().iter().any(Connection::takes_content)
     }
 
     fn abort(&mut self) {
-        self.connections.iter_mut().for_each(Connection::give_up);
+        self.links.all_mut().iter_mut().for_each(Connection::give_up);
     }
 
     /// The content has come to its end: what the client is told, in LMTP for each recipient, and how many have the message.
@@ -377,16 +374,15 @@ impl Delivery {
     /// Ends the content everywhere but where it was taken before, and hears what comes of it.
     async fn end(&mut self, deadline: Instant) {
         let content = self.message.as_mut().and_then(|message| message.fingerprint.take()?.finish());
-        let connections: Vec<_> =
-            (0..self.connections.len()).filter(|&n| self.connections[n].takes_content()).collect();
+        let connections: Vec<_> = (0..self.links.all().len()).filter(|&n| self.links[n].takes_content()).collect();
         let mut waiting = Vec::new();
         for n in connections {
             let known = content.as_ref().map(|content| self.known(n, content)).unwrap_or_default();
             if known > 0 {
                 // Whoever has it has been answered, and those who have not come by themselves the next time.
-                self.connections[n].give_up();
+                self.links[n].give_up();
                 self.answer(n, &lost());
-            } else if let Err(fault) = self.connections[n].end(deadline).await {
+            } else if let Err(fault) = self.links[n].end(deadline).await {
                 self.fail(n, &fault);
             } else {
                 waiting.push(n);
@@ -394,7 +390,7 @@ impl Delivery {
         }
         for n in waiting {
             let count = self.recipients_of(n);
-            let (replies, fault) = self.connections[n].outcomes(count, deadline).await;
+            let (replies, fault) = self.links[n].outcomes(count, deadline).await;
             self.take_outcomes(n, &replies, content.as_ref());
             if let Some(fault) = fault {
                 self.fail(n, &fault);
@@ -406,7 +402,7 @@ impl Delivery {
     fn known(&mut self, n: usize, content: &[u8; 32]) -> usize {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return 0 };
         let mut known = 0;
-        let backend = &self.connections[n].backend;
+        let backend = &self.links[n].backend;
         for recipient in recipients.iter_mut().filter(|recipient| recipient.backend == *backend) {
             let mark = Mark::taken(sender, &recipient.written, backend, content);
             if self.memory.has(&mark) {
@@ -421,7 +417,7 @@ impl Delivery {
     /// A back end has said what comes of it. Until the client has heard that, nobody knows whether it will come again.
     fn take_outcomes(&mut self, n: usize, replies: &[Reply], content: Option<&[u8; 32]>) {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return };
-        let backend = &self.connections[n].backend;
+        let backend = &self.links[n].backend;
         for (recipient, reply) in recipients.iter_mut().filter(|recipient| recipient.backend == *backend).zip(replies) {
             recipient.answer = Some(reply.clone());
             if let Some(content) = content.filter(|_| reply.is_good()) {
@@ -464,7 +460,7 @@ impl Delivery {
     /// Says this of all recipients of a connection of whom nothing was said yet.
     fn answer(&mut self, n: usize, reply: &Reply) {
         let recipients = self.message.iter_mut().flat_map(|message| &mut message.recipients);
-        let backend = &self.connections[n].backend;
+        let backend = &self.links[n].backend;
         for recipient in recipients.filter(|recipient| recipient.backend == *backend) {
             recipient.answer.get_or_insert_with(|| reply.clone());
         }
@@ -473,7 +469,7 @@ impl Delivery {
     /// Whether all recipients of a connection have an answer already.
     fn has_answered(&self, n: usize) -> bool {
         let mut recipients = self.message.iter().flat_map(|message| &message.recipients);
-        recipients.all(|recipient| recipient.backend != self.connections[n].backend || recipient.answer.is_some())
+        recipients.all(|recipient| recipient.backend != self.links[n].backend || recipient.answer.is_some())
     }
 
     fn fail(&mut self, n: usize, fault: &Fault) {
@@ -482,23 +478,19 @@ impl Delivery {
     }
 
     fn note(&mut self, n: usize, fault: &Fault) {
-        self.faults.push(BackendFault { backend: Arc::clone(&self.connections[n].backend), fault: fault.to_string() });
+        self.faults.push(BackendFault { backend: Arc::clone(&self.links[n].backend), fault: fault.to_string() });
     }
 
     /// The message is done with, or given up.
     pub(super) fn reset(&mut self) {
         self.abort();
-        if !self.is_to_one {
-            self.connections.retain(|connection| !connection.is_lost());
-        }
+        self.links.forget_lost();
         self.message = None;
     }
 
     /// Says goodbye everywhere.
     pub(super) async fn leave(&mut self) {
-        for mut connection in std::mem::take(&mut self.connections) {
-            connection.leave().await;
-        }
+        self.links.leave().await;
     }
 }
 

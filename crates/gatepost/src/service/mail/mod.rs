@@ -7,6 +7,7 @@ pub(crate) mod address;
 mod connection;
 mod content;
 mod delivery;
+mod links;
 mod memory;
 pub(crate) mod rates;
 mod record;
@@ -28,6 +29,7 @@ use crate::story::{Ended, Tally};
 use address::Placed;
 use connection::{Connection, Fault};
 use delivery::{BackendFault, COMMAND_TIME, Delivery};
+use links::{Links, User};
 pub(crate) use memory::Memory;
 pub(crate) use rates::Rates;
 use screen::Screened;
@@ -52,17 +54,6 @@ struct Mail<'s> {
     client: Screened,
     /// What was not counted as the client's time since it came forward last.
     own_time: Duration,
-    /// What it called itself when back ends were told of it.
-    introduced: Option<String>,
-    /// Who has logged in; `None`: nobody need.
-    user: Option<User>,
-}
-
-/// A user who has logged in to send mail.
-struct User {
-    name: String,
-    /// When what they logged in with is over.
-    expires: Option<SystemTime>,
 }
 
 impl Session {
@@ -74,7 +65,8 @@ impl Session {
         };
         let receiver = self.new_receiver(dialect, Carry::default());
         let memory = Arc::clone(&self.shared.memory);
-        let mut mail = Mail::new(self, receiver, Delivery::to_many(dialect, memory), client);
+        let delivery = Delivery::new(Links::many(), dialect, memory);
+        let mut mail = Mail::new(self, receiver, delivery, client);
         let early = std::mem::take(&mut mail.session.early);
         mail.run(Event::Start, early.expose()).await
     }
@@ -85,9 +77,9 @@ impl Session {
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
         let connection = Connection::new(backend, Dialect::Smtp, connected, None);
-        let delivery = Delivery::to_one(connection, Arc::clone(&self.shared.memory));
+        let links = Links::One { connection: Box::new(connection), user: User { name: user, expires } };
+        let delivery = Delivery::new(links, Dialect::Smtp, Arc::clone(&self.shared.memory));
         let mut mail = Mail::new(self, receiver, delivery, Screened::default());
-        mail.user = Some(User { name: user, expires });
         mail.set_deadline();
         mail.run(Event::Go, &client_rest).await
     }
@@ -106,17 +98,8 @@ impl Session {
 
 impl<'s> Mail<'s> {
     fn new(session: &'s mut Session, receiver: Receiver, delivery: Delivery, client: Screened) -> Self {
-        Self {
-            session,
-            receiver,
-            delivery,
-            out: Vec::new(),
-            tally: Tally::default(),
-            client,
-            own_time: Duration::ZERO,
-            introduced: None,
-            user: None,
-        }
+        let (out, tally, own_time) = (Vec::new(), Tally::default(), Duration::ZERO);
+        Self { session, receiver, delivery, out, tally, client, own_time }
     }
 
     /// Talks until the end, from a beginning behind which the client has said something already.
@@ -242,7 +225,7 @@ impl<'s> Mail<'s> {
                 // Nobody keeps back ends waiting for longer than this.
                 let latest = Instant::now() + SILENCE_TIME;
                 self.session.deadline =
-                    if self.delivery.is_to_one() { latest } else { self.session.deadline.min(latest) };
+                    if self.delivery.user().is_some() { latest } else { self.session.deadline.min(latest) };
                 reply
             }
             Err((what, reply)) => {
@@ -258,12 +241,7 @@ impl<'s> Mail<'s> {
         self.check_sender(sender)
             .await
             .map_err(|reply| (if reply.is_transient() { "mail was put off" } else { "a sender was refused" }, reply))?;
-        let helo = self.receiver.helo().map(str::to_owned);
-        if helo != self.introduced && !self.delivery.is_to_one() {
-            // It has another name than the one that back ends were told.
-            self.delivery.leave().await;
-            self.introduced = helo;
-        }
+        self.delivery.introduce(self.receiver.helo()).await;
         let reply = self.delivery.begin(sender.clone()).await;
         if reply.is_good() { Ok(reply) } else { Err(("a sender was refused", reply)) }
     }
@@ -277,7 +255,7 @@ impl<'s> Mail<'s> {
         if needs_tls && session.client.tls_facts().is_none() {
             return Err(OwnReply::TlsFirst.reply());
         }
-        if let Some(User { name, expires }) = &self.user {
+        if let Some(User { name, expires }) = self.delivery.user() {
             if expires.is_some_and(|end| end <= SystemTime::now()) {
                 return Err(OwnReply::Expired.reply());
             }
@@ -308,8 +286,8 @@ impl<'s> Mail<'s> {
             return reply;
         }
         let written = &recipient.mailbox.text;
-        if self.delivery.is_to_one() {
-            return self.delivery.add_to_one(recipient).await;
+        if let Some(reply) = self.delivery.add_to_one(recipient).await {
+            return reply;
         }
         if let Some(reply) = self.delivery.must_wait(written) {
             return reply;
