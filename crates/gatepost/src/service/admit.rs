@@ -8,7 +8,7 @@ use gatepost_wire::Refusal;
 
 use super::Session;
 use super::access::Rules;
-use crate::config::{AccessRule, Action, Network, TlsMode};
+use crate::config::{AccessRule, Action, Network};
 use crate::ledger::{Exceeded, Ledger, Scope, Slots};
 use crate::metrics::Rejection;
 use crate::net::stream::Scratch;
@@ -128,7 +128,7 @@ impl Session {
     /// Says so in clear where the client could read it; a client of implicit TLS just sees the end.
     pub(super) fn turn_away(&mut self, turned_away: &TurnedAway) {
         self.reject(turned_away.counted_as());
-        if self.snapshot.listener.settings.written.tls != TlsMode::Implicit {
+        if !self.snapshot.listener.tls.is_implicit() {
             let words = (self.service().settings.protocol.turned_away)(turned_away.refusal());
             let _ = Scratch::with(|scratch| self.client.send(words, true, &mut scratch.outgoing));
         }

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 
 use super::admit::AccessLevel;
 use crate::auth::Authenticator;
-use crate::config::{self, Plaintext, TlsMode};
+use crate::config::{self, Plaintext};
 use crate::ledger::Scope;
 use crate::metrics::{Counter, ServiceMetrics};
 
@@ -55,15 +55,30 @@ pub(crate) enum ProxyHeader {
     Required,
 }
 
+/// When connections to a listener come to TLS.
+pub(crate) enum ListenerTls {
+    Never,
+    /// When the client asks for it.
+    Offered(Arc<ServerConfig>),
+    /// At once.
+    Implicit(Arc<ServerConfig>),
+}
+
 /// A listener, ready to serve.
 pub(crate) struct Listener {
     pub(crate) service: Arc<Service>,
     pub(crate) settings: config::Listener,
     pub(crate) access: AccessLevel,
     pub(crate) scope: Scope,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: ListenerTls,
     /// Those that were accepted.
     pub(crate) connections: Arc<Counter>,
+}
+
+impl ListenerTls {
+    pub(crate) fn is_implicit(&self) -> bool {
+        matches!(self, Self::Implicit(_))
+    }
 }
 
 impl Service {
@@ -109,10 +124,10 @@ impl Listener {
         ClientSetup {
             name: self.service.node.clone(),
             greeting: settings.greeting.clone(),
-            tls: match (client.tls.is_some(), self.settings.written.tls) {
-                (true, _) => ClientTls::Up,
-                (false, TlsMode::StartTls) if self.tls.is_some() => ClientTls::Offered,
-                (false, _) => ClientTls::Never,
+            tls: match (&client.tls, &self.tls) {
+                (Some(_), _) => ClientTls::Up,
+                (None, ListenerTls::Offered(_)) => ClientTls::Offered,
+                (None, ListenerTls::Never | ListenerTls::Implicit(_)) => ClientTls::Never,
             },
             offers,
             max_errors: settings.max_errors.0,

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 use crate::auth::scram::Decoys;
 use crate::auth::{Checker, RefusalPace};
-use crate::config::{self, Task, TlsMode};
+use crate::config::{self, Task};
 use crate::defence::Defence;
 use crate::directory::{Via, Who};
 use crate::ledger::Ledger;
@@ -180,7 +180,7 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
             return None;
         }
     };
-    if session.snapshot.listener.settings.written.tls == TlsMode::Implicit
+    if session.snapshot.listener.tls.is_implicit()
         && let Err(ended) = session.secure().await
     {
         session.story().finish(&session.shared.log, &ended);

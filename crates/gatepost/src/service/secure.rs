@@ -1,10 +1,12 @@
 //! TLS with the client, at once or when it asks, and what log-ins can be bound to in it.
 
+use std::sync::Arc;
+
 use gatepost_wire::Refusal;
 use tokio::time::{Instant, timeout_at};
 
+use super::listener::ListenerTls;
 use super::{Session, called_off};
-use crate::config::TlsMode;
 use crate::metrics::{Rejection, Stage};
 use crate::net::channel_binding::Witness;
 use crate::net::client_certificate;
@@ -21,9 +23,12 @@ impl Session {
     }
 
     async fn accept_tls(&mut self) -> Result<(), Ended> {
-        let Some(mut config) = self.snapshot.listener.tls.clone() else {
-            return Err(Ended::TlsFailed("there is no certificate".into()));
+        let (config, we_speak) = match &self.snapshot.listener.tls {
+            ListenerTls::Never => return Err(Ended::TlsFailed("there is none here".into())),
+            ListenerTls::Offered(config) => (config, false),
+            ListenerTls::Implicit(config) => (config, true),
         };
+        let mut config = Arc::clone(config);
         if self.service().binds() {
             let (own, witness) = Witness::of(&config);
             (config, self.witness) = (own, Some(witness));
@@ -31,7 +36,6 @@ impl Session {
         let started = Instant::now();
         // The beginning of TLS, where anything is.
         let early = std::mem::take(&mut self.early).expose().to_vec();
-        let we_speak = self.snapshot.listener.settings.written.tls == TlsMode::Implicit;
         let accepted = tokio::select! {
             accepted = timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)) => accepted,
             () = called_off(&self.shared, &self.handle) => return Err(Ended::Refused(Refusal::ShuttingDown)),
