@@ -1,5 +1,6 @@
 //! The first of the stages: a connection becomes a session, and a load balancer says whose it is.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+use super::called_off::{CalledOff, unless_called_off};
 use super::listener::ProxyHeader;
 use super::transcript::Unheard;
 use super::wheel::Wheel;
-use super::{Arrival, Session, Shared, called_off};
+use super::{Arrival, Session, Shared};
 use crate::config::Level;
 use crate::metrics::Rejection;
 use crate::net::socket::Connection;
@@ -101,11 +103,9 @@ impl Session {
             }
             let soon = Instant::now() + OPTIONAL_HEADER_TIME;
             let patience = if is_required { self.deadline } else { self.deadline.min(soon) };
-            let read = tokio::select! {
-                read = timeout_at(patience, self.client.read(&mut bytes)) => read,
-                () = called_off(&self.shared, &self.handle) => return Err("the session was called off before it ended"),
-            };
-            match read {
+            let reading = timeout_at(patience, self.client.read(&mut bytes));
+            let read = unless_called_off(&self.shared, &self.handle, pin!(reading)).await;
+            match read.map_err(|CalledOff| "the session was called off before it ended")? {
                 Ok(Ok(0)) => return Err("the connection was closed within it"),
                 Ok(Err(_)) => return Err("the connection broke within it"),
                 Ok(Ok(_)) => {}

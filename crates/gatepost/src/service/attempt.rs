@@ -1,16 +1,17 @@
 //! A log-in by somebody who claims to be a user: counted, checked, placed and tried at the back end, and told of where it
 //! came to nothing.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use gatepost_wire::{Introduction, Mechanism};
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::Session;
+use super::called_off::unless_called_off;
 use super::claim::Claim;
 use super::denied::{Denied, MOVED, Told};
 use super::reach::LoggedIn;
-use super::{Session, called_off};
 use crate::defence::{Attempt, Stopped};
 
 /// How long a wrong password takes where Gatepost checks it: longer than any hash in use.
@@ -77,10 +78,8 @@ impl Session {
 
     /// A log-in waits its time, unless it is called off.
     async fn rest_until(&self, end: Instant) -> Result<(), Told> {
-        tokio::select! {
-            () = tokio::time::sleep_until(end) => Ok(()),
-            () = called_off(&self.shared, &self.handle) => Err(self.tell(Denied::Stopping)),
-        }
+        let rested = unless_called_off(&self.shared, &self.handle, pin!(sleep_until(end))).await;
+        rested.map_err(|called_off| self.tell(called_off.into()))
     }
 
     /// Who is it, where is the mail, and does the back end agree?
@@ -93,11 +92,8 @@ impl Session {
         let Begun { attempt, user } = begun;
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
-        let resolved = tokio::select! {
-            resolved = timeout_at(self.deadline, self.resolve(user.as_deref(), claim)) => resolved,
-            () = called_off(&self.shared, &self.handle) => Ok(Err(Denied::Stopping)),
-        };
-        let result = match self.in_time(asked, resolved).await {
+        let resolved = self.in_time(asked, pin!(self.resolve(user.as_deref(), claim))).await;
+        let result = match resolved {
             Ok(place) => {
                 let logged_in = self.connect(place, introduction, asked).await;
                 logged_in.and_then(|logged_in| self.still_there(logged_in))
@@ -113,14 +109,18 @@ impl Session {
         }
     }
 
-    /// What was found out in the log-in's time; what looks wrong takes as long as where a back end says so. It comes as it
-    /// ended: work handed in to be waited for here would have its room twice in each session that logs in.
+    /// What directories say in the log-in's time; what looks wrong takes as long as where a back end says so.
     pub(super) async fn in_time<T>(
         &self,
         asked: Instant,
-        result: Result<Result<T, Denied>, Elapsed>,
+        asking: Pin<&mut impl Future<Output = Result<T, Denied>>>,
     ) -> Result<T, Denied> {
-        let result = result.unwrap_or_else(|_| Err(Denied::Unavailable("the directories took too long".into())));
+        let asked_for = timeout_at(self.deadline, asking);
+        let result = match unless_called_off(&self.shared, &self.handle, pin!(asked_for)).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Denied::Unavailable("the directories took too long".into())),
+            Err(called_off) => Err(called_off.into()),
+        };
         if result.as_ref().is_err_and(Denied::looks_wrong) {
             self.take_time(asked).await;
         }
@@ -150,6 +150,6 @@ impl Session {
     /// checks passwords, longer than any check: the clock tells nobody which users exist.
     pub(super) async fn take_time(&self, asked: Instant) {
         let time = if self.service().checks.is_some() { CHECKED_HERE_TIME } else { self.shared.pace.sample() };
-        tokio::time::sleep_until((asked + time).min(self.deadline - ANSWER_MARGIN)).await;
+        sleep_until((asked + time).min(self.deadline - ANSWER_MARGIN)).await;
     }
 }

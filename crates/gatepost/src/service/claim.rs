@@ -1,17 +1,18 @@
 //! Who a client claims to be, and how it shows that: from what its protocol's front asks to a name and a [`Claim`] that can
 //! be checked, over as many messages as the mechanism takes.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
 use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, Secret};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::Session;
 use super::attempt::Begun;
 use super::denied::{Denied, Told};
 use super::reach::LoggedIn;
-use super::{Session, called_off};
 use crate::auth::scram::Challenge;
 use crate::auth::{find_first, hash};
 use crate::defence::Attempt;
@@ -175,11 +176,8 @@ impl Session {
         let user = self.snapshot.listener.settings.names.canonical(&first.user);
         let attempt = self.begin_attempt(mechanism, Some(&user)).await?;
         let started = Instant::now();
-        let made = tokio::select! {
-            made = timeout_at(self.deadline, self.make_challenge(mechanism, first, &user)) => made,
-            () = called_off(&self.shared, &self.handle) => Ok(Err(Denied::Stopping)),
-        };
-        let (challenge, known) = match self.in_time(started, made).await {
+        let made = self.in_time(started, pin!(self.make_challenge(mechanism, first, &user))).await;
+        let (challenge, known) = match made {
             Ok(made) => made,
             Err(denied) => return Err(self.refuse(attempt, 0, denied)),
         };

@@ -1,15 +1,17 @@
 //! The conversation with the client until it is logged in: the one loop in which every protocol's front talks.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use gatepost_wire::smtp::Receiver;
 use gatepost_wire::{Build, Carry, ClientSetup, Event, Front, Offers, Outcome, Refusal, Secret, Step};
 use tokio::time::{Instant, timeout_at};
 
+use super::called_off::unless_called_off;
 use super::claim::Progress;
 use super::denied::MOVED;
 use super::reach::LoggedIn;
-use super::{Session, called_off, listener};
+use super::{Session, listener};
 use crate::config::{self, Task};
 use crate::metrics::LogIn;
 use crate::net::stream::Stream;
@@ -141,11 +143,9 @@ impl Session {
 
     /// What the client says next, unless the session is to end.
     pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
-        let called_off = called_off(&self.shared, &self.handle);
-        tokio::select! {
-            received = read_until(&mut self.client, self.deadline) => received,
-            () = called_off => Ok(Received::Nothing(Refusal::ShuttingDown)),
-        }
+        let reading = read_until(&mut self.client, self.deadline);
+        let received = unless_called_off(&self.shared, &self.handle, pin!(reading)).await;
+        received.unwrap_or(Ok(Received::Nothing(Refusal::ShuttingDown)))
     }
 
     /// What the client says next, whether or not the session is to end.

@@ -8,6 +8,7 @@ mod access;
 pub(crate) mod admit;
 mod arrive;
 mod attempt;
+mod called_off;
 mod claim;
 mod conversation;
 mod denied;
@@ -114,15 +115,6 @@ struct Session {
     unheard: Unheard,
     trail: Trail,
     handle: SessionHandle,
-}
-
-/// Waits until a session that is no relay must end: Gatepost stops, or an administrator says so.
-async fn called_off(shared: &Shared, handle: &SessionHandle) {
-    let mut stopping = shared.stopping.clone();
-    tokio::select! {
-        _ = stopping.wait_for(|stopping| *stopping) => {}
-        () = handle.told() => {}
-    }
 }
 
 /// A connection that is served, to its end. Written out as what it is, a log-in and then a relay: the

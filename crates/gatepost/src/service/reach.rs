@@ -1,14 +1,16 @@
 //! Reaching a back end on behalf of this session's client.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_wire::Introduction;
 use tokio::time::Instant;
 
+use super::Session;
+use super::called_off::unless_called_off;
 use super::denied::Denied;
 use super::resolve::Destination;
-use super::{Session, called_off};
 use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
 use crate::metrics::Stage;
 
@@ -71,10 +73,10 @@ impl Session {
         let wanted =
             Wanted { user: &login, aim: Aim::LogIn(&credentials), introduction, name: None, deadline: self.deadline };
         let started = Instant::now();
+        let reaching = pin!(self.reach(&backend, wanted));
         let logged_in = tokio::select! {
-            logged_in = self.reach(&backend, wanted) => logged_in,
+            logged_in = unless_called_off(&self.shared, &self.handle, reaching) => logged_in?,
             () = self.client.connection().broken() => return Err(Denied::Left),
-            () = called_off(&self.shared, &self.handle) => return Err(Denied::Stopping),
         };
         let failure = match logged_in {
             Ok(connected) => {

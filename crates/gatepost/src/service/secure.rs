@@ -1,12 +1,13 @@
 //! TLS with the client, at once or when it asks, and what log-ins can be bound to in it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use gatepost_wire::Refusal;
 use tokio::time::{Instant, timeout_at};
 
+use super::Session;
+use super::called_off::unless_called_off;
 use super::listener::ListenerTls;
-use super::{Session, called_off};
 use crate::metrics::{Rejection, Stage};
 use crate::net::channel_binding::Witness;
 use crate::net::client_certificate;
@@ -36,10 +37,8 @@ impl Session {
         let started = Instant::now();
         // The beginning of TLS, where anything is.
         let early = std::mem::take(&mut self.early).expose().to_vec();
-        let accepted = tokio::select! {
-            accepted = timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak)) => accepted,
-            () = called_off(&self.shared, &self.handle) => return Err(Ended::Refused(Refusal::ShuttingDown)),
-        };
+        let accepting = timeout_at(self.deadline, self.client.accept_tls(config, early, we_speak));
+        let accepted = unless_called_off(&self.shared, &self.handle, pin!(accepting)).await?;
         match accepted {
             Ok(Ok(())) => {
                 self.story().tls = self.client.tls_facts();

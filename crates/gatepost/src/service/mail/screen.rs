@@ -1,5 +1,6 @@
 //! Who a client is that brings mail: what can be known of it before it says anything.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use gatepost_wire::smtp::{OwnReply, Reply};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ReverseDns;
-use crate::service::{Session, called_off};
+use crate::service::Session;
+use crate::service::called_off::unless_called_off;
 use crate::story::Ended;
 
 /// How long a client's name is looked for.
@@ -36,18 +38,16 @@ impl Session {
             ReverseDns::Off => Ok(None),
             ReverseDns::Note | ReverseDns::Require => {
                 let resolver = self.snapshot.map.backends().resolver();
-                timeout(NAME_TIME, resolver.name_of(self.address.ip()))
-                    .await
-                    .unwrap_or_else(|_| Err("the name servers take too long".into()))
+                let looking = timeout(NAME_TIME, resolver.name_of(self.address.ip()));
+                let looked = unless_called_off(&self.shared, &self.handle, pin!(looking)).await?;
+                looked.unwrap_or_else(|_| Err("the name servers take too long".into()))
             }
         };
         if !greet_delay.is_zero() {
             let mut bytes = Vec::new();
             if self.early.is_empty() {
-                let read = tokio::select! {
-                    read = timeout_at(patience, self.client.read(&mut bytes)) => read,
-                    () = called_off(&self.shared, &self.handle) => return Err(Ended::Refused(Refusal::ShuttingDown)),
-                };
+                let reading = timeout_at(patience, self.client.read(&mut bytes));
+                let read = unless_called_off(&self.shared, &self.handle, pin!(reading)).await?;
                 if read.is_ok_and(|read| !matches!(read, Ok(count) if count > 0)) {
                     return Err(Ended::Gone("left before the greeting".into()));
                 }

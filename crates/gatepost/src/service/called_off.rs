@@ -1,0 +1,42 @@
+//! The end of sessions that are no relay before they have come to one: Gatepost stops, or an administrator says so. Whoever
+//! waits for a client, a back end or a directory waits by [`unless_called_off`].
+
+use std::pin::Pin;
+
+use gatepost_wire::Refusal;
+
+use super::Shared;
+use super::denied::Denied;
+use super::wheel::SessionHandle;
+use crate::story::Ended;
+
+/// The session must end before what it waited for was there.
+pub(super) struct CalledOff;
+
+/// Waits for this, unless the session must end first. What is waited for stays where the caller has it: given away, it would
+/// have its room twice in each session.
+pub(super) async fn unless_called_off<T>(
+    shared: &Shared,
+    handle: &SessionHandle,
+    awaited: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, CalledOff> {
+    let mut stopping = shared.stopping.clone();
+    tokio::select! {
+        biased;
+        _ = stopping.wait_for(|stopping| *stopping) => Err(CalledOff),
+        () = handle.told() => Err(CalledOff),
+        result = awaited => Ok(result),
+    }
+}
+
+impl From<CalledOff> for Denied {
+    fn from(CalledOff: CalledOff) -> Self {
+        Self::Stopping
+    }
+}
+
+impl From<CalledOff> for Ended {
+    fn from(CalledOff: CalledOff) -> Self {
+        Self::Refused(Refusal::ShuttingDown)
+    }
+}
