@@ -71,7 +71,7 @@ section! {
         read_apart: &[List(AccessSettings::SECTION), List(ListenerSettings::SECTION), One(LinkSettings::SECTION)],
     };
     authenticate: AuthenticateAt = "backend", "Who checks passwords: the back end alone, or Gatepost (proxy, against `directory`) and then the back end.";
-    directory: Vec<String> = [], "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. One of type oauth2 checks tokens.";
+    directory: Vec<String> = [], "The directory that checks passwords where `authenticate` is proxy, or several: the first that knows the user answers. The first of type oauth2 checks tokens.";
     mechanisms: Vec<Mechanism> = ["PLAIN", "LOGIN"], "SASL mechanisms offered. With EXTERNAL and the SCRAM ones nothing comes that could be passed on: the back end needs a master log-in, or the directory holds a password for it.";
     plaintext: Plaintext = "tls", "Where passwords are taken: under TLS only, loopback (also from 127.0.0.0/8 and ::1 in clear), or always.";
     greeting: String = "Gatepost ready.", "The greeting's text, behind the name.";
@@ -362,6 +362,11 @@ fn authenticate(written: &ServiceSettings, table: &Table<'_>, known: &Directorie
             table.warn_of(&key::directory, format_args!("{} {what}", directory.name));
         }
     }
+    let tokens = names.iter().filter_map(find).filter(|directory| directory.takes_tokens());
+    for directory in tokens.skip(1) {
+        let what = "is never asked: the first directory of type oauth2 checks all tokens";
+        table.warn_of(&key::directory, format_args!("{} {what}", directory.name));
+    }
     Some(Authenticate::Proxy { directories: names.clone() })
 }
 
@@ -379,6 +384,24 @@ mod tests {
             );
             let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
             assert_eq!(draft.config.services[0].own_greeting("node"), greeting);
+        }
+    }
+
+    #[test]
+    fn it_is_said_which_directories_are_never_asked() {
+        let sso = "type = \"oauth2\"\nissuer = \"https://sso.example\"\naudience = [\"mail\"]";
+        let mute = "type = \"http\"\nurl = \"https://users.example\"";
+        for (a, b, words) in [
+            (sso, sso, "b is never asked: the first directory of type oauth2 checks all tokens"),
+            (mute, mute, "a can't tell an unknown user from a wrong password: those behind it are never asked"),
+        ] {
+            let text = format!(
+                "[pop3]\nauthenticate = \"proxy\"\ndirectory = [\"a\", \"b\"]\n[directory.a]\n{a}\n[directory.b]\n{b}\n"
+            );
+            let draft = config::parse_small(&text);
+            let warnings: Vec<_> = draft.warnings.iter().map(ToString::to_string).collect();
+            let said = warnings.iter().filter(|warning| warning.contains("never asked")).count();
+            assert!(said == 1 && warnings.iter().any(|warning| warning.contains(words)), "{warnings:?}");
         }
     }
 }
