@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use gatepost_wire::{OAuthHints, Secret};
 use rustls::ServerConfig;
@@ -248,11 +248,8 @@ fn open_directories(
     let open = |settings: &config::Directory| match directory::open(settings, &config.names, &config.tls, log, warnings)
     {
         Ok(directory) => {
-            // What is known of tokens, such a directory remembers itself, within their life.
-            let none = config::Cache { verified: Duration::ZERO, ..config.map.cache };
-            let times = if settings.takes_tokens() { none } else { config.map.cache };
             let directory = Arc::new(Measured::new(directory, metrics.directory(&settings.name)));
-            Some(Arc::new(Authenticator::new(settings, directory, times, &metrics.passwords)))
+            Some(Arc::new(Authenticator::new(settings, directory, config.map.cache, &metrics.passwords)))
         }
         Err(problem) => {
             problems.push(problem);
@@ -262,20 +259,19 @@ fn open_directories(
     config.directories.iter().filter_map(open).collect()
 }
 
-/// Who checks what: directories of tokens, and all others.
+/// Who checks what: the first directory of tokens, and all others.
 fn checks(config: &Config, directories: &[Arc<Authenticator>], names: &[String]) -> Checks {
     let takes_tokens = |name: &&String| config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
     let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(takes_tokens);
-    let [tokens, passwords] =
-        [tokens, passwords].map(|names| names.into_iter().filter_map(|name| named(directories, name)).collect());
-    Checks { passwords, tokens }
+    let open = |name: &String| named(directories, name);
+    Checks { passwords: passwords.into_iter().filter_map(open).collect(), tokens: tokens.into_iter().find_map(open) }
 }
 
 /// Where a client is told to get a token.
 fn oauth_hints(config: &Config, checks: &Checks) -> OAuthHints {
     let first = checks
         .tokens
-        .first()
+        .as_ref()
         .and_then(|authenticator| config.directories.iter().find(|d| d.name == *authenticator.name));
     let Some(DirectoryKind::OAuth2(settings)) = first.map(|directory| &directory.kind) else {
         return OAuthHints::default();

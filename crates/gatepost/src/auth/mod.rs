@@ -12,8 +12,8 @@ use std::sync::Arc;
 use gatepost_wire::Secret;
 use tokio::sync::Semaphore;
 
-use crate::config;
-use crate::directory::{Bar, Directory, Entry, Fault, Verdict, Who};
+use crate::config::{self, Credential};
+use crate::directory::{Bar, Bearer, Directory, Entry, Fault, TokenVerdict, Verdict, Who};
 use crate::metrics::CacheMetrics;
 pub(crate) use pace::RefusalPace;
 use remembered::Remembered;
@@ -69,7 +69,7 @@ pub(crate) struct Account {
     pub(crate) is_remembered: bool,
 }
 
-/// What a directory says of a password or token.
+/// What a directory says of a password.
 pub(crate) type Checked = Result<Account, Denial>;
 
 /// Why a user is not let in.
@@ -99,7 +99,11 @@ impl Authenticator {
             name,
             directory,
             abilities,
-            remembered: Remembered::new(times),
+            // What is known of tokens, a directory of them remembers itself, within their life.
+            remembered: match abilities.authenticates {
+                Credential::Password => Remembered::new(times),
+                Credential::Token => None,
+            },
             cache_metrics: Arc::clone(cache_metrics),
         }
     }
@@ -158,6 +162,16 @@ impl Authenticator {
         }
         Ok(checked.map(|entry| Account { entry, is_remembered: false }))
     }
+
+    /// Whose a token is, if it is good. An error means that nobody can say.
+    pub(crate) async fn check_token(&self, token: &Secret) -> Result<Result<Bearer, Denial>, Unanswered> {
+        match self.directory.check_token(token).await {
+            Ok(TokenVerdict::Good(bearer)) => Ok(Ok(bearer)),
+            Ok(TokenVerdict::Wrong) => Ok(Err(Denial::Wrong)),
+            Ok(TokenVerdict::Unfit(why)) => Ok(Err(Denial::Unfit(why))),
+            Err(fault) => Err(self.unanswered(fault)),
+        }
+    }
 }
 
 /// The account in the first of these directories that knows the user, and which that is. Directories that only answer to
@@ -176,17 +190,17 @@ pub(crate) async fn find_first(
     Ok(None)
 }
 
-/// What the first of these directories that knows the user says of a password or token; one whose account `is_theirs`
-/// takes for somebody else's is passed over.
+/// What the first of these directories that knows the user says of a password; one whose account `is_theirs` takes for
+/// somebody else's is passed over.
 pub(crate) async fn authenticate_first(
     authenticators: &[Arc<Authenticator>],
     checker: &Checker,
     who: &Who,
-    proof: &Secret,
+    password: &Secret,
     is_theirs: impl Fn(&Entry) -> bool,
 ) -> Result<Option<(Arc<Authenticator>, Checked)>, Unanswered> {
     for authenticator in authenticators {
-        match authenticator.authenticate(checker, who, proof).await {
+        match authenticator.authenticate(checker, who, password).await {
             Ok(Err(Denial::Unknown)) => {}
             Ok(Ok(account)) if !is_theirs(&account.entry) => {}
             Ok(checked) => return Ok(Some((Arc::clone(authenticator), checked))),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gatepost_wire::Secret;
 
-use super::{Answering, Directory, Entry, Fault, Verdict, Who};
+use super::{Answering, Directory, Entry, Fault, TokenVerdict, Verdict, Who};
 use crate::metrics::{Answer, DirectoryMetrics};
 
 /// See the module's documentation.
@@ -48,6 +48,16 @@ impl Directory for Measured {
             let began = Instant::now();
             let answer = self.directory.authenticate(who, password).await;
             self.note(began, &answer, |verdict| *verdict != Verdict::Unknown);
+            answer
+        })
+    }
+
+    fn check_token<'a>(&'a self, token: &'a Secret) -> Answering<'a, TokenVerdict> {
+        Box::pin(async move {
+            let began = Instant::now();
+            let answer = self.directory.check_token(token).await;
+            // Whatever it says, it has looked.
+            self.note(began, &answer, |_| true);
             answer
         })
     }

@@ -1,7 +1,8 @@
 //! Directories: who has an account, whether a password is right, and where the mail lives.
 //!
-//! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password or token
-//! as well, it also checks that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`.
+//! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password as well, it also checks
+//! that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`. One of tokens says whose a token is
+//! ([`Directory::check_token`]).
 //! Adding one is a file here with its arm in [`open`], and a file and a row for its settings. What a back end is doesn't belong
 //! here.
 
@@ -33,7 +34,7 @@ use crate::secret_file;
 /// Whom a directory is asked about, and who wants to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Who {
-    /// The name in full, as it is looked up everywhere; empty where a token has yet to say it.
+    /// The name in full, as it is looked up everywhere.
     pub(crate) user: String,
     /// The service that the client wants.
     pub(crate) service: &'static str,
@@ -82,11 +83,9 @@ pub(crate) struct Entry {
     pub(crate) networks: Vec<Network>,
     /// The only services it may use; `None`: all.
     pub(crate) services: Option<Vec<String>>,
-    /// The user's name as the directory or a token has it; `None`: it isn't said. An account with another name than was
-    /// looked for is nobody's.
+    /// The user's name as the directory has it; `None`: it isn't said. An account with another name than was looked for is
+    /// nobody's.
     pub(crate) name: Option<String>,
-    /// When the session must end.
-    pub(crate) expires: Option<SystemTime>,
     /// The user is being moved: log-ins wait.
     pub(crate) held: bool,
     /// The name at the back end, where it is another.
@@ -177,6 +176,23 @@ pub(crate) enum Verdict {
     Barred(Bar),
 }
 
+/// Whose a good token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bearer {
+    pub(crate) name: String,
+    /// When a session that was begun with it must end.
+    pub(crate) expires: Option<SystemTime>,
+}
+
+/// What a directory says of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenVerdict {
+    Good(Bearer),
+    Wrong,
+    /// As wrong, but not by chance: the text is for the administrator.
+    Unfit(String),
+}
+
 /// A directory that can't answer. The text is for the administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault(pub(crate) String);
@@ -200,10 +216,14 @@ pub(crate) trait Directory: Send + Sync {
     /// The account that it knows by this name; see [`Directory::is_exact`].
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>>;
 
-    /// The account that it knows by this name, if `password`, which is not empty, is its; for a directory of
-    /// tokens, a token.
+    /// The account that it knows by this name, if `password`, which is not empty, is its.
     fn authenticate<'a>(&'a self, who: &'a Who, _password: &'a Secret) -> Answering<'a, Verdict> {
         Box::pin(async move { Ok(self.find(who).await?.map_or(Verdict::Unknown, Verdict::Compare)) })
+    }
+
+    /// Whose this token, which is not empty, is. One that is no directory of tokens knows none.
+    fn check_token<'a>(&'a self, _token: &'a Secret) -> Answering<'a, TokenVerdict> {
+        Box::pin(async { Ok(TokenVerdict::Wrong) })
     }
 
     /// Writes down which back end holds a user's mail; false: it can't be written to, or has no such user.

@@ -20,7 +20,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Answering, Directory, Entry, Fault, Verdict, Who};
+use super::{Answering, Bearer, Directory, Entry, Fault, TokenVerdict, Who};
 use crate::cache::Cache;
 use crate::config::{self, Problem, TlsVersion};
 use crate::net::health::Health;
@@ -127,19 +127,18 @@ impl OAuth2 {
         })
     }
 
-    async fn check(&self, token: &Secret) -> Result<Verdict, Fault> {
+    async fn check(&self, token: &Secret) -> Result<TokenVerdict, Fault> {
         // The front takes no token with other letters.
-        let Ok(text) = std::str::from_utf8(token.expose()) else { return Ok(Verdict::Wrong) };
-        match self.entry(text).await {
-            Ok(entry) => Ok(Verdict::Right(entry)),
-            Err(Bad::Wrong) => Ok(Verdict::Wrong),
-            Err(Bad::Unfit(why)) => Ok(Verdict::Unfit(why)),
+        let Ok(text) = std::str::from_utf8(token.expose()) else { return Ok(TokenVerdict::Wrong) };
+        match self.bearer(text).await {
+            Ok(bearer) => Ok(TokenVerdict::Good(bearer)),
+            Err(Bad::Wrong) => Ok(TokenVerdict::Wrong),
+            Err(Bad::Unfit(why)) => Ok(TokenVerdict::Unfit(why)),
             Err(Bad::Untold(fault)) => Err(fault),
         }
     }
 
-    /// Whose a good token is.
-    async fn entry(&self, token: &str) -> Result<Entry, Bad> {
+    async fn bearer(&self, token: &str) -> Result<Bearer, Bad> {
         let claims = match &self.settings.introspection {
             Some(url) => self.introspect(url, token).await?,
             None => self.verify(token).await?,
@@ -148,7 +147,7 @@ impl OAuth2 {
     }
 
     /// What a good token's claims must be besides, and whose it is.
-    fn accept(&self, claims: &Value) -> Result<Entry, Bad> {
+    fn accept(&self, claims: &Value) -> Result<Bearer, Bad> {
         let granted = scopes(claims);
         if let Some(missing) = self.settings.scope.iter().find(|scope| !granted.contains(&scope.as_str())) {
             return Err(Bad::Unfit(format!("the token lacks the scope {missing:?}")));
@@ -163,7 +162,7 @@ impl OAuth2 {
         }
         let expires = claims["exp"].as_u64();
         let expires = expires.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-        Ok(Entry { name: Some(name), expires: expires.filter(|_| self.settings.close_sessions), ..Entry::default() })
+        Ok(Bearer { name, expires: expires.filter(|_| self.settings.close_sessions) })
     }
 
     /// Checks a signed token: the claims of a good one.
@@ -361,7 +360,7 @@ impl Directory for OAuth2 {
         Box::pin(async { Ok(None) })
     }
 
-    fn authenticate<'a>(&'a self, _: &'a Who, token: &'a Secret) -> Answering<'a, Verdict> {
+    fn check_token<'a>(&'a self, token: &'a Secret) -> Answering<'a, TokenVerdict> {
         Box::pin(self.check(token))
     }
 

@@ -41,10 +41,11 @@ pub(crate) struct Service {
     pub(crate) metrics: Arc<ServiceMetrics>,
 }
 
-/// The directories that are asked, in their order.
+/// The directories that are asked.
 pub(crate) struct Checks {
+    /// In this order.
     pub(crate) passwords: Vec<Arc<Authenticator>>,
-    pub(crate) tokens: Vec<Arc<Authenticator>>,
+    pub(crate) tokens: Option<Arc<Authenticator>>,
 }
 
 /// Whether a sender may begin with a header of the PROXY protocol.

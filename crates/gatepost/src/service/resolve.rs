@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::Proof;
+use gatepost_wire::{Proof, Secret};
 use tokio::time::Instant;
 
 use super::Session;
-use super::claim::{Claim, Means};
+use super::claim::{Claim, Means, Scram};
 use super::denied::Denied;
 use crate::auth::{Account, Authenticator, Denial, authenticate_first, find_first};
 use crate::backend::{Backend, Credentials};
-use crate::directory::{Bar, Entry, Objection, Who};
+use crate::directory::{Bar, Bearer, Entry, Objection, Who};
 use crate::map::{Evidence, Found, NoPlace};
 use crate::metrics::Stage;
 
@@ -33,7 +33,19 @@ pub(super) struct Destination<'c> {
     pub(super) placed_at: std::time::Instant,
 }
 
-/// What a directory has found right.
+/// What shows here that the user is who they say.
+enum Checked {
+    /// Nothing: the back end must say.
+    Nothing,
+    /// A password, or a certificate whose owner a directory knows.
+    Account(Verified),
+    /// A token, as long as it is good.
+    Token { expires: Option<SystemTime> },
+    /// A certificate, and nobody was asked about its owner.
+    Certificate,
+}
+
+/// An account as the directory has it that found it to be the user's.
 #[derive(Clone)]
 struct Verified {
     by: Arc<str>,
@@ -53,23 +65,16 @@ enum Basis<'v> {
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
     pub(super) async fn resolve<'c>(&self, user: Option<&str>, claim: &'c Claim) -> Result<Destination<'c>, Denied> {
-        let mut who = self.who(user.unwrap_or_default());
         let means = &claim.means;
-        let checked = self.check(&mut who, means).await?;
-        if who.user.is_empty() {
-            return Err(Denied::Suspect(
-                "the client names no user, and only a token that is checked here could".into(),
-            ));
-        }
+        let (who, checked) = self.check(user, means).await?;
         let started = Instant::now();
         if !matches!(means.proof(), Some(Proof::Password(_))) {
             self.check_map_can_answer()?;
         }
-        let (found, placed_at) = self.locate(&who, means, checked.as_ref()).await?;
+        let (found, placed_at) = self.locate(&who, means, &checked).await?;
         self.took(Stage::Map, started.elapsed());
-        let is_checked = checked.is_some()
-            || matches!(means, Means::Certificate)
-            || matches!(found, Found::Account { is_checked: true, .. });
+        let is_checked =
+            !matches!(checked, Checked::Nothing) || matches!(found, Found::Account { is_checked: true, .. });
         let (backend, _) = self.snapshot.map.choose(&who.user, &found).map_err(|no_place| match no_place {
             NoPlace::Unknown => Denied::Wrong,
             NoPlace::Refused(text) => Denied::Misplaced(text),
@@ -92,78 +97,99 @@ impl Session {
             login: found.log_in_name(&who.user).to_owned(),
             user: who.user,
             credentials,
-            expires: checked.and_then(|checked| checked.entry.expires),
+            expires: match checked {
+                Checked::Token { expires } => expires,
+                Checked::Nothing | Checked::Account(_) | Checked::Certificate => None,
+            },
             backend,
             placed_at,
         })
     }
 
-    /// Checks what was shown against the service's directories, where it has some: what that gave.
-    async fn check(&self, who: &mut Who, means: &Means) -> Result<Option<Verified>, Denied> {
-        let checked = match means {
-            Means::Secret(proof) => self.check_secret(who, proof).await?,
-            Means::Certificate => self.check_certificate(who).await?,
-            Means::Scram(scram) => {
-                let (by, entry) = scram.check()?;
-                Some(Verified { by, entry, is_current: true })
-            }
-        };
-        let Some(checked) = checked else { return Ok(None) };
-        if let Some(name) = &checked.entry.name {
-            self.take_name(who, name)?;
+    /// Checks what was shown against the service's directories, where it has some: who this is, and by what.
+    async fn check(&self, user: Option<&str>, means: &Means) -> Result<(Who, Checked), Denied> {
+        match (means, user) {
+            (Means::Secret(Proof::Token(token)), user) => self.check_token(user, token).await,
+            (Means::Certificate, user) => self.check_certificate(user).await,
+            (Means::Secret(Proof::Password(password)), Some(user)) => self.check_password(user, password).await,
+            (Means::Scram(scram), Some(user)) => self.check_scram(user, scram),
+            (Means::Secret(Proof::Password(_)) | Means::Scram(_), None) => Err(nameless()),
         }
-        permitted(&checked.entry, who)?;
-        Ok(Some(checked))
+    }
+
+    /// Whose a token is, says the token: the client may have said the same, or nothing.
+    async fn check_token(&self, user: Option<&str>, token: &Secret) -> Result<(Who, Checked), Denied> {
+        let Some(checks) = &self.service().checks else {
+            return Ok((self.who(user.ok_or_else(nameless)?), Checked::Nothing));
+        };
+        // The configuration offers tokens only where somebody checks them.
+        let Some(authenticator) = checks.tokens.clone() else { return Err(Denied::Wrong) };
+        let (started, token) = (Instant::now(), token.duplicate());
+        let checked = self.on_control(async move { authenticator.check_token(&token).await }).await?;
+        self.took(Stage::Auth, started.elapsed());
+        let Bearer { name, expires } = checked?;
+        let name = self.snapshot.listener.settings.names.canonical(&name);
+        match user {
+            Some(user) if user != name => return Err(Denied::Suspect(format!("what was shown is that of {name:?}"))),
+            Some(_) => {}
+            None => self.story().user = Some(name.clone()),
+        }
+        Ok((self.who(&name), Checked::Token { expires }))
     }
 
     /// Whose the client's certificate is, and what the service's directories say of them.
-    async fn check_certificate(&self, who: &Who) -> Result<Option<Verified>, Denied> {
+    async fn check_certificate(&self, user: Option<&str>) -> Result<(Who, Checked), Denied> {
         let names = &self.snapshot.listener.settings.names;
         let held: Vec<_> = self.certified_names().iter().map(|name| names.canonical(name)).collect();
         // One that holds several names is for any of them.
-        match held.first() {
-            Some(_) if held.contains(&who.user) => {}
-            Some(name) => return Err(Denied::Suspect(format!("the client's certificate is that of {name:?}"))),
-            None => return Err(Denied::Suspect("the client's certificate holds no name, or has ended".into())),
-        }
-        let Some(checks) = &self.service().checks else { return Ok(None) };
+        let who = match (held.iter().find(|held| Some(held.as_str()) == user), held.first()) {
+            (Some(user), _) => self.who(user),
+            (None, Some(name)) => {
+                return Err(Denied::Suspect(format!("the client's certificate is that of {name:?}")));
+            }
+            (None, None) => {
+                return Err(Denied::Suspect("the client's certificate holds no name, or has ended".into()));
+            }
+        };
+        let Some(checks) = &self.service().checks else { return Ok((who, Checked::Certificate)) };
         let started = Instant::now();
         let (authenticators, asked) = (checks.passwords.clone(), who.clone());
         let found = self.on_control(async move { find_first(&authenticators, &asked).await }).await?;
         self.took(Stage::Auth, started.elapsed());
         let (by, entry) = found.ok_or(Denied::Wrong)?;
-        Ok(Some(Verified { by, entry, is_current: true }))
+        self.verified(who, Verified { by, entry, is_current: true })
     }
 
-    /// Checks a password or token against the service's directories.
-    async fn check_secret(&self, who: &Who, proof: &Proof) -> Result<Option<Verified>, Denied> {
-        let Some(checks) = &self.service().checks else { return Ok(None) };
-        let (authenticators, proof) = match proof {
-            Proof::Password(password) => (&checks.passwords, password),
-            Proof::Token(token) => (&checks.tokens, token),
-        };
+    async fn check_password(&self, user: &str, password: &Secret) -> Result<(Who, Checked), Denied> {
+        let who = self.who(user);
+        let Some(checks) = &self.service().checks else { return Ok((who, Checked::Nothing)) };
         let started = Instant::now();
-        let (authenticators, proof) = (authenticators.clone(), proof.duplicate());
+        let (authenticators, password) = (checks.passwords.clone(), password.duplicate());
         let (checker, asked) = (self.shared.checker.clone(), who.clone());
-        let checking = async move { authenticate_first(&authenticators, &checker, &asked, &proof, |_| true).await };
+        let checking = async move { authenticate_first(&authenticators, &checker, &asked, &password, |_| true).await };
         let checked = self.on_control(checking).await?;
         self.took(Stage::Auth, started.elapsed());
         let Some((authenticator, checked)) = checked else { return Err(Denied::Wrong) };
         let Account { entry, is_remembered } = checked?;
         let is_current = !is_remembered || !authenticator.abilities.finds;
-        Ok(Some(Verified { by: Arc::clone(&authenticator.name), entry, is_current }))
+        self.verified(who, Verified { by: Arc::clone(&authenticator.name), entry, is_current })
     }
 
-    /// Whose a token is, says the token: the client may have said the same, or nothing. So may other directories say.
-    fn take_name(&self, who: &mut Who, name: &str) -> Result<(), Denied> {
-        let name = self.snapshot.listener.settings.names.canonical(name);
-        if who.user.is_empty() {
-            who.user.clone_from(&name);
-            self.story().user = Some(name);
-        } else if who.user != name {
-            return Err(Denied::Suspect(format!("what was shown is that of {name:?}")));
+    fn check_scram(&self, user: &str, scram: &Scram) -> Result<(Who, Checked), Denied> {
+        let (by, entry) = scram.check()?;
+        self.verified(self.who(user), Verified { by, entry, is_current: true })
+    }
+
+    /// What a directory found right is this user's, and may be used so.
+    fn verified(&self, who: Who, verified: Verified) -> Result<(Who, Checked), Denied> {
+        if let Some(name) = &verified.entry.name {
+            let name = self.snapshot.listener.settings.names.canonical(name);
+            if who.user != name {
+                return Err(Denied::Suspect(format!("what was shown is that of {name:?}")));
+            }
         }
-        Ok(())
+        permitted(&verified.entry, &who)?;
+        Ok((who, Checked::Account(verified)))
     }
 
     /// A directory of the map that only answers to who brings a password would be left out by who brings none, and the
@@ -180,21 +206,19 @@ impl Session {
     }
 
     /// What the map's directories say; while they say that the user is being moved, not at once.
-    async fn locate(
-        &self,
-        who: &Who,
-        means: &Means,
-        checked: Option<&Verified>,
-    ) -> Result<(Found, std::time::Instant), Denied> {
-        // A certificate is good for as long as it lasts: whether its owner still is, only the directory knows.
-        let is_now = matches!(means, Means::Certificate) && checked.is_none();
+    async fn locate(&self, who: &Who, means: &Means, checked: &Checked) -> Result<(Found, std::time::Instant), Denied> {
         let mut placed_at = std::time::Instant::now();
-        let may_be_remembered = !is_now && checked.is_none_or(|checked| !checked.is_current);
         // The way to the control plane and back costs more than the rest of a log-in.
-        let mut found = match may_be_remembered.then(|| self.snapshot.map.known(who)).flatten() {
+        let (known, basis) = match checked {
+            Checked::Nothing => (self.snapshot.map.known(who), Basis::Known(None)),
+            Checked::Account(verified) if verified.is_current => (None, Basis::Known(Some(verified))),
+            Checked::Account(_) => (self.snapshot.map.known(who), Basis::Known(None)),
+            // These are good for as long as they last: whether their owner still is, only the directory knows.
+            Checked::Token { .. } | Checked::Certificate => (None, Basis::Now),
+        };
+        let mut found = match known {
             Some(found) => found,
-            None if is_now => self.ask_map(who, means, Basis::Now).await?,
-            None => self.ask_map(who, means, Basis::Known(checked)).await?,
+            None => self.ask_map(who, means, basis).await?,
         };
         // Whoever is held to the end of a log-in's time was held, and no directory too slow: the last look comes before it.
         let last = self.deadline - 2 * HOLD_LOOK_INTERVAL;
@@ -227,7 +251,7 @@ impl Session {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
         let (is_now, checked) = match basis {
             Basis::Now => (true, None),
-            Basis::Known(checked) => (false, checked.filter(|checked| checked.is_current).cloned()),
+            Basis::Known(checked) => (false, checked.cloned()),
         };
         let password = match means.proof() {
             Some(Proof::Password(password)) => Some(password.duplicate()),
@@ -270,6 +294,11 @@ impl From<Denial> for Denied {
             Denial::Barred(Bar::Expired) => Self::Expired,
         }
     }
+}
+
+/// Nobody is named, and nothing says who it is.
+fn nameless() -> Denied {
+    Denied::Suspect("the client names no user, and only a token that is checked here could".into())
 }
 
 /// Whether an account, whose password is right, may be used so.
