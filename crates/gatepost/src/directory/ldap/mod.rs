@@ -33,22 +33,6 @@ pub(crate) struct Ldap {
     attributes: Vec<String>,
 }
 
-/// What is asked of a server.
-enum Question<'a> {
-    Find(Search),
-    /// Is this the password? `read`: the entry too, with the user's own rights.
-    Bind {
-        dn: &'a str,
-        password: &'a str,
-        read: Option<Search>,
-    },
-}
-
-enum Reply {
-    Found(Vec<SearchEntry>),
-    Bound(Bound),
-}
-
 impl Ldap {
     /// Reads secrets and authorities; servers are connected to when they are first asked.
     pub(crate) fn open(settings: &config::Ldap, min: TlsVersion, warnings: &mut Vec<Problem>) -> Result<Self, Problem> {
@@ -76,7 +60,10 @@ impl Ldap {
     }
 
     /// Asks the servers in turn, and again while all are out of order for the moment.
-    async fn ask(&self, question: &Question<'_>) -> Result<Reply, Fault> {
+    async fn ask<'s, T, F>(&'s self, question: impl Fn(&'s Server) -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
         let deadline = Instant::now() + self.patience();
         let mut reasons = Vec::new();
         for round in 0..ROUNDS_MAX {
@@ -88,16 +75,10 @@ impl Ldap {
                 tokio::time::sleep(pause).await;
             }
             for server in in_order(self.servers.iter().collect(), |server| &server.health) {
-                let answer = match question {
-                    Question::Find(search) => server.find(search).await.map(Reply::Found),
-                    Question::Bind { dn, password, read } => {
-                        server.bind(dn, password, read.as_ref()).await.map(Reply::Bound)
-                    }
-                };
-                let reason = match answer {
-                    Ok(reply) => {
+                let reason = match question(server).await {
+                    Ok(answer) => {
                         server.health.mark_up();
-                        return Ok(reply);
+                        return Ok(answer);
                     }
                     Err(Trouble::Lasting(reason)) => return Err(Fault(format!("{}: {reason}", server.url()))),
                     Err(Trouble::Passing(reason)) => {
@@ -136,7 +117,7 @@ impl Ldap {
     /// The one entry that a search gave, with its name in the directory.
     async fn find_one(&self, who: &Who) -> Result<Option<(String, Entry)>, Fault> {
         let Some(search) = self.search(&who.user) else { return Ok(None) };
-        let Reply::Found(found) = self.ask(&Question::Find(search)).await? else { return Ok(None) };
+        let found = self.ask(|server| server.find(&search)).await?;
         self.only(found, &who.user)
     }
 
@@ -155,21 +136,19 @@ impl Ldap {
         Ok(Some((found.dn, entry)))
     }
 
-    /// Has a server check the password of the entry `dn`.
+    /// Has a server check the password of the entry `dn`. `read`: the entry is wanted too, with the user's own rights.
     async fn bind(&self, dn: &str, password: &Secret, read: Option<Search>, user: &str) -> Result<Verdict, Fault> {
         // RFC 4513, section 5.1.3: a password is UTF-8. One that isn't can't be right.
         let Ok(password) = std::str::from_utf8(password.expose()) else { return Ok(Verdict::Wrong) };
-        let was_read = read.is_some();
-        let reply = self.ask(&Question::Bind { dn, password, read }).await?;
-        Ok(match reply {
-            Reply::Bound(Bound::Right(_)) if !was_read => Verdict::Right(Entry::default()),
-            Reply::Bound(Bound::Right(found)) => match self.only(found, user)? {
+        Ok(match self.ask(|server| server.bind(dn, password, read.as_ref())).await? {
+            Bound::Right(None) => Verdict::Right(Entry::default()),
+            Bound::Right(Some(found)) => match self.only(found, user)? {
                 Some((_, entry)) => Verdict::Right(entry),
                 // What is not seen may be what keeps the user out.
                 None => Verdict::Unfit(format!("{dn:?} can't be read by its user, or `filter` excludes it")),
             },
-            Reply::Bound(Bound::Barred(bar)) => Verdict::Barred(bar),
-            Reply::Bound(Bound::Wrong) | Reply::Found(_) => Verdict::Wrong,
+            Bound::Barred(bar) => Verdict::Barred(bar),
+            Bound::Wrong => Verdict::Wrong,
         })
     }
 }

@@ -49,8 +49,8 @@ pub(super) struct Search {
 
 /// What a bind as the user gave.
 pub(super) enum Bound {
-    /// The password is right; with the entries that were to be read.
-    Right(Vec<SearchEntry>),
+    /// The password is right; with the entries, where they were to be read.
+    Right(Option<Vec<SearchEntry>>),
     Wrong,
     Barred(Bar),
 }
@@ -165,7 +165,7 @@ impl Server {
         let result = connection.with_timeout(self.timeout).simple_bind(dn, password).await?;
         let bound = bound(&result)?;
         let bound = match (bound, read) {
-            (Bound::Right(_), Some(search)) => Bound::Right(self.search_on(connection.clone(), search).await?),
+            (Bound::Right(_), Some(search)) => Bound::Right(Some(self.search_on(connection.clone(), search).await?)),
             (bound, _) => bound,
         };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
@@ -294,7 +294,7 @@ fn is_timeout(error: &LdapError) -> bool {
 /// What the answer to a user's bind means.
 fn bound(result: &LdapResult) -> Result<Bound, Failed> {
     match result.rc {
-        code::SUCCESS => Ok(Bound::Right(Vec::new())),
+        code::SUCCESS => Ok(Bound::Right(None)),
         code::INVALID_CREDENTIALS => Ok(active_directory(&result.text).map_or(Bound::Wrong, Bound::Barred)),
         // Nobody of that name, or nobody who has a password.
         code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX | code::INAPPROPRIATE_AUTHENTICATION => Ok(Bound::Wrong),
