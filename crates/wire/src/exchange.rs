@@ -65,8 +65,8 @@ impl Exchange {
     /// A token is refused: the reason comes as a challenge, which the client must answer first (RFC 7628, section
     /// 3.2.3). `None`: the mechanism has no such thing.
     pub(crate) fn refuse_token(mechanism: Mechanism, hints: &OAuthHints) -> Option<Turn> {
-        let reason = || sasl::token_refused(mechanism, hints);
-        mechanism.takes_token().then(|| Turn::Challenge(Self { mechanism, awaits: Awaits::Dismissal }, reason()))
+        let reason = sasl::token_refused(mechanism.of_token()?, hints);
+        Some(Turn::Challenge(Self { mechanism, awaits: Awaits::Dismissal }, reason))
     }
 
     /// Whether whatever comes next ends it.

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::limits::{PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
-use crate::protocols::{BackLogin, LogInBy, Mechanism, OAuthHints, Proof};
+use crate::protocols::{BackLogin, LogInBy, Mechanism, OAuthHints, Proof, TokenMechanism};
 use crate::secret::Secret;
 use crate::text::quote;
 
@@ -112,10 +112,10 @@ pub fn external(message: &Secret) -> Option<ActAs> {
 }
 
 /// The message for a back end that takes tokens by this mechanism.
-pub(crate) fn token_message(mechanism: Mechanism, user: &str, token: &Secret) -> Secret {
+pub(crate) fn token_message(mechanism: TokenMechanism, user: &str, token: &Secret) -> Secret {
     let head = match mechanism {
-        Mechanism::XOAuth2 => format!("user={user}\x01auth=Bearer "),
-        _ => format!("n,a={},\x01auth=Bearer ", user.replace('=', "=3D").replace(',', "=2C")),
+        TokenMechanism::XOAuth2 => format!("user={user}\x01auth=Bearer "),
+        TokenMechanism::OAuthBearer => format!("n,a={},\x01auth=Bearer ", user.replace('=', "=3D").replace(',', "=2C")),
     };
     Secret::new([head.as_bytes(), token.expose(), b"\x01\x01"].concat())
 }
@@ -134,11 +134,11 @@ pub(crate) fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Op
 /// The messages of an exchange with a back end, ours alone, in base64.
 pub(crate) fn messages(mechanism: Mechanism, login: &BackLogin) -> Vec<Secret> {
     let secret = login.by.secret();
+    let with_token = |mechanism| encode_secret(token_message(mechanism, &login.user, secret).expose());
     match mechanism {
         Mechanism::Login => vec![encode_secret(login.user.as_bytes()), encode_secret(secret.expose())],
-        Mechanism::OAuthBearer | Mechanism::XOAuth2 => {
-            vec![encode_secret(token_message(mechanism, &login.user, secret).expose())]
-        }
+        Mechanism::OAuthBearer => vec![with_token(TokenMechanism::OAuthBearer)],
+        Mechanism::XOAuth2 => vec![with_token(TokenMechanism::XOAuth2)],
         Mechanism::Plain | Mechanism::Command => {
             let (authzid, authcid) = match &login.by {
                 LogInBy::Master { name, .. } => (login.user.as_str(), name.as_str()),
@@ -195,10 +195,10 @@ pub(crate) fn line(words: &[&[u8]]) -> Secret {
 }
 
 /// What a client is told, in base64, whose token is refused (RFC 7628, section 3.2.2).
-pub(crate) fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String {
+pub(crate) fn token_refused(mechanism: TokenMechanism, hints: &OAuthHints) -> String {
     let mut pairs = match mechanism {
-        Mechanism::XOAuth2 => vec![("status", "401"), ("schemes", "bearer")],
-        _ => vec![("status", "invalid_token")],
+        TokenMechanism::XOAuth2 => vec![("status", "401"), ("schemes", "bearer")],
+        TokenMechanism::OAuthBearer => vec![("status", "invalid_token")],
     };
     pairs.extend(hints.scope.as_deref().map(|scope| ("scope", scope)));
     pairs.extend(hints.configuration.as_deref().map(|url| ("openid-configuration", url)));
@@ -207,10 +207,10 @@ pub(crate) fn token_refused(mechanism: Mechanism, hints: &OAuthHints) -> String 
 }
 
 /// The message that ends an exchange after a refused token: `^A` for OAUTHBEARER, nothing for XOAUTH2.
-pub(crate) const fn token_dismissal(mechanism: Mechanism) -> &'static [u8] {
+pub(crate) const fn token_dismissal(mechanism: TokenMechanism) -> &'static [u8] {
     match mechanism {
-        Mechanism::XOAuth2 => b"",
-        _ => b"AQ==",
+        TokenMechanism::XOAuth2 => b"",
+        TokenMechanism::OAuthBearer => b"AQ==",
     }
 }
 
@@ -290,9 +290,12 @@ mod tests {
         assert_eq!(bearer("y,,\x01auth=bearer t\x01\x01"), Some((None, b"t".to_vec())));
         assert_eq!(bearer("n,a=k=2Cm=3D,\x01auth=Bearer t\x01\x01"), Some((Some("k,m=".to_owned()), b"t".to_vec())));
         assert_eq!(google("user=kim@a.org\x01auth=Bearer t.o-k~e+n/==\x01\x01"), kim);
-        for mechanism in [Mechanism::OAuthBearer, Mechanism::XOAuth2] {
+        for mechanism in [TokenMechanism::OAuthBearer, TokenMechanism::XOAuth2] {
             let message = token_message(mechanism, "k,m=", &secret("t"));
-            let read = if mechanism == Mechanism::XOAuth2 { xoauth2(&message) } else { oauth_bearer(&message) };
+            let read = match mechanism {
+                TokenMechanism::OAuthBearer => oauth_bearer(&message),
+                TokenMechanism::XOAuth2 => xoauth2(&message),
+            };
             assert_eq!(read.and_then(|(user, _)| user).as_deref(), Some("k,m="));
         }
         for bad in [

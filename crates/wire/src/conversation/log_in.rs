@@ -28,10 +28,9 @@ impl LogInLines {
         if let Some(first) = lines.pop_front() {
             out.extend_from_slice(first.expose());
         }
-        let dismissal = if mechanism.takes_token() {
-            Dismissal::Ready(Cow::Borrowed(sasl::token_dismissal(mechanism)))
-        } else {
-            Dismissal::None
+        let dismissal = match mechanism.of_token() {
+            Some(mechanism) => Dismissal::Ready(Cow::Borrowed(sasl::token_dismissal(mechanism))),
+            None => Dismissal::None,
         };
         Self { lines, dismissal }
     }

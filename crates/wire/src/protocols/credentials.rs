@@ -50,6 +50,15 @@ pub enum Mechanism {
     Command,
 }
 
+/// A mechanism that carries a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenMechanism {
+    /// As [`Mechanism::OAuthBearer`].
+    OAuthBearer,
+    /// As [`Mechanism::XOAuth2`].
+    XOAuth2,
+}
+
 impl Mechanism {
     /// The SASL mechanisms, as they are named in the configuration and on the wire.
     pub const SASL: [Self; 7] =
@@ -76,7 +85,16 @@ impl Mechanism {
 
     /// Whether it carries a token rather than a password.
     pub const fn takes_token(self) -> bool {
-        matches!(self, Self::OAuthBearer | Self::XOAuth2)
+        self.of_token().is_some()
+    }
+
+    /// Which it is of those that carry a token.
+    pub(crate) const fn of_token(self) -> Option<TokenMechanism> {
+        match self {
+            Self::OAuthBearer => Some(TokenMechanism::OAuthBearer),
+            Self::XOAuth2 => Some(TokenMechanism::XOAuth2),
+            Self::Plain | Self::Login | Self::External | Self::Scram | Self::ScramPlus | Self::Command => None,
+        }
     }
 
     /// Whether it is one of the SCRAM mechanisms.
