@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData};
 use tokio::runtime::Handle;
@@ -200,13 +201,13 @@ async fn look_up_host(
     name: &str,
     port: Option<u16>,
 ) -> Result<(Vec<Found>, Instant), String> {
-    let answer = resolver.lookup_ip(name).await.map_err(|error| format!("its name can't be looked up: {error}"))?;
+    let answer = resolver.lookup_ip(name).await.map_err(|error| why_not(&error, "its name", "address"))?;
     Ok((answer.iter().map(|address| Found { address, port }).collect(), answer.valid_until()))
 }
 
 /// By priority, and among equals by chance and weight (RFC 2782).
 async fn look_up_service(resolver: &TokioResolver, name: &str) -> Result<(Vec<Found>, Instant), String> {
-    let answer = resolver.srv_lookup(name).await.map_err(|error| format!("its SRV can't be looked up: {error}"))?;
+    let answer = resolver.srv_lookup(name).await.map_err(|error| why_not(&error, "its service", "SRV record"))?;
     let mut targets: Vec<_> = answer
         .answers()
         .iter()
@@ -230,6 +231,17 @@ async fn look_up_service(resolver: &TokioResolver, name: &str) -> Result<(Vec<Fo
     match reason {
         Some(reason) if found.is_empty() => Err(reason),
         _ => Ok((found, until)),
+    }
+}
+
+/// Why this has none of the `wanted`: what the DNS says, or why it says nothing.
+fn why_not(error: &NetError, what: &str, wanted: &str) -> String {
+    if error.is_nx_domain() {
+        format!("{what} does not exist")
+    } else if error.is_no_records_found() {
+        format!("{what} has no {wanted}")
+    } else {
+        format!("{what} can't be looked up: {error}")
     }
 }
 

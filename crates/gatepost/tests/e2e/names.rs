@@ -115,11 +115,15 @@ fn of_a_services_hosts_the_one_of_the_lowest_priority_comes_first() {
 
 #[test]
 fn a_name_that_nobody_knows_is_an_outage_with_a_reason() {
-    let bed = Bed::new();
-    let names = Names::start(&bed, &[]);
-    let gatepost = bed.gatepost(&configuration(&bed, &names, "nowhere.test", 143));
-    assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
-    gatepost.wait_for_log("its name can't be looked up").expect("the reason");
+    for (host, reason) in
+        [("nowhere.test", "its name does not exist"), ("_imap._tcp.nowhere.test", "its service does not exist")]
+    {
+        let bed = Bed::new();
+        let names = Names::start(&bed, &[]);
+        let gatepost = bed.gatepost(&configuration(&bed, &names, host, 143));
+        assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
+        gatepost.wait_for_log(reason).expect("the reason");
+    }
 }
 
 /// A name server that says of whatever it is asked this code (RFC 1035, section 4.1.1), and nothing else.
@@ -164,7 +168,7 @@ fn a_name_without_an_address_is_an_outage_with_a_reason() {
     name_server(names.port, NO_ERROR);
     let gatepost = bed.gatepost(&configuration(&bed, &names, "empty.test", 143));
     assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
-    gatepost.wait_for_log("no records found").expect("the reason");
+    gatepost.wait_for_log("its name has no address").expect("the reason");
 }
 
 #[test]
