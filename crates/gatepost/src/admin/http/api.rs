@@ -13,8 +13,9 @@ use axum::{Json, Router};
 use gatepost_wire::Secret;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{At, ENDPOINTS, Endpoint, Inputs, Method, Said};
+use super::endpoints::{ENDPOINTS, Endpoint, Method};
 use super::gate::{ApiAsker, Asker, Peer, broken};
+use super::inputs::{At, Inputs, Said};
 use super::{App, Problem, logs, openapi};
 
 /// What of a request's body is read.
@@ -74,7 +75,7 @@ async fn carry_out(
     let body =
         if endpoint.inputs.iter().any(|input| input.at == At::Body) { read_body(headers, body)? } else { Map::new() };
     let mut inputs = read(endpoint, path, query, body).map_err(bad)?;
-    for said in inputs.0.values_mut() {
+    for said in inputs.all_mut() {
         if let Said::Password(password) = said
             && let Some(hash) = app.hash(password.duplicate()).await?
         {
@@ -119,15 +120,7 @@ fn read(
             At::Query => query.remove(input.name).map(Value::String),
             At::Body => body.remove(input.name),
         };
-        match given {
-            Some(value) => {
-                let said = input.kind.read(value);
-                let said = said.ok_or_else(|| format!("{}: expected {}", input.name, input.kind.expected()))?;
-                inputs.0.insert(input.name, said);
-            }
-            None if input.is_required => return Err(format!("{} is missing: {}", input.name, input.help)),
-            None => {}
-        }
+        inputs.take(input, given)?;
     }
     if let Some(unknown) = query.keys().next().or_else(|| body.keys().next()) {
         return Err(format!("{unknown:?} is nothing that this address takes"));

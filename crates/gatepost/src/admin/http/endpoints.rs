@@ -2,16 +2,11 @@
 //! answers. Its route, the checks of what comes and its description all follow from the row. The few addresses that are no
 //! commands (log-ins, the description, the log) stand in `api` and `logs`.
 
-use std::collections::HashMap;
-
-use gatepost_wire::Secret;
 use schemars::{Schema, SchemaGenerator};
-use serde_json::Value;
 
-use super::gate::PASSWORD_BYTES_MAX;
+use super::inputs::{At, Input, Inputs, Kind, Unsaid};
 use crate::admin::accounts::Role;
-use crate::admin::{Changes, Command, LASTING_SECONDS_MAX, UserChange, Whose, answers, defaults};
-use crate::config::{Change, Level, whole_number};
+use crate::admin::{Command, UserChange, answers, defaults};
 
 /// One address and method.
 pub(super) struct Endpoint {
@@ -50,151 +45,19 @@ impl Method {
     }
 }
 
-/// Something that a request says.
-pub(super) struct Input {
-    pub(super) name: &'static str,
-    pub(super) at: At,
-    pub(super) kind: Kind,
-    pub(super) is_required: bool,
-    pub(super) help: &'static str,
-}
-
-/// Where it stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum At {
-    Path,
-    Query,
-    /// A key of the JSON object that is the body.
-    Body,
-}
-
-/// What it may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Text,
-    /// A whole number from 0.
-    Seconds,
-    Level,
-    Truth,
-    /// A text that becomes a hash before anybody sees it.
-    Password,
-    /// hour or day: whether it is day.
-    Period,
-    /// From 1 to 90, as a text.
-    Days,
-    /// A list of [`Change`](crate::config::Change).
-    Changes,
-}
-
-/// What one input says.
-pub(super) enum Said {
-    Text(String),
-    /// In clear, until its hash stands for it.
-    Password(Secret),
-    Number(u64),
-    Truth(bool),
-    Level(Level),
-    Changes(Vec<Change>),
-}
-
-impl Kind {
-    /// Reads what a request says; `None`: it is none of this kind.
-    pub(super) fn read(self, value: Value) -> Option<Said> {
-        let text = |value: Value| match value {
-            Value::String(text) if !text.is_empty() => Some(text),
-            _ => None,
-        };
-        match self {
-            Self::Text => text(value).filter(|text| !text.contains(char::is_control)).map(Said::Text),
-            Self::Password => {
-                let password = text(value).filter(|text| text.len() <= PASSWORD_BYTES_MAX);
-                password.map(|password| Said::Password(Secret::new(password.into_bytes())))
-            }
-            Self::Seconds => whole_number(&value).filter(|&seconds| seconds <= LASTING_SECONDS_MAX).map(Said::Number),
-            Self::Level => text(value)?.parse().ok().map(Said::Level),
-            Self::Truth => value.as_bool().map(Said::Truth),
-            Self::Period => match value.as_str() {
-                Some("day") => Some(Said::Truth(true)),
-                Some("hour") => Some(Said::Truth(false)),
-                _ => None,
-            },
-            Self::Days => {
-                let days = text(value)?.parse().ok().filter(|days| (1..=defaults::REPORT_DAYS_MAX).contains(days));
-                days.map(Said::Number)
-            }
-            Self::Changes => serde_json::from_value(value).ok().map(Said::Changes),
-        }
-    }
-
-    /// What it may be, in words.
-    pub(super) const fn expected(self) -> &'static str {
-        match self {
-            Self::Text => "a text that is not empty and without control characters",
-            Self::Truth => "true or false",
-            Self::Password => "a text of at most 1,024 bytes",
-            Self::Seconds => "a whole number of seconds",
-            Self::Changes => "a list of changes, each with `table`, `key` and `value`",
-            Self::Period => "hour or day",
-            Self::Days => "a whole number from 1 to 90",
-            Self::Level => "critical, error, warning, info or protocol",
-        }
-    }
-}
-
-/// What a request says, read. Each is taken out once.
-#[derive(Default)]
-pub(super) struct Inputs(pub(super) HashMap<&'static str, Said>);
-
-impl Inputs {
-    fn text(&mut self, name: &str) -> Option<String> {
-        let Said::Text(text) = self.0.remove(name)? else { return None };
-        Some(text)
-    }
-
-    fn truth(&mut self, name: &str) -> Option<bool> {
-        let Said::Truth(is_so) = self.0.remove(name)? else { return None };
-        Some(is_so)
-    }
-
-    fn number(&mut self, name: &str) -> Option<u64> {
-        let Said::Number(number) = self.0.remove(name)? else { return None };
-        Some(number)
-    }
-
-    fn level(&mut self, name: &str) -> Option<Level> {
-        let Said::Level(level) = self.0.remove(name)? else { return None };
-        Some(level)
-    }
-
-    fn changes(&mut self) -> Option<Changes> {
-        let Said::Changes(changes) = self.0.remove("changes")? else { return None };
-        Some(Changes { changes, digest: self.text("digest") })
-    }
-
-    fn whose(&mut self) -> Whose {
-        Whose {
-            id: self.text("id"),
-            user: self.text("user"),
-            backend: self.text("backend"),
-            service: self.text("service"),
-            ..Whose::default()
-        }
-    }
-}
-
-const fn input(name: &'static str, at: At, kind: Kind, is_required: bool, help: &'static str) -> Input {
-    Input { name, at, kind, is_required, help }
+const fn input(name: &'static str, at: At, kind: Kind, unsaid: Unsaid, help: &'static str) -> Input {
+    Input { name, at, kind, unsaid, help }
 }
 
 const fn text(name: &'static str, at: At, help: &'static str) -> Input {
-    input(name, at, Kind::Text, true, help)
+    input(name, at, Kind::Text, Unsaid::Refused, help)
 }
 
 const fn maybe(name: &'static str, at: At, help: &'static str) -> Input {
-    input(name, at, Kind::Text, false, help)
+    input(name, at, Kind::Text, Unsaid::Nothing, help)
 }
 
-const CHANGES: Input = input("changes", At::Body, Kind::Changes, true, "The changes, in their order.");
+const CHANGES: Input = input("changes", At::Body, Kind::Changes, Unsaid::Refused, "The changes, in their order.");
 const DIGEST: Input =
     maybe("digest", At::Body, "The digest of the file that they are about, so that nobody else's are overwritten.");
 const BACKEND: Input = text("backend", At::Path, "The back end.");
@@ -226,14 +89,10 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         summary: "What services did in the last days, by the hour or by the day.",
         role: Role::Viewer,
         inputs: &[
-            input("by", At::Query, Kind::Period, false, "hour or day. Default: day."),
-            input("days", At::Query, Kind::Days, false, "How many days back; at most 90. Default: 30."),
+            input("by", At::Query, Kind::Period, Unsaid::Truth(true), "By the hour or by the day."),
+            input("days", At::Query, Kind::Days, Unsaid::Number(defaults::REPORT_DAYS), "How many days back."),
         ],
-        command: |inputs| {
-            let by_day = inputs.truth("by").unwrap_or(true);
-            let days = inputs.number("days").unwrap_or(defaults::REPORT_DAYS);
-            Some(Command::Report { days, by_day })
-        },
+        command: |inputs| Some(Command::Report { days: inputs.number("days")?, by_day: inputs.truth("by")? }),
         list: "report",
         item: SchemaGenerator::subschema_for::<answers::Report>,
     },
@@ -302,11 +161,16 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         role: Role::Operator,
         inputs: &[
             BACKEND,
-            input("over_seconds", At::Body, Kind::Seconds, false, "The time that its sessions have. Default: 300."),
+            input(
+                "over_seconds",
+                At::Body,
+                Kind::Seconds,
+                Unsaid::Number(defaults::DRAIN.as_secs()),
+                "The time that its sessions have.",
+            ),
         ],
         command: |inputs| {
-            let over_seconds = inputs.number("over_seconds").unwrap_or(defaults::DRAIN.as_secs());
-            Some(Command::Drain { backend: inputs.text("backend")?, over_seconds })
+            Some(Command::Drain { backend: inputs.text("backend")?, over_seconds: inputs.number("over_seconds")? })
         },
         list: "drain",
         item: SchemaGenerator::subschema_for::<answers::BackendState>,
@@ -351,9 +215,9 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             maybe("directory", At::Query, "The directory's name, where there are several."),
             maybe("backend", At::Body, "The back end that holds the mail."),
             maybe("services", At::Body, "The only services, divided by commas; all: all of them."),
-            input("disabled", At::Body, Kind::Truth, false, "May not log in."),
-            input("held", At::Body, Kind::Truth, false, "Log-ins wait."),
-            input("password", At::Body, Kind::Password, false, "A new password."),
+            input("disabled", At::Body, Kind::Truth, Unsaid::Nothing, "May not log in."),
+            input("held", At::Body, Kind::Truth, Unsaid::Nothing, "Log-ins wait."),
+            input("password", At::Body, Kind::Password, Unsaid::Nothing, "A new password."),
         ],
         command: |inputs| {
             let change = UserChange {
@@ -399,11 +263,16 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         role: Role::Operator,
         inputs: &[
             text("user", At::Path, "The user."),
-            input("for_seconds", At::Body, Kind::Seconds, false, "For how long; 0: no more. Default: 600."),
+            input(
+                "for_seconds",
+                At::Body,
+                Kind::Seconds,
+                Unsaid::Number(defaults::TRACE.as_secs()),
+                "For how long; 0: no more.",
+            ),
         ],
         command: |inputs| {
-            let for_seconds = inputs.number("for_seconds").unwrap_or(defaults::TRACE.as_secs());
-            Some(Command::Trace { user: inputs.text("user")?, for_seconds })
+            Some(Command::Trace { user: inputs.text("user")?, for_seconds: inputs.number("for_seconds")? })
         },
         list: "trace",
         item: SchemaGenerator::subschema_for::<answers::Traced>,
@@ -425,7 +294,13 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         role: Role::Operator,
         inputs: &[
             text("network", At::Body, "An address, a network such as 192.0.2.0/24, or a range."),
-            input("for_seconds", At::Body, Kind::Seconds, false, "For how long. Default: until it is lifted."),
+            input(
+                "for_seconds",
+                At::Body,
+                Kind::Seconds,
+                Unsaid::Nothing,
+                "For how long. Default: until it is lifted.",
+            ),
         ],
         command: |inputs| {
             Some(Command::Ban { network: inputs.text("network")?, for_seconds: inputs.number("for_seconds") })
@@ -458,7 +333,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         path: "/log-level",
         summary: "Log records of this level and heavier ones in every place, until the next reload.",
         role: Role::Operator,
-        inputs: &[input("level", At::Body, Kind::Level, true, "The level.")],
+        inputs: &[input("level", At::Body, Kind::Level, Unsaid::Refused, "The level.")],
         command: |inputs| Some(Command::LogLevel { level: inputs.level("level")? }),
         list: "log-level",
         item: SchemaGenerator::subschema_for::<answers::LogLevel>,
@@ -563,15 +438,19 @@ mod tests {
                 Kind::Days => json!("5"),
                 Kind::Changes => json!([{ "table": ["imap"], "key": "id", "value": "true" }]),
             };
-            let read = |input: &Input| (input.name, input.kind.read(value(input)).expect("such a value"));
-            let mut said = Inputs(endpoint.inputs.iter().map(read).collect());
-            let command = (endpoint.command)(&mut said).expect(endpoint.path);
-            // A password is a hash by then.
-            said.0.retain(|_, said| !matches!(said, Said::Password(_)));
-            assert!(said.0.is_empty(), "{}: {:?} goes unheard", endpoint.path, said.0.keys());
-            let required = endpoint.inputs.iter().filter(|input| input.is_required);
-            let said = required.map(read).collect();
-            assert!((endpoint.command)(&mut Inputs(said)).is_some(), "{}: too little is required", endpoint.path);
+            let said = |is_said: fn(&Input) -> bool| {
+                let mut inputs = Inputs::default();
+                for input in endpoint.inputs {
+                    let given = is_said(input).then(|| value(input));
+                    inputs.take(input, given).expect("such a value");
+                }
+                inputs
+            };
+            let mut inputs = said(|_| true);
+            let command = (endpoint.command)(&mut inputs).expect(endpoint.path);
+            assert_eq!(inputs.unheard(), [""; 0], "{}", endpoint.path);
+            let mut least = said(|input| input.unsaid == Unsaid::Refused);
+            assert!((endpoint.command)(&mut least).is_some(), "{}: too little is required", endpoint.path);
             assert_eq!(command.name(), endpoint.list, "{}", endpoint.path);
             assert_eq!(command.needs(), endpoint.role, "{}", endpoint.path);
             let changes = endpoint.method != Method::Get && !endpoint.path.ends_with("/check");

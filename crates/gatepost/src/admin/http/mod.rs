@@ -7,6 +7,7 @@ mod api;
 mod console;
 mod endpoints;
 mod gate;
+mod inputs;
 mod logs;
 mod openapi;
 mod probes;

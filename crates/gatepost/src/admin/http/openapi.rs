@@ -3,7 +3,8 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::endpoints::{At, ENDPOINTS, Endpoint, Input, Kind};
+use super::endpoints::{ENDPOINTS, Endpoint};
+use super::inputs::{At, Input, Kind, Unsaid};
 use crate::admin::{LASTING_SECONDS_MAX, defaults};
 use crate::config::Level;
 use crate::log::Carried;
@@ -138,7 +139,7 @@ fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> V
     let parameters = endpoint.inputs.iter().filter(|input| input.at != At::Body).map(|input| {
         let at = if input.at == At::Path { "path" } else { "query" };
         json!({
-            "name": input.name, "in": at, "required": input.is_required, "description": input.help,
+            "name": input.name, "in": at, "required": input.unsaid == Unsaid::Refused, "description": input.help,
             "schema": schema(input, generator),
         })
     });
@@ -152,7 +153,8 @@ fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> V
         let inputs: Vec<_> = endpoint.inputs.iter().filter(|input| input.at == At::Body).collect();
         let properties: serde_json::Map<_, _> =
             inputs.iter().map(|input| (input.name.to_owned(), documented(input, generator))).collect();
-        let required: Vec<_> = inputs.iter().filter(|input| input.is_required).map(|input| input.name).collect();
+        let required: Vec<_> =
+            inputs.iter().filter(|input| input.unsaid == Unsaid::Refused).map(|input| input.name).collect();
         let is_required = !required.is_empty();
         let schema = json!({
             "type": "object", "properties": properties, "required": required, "additionalProperties": false,
@@ -164,7 +166,7 @@ fn describe(endpoint: &Endpoint, generator: &mut schemars::SchemaGenerator) -> V
 }
 
 fn schema(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
-    match input.kind {
+    let mut schema = match input.kind {
         Kind::Text => json!({ "type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" }),
         Kind::Seconds => json!({ "type": "integer", "minimum": 0, "maximum": LASTING_SECONDS_MAX }),
         Kind::Changes => {
@@ -176,7 +178,14 @@ fn schema(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
         Kind::Period => json!({ "enum": ["hour", "day"] }),
         Kind::Days => json!({ "type": "integer", "minimum": 1, "maximum": defaults::REPORT_DAYS_MAX }),
         Kind::Level => json!({ "enum": crate::config::Level::ALL.map(crate::config::Level::name) }),
+    };
+    match (input.unsaid, input.kind) {
+        (Unsaid::Refused | Unsaid::Nothing, _) => {}
+        (Unsaid::Number(number), _) => schema["default"] = number.into(),
+        (Unsaid::Truth(is_day), Kind::Period) => schema["default"] = if is_day { "day" } else { "hour" }.into(),
+        (Unsaid::Truth(is_so), _) => schema["default"] = is_so.into(),
     }
+    schema
 }
 
 fn documented(input: &Input, generator: &mut schemars::SchemaGenerator) -> Value {
