@@ -127,6 +127,11 @@ fn what_is_said_while_the_outside_is_asked_waits_for_its_answer() {
     assert!(talk.heard().is_empty(), "{}", talk.heard());
     assert!(matches!(talk.answers(250), Step::Recipient(_)));
     assert_eq!(talk.heard(), "250 2.0.0 So be it.\r\n");
+    talk.answers(250);
+    assert!(matches!(talk.says("DATA"), Step::Content));
+    talk.answers(354);
+    assert!(matches!(talk.says("NOOP"), Step::Read));
+    assert!(talk.heard().is_empty(), "that was content: {}", talk.heard());
 }
 
 #[test]
@@ -145,6 +150,9 @@ fn a_message_in_chunks_takes_neither_recipients_nor_data() {
         assert_eq!(talk.heard(), words);
     }
     assert!(matches!(talk.says("BDAT 0 LAST"), Step::Chunk(chunk) if chunk.is_last));
+    talk.answers(250);
+    let recipient = "RCPT TO:<kim@b.example>";
+    assert!((0..110).any(|_| talk.is_over(recipient)), "such recipients lead to nothing");
 }
 
 #[test]
@@ -171,4 +179,16 @@ fn a_chunk_that_nobody_wants_has_one_reply_but_for_those_whom_a_failure_left() {
     assert_eq!(talk.heard().matches("503 ").count(), 1, "a chunk has one: {}", talk.heard());
     talk.says("BDAT 0 LAST");
     assert_eq!(talk.heard().matches("503 ").count(), 2, "the last has one for each: {}", talk.heard());
+    talk.addressed(2);
+    assert!(matches!(talk.says("DATA"), Step::Content));
+    talk.answers(452);
+    talk.says("BDAT 0 LAST");
+    assert_eq!(talk.heard().matches("503 ").count(), 1, "behind DATA there are no chunks: {}", talk.heard());
+    talk.addressed(2);
+    assert!(matches!(talk.says("BDAT 0"), Step::Chunk(_)));
+    talk.answers(452);
+    assert!(matches!(talk.says("MAIL FROM:<a@b.example>"), Step::Sender(_)));
+    talk.answers(450);
+    talk.says("BDAT 0 LAST");
+    assert_eq!(talk.heard().matches("503 ").count(), 1, "another message was begun: {}", talk.heard());
 }

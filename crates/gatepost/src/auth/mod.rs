@@ -297,6 +297,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whose_a_token_is_is_told_as_the_directory_has_it() {
+        let directory = Scripted::with(&[]);
+        let authenticator = authenticator("sso", &directory, NEVER);
+        let kim = Bearer { name: "kim".into(), expires: None };
+        for (verdict, expected) in [
+            (TokenVerdict::Good(kim.clone()), Ok(kim)),
+            (TokenVerdict::Wrong, Err(Denial::Wrong)),
+            (TokenVerdict::Unfit("why".into()), Err(Denial::Unfit("why".into()))),
+        ] {
+            directory.say_of_tokens(verdict);
+            assert_eq!(authenticator.check_token(&secret("t")).await, Ok(expected));
+        }
+        directory.be_silent(true);
+        let unanswered = authenticator.check_token(&secret("t")).await.expect_err("nobody can say");
+        assert_eq!(unanswered.to_string(), "sso: no answer");
+    }
+
+    #[tokio::test]
     async fn a_right_password_is_asked_for_once_and_a_wrong_one_each_time() {
         let checker = checker();
         let known = entry(Some("{PLAIN}right"));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use gatepost_wire::Secret;
 
-use super::{Answering, Directory, Entry, Fault, Verdict, Who};
+use super::{Answering, Directory, Entry, Fault, TokenVerdict, Verdict, Who};
 use crate::config::{self, Abilities, Credential, DirectoryKind, NamedFile};
 
 /// See the module's documentation.
@@ -15,6 +15,7 @@ use crate::config::{self, Abilities, Credential, DirectoryKind, NamedFile};
 pub(crate) struct Scripted {
     accounts: Mutex<HashMap<String, Entry>>,
     verdicts: Mutex<HashMap<String, Verdict>>,
+    of_tokens: Mutex<Option<TokenVerdict>>,
     is_silent: AtomicBool,
     is_down: AtomicBool,
     is_exact: AtomicBool,
@@ -41,6 +42,11 @@ impl Scripted {
     /// From now on it says this of any password of a user.
     pub(crate) fn say(&self, user: &str, verdict: Verdict) {
         self.verdicts.lock().expect("a lock").insert(user.to_owned(), verdict);
+    }
+
+    /// From now on it says this of any token.
+    pub(crate) fn say_of_tokens(&self, verdict: TokenVerdict) {
+        *self.of_tokens.lock().expect("a lock") = Some(verdict);
     }
 
     /// Whether it gives no answer when it is asked.
@@ -88,6 +94,13 @@ impl Directory for Scripted {
                 let told = self.verdicts.lock().expect("a lock").get(&who.user).cloned();
                 told.unwrap_or_else(|| self.account(who).map_or(Verdict::Unknown, Verdict::Compare))
             })
+        })
+    }
+
+    fn check_token<'a>(&'a self, _: &'a Secret) -> Answering<'a, TokenVerdict> {
+        Box::pin(async move {
+            let told = || self.of_tokens.lock().expect("a lock").clone();
+            self.answer(|| told().unwrap_or(TokenVerdict::Wrong))
         })
     }
 

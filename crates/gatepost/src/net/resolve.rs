@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::rr::{Name, RData};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -201,13 +201,13 @@ async fn look_up_host(
     name: &str,
     port: Option<u16>,
 ) -> Result<(Vec<Found>, Instant), String> {
-    let answer = resolver.lookup_ip(name).await.map_err(|error| why_not(&error, "its name", "address"))?;
+    let answer = resolver.lookup_ip(name).await.map_err(|error| why_not("its name", &error))?;
     Ok((answer.iter().map(|address| Found { address, port }).collect(), answer.valid_until()))
 }
 
 /// By priority, and among equals by chance and weight (RFC 2782).
 async fn look_up_service(resolver: &TokioResolver, name: &str) -> Result<(Vec<Found>, Instant), String> {
-    let answer = resolver.srv_lookup(name).await.map_err(|error| why_not(&error, "its service", "SRV record"))?;
+    let answer = resolver.srv_lookup(name).await.map_err(|error| why_not("its SRV", &error))?;
     let mut targets: Vec<_> = answer
         .answers()
         .iter()
@@ -234,14 +234,17 @@ async fn look_up_service(resolver: &TokioResolver, name: &str) -> Result<(Vec<Fo
     }
 }
 
-/// Why this has none of the `wanted`: what the DNS says, or why it says nothing.
-fn why_not(error: &NetError, what: &str, wanted: &str) -> String {
-    if error.is_nx_domain() {
-        format!("{what} does not exist")
-    } else if error.is_no_records_found() {
-        format!("{what} has no {wanted}")
-    } else {
-        format!("{what} can't be looked up: {error}")
+/// Why a look-up gave nothing, in words. Of several questions (IPv6 and IPv4, a name with the domains of resolv.conf behind
+/// it) it may be about one alone, which is why that is said too.
+fn why_not(what: &str, error: &NetError) -> String {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(NoRecords { query, .. })) if error.is_nx_domain() => {
+            format!("{what} can't be looked up: {} does not exist", query.name)
+        }
+        NetError::Dns(DnsError::NoRecordsFound(NoRecords { query, .. })) => {
+            format!("{what} can't be looked up: {} has no {} record", query.name, query.query_type)
+        }
+        error => format!("{what} can't be looked up: {error}"),
     }
 }
 

@@ -1,5 +1,6 @@
-//! The end of sessions that are no relay before they have come to one: Gatepost stops, or an administrator says so. Whoever
-//! waits for a client, a back end or a directory waits by [`unless_called_off`].
+//! The end of sessions that are no relay: Gatepost stops, or an administrator says so. Up to the log-in, and between the
+//! commands of a client that brings mail, whoever waits for somebody waits by [`unless_called_off`]; a message that is under
+//! way is seen through.
 
 use std::pin::Pin;
 

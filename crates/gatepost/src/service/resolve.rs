@@ -37,7 +37,7 @@ pub(super) struct Destination<'c> {
 enum Checked {
     /// Nothing: the back end must say.
     Nothing,
-    /// A password, or a certificate whose owner a directory knows.
+    /// A password, a proof of one, or a certificate whose owner a directory knows.
     Account(Verified),
     /// A token, as long as it is good.
     Token { expires: Option<SystemTime> },
@@ -58,7 +58,7 @@ struct Verified {
 enum Basis<'v> {
     /// Nothing but what the directories say at this moment.
     Now,
-    /// What is remembered, and what one of them said when it found the password right.
+    /// What is remembered, and what one of them said of the account when it found what was shown right.
     Known(Option<&'v Verified>),
 }
 

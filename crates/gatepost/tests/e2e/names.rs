@@ -115,9 +115,10 @@ fn of_a_services_hosts_the_one_of_the_lowest_priority_comes_first() {
 
 #[test]
 fn a_name_that_nobody_knows_is_an_outage_with_a_reason() {
-    for (host, reason) in
-        [("nowhere.test", "its name does not exist"), ("_imap._tcp.nowhere.test", "its service does not exist")]
-    {
+    for (host, reason) in [
+        ("nowhere.test", "its name can't be looked up: nowhere.test. does not exist"),
+        ("_imap._tcp.nowhere.test", "its SRV can't be looked up: _imap._tcp.nowhere.test. does not exist"),
+    ] {
         let bed = Bed::new();
         let names = Names::start(&bed, &[]);
         let gatepost = bed.gatepost(&configuration(&bed, &names, host, 143));
@@ -163,12 +164,16 @@ fn a_name_server_that_can_not_say_is_an_outage_and_what_it_said_before_still_ser
 #[test]
 fn a_name_without_an_address_is_an_outage_with_a_reason() {
     const NO_ERROR: u8 = 0;
-    let bed = Bed::new();
-    let names = Names { bed: &bed, port: free_port().expect("a port"), process: None };
-    name_server(names.port, NO_ERROR);
-    let gatepost = bed.gatepost(&configuration(&bed, &names, "empty.test", 143));
-    assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"));
-    gatepost.wait_for_log("its name has no address").expect("the reason");
+    for (host, reason) in
+        [("empty.test", "empty.test. has no A"), ("_imap._tcp.empty.test", "_imap._tcp.empty.test. has no SRV record")]
+    {
+        let bed = Bed::new();
+        let names = Names { bed: &bed, port: free_port().expect("a port"), process: None };
+        name_server(names.port, NO_ERROR);
+        let gatepost = bed.gatepost(&configuration(&bed, &names, host, 143));
+        assert!(bed.secure().try_log_in(KIM).starts_with("NO [UNAVAILABLE]"), "{host}");
+        gatepost.wait_for_log(reason).expect("the reason");
+    }
 }
 
 #[test]
@@ -211,4 +216,26 @@ fn who_sends_mail_has_a_name_that_leads_back() {
     assert!(sender("192.0.2.5").starts_with("450 4.7.25"));
     gatepost.reload(&noting).expect("a reload");
     assert!(sender("192.0.2.6").starts_with("250"));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_the_name_of_who_sends_mail() {
+    let bed = Bed::new();
+    // It hears, and says nothing.
+    let silent = UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
+    let port = silent.local_addr().expect("an address").port();
+    let mut gatepost = bed.gatepost(&format!(
+        "name = \"mail.example.org\"\n[[smtp.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"none\"\n\
+         [smtp]\ndomains = [\"example.org\"]\nreverse_dns = \"note\"\n\
+         [map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\nsmtp = {{ port = 1, tls = \"none\" }}\n\
+         [dns]\nservers = [\"127.0.0.1:{port}\"]\ntimeout = \"1m\"\n",
+        bed.imap
+    ));
+    let mut talk = Talk::clear(bed.imap);
+    let mut question = [0; 512];
+    silent.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
+    silent.recv(&mut question).expect("the name is looked for");
+    gatepost.signal(Signal::TERM).expect("a signal");
+    assert!(talk.rest().starts_with("421 "), "there was no greeting before");
+    gatepost.wait(Duration::from_secs(30)).expect("an end");
 }

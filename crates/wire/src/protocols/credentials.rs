@@ -51,7 +51,7 @@ pub enum Mechanism {
 }
 
 /// A mechanism that carries a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum TokenMechanism {
     /// As [`Mechanism::OAuthBearer`].
     OAuthBearer,

@@ -48,7 +48,7 @@ pub(super) struct Envelope {
 }
 
 /// What was asked for with the sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Needs {
     /// Addresses may have letters beyond ASCII (RFC 6531).
     pub(super) utf8: bool,

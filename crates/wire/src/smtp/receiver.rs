@@ -186,7 +186,7 @@ impl Receiver {
                     self.turn = Turn::Client(mail);
                     mail
                 }
-                // Behind a 354 comes content, in which there are no commands.
+                // What the client says meanwhile waits; behind a 354 it is content, in which there are no commands.
                 Turn::Sender(_) | Turn::Recipient(_) | Turn::Content | Turn::Chunk(_) | Turn::Outcome => {
                     return Step::Read;
                 }

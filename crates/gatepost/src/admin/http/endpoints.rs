@@ -450,7 +450,13 @@ mod tests {
             let command = (endpoint.command)(&mut inputs).expect(endpoint.path);
             assert_eq!(inputs.unheard(), [""; 0], "{}", endpoint.path);
             let mut least = said(|input| input.unsaid == Unsaid::Refused);
-            assert!((endpoint.command)(&mut least).is_some(), "{}: too little is required", endpoint.path);
+            let least = (endpoint.command)(&mut least).expect("nothing else is required");
+            match least {
+                Command::Drain { over_seconds, .. } => assert_eq!(over_seconds, defaults::DRAIN.as_secs()),
+                Command::Trace { for_seconds, .. } => assert_eq!(for_seconds, defaults::TRACE.as_secs()),
+                Command::Report { days, by_day } => assert_eq!((days, by_day), (defaults::REPORT_DAYS, true)),
+                _ => {}
+            }
             assert_eq!(command.name(), endpoint.list, "{}", endpoint.path);
             assert_eq!(command.needs(), endpoint.role, "{}", endpoint.path);
             let changes = endpoint.method != Method::Get && !endpoint.path.ends_with("/check");

@@ -68,7 +68,7 @@ pub(super) enum Said {
 
 impl Kind {
     /// Reads what a request says; `None`: it is none of this kind.
-    pub(super) fn read(self, value: Value) -> Option<Said> {
+    fn read(self, value: Value) -> Option<Said> {
         let text = |value: Value| match value {
             Value::String(text) if !text.is_empty() => Some(text),
             _ => None,
@@ -96,7 +96,7 @@ impl Kind {
     }
 
     /// What it may be, in words.
-    pub(super) const fn expected(self) -> &'static str {
+    const fn expected(self) -> &'static str {
         match self {
             Self::Text => "a text that is not empty and without control characters",
             Self::Truth => "true or false",

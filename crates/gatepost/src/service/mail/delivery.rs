@@ -27,8 +27,6 @@ pub(super) const OUTCOME_TIME: Duration = Duration::from_mins(9);
 /// See the module's documentation.
 pub(super) struct Delivery {
     links: Links,
-    /// What the client speaks.
-    dialect: Dialect,
     message: Option<Message>,
     memory: Arc<Memory>,
     faults: Vec<BackendFault>,
@@ -66,9 +64,8 @@ struct Recipient {
 }
 
 impl Delivery {
-    /// For a client that speaks this.
-    pub(super) fn new(links: Links, dialect: Dialect, memory: Arc<Memory>) -> Self {
-        Self { links, dialect, message: None, memory, faults: Vec::new() }
+    pub(super) fn new(links: Links, memory: Arc<Memory>) -> Self {
+        Self { links, message: None, memory, faults: Vec::new() }
     }
 
     /// Who has logged in to send; `None`: nobody need.
@@ -80,7 +77,7 @@ impl Delivery {
     }
 
     pub(super) fn client_dialect(&self) -> Dialect {
-        self.dialect
+        self.links.dialect()
     }
 
     /// Who sends the message under way.
@@ -169,7 +166,8 @@ impl Delivery {
     /// What a client is told whose recipient must wait for an attempt of its own: those who were accepted fared otherwise.
     pub(super) fn must_wait(&self, recipient: &str) -> Option<Reply> {
         let message = self.message.as_ref().filter(|message| !message.recipients.is_empty())?;
-        let is_alike = self.dialect == Dialect::Lmtp || self.memory.fate(&message.sender, recipient) == message.fate;
+        let is_alike =
+            self.links.dialect() == Dialect::Lmtp || self.memory.fate(&message.sender, recipient) == message.fate;
         (!is_alike).then(|| OwnReply::NotTogether.reply())
     }
 
@@ -184,10 +182,7 @@ impl Delivery {
     /// Forgets a connection, if there is one with which the message under way has nothing to do.
     pub(super) fn drop_unused(&mut self, backend: &Backend) -> bool {
         match self.links.position_of(&backend.name) {
-            Some(n) if self.recipients_of(n) == 0 => {
-                self.links.remove(n);
-                true
-            }
+            Some(n) if self.recipients_of(n) == 0 => self.links.remove(n),
             _ => false,
         }
     }
@@ -205,7 +200,7 @@ impl Delivery {
         };
         let reply = self.links[n].add(&message.sender, recipient, deadline).await?;
         if reply.is_good() {
-            if message.recipients.is_empty() && self.dialect == Dialect::Smtp {
+            if message.recipients.is_empty() && self.links.dialect() == Dialect::Smtp {
                 message.fate = self.memory.fate(&message.sender, written);
             }
             let backend = Arc::clone(&self.links[n].backend);
@@ -296,14 +291,14 @@ impl Delivery {
             return Ok(());
         }
         self.abort();
-        Err(if self.dialect == Dialect::Smtp { self.conclude() } else { in_one(&self.answers()) })
+        Err(if self.links.dialect() == Dialect::Smtp { self.conclude() } else { in_one(&self.answers()) })
     }
 
     /// Whether no back end takes content, or in SMTP not all do.
     fn is_hopeless(&self) -> bool {
         let used = self.used();
         let takers = used.iter().filter(|&&n| self.links[n].takes_content()).count();
-        takers == 0 || (self.dialect == Dialect::Smtp && takers < used.len())
+        takers == 0 || (self.links.dialect() == Dialect::Smtp && takers < used.len())
     }
 
     /// Takes note of the content where recipients may fare differently, or have done so before.
@@ -311,7 +306,7 @@ impl Delivery {
         let used = self.used();
         let can_differ =
             used.len() > 1 || used.iter().any(|&n| self.links[n].answers_each() && self.recipients_of(n) > 1);
-        let is_one_for_all = self.dialect == Dialect::Smtp;
+        let is_one_for_all = self.links.dialect() == Dialect::Smtp;
         if let Some(message) =
             self.message.as_mut().filter(|_| is_one_for_all && (can_differ || !self.memory.is_empty()))
         {
@@ -335,7 +330,7 @@ impl Delivery {
                 let said = self.links[n].last_word().await;
                 self.note(n, &fault);
                 self.answer(n, &said.unwrap_or_else(lost));
-                if self.dialect == Dialect::Smtp {
+                if self.links.dialect() == Dialect::Smtp {
                     self.abort();
                     return;
                 }
@@ -365,7 +360,7 @@ impl Delivery {
         self.end(deadline).await;
         let replies = self.answers();
         let taken = replies.iter().filter(|reply| reply.is_good()).count();
-        match self.dialect {
+        match self.links.dialect() {
             Dialect::Smtp => (vec![self.conclude()], taken),
             Dialect::Lmtp => (replies, taken),
         }

@@ -4,18 +4,22 @@ use std::ops::{Index, IndexMut};
 use std::slice;
 use std::time::SystemTime;
 
+use gatepost_wire::smtp::Dialect;
+
 use super::connection::Connection;
 
 /// See the module's documentation.
 pub(super) enum Links {
     /// To whatever back ends recipients have.
     Many {
+        /// What the client speaks.
+        dialect: Dialect,
         /// Kept for the session, since a client may have more than one message.
         connections: Vec<Connection>,
         /// What the client called itself when back ends were told of it.
         introduced: Option<String>,
     },
-    /// To the one that a user has logged in at.
+    /// To the one that a user has logged in at, who speaks SMTP.
     One { connection: Box<Connection>, user: User },
 }
 
@@ -28,8 +32,16 @@ pub(super) struct User {
 
 impl Links {
     /// To back ends that are not known yet.
-    pub(super) fn many() -> Self {
-        Self::Many { connections: Vec::new(), introduced: None }
+    pub(super) fn many(dialect: Dialect) -> Self {
+        Self::Many { dialect, connections: Vec::new(), introduced: None }
+    }
+
+    /// What the client speaks.
+    pub(super) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Many { dialect, .. } => *dialect,
+            Self::One { .. } => Dialect::Smtp,
+        }
     }
 
     /// All there are, in the order in which they came.
@@ -58,10 +70,14 @@ impl Links {
         }
     }
 
-    /// Closes a connection that can be had again; the others may have other numbers then.
-    pub(super) fn remove(&mut self, n: usize) {
-        if let Self::Many { connections, .. } = self {
-            connections.remove(n);
+    /// Closes a connection, if it can be had again; the others may have other numbers then.
+    pub(super) fn remove(&mut self, n: usize) -> bool {
+        match self {
+            Self::Many { connections, .. } => {
+                connections.remove(n);
+                true
+            }
+            Self::One { .. } => false,
         }
     }
 
@@ -74,20 +90,26 @@ impl Links {
 
     /// The client calls itself so: back ends that were told another name are left.
     pub(super) async fn introduce(&mut self, helo: Option<&str>) {
-        if matches!(self, Self::Many { introduced, .. } if introduced.as_deref() != helo) {
-            self.leave().await;
-            *self = Self::Many { connections: Vec::new(), introduced: helo.map(str::to_owned) };
+        let Self::Many { introduced, connections, .. } = self else { return };
+        if introduced.as_deref() != helo {
+            leave_all(connections).await;
+            *introduced = helo.map(str::to_owned);
         }
     }
 
     /// Says goodbye everywhere.
     pub(super) async fn leave(&mut self) {
-        for connection in self.all_mut() {
-            connection.leave().await;
+        match self {
+            Self::Many { connections, .. } => leave_all(connections).await,
+            Self::One { connection, .. } => connection.leave().await,
         }
-        if let Self::Many { connections, .. } = self {
-            connections.clear();
-        }
+    }
+}
+
+/// Says goodbye to each, and gives back at once what it held.
+async fn leave_all(connections: &mut Vec<Connection>) {
+    for mut connection in std::mem::take(connections) {
+        connection.leave().await;
     }
 }
 

@@ -65,7 +65,7 @@ impl Session {
         };
         let receiver = self.new_receiver(dialect, Carry::default());
         let memory = Arc::clone(&self.shared.memory);
-        let delivery = Delivery::new(Links::many(), dialect, memory);
+        let delivery = Delivery::new(Links::many(dialect), memory);
         let mut mail = Mail::new(self, receiver, delivery, client);
         let early = std::mem::take(&mut mail.session.early);
         mail.run(Event::Start, early.expose()).await
@@ -78,7 +78,7 @@ impl Session {
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
         let connection = Connection::new(backend, Dialect::Smtp, connected, None);
         let links = Links::One { connection: Box::new(connection), user: User { name: user, expires } };
-        let delivery = Delivery::new(links, Dialect::Smtp, Arc::clone(&self.shared.memory));
+        let delivery = Delivery::new(links, Arc::clone(&self.shared.memory));
         let mut mail = Mail::new(self, receiver, delivery, Screened::default());
         mail.set_deadline();
         mail.run(Event::Go, &client_rest).await

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ReverseDns;
 use crate::service::Session;
-use crate::service::called_off::unless_called_off;
+use crate::service::called_off::{CalledOff, unless_called_off};
 use crate::story::Ended;
 
 /// How long a client's name is looked for.
@@ -39,17 +39,22 @@ impl Session {
             ReverseDns::Note | ReverseDns::Require => {
                 let resolver = self.snapshot.map.backends().resolver();
                 let looking = timeout(NAME_TIME, resolver.name_of(self.address.ip()));
-                let looked = unless_called_off(&self.shared, &self.handle, pin!(looking)).await?;
-                looked.unwrap_or_else(|_| Err("the name servers take too long".into()))
+                let looked = unless_called_off(&self.shared, &self.handle, pin!(looking)).await;
+                match looked {
+                    Ok(looked) => looked.unwrap_or_else(|_| Err("the name servers take too long".into())),
+                    Err(called_off) => return Err(self.part(called_off).await),
+                }
             }
         };
         if !greet_delay.is_zero() {
             let mut bytes = Vec::new();
             if self.early.is_empty() {
                 let reading = timeout_at(patience, self.client.read(&mut bytes));
-                let read = unless_called_off(&self.shared, &self.handle, pin!(reading)).await?;
-                if read.is_ok_and(|read| !matches!(read, Ok(count) if count > 0)) {
-                    return Err(Ended::Gone("left before the greeting".into()));
+                let read = unless_called_off(&self.shared, &self.handle, pin!(reading)).await;
+                match read {
+                    Ok(Ok(Ok(0) | Err(_))) => return Err(Ended::Gone("left before the greeting".into())),
+                    Ok(_) => {}
+                    Err(called_off) => return Err(self.part(called_off).await),
                 }
             }
             if !self.early.is_empty() || !bytes.is_empty() {
@@ -75,6 +80,13 @@ impl Session {
             read = self.client.read(&mut bytes) => matches!(read, Ok(count) if count > 0),
             () = std::future::ready(()) => false,
         }
+    }
+
+    /// Tells a client that is called off before its greeting.
+    async fn part(&mut self, called_off: CalledOff) -> Ended {
+        let words = (self.service().settings.protocol.turned_away)(Refusal::ShuttingDown);
+        self.say_last(&String::from_utf8_lossy(words)).await;
+        called_off.into()
     }
 
     /// Says something before the conversation has begun, to somebody who may not listen.
