@@ -62,23 +62,44 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
         snapshot,
     };
     let header = session.snapshot.listener.proxy_header_of(peer.ip());
-    if header != ProxyHeader::Never
-        && let Err(reason) = session.read_proxy_header(header).await
-    {
-        session.reject(Rejection::ProxyHeader);
-        let log = &session.shared.log;
-        log.record(Level::Warning, session.story().service, "a PROXY header was refused")
-            .with("listener", &*session.snapshot.listener.scope.name)
-            .with("sender", peer.to_string())
-            .with("reason", reason)
-            .write();
-        return None;
+    let read = if header == ProxyHeader::Never { Ok(()) } else { session.read_proxy_header(header).await };
+    let log = &session.shared.log;
+    match read {
+        Ok(()) => return Some((session, permit)),
+        Err(NoHeader::Refused(reason)) => {
+            session.reject(Rejection::ProxyHeader);
+            log.record(Level::Warning, session.story().service, "a PROXY header was refused")
+                .with("listener", &*session.snapshot.listener.scope.name)
+                .with("sender", peer.to_string())
+                .with("reason", reason)
+                .write();
+        }
+        Err(NoHeader::CalledOff(called_off)) => session.story().finish(log, &called_off.into()),
     }
-    Some((session, permit))
+    None
+}
+
+/// Why nobody is announced who should be.
+enum NoHeader {
+    /// It is the sender's doing; the text says how.
+    Refused(&'static str),
+    CalledOff(CalledOff),
+}
+
+impl From<&'static str> for NoHeader {
+    fn from(reason: &'static str) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<CalledOff> for NoHeader {
+    fn from(called_off: CalledOff) -> Self {
+        Self::CalledOff(called_off)
+    }
 }
 
 impl Session {
-    async fn read_proxy_header(&mut self, header: ProxyHeader) -> Result<(), &'static str> {
+    async fn read_proxy_header(&mut self, header: ProxyHeader) -> Result<(), NoHeader> {
         let is_required = header == ProxyHeader::Required;
         // A log-in may come right behind it.
         let mut bytes = Zeroizing::new(Vec::new());
@@ -93,8 +114,8 @@ impl Session {
                     }
                     return Ok(());
                 }
-                proxy_header::Parsed::Malformed(how) => return Err(how),
-                proxy_header::Parsed::Absent if is_required => return Err("there is none"),
+                proxy_header::Parsed::Malformed(how) => return Err(how.into()),
+                proxy_header::Parsed::Absent if is_required => return Err("there is none".into()),
                 proxy_header::Parsed::Absent => {
                     self.early = Secret::new(std::mem::take(&mut *bytes));
                     return Ok(());
@@ -104,13 +125,13 @@ impl Session {
             let soon = Instant::now() + OPTIONAL_HEADER_TIME;
             let patience = if is_required { self.deadline } else { self.deadline.min(soon) };
             let reading = timeout_at(patience, self.client.read(&mut bytes));
-            let read = unless_called_off(&self.shared, &self.handle, pin!(reading)).await;
-            match read.map_err(|CalledOff| "the session was called off before it ended")? {
-                Ok(Ok(0)) => return Err("the connection was closed within it"),
-                Ok(Err(_)) => return Err("the connection broke within it"),
+            let read = unless_called_off(&self.shared, &self.handle, pin!(reading)).await?;
+            match read {
+                Ok(Ok(0)) => return Err("the connection was closed within it".into()),
+                Ok(Err(_)) => return Err("the connection broke within it".into()),
                 Ok(Ok(_)) => {}
-                Err(_) if !bytes.is_empty() => return Err("it never ended"),
-                Err(_) if is_required => return Err("none came in time"),
+                Err(_) if !bytes.is_empty() => return Err("it never ended".into()),
+                Err(_) if is_required => return Err("none came in time".into()),
                 Err(_) => return Ok(()),
             }
         }

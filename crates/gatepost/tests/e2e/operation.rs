@@ -184,6 +184,7 @@ fn a_stop_does_not_wait_for_who_has_yet_to_log_in() {
     let status = gatepost.wait(Duration::from_secs(30)).expect("an end, in half the time that sessions have");
     assert!(status.success(), "{status}");
     assert!(held.rest().contains("a NO [UNAVAILABLE]"), "it is told");
+    assert!(!gatepost.log().contains("a PROXY header was refused"), "it is not the balancer's fault");
     drop(silent);
 }
 
