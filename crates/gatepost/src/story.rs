@@ -24,13 +24,46 @@ pub(crate) struct Story {
     pub(crate) user: Option<String>,
     pub(crate) mechanism: Option<&'static str>,
     pub(crate) attempts: u32,
-    pub(crate) backend: Option<Arc<str>>,
-    pub(crate) host: Option<SocketAddr>,
+    pub(crate) at: At,
     pub(crate) tls: Option<TlsFacts>,
-    pub(crate) backend_tls: Option<TlsFacts>,
     pub(crate) took: Took,
     pub(crate) started: Instant,
     pub(crate) is_logged_in: bool,
+}
+
+/// Which back end the latest log-in has led to, or where mail is taken, the latest recipient.
+pub(crate) enum At {
+    Nowhere,
+    /// It is talked to, or was in vain.
+    Tried(Arc<str>),
+    In {
+        backend: Arc<str>,
+        host: SocketAddr,
+        tls: Option<TlsFacts>,
+    },
+}
+
+impl At {
+    pub(crate) fn backend(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Nowhere => None,
+            Self::Tried(backend) | Self::In { backend, .. } => Some(backend),
+        }
+    }
+
+    pub(crate) fn host(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Nowhere | Self::Tried(_) => None,
+            Self::In { host, .. } => Some(*host),
+        }
+    }
+
+    pub(crate) fn tls(&self) -> Option<TlsFacts> {
+        match self {
+            Self::Nowhere | Self::Tried(_) => None,
+            Self::In { tls, .. } => *tls,
+        }
+    }
 }
 
 /// How long each stage took; `None`: it was not reached.
@@ -41,6 +74,13 @@ impl Took {
     /// A stage took so long.
     pub(crate) fn note(&mut self, stage: Stage, time: Duration) {
         self.0[stage as usize] = Some(time.into());
+    }
+
+    /// Another log-in begins: of the one before nothing is left but the TLS under both.
+    fn begin_anew(&mut self) {
+        let tls = self.0[Stage::Tls as usize];
+        *self = Self::default();
+        self.0[Stage::Tls as usize] = tls;
     }
 }
 
@@ -215,10 +255,8 @@ impl Story {
             user: None,
             mechanism: None,
             attempts: 0,
-            backend: None,
-            host: None,
+            at: At::Nowhere,
             tls: None,
-            backend_tls: None,
             took: Took::default(),
             started: Instant::now(),
             is_logged_in: false,
@@ -230,6 +268,8 @@ impl Story {
         self.attempts += 1;
         self.mechanism = Some(mechanism);
         self.user = user;
+        self.at = At::Nowhere;
+        self.took.begin_anew();
     }
 
     /// The log-in succeeded.
@@ -258,7 +298,7 @@ impl Story {
         log.record(level, self.service, "a log-in could not be served")
             .with_some("user", self.user.clone().map(Field::Name))
             .with("rip", self.client.ip().to_canonical())
-            .with_some("backend", self.backend.as_deref())
+            .with_some("backend", self.at.backend().map(|backend| &**backend))
             .with("fault", text)
             .with("session", Field::Name(self.session.as_str().to_owned()))
             .write();
@@ -299,12 +339,12 @@ impl Story {
             .with("rport", u64::from(self.client.port()))
             .with_some("user", self.user.clone().map(Field::Name))
             .with_some("method", self.mechanism)
-            .with_some("backend", self.backend.as_deref())
-            .with_some("host", self.host.map(|host| host.to_string()))
+            .with_some("backend", self.at.backend().map(|backend| &**backend))
+            .with_some("host", self.at.host().map(|host| host.to_string()))
             .with("result", result)
             .with("reason", reason);
         let record = with_tls(record, ["tls", "cipher"], self.tls);
-        let mut record = with_tls(record, ["backend_tls", "backend_cipher"], self.backend_tls);
+        let mut record = with_tls(record, ["backend_tls", "backend_cipher"], self.at.tls());
         if let Ended::Relayed(outcome) = ended {
             record = record.with("bytes_up", outcome.bytes_up).with("bytes_down", outcome.bytes_down);
         }

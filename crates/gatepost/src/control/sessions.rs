@@ -235,7 +235,7 @@ impl Server {
             // Those on their way to a log-in are refused at its end.
             sessions.retain(|session| {
                 let story = session.story();
-                story.is_logged_in && story.backend.as_deref() != Some(backend)
+                story.is_logged_in && at_backend(&story) != Some(backend)
             });
             most = most.max(sessions.len());
             if sessions.is_empty() || Instant::now() > deadline + MOVE_TIME {
@@ -282,7 +282,7 @@ fn is_meant(session: &SessionRef, whose: &Whose, canonical: Option<&str>) -> boo
 
 /// The back end that a session is at: logged in, or handing over mail. What it tried for a log-in is none yet.
 pub(super) fn at_backend(story: &Story) -> Option<&str> {
-    story.backend.as_deref().filter(|_| story.is_logged_in || takes_mail(story))
+    story.at.backend().map(|backend| &**backend).filter(|_| story.is_logged_in || takes_mail(story))
 }
 
 /// Whether it is one in which nobody logs in, but mail is taken.
@@ -311,7 +311,7 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
         id: story.session.as_str().to_owned(),
         service: story.service.into(),
         user: story.user.clone(),
-        backend: story.backend.as_deref().map(str::to_owned),
+        backend: story.at.backend().map(ToString::to_string),
         client: story.client.to_string(),
         since: rfc3339(SystemTime::now() - story.started.elapsed()),
         state: match session.is_relay() {
@@ -321,10 +321,10 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
         }
         .into(),
         listener: story.listener.to_string(),
-        host: story.host.map(|host| host.to_string()),
+        host: story.at.host().map(|host| host.to_string()),
         mechanism: story.mechanism.map(Into::into),
         tls: tls(story.tls),
-        backend_tls: tls(story.backend_tls),
+        backend_tls: tls(story.at.tls()),
         generation,
         idle_seconds: session.idle_seconds,
         bytes_up,

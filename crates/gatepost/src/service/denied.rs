@@ -173,7 +173,7 @@ impl Session {
             service: story.service,
             listener: Arc::clone(&story.listener),
             mechanism: story.mechanism,
-            backend: story.backend.clone(),
+            backend: story.at.backend().cloned(),
             result,
         });
     }

@@ -13,6 +13,7 @@ use super::denied::Denied;
 use super::resolve::Destination;
 use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
 use crate::metrics::Stage;
+use crate::story::At;
 
 /// What is wanted of a back end, and for whom.
 pub(super) struct Wanted<'a> {
@@ -54,10 +55,7 @@ impl Session {
             tell: self.is_heard().then_some(&tell),
         };
         let connected = backend.reach(&purpose).await?;
-        let mut story = self.story();
-        story.host = Some(connected.host);
-        story.backend_tls = connected.tls;
-        drop(story);
+        self.story().at = At::In { backend: Arc::clone(&backend.name), host: connected.host, tls: connected.tls };
         Ok(connected)
     }
 
@@ -69,7 +67,7 @@ impl Session {
         asked: Instant,
     ) -> Result<LoggedIn, Denied> {
         let Destination { user, backend, login, credentials, expires, placed_at } = to;
-        self.story().backend = Some(Arc::clone(&backend.name));
+        self.story().at = At::Tried(Arc::clone(&backend.name));
         let wanted =
             Wanted { user: &login, aim: Aim::LogIn(&credentials), introduction, name: None, deadline: self.deadline };
         let started = Instant::now();

@@ -35,6 +35,27 @@ fn a_back_end_that_dies_takes_only_its_own_users_along_and_is_used_again_at_once
 }
 
 #[test]
+fn a_log_in_that_fails_is_not_put_down_to_the_back_end_of_the_one_before() {
+    let bed = Bed::new();
+    let store = bed.dovecot("store", &[KIM]);
+    bed.write("users", "kim:::::::host=store\nlee:::::::host=nowhere\n");
+    let gatepost = bed.gatepost(&bed.configuration(&format!(
+        "[imap.backend]\ntls = \"none\"\n[map]\ndirectories = [\"people\"]\n[directory.people]\ntype = \"passwd-file\"\npath = \"users\"\n\
+         [backend.store]\nhost = \"127.0.0.1\"\nimap = {{ port = {} }}\n",
+        store.imap
+    )));
+    let mut talk = bed.secure();
+    assert!(talk.verdict("LOGIN kim wrong").starts_with("NO [AUTHENTICATIONFAILED]"));
+    assert!(talk.verdict("LOGIN lee x").starts_with("NO [UNAVAILABLE]"));
+    let fault = gatepost.wait_for_log("a log-in could not be served").expect("a record");
+    assert!(fault.contains("user=<lee>") && !fault.contains("backend="), "{fault}");
+    drop(talk);
+    let record = gatepost.wait_for_log("session ended").expect("a record");
+    assert!(record.contains("user=<lee>") && !record.contains("backend="), "{record}");
+    assert!(record.contains("ms_tls=") && !record.contains("ms_connect="), "{record}");
+}
+
+#[test]
 fn hosts_are_tried_in_order_and_the_first_is_used_again_when_it_returns() {
     let bed = Bed::new();
     let first = free_port().expect("a port");

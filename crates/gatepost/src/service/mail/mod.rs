@@ -25,7 +25,7 @@ use super::conversation::{HandOver, Received};
 use super::reach::{LoggedIn, Wanted};
 use crate::backend::{Aim, Backend};
 use crate::config::{HeloCheck, Level};
-use crate::story::{Ended, Tally};
+use crate::story::{At, Ended, Tally};
 use address::Placed;
 use connection::{Connection, Fault};
 use delivery::{BackendFault, COMMAND_TIME, Delivery};
@@ -336,7 +336,7 @@ impl<'s> Mail<'s> {
             },
         };
         let session = &mut *self.session;
-        session.story().backend = Some(Arc::clone(&backend.name));
+        session.story().at = At::Tried(Arc::clone(&backend.name));
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
         let name = self.client.name.as_deref();
