@@ -29,6 +29,14 @@ pub(crate) struct Http {
     health: Health,
 }
 
+/// What the responder says in JSON.
+enum Told {
+    /// It knows the user; where a password was shown, that is right, unless the account is barred.
+    Account(Option<Bar>, Entry),
+    Unknown,
+    Wrong,
+}
+
 impl Http {
     /// Reads secrets and authorities; the responder is connected to when it is first asked.
     pub(crate) fn open(settings: &config::Http, min: TlsVersion, warnings: &mut Vec<Problem>) -> Result<Self, Problem> {
@@ -124,7 +132,7 @@ impl Http {
     }
 
     /// `password`: to be checked; without one, only what is known of the user is asked for.
-    async fn ask_json(&self, who: &Who, password: Option<&Secret>) -> Result<Verdict, Fault> {
+    async fn ask_json(&self, who: &Who, password: Option<&Secret>) -> Result<Told, Fault> {
         let question = json!({
             "user": who.user,
             "service": who.service,
@@ -135,7 +143,7 @@ impl Http {
         });
         let mut body = Zeroizing::new(question.to_string().into_bytes());
         if let Some(password) = password {
-            let Ok(password) = std::str::from_utf8(password.expose()) else { return Ok(Verdict::Wrong) };
+            let Ok(password) = std::str::from_utf8(password.expose()) else { return Ok(Told::Wrong) };
             // Put in by hand, where it leaves nothing behind.
             let quoted = Zeroizing::new(serde_json::to_vec(password).map_err(|error| self.fault(error))?);
             body.pop();
@@ -150,8 +158,8 @@ impl Http {
         let answer: Value = serde_json::from_slice(response.body()).map_err(|error| self.fault(error))?;
         let bar = match answer["result"].as_str() {
             Some("ok") => None,
-            Some("unknown") => return Ok(Verdict::Unknown),
-            Some("wrong") => return Ok(Verdict::Wrong),
+            Some("unknown") => return Ok(Told::Unknown),
+            Some("wrong") => return Ok(Told::Wrong),
             Some("disabled") => Some(Bar::Disabled),
             Some("expired") => Some(Bar::Expired),
             Some("locked") => Some(Bar::Locked),
@@ -159,10 +167,7 @@ impl Http {
             _ => return Err(self.fault("its answer has no `result` that is known")),
         };
         let entry = read_json(&answer).map_err(|what| self.fault(what))?;
-        Ok(match (bar, password) {
-            (Some(bar), Some(_)) => Verdict::Barred(bar),
-            (barred, _) => Verdict::Right(Entry { barred, ..entry }),
-        })
+        Ok(Told::Account(bar, entry))
     }
 }
 
@@ -171,10 +176,11 @@ impl Directory for Http {
         Box::pin(async move {
             match self.settings.form {
                 HttpForm::Nginx => Err(self.fault("nginx's protocol can't ask about a user without a password")),
-                HttpForm::Json => Ok(match self.ask_json(who, None).await? {
-                    Verdict::Right(entry) | Verdict::Compare(entry) => Some(entry),
-                    Verdict::Unknown | Verdict::Wrong | Verdict::Unfit(_) | Verdict::Barred(_) => None,
-                }),
+                HttpForm::Json => match self.ask_json(who, None).await? {
+                    Told::Account(barred, entry) => Ok(Some(Entry { barred, ..entry })),
+                    Told::Unknown => Ok(None),
+                    Told::Wrong => Err(self.fault("it answers `wrong` where no password was shown")),
+                },
             }
         })
     }
@@ -183,7 +189,12 @@ impl Directory for Http {
         Box::pin(async move {
             match self.settings.form {
                 HttpForm::Nginx => self.ask_nginx(who, password).await,
-                HttpForm::Json => self.ask_json(who, Some(password)).await,
+                HttpForm::Json => Ok(match self.ask_json(who, Some(password)).await? {
+                    Told::Account(None, entry) => Verdict::Right(entry),
+                    Told::Account(Some(bar), _) => Verdict::Barred(bar),
+                    Told::Unknown => Verdict::Unknown,
+                    Told::Wrong => Verdict::Wrong,
+                }),
             }
         })
     }

@@ -153,7 +153,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with open(sys.argv[3], "a") as file: print(json.dumps(asked), file=file)
         known = {"kim": "kim's secret", "lee": "lee's secret"}
-        if asked["user"] not in known: answer = {"result": "unknown"}
+        if asked["user"] == "max": answer = {"result": "wrong"}
+        elif asked["user"] not in known: answer = {"result": "unknown"}
         elif "password" in asked and asked["password"] != known[asked["user"]]: answer = {"result": "wrong"}
         elif asked["user"] == "lee": answer = {"result": "disabled"}
         else: answer = {"result": "ok", "backend": "127.0.0.1", "port": store, "services": ["imap"], "networks": ["127.0.0.0/8"]}
@@ -193,4 +194,8 @@ fn a_responder_may_speak_json() {
     let explained = gatepost.command(&["explain", "kim"]).expect("an answer");
     let said = String::from_utf8_lossy(&explained.stdout).into_owned();
     assert!(explained.status.success() && said.contains("127.0.0.1"), "{said}");
+    // That nobody has this name, such a responder has not said.
+    let explained = gatepost.command(&["explain", "max"]).expect("an answer");
+    let said = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(said.contains("it answers `wrong` where no password was shown"), "{said}");
 }
