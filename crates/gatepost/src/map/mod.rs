@@ -28,7 +28,7 @@ pub(crate) struct Map {
     names: config::Names,
     authenticators: Vec<Arc<Authenticator>>,
     backends: Backends,
-    cache: Cache<Found>,
+    cache: Cache<Kept>,
     flights: Flights<Result<Found, Unanswered>>,
     checker: Checker,
     log: Logger,
@@ -56,21 +56,31 @@ impl Found {
         }
     }
 
-    /// As it may be remembered.
-    fn to_keep(&self) -> Self {
-        match self {
-            Self::Account { directory, entry, is_checked } => Self::Account {
-                directory: Arc::clone(directory),
-                entry: Box::new(entry.to_keep()),
-                is_checked: *is_checked,
-            },
-            Self::Nobody | Self::Denied(_) => self.clone(),
-        }
-    }
-
     /// The name at the back end of the user whom this is said of.
     pub(crate) fn log_in_name<'n>(&'n self, user: &'n str) -> &'n str {
         self.entry().and_then(|entry| entry.login.as_deref()).unwrap_or(user)
+    }
+}
+
+/// What is remembered of a user: never that a password was right, or wrong.
+#[derive(Clone)]
+enum Kept {
+    Account { directory: Arc<str>, entry: Box<Entry> },
+    Nobody,
+}
+
+impl Kept {
+    fn account(directory: &Arc<str>, entry: &Entry) -> Self {
+        Self::Account { directory: Arc::clone(directory), entry: Box::new(entry.to_keep()) }
+    }
+}
+
+impl From<Kept> for Found {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Account { directory, entry } => Self::Account { directory, entry, is_checked: false },
+            Kept::Nobody => Self::Nobody,
+        }
     }
 }
 
@@ -108,7 +118,7 @@ impl Map {
         if self.authenticators.is_empty() {
             return Some(Found::Nobody);
         }
-        let known = self.remembered(who, |found| self.lifetime(found));
+        let known = self.remembered(who, |kept| self.lifetime(kept));
         match &self.cache_metrics {
             Some(metrics) => metrics.note(known),
             None => known,
@@ -144,10 +154,10 @@ impl Map {
             return self.ask(who, evidence, None).await;
         }
         // Whoever asks has looked for a known answer, but not just now.
-        if let Some(found) = self.remembered(who, |found| self.lifetime(found)) {
+        if let Some(found) = self.remembered(who, |kept| self.lifetime(kept)) {
             return Ok(found);
         }
-        let stale = self.remembered(who, |found| self.kept_for(found));
+        let stale = self.remembered(who, |kept| self.kept_for(kept));
         if let Some(stale) =
             stale.clone().filter(|_| self.authenticators.iter().any(|authenticator| authenticator.directory.is_down()))
         {
@@ -162,15 +172,11 @@ impl Map {
         for authenticator in &self.authenticators {
             let answer = match evidence {
                 Evidence { checked: Some((name, entry)), .. } if name == &*authenticator.name => {
-                    let account = |is_checked| {
-                        let entry = Box::new(entry.clone());
-                        Found::Account { directory: Arc::clone(&authenticator.name), entry, is_checked }
-                    };
                     if is_cacheable && authenticator.abilities.finds {
-                        // Good for the place alone: the next one's password is another question.
-                        self.keep(who, &account(false), now);
+                        self.keep(who, Kept::account(&authenticator.name, entry), now);
                     }
-                    return Ok(account(true));
+                    let (directory, entry) = (Arc::clone(&authenticator.name), Box::new(entry.clone()));
+                    return Ok(Found::Account { directory, entry, is_checked: true });
                 }
                 _ if authenticator.abilities.finds => {
                     authenticator.directory.find(who).await.map(|found| found.map(|e| (e, false)))
@@ -192,15 +198,11 @@ impl Map {
             match answer {
                 Ok(Some((entry, _))) if !entry.is_of(&who.user, &self.names) => {}
                 Ok(Some((entry, is_checked))) => {
-                    let found = Found::Account {
-                        directory: Arc::clone(&authenticator.name),
-                        entry: Box::new(entry),
-                        is_checked,
-                    };
                     if is_cacheable {
-                        self.keep(who, &found, now);
+                        self.keep(who, Kept::account(&authenticator.name, &entry), now);
                     }
-                    return Ok(found);
+                    let (directory, entry) = (Arc::clone(&authenticator.name), Box::new(entry));
+                    return Ok(Found::Account { directory, entry, is_checked });
                 }
                 Ok(None) => {}
                 Err(fault) => {
@@ -218,7 +220,7 @@ impl Map {
         if is_cacheable {
             // Who has been removed must not come back when the directory is down.
             self.cache.forget(&who.question());
-            self.keep(who, &Found::Nobody, now);
+            self.keep(who, Kept::Nobody, now);
         }
         Ok(Found::Nobody)
     }
@@ -292,31 +294,30 @@ impl Map {
     }
 
     /// What is remembered, but of users who were moved: that may be older.
-    fn remembered(&self, who: &Who, lifetime: impl FnOnce(&Found) -> Duration) -> Option<Found> {
-        let found = self.cache.get(&who.question(), Instant::now(), lifetime)?;
-        (!self.backends.overrides().was_moved_lately(&who.user)).then_some(found)
+    fn remembered(&self, who: &Who, lifetime: impl FnOnce(&Kept) -> Duration) -> Option<Found> {
+        let kept = self.cache.get(&who.question(), Instant::now(), lifetime)?;
+        (!self.backends.overrides().was_moved_lately(&who.user)).then(|| kept.into())
     }
 
-    fn lifetime(&self, found: &Found) -> Duration {
-        match found {
-            Found::Account { .. } => self.settings.cache.found,
-            Found::Nobody => self.settings.cache.missing,
-            Found::Denied(_) => Duration::ZERO,
+    fn lifetime(&self, kept: &Kept) -> Duration {
+        match kept {
+            Kept::Account { .. } => self.settings.cache.found,
+            Kept::Nobody => self.settings.cache.missing,
         }
     }
 
     /// How long an answer is kept: that nobody knows a user is no answer for a time of trouble.
-    fn kept_for(&self, found: &Found) -> Duration {
-        match found {
-            Found::Account { .. } => self.settings.cache.found.max(self.settings.cache.stale),
-            Found::Nobody | Found::Denied(_) => self.lifetime(found),
+    fn kept_for(&self, kept: &Kept) -> Duration {
+        match kept {
+            Kept::Account { .. } => self.settings.cache.found.max(self.settings.cache.stale),
+            Kept::Nobody => self.settings.cache.missing,
         }
     }
 
-    fn keep(&self, who: &Who, found: &Found, now: Instant) {
+    fn keep(&self, who: &Who, kept: Kept, now: Instant) {
         // What was asked before a move is no answer for after it.
-        if self.kept_for(found) > Duration::ZERO && !self.was_moved_since(&who.user, now) {
-            self.cache.keep(who.question(), found.to_keep(), now);
+        if self.kept_for(&kept) > Duration::ZERO && !self.was_moved_since(&who.user, now) {
+            self.cache.keep(who.question(), kept, now);
         }
     }
 }

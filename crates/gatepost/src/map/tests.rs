@@ -171,7 +171,7 @@ async fn an_answer_from_before_a_move_is_not_kept() {
     map.backends().overrides().hold("kim");
     let found = map.find_now(&kim(), Evidence::default()).await.expect("an answer");
     map.backends().overrides().release("kim");
-    map.keep(&kim(), &found, asked);
+    map.keep(&kim(), Kept::account(&"first".into(), found.entry().expect("an account")), asked);
     assert!(map.cache.get(&kim().question(), Instant::now(), |_| Duration::MAX).is_none());
 }
 
