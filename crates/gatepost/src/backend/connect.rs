@@ -1,13 +1,14 @@
 //! A connection to one host of a back end, on the first of its addresses that answers.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use super::conversation::{Trouble, seconds};
-use super::{Backend, ServiceLink};
-use crate::config::{Announce, TlsMode};
+use super::{Backend, LinkTls, ServiceLink};
+use crate::config::Announce;
 use crate::net::socket::Connection;
 use crate::net::stream::Stream;
 use crate::net::tls;
@@ -40,10 +41,12 @@ impl Backend {
             found.truncate(ADDRESSES_MAX);
             found
         };
-        let (first, awaited) = match (settings.announce, settings.written.tls) {
-            (Announce::ProxyV2, _) | (_, TlsMode::Implicit) => (Interest::WRITABLE, "connection"),
+        let (first, awaited) = match (settings.announce, &link.tls) {
+            (Announce::ProxyV2, _) | (_, LinkTls::Implicit(_)) => (Interest::WRITABLE, "connection"),
             // A server that speaks first has accepted the connection when it does.
-            _ => (Interest::READABLE, "greeting"),
+            (Announce::Inband | Announce::Nothing, LinkTls::Never | LinkTls::StartTls(_)) => {
+                (Interest::READABLE, "greeting")
+            }
         };
         let mut reason = "its name has no address".to_owned();
         let many = addresses.len();
@@ -77,7 +80,7 @@ impl Backend {
                     .await
                     .map_err(|error| Trouble::Down(format!("the connection broke: {error}")))?;
             }
-            if settings.written.tls == TlsMode::Implicit {
+            if let LinkTls::Implicit(_) = link.tls {
                 link.begin_tls(&mut stream, host).await?;
             }
             return Ok((stream, address));
@@ -90,8 +93,11 @@ impl ServiceLink {
     /// Speaks TLS from here on; the host's name is the one that its certificate must carry.
     pub(super) async fn begin_tls(&self, stream: &mut Stream, host: &str) -> Result<(), Trouble> {
         let name = certificate_name(host)?;
-        let config = self.tls.clone().ok_or_else(|| Trouble::Down("TLS is not set up".into()))?;
-        let secured = stream.connect_tls(config, name).await;
+        let config = match &self.tls {
+            LinkTls::StartTls(config) | LinkTls::Implicit(config) => config,
+            LinkTls::Never => return Err(Trouble::Unfit("no TLS is wanted of it (`tls` = none)".into())),
+        };
+        let secured = stream.connect_tls(Arc::clone(config), name).await;
         secured.map_err(|error| Trouble::Down(format!("TLS failed: {error}")))
     }
 }

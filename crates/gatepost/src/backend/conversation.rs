@@ -8,8 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::connect::Approach;
-use super::{Backend, ServiceLink};
-use crate::config::TlsMode;
+use super::{Backend, LinkTls, ServiceLink};
 use crate::net::stream::Stream;
 
 /// What a host is talked to for.
@@ -98,7 +97,7 @@ impl Backend {
             match step {
                 BackStep::Read => {
                     // A STARTTLS that is asked for is still part of connecting.
-                    if stream.tls_facts().is_some() || link.settings.written.tls == TlsMode::None {
+                    if stream.tls_facts().is_some() || matches!(link.tls, LinkTls::Never) {
                         greeted.get_or_insert_with(Instant::now);
                     }
                 }

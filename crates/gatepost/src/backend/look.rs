@@ -14,7 +14,7 @@ use super::connect::Approach;
 use super::conversation::{Request, Trouble};
 use super::host::HostState;
 use super::{Backend, Backends, ServiceLink};
-use crate::config::{Announce, Level, TlsMode};
+use crate::config::{Announce, Level};
 use crate::log::Logger;
 use crate::overrides::Duty;
 
@@ -159,7 +159,7 @@ impl Subject {
         let link = self.backend.link(self.protocol.name)?;
         let ServiceLink { settings, .. } = link;
         let setup = BackSetup {
-            starttls: settings.written.tls == TlsMode::StartTls,
+            starttls: link.is_starttls(),
             aim: BackAim::Check,
             client: None,
             introduction: Introduction::default(),

@@ -18,7 +18,7 @@ use gatepost_wire::smtp::Dialect;
 use gatepost_wire::{Course, Offers, Protocol};
 use rustls::ClientConfig;
 
-use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
+use crate::config::{self, HostOrder, Link, Problem, TlsMode, TlsVersion};
 use crate::net::health::Standing;
 use crate::net::resolve::Resolver;
 use crate::net::tls;
@@ -73,7 +73,17 @@ struct Host<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceLink {
     pub(crate) settings: Link,
-    tls: Option<Arc<ClientConfig>>,
+    tls: LinkTls,
+}
+
+/// When a service's connections to a back end come to TLS.
+#[derive(Debug, Clone)]
+enum LinkTls {
+    Never,
+    /// Once the back end has agreed to it.
+    StartTls(Arc<ClientConfig>),
+    /// At once.
+    Implicit(Arc<ClientConfig>),
 }
 
 impl Backends {
@@ -276,9 +286,18 @@ impl Backend {
 
 impl ServiceLink {
     fn open(link: &Link, min: TlsVersion) -> Result<Self, Problem> {
-        let needs_tls = link.written.tls != config::TlsMode::None;
-        let tls = needs_tls.then(|| tls::client_config(&link.written.trust(), min)).transpose()?;
+        let config = || tls::client_config(&link.written.trust(), min);
+        let tls = match link.written.tls {
+            TlsMode::None => LinkTls::Never,
+            TlsMode::StartTls => LinkTls::StartTls(config()?),
+            TlsMode::Implicit => LinkTls::Implicit(config()?),
+        };
         Ok(Self { settings: link.clone(), tls })
+    }
+
+    /// Whether the back end is asked for TLS.
+    fn is_starttls(&self) -> bool {
+        matches!(self.tls, LinkTls::StartTls(_))
     }
 }
 

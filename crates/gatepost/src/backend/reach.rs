@@ -11,7 +11,7 @@ use super::connect::Approach;
 use super::conversation::{Done, Request, Trouble};
 use super::host::Beginning;
 use super::{Backend, Credentials, Host, Lease, ServiceLink};
-use crate::config::{Announce, TlsMode};
+use crate::config::Announce;
 use crate::net::health::Standing;
 use crate::net::stream::{Stream, TlsFacts};
 
@@ -315,7 +315,7 @@ fn request_for<'a>(link: &ServiceLink, purpose: &Purpose<'a>) -> Request<'a> {
         Announce::Nothing => (Vec::new(), None),
     };
     let setup = BackSetup {
-        starttls: link.settings.written.tls == TlsMode::StartTls,
+        starttls: link.is_starttls(),
         aim,
         client: announced,
         introduction: client.introduction.clone(),
