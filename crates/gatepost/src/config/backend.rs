@@ -8,6 +8,7 @@ use super::problem::NamedFile;
 use super::reader::Table;
 use super::section::{Child, Written};
 use super::tls::TlsMode;
+use super::trust::Trust;
 use super::values::{Delimiter, Port};
 
 /// A mail server, or several that hold the same mail.
@@ -71,7 +72,7 @@ pub(super) fn read_backend(
             let what = "none: passwords and mail cross the network to this back end in clear";
             own.warn_of(&LinkSettings::tls, what);
         }
-        if !link.written.verify && link.written.pins.is_empty() && link.written.tls != TlsMode::None {
+        if matches!(link.written.trust(), Trust::Unchecked) && link.written.tls != TlsMode::None {
             let what = "the back end's certificate is not checked: anyone on the path can read passwords";
             own.warn_of(&LinkSettings::verify, what);
         }

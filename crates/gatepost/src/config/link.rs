@@ -102,7 +102,7 @@ impl Value for Interval {
 impl LinkSettings {
     /// Which back ends are believed to be the ones.
     pub(crate) fn trust(&self) -> Trust {
-        Trust { verify: self.verify, ca: self.ca.clone(), pins: self.pins.clone() }
+        Trust::of(self.verify, self.ca.clone(), self.pins.clone())
     }
 }
 

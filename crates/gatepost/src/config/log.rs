@@ -261,7 +261,7 @@ fn check_fit(to: LogTo, table: &Table<'_>) {
 
 fn target_of(rule: RuleSettings, table: &Table<'_>) -> Option<LogTarget> {
     check_fit(rule.to, table);
-    let trust = Trust::by(rule.ca);
+    let trust = Trust::By(rule.ca);
     Some(match rule.to {
         LogTo::Stderr => LogTarget::Stderr,
         LogTo::Journald => LogTarget::Journald,

@@ -42,8 +42,8 @@ pub(crate) use admin::{Admin, AdminSettings, SOCKET_NAME};
 pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host, split_port};
 pub(crate) use defence::Defence;
 pub(crate) use directory::{
-    Abilities, Credential, Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify,
-    OAuth2, SecretHeader, Several, Sql,
+    Abilities, Credential, DatabaseTls, Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl,
+    LdapVerify, OAuth2, SecretHeader, Several, Sql,
 };
 pub(crate) use edit::{Change, Field, Form, Lists, TablePath, apply, settings_of};
 pub(crate) use effective::Effective;

@@ -19,7 +19,7 @@ impl Traces {
     /// Which collector is believed to be the one.
     #[cfg_attr(not(feature = "traces"), expect(dead_code, reason = "nobody makes any then"))]
     pub(crate) fn trust(&self) -> Trust {
-        Trust::by(self.ca.clone())
+        Trust::By(self.ca.clone())
     }
 }
 

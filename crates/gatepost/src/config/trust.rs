@@ -7,19 +7,23 @@ use super::values::Pin;
 
 /// Which servers' certificates are taken.
 #[derive(Debug, Clone)]
-pub(crate) struct Trust {
-    /// Chain, name and time are checked.
-    pub(crate) verify: bool,
-    /// Against these authorities; `None`: the system's.
-    pub(crate) ca: Option<NamedFile>,
-    /// SHA-256 of certificates that are taken whatever else is wrong with them.
-    pub(crate) pins: Vec<Pin>,
+pub(crate) enum Trust {
+    /// Chain, name and time are checked, against these authorities; `None`: the system's.
+    By(Option<NamedFile>),
+    /// Those with one of these SHA-256, whatever else is wrong with them.
+    Pinned(Vec<Pin>),
+    /// Any.
+    Unchecked,
 }
 
 impl Trust {
-    /// As most clients do: by these authorities, or the system's.
-    pub(super) fn by(ca: Option<NamedFile>) -> Self {
-        Self { verify: true, ca, pins: Vec::new() }
+    /// As the settings say together: pins come before all else.
+    pub(super) fn of(verify: bool, ca: Option<NamedFile>, pins: Vec<Pin>) -> Self {
+        match (verify, pins) {
+            (_, pins) if !pins.is_empty() => Self::Pinned(pins),
+            (true, _) => Self::By(ca),
+            (false, _) => Self::Unchecked,
+        }
     }
 }
 

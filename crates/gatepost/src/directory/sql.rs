@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Column as _, Row, Type};
 use tokio::time::timeout;
 
 use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Who, fields};
-use crate::config::{self, Dialect, Parameter, Problem, split_name};
+use crate::config::{self, DatabaseTls, Dialect, Parameter, Problem, split_name};
 use crate::net::health::Health;
 use crate::secret_file;
 
@@ -47,15 +47,12 @@ macro_rules! pool {
 /// How a server is reached: TLS and its authorities, and the password. Both drivers have the same under other names.
 macro_rules! secured {
     ($options:expr, $settings:expr, $password:expr, $mode:ident, [$off:ident, $checked:ident, $unchecked:ident], $ca:ident) => {{
-        let mode = match ($settings.tls, $settings.trust.verify) {
-            (false, _) => $mode::$off,
-            (true, true) => $mode::$checked,
-            (true, false) => $mode::$unchecked,
+        let mut options = match &$settings.tls {
+            DatabaseTls::None => $options.ssl_mode($mode::$off),
+            DatabaseTls::Checked(Some(ca)) => $options.ssl_mode($mode::$checked).$ca(ca),
+            DatabaseTls::Checked(None) => $options.ssl_mode($mode::$checked),
+            DatabaseTls::Unchecked => $options.ssl_mode($mode::$unchecked),
         };
-        let mut options = $options.ssl_mode(mode);
-        if let Some(ca) = &$settings.trust.ca {
-            options = options.$ca(ca);
-        }
         if let Some(password) = $password {
             options = options.password(password);
         }

@@ -115,7 +115,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
         let port = listener.local_addr().expect("an address").port();
         let server = SyslogServer::Tcp("127.0.0.1".into(), port);
-        let place = Lines::syslog(&server, &Trust { verify: true, ca: None, pins: Vec::new() }).expect("a place");
+        let place = Lines::syslog(&server, &Trust::By(None)).expect("a place");
         let outlet = Outlet::open(Way::Lines(place, lines::Shape::syslog(2))).expect("an outlet");
         listener.set_nonblocking(true).expect("an option");
         for _ in 0..2 {

@@ -191,23 +191,23 @@ pub(crate) fn client_config(trust: &Trust, min: TlsVersion) -> Result<Arc<Client
         .with_protocol_versions(versions(min))
         .map_err(|error| Problem::of("tls", error.to_string()))?;
     let builder = builder.dangerous();
-    let alone = match (trust.pins.as_slice(), trust.verify) {
-        ([], true) => None,
-        ([], false) => Some(Accepted::Any),
-        (pins, _) => Some(Accepted::Pinned(pins.iter().map(|pin| pin.0).collect())),
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::By(ca) => {
+            let roots = match ca {
+                Some(path) => roots_from(path)?,
+                None => system_roots()?,
+            };
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| Problem::of("tls", format!("no authority to check servers against: {error}")))?
+        }
+        Trust::Pinned(pins) => {
+            let accepted = Accepted::Pinned(pins.iter().map(|pin| pin.0).collect());
+            Arc::new(OneCertificate { provider, accepted })
+        }
+        Trust::Unchecked => Arc::new(OneCertificate { provider, accepted: Accepted::Any }),
     };
-    let config = if let Some(accepted) = alone {
-        builder.with_custom_certificate_verifier(Arc::new(OneCertificate { provider, accepted }))
-    } else {
-        let roots = match &trust.ca {
-            Some(path) => roots_from(path)?,
-            None => system_roots()?,
-        };
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| Problem::of("tls", format!("no authority to check servers against: {error}")))?;
-        builder.with_custom_certificate_verifier(verifier)
-    };
+    let config = builder.with_custom_certificate_verifier(verifier);
     Ok(Arc::new(config.with_no_client_auth()))
 }
 

@@ -16,7 +16,7 @@ use super::values::Pin;
 pub(crate) use http::{Http, HttpForm, SecretHeader};
 pub(crate) use ldap::{Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, Several};
 pub(crate) use oauth2::OAuth2;
-pub(crate) use sql::Sql;
+pub(crate) use sql::{DatabaseTls, Sql};
 
 section! {
     pub(super) struct Typed: "directory", "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.";
@@ -151,12 +151,13 @@ impl Written for Trust {
 
     fn read_over(table: &Table<'_>, over: &Table<'_>) -> Option<Self> {
         let ServerTrust { tls_verify: verify, ca, pins } = ServerTrust::read_over(table, over)?;
-        if !verify && pins.is_empty() {
+        let trust = Self::of(verify, ca, pins);
+        if matches!(trust, Self::Unchecked) {
             let what =
                 "false: certificates are not checked, so that anyone on the path can read what is asked, and answer it";
             table.warn_of(&ServerTrust::tls_verify, what);
         }
-        Some(Self { verify, ca, pins })
+        Some(trust)
     }
 }
 

@@ -33,6 +33,16 @@ words! {
     }
 }
 
+/// TLS towards a database.
+#[derive(Debug, Clone)]
+pub(crate) enum DatabaseTls {
+    None,
+    /// Its certificate is checked against these authorities; `None`: the system's.
+    Checked(Option<NamedFile>),
+    /// Any certificate is taken.
+    Unchecked,
+}
+
 /// A database that is asked with the administrator's own query.
 #[derive(Debug, Clone)]
 pub(crate) struct Sql {
@@ -43,8 +53,7 @@ pub(crate) struct Sql {
     pub(crate) place: Place,
     pub(crate) password_file: Option<NamedFile>,
     pub(crate) query: Query,
-    pub(crate) tls: bool,
-    pub(crate) trust: Trust,
+    pub(crate) tls: DatabaseTls,
     /// At once.
     pub(crate) connections: u32,
     pub(crate) timeout: Duration,
@@ -110,9 +119,15 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
     if !tls && !is_here {
         table.warn_of(&key::tls, format_args!("none: what is asked of {host} crosses the network in clear"));
     }
-    if !trust.pins.is_empty() {
-        table.problem_with(&ServerTrust::pins, "can't be used with databases: name the authority with `ca`");
-    }
+    let tls = match trust {
+        Trust::Pinned(_) => {
+            table.problem_with(&ServerTrust::pins, "can't be used with databases: name the authority with `ca`");
+            return None;
+        }
+        _ if !tls => DatabaseTls::None,
+        Trust::By(ca) => DatabaseTls::Checked(ca),
+        Trust::Unchecked => DatabaseTls::Unchecked,
+    };
     let shown = match dialect {
         Dialect::Sqlite => url.clone(),
         Dialect::Postgres => format!("postgres://{host}{path}"),
@@ -131,7 +146,6 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
         password_file,
         query,
         tls,
-        trust,
         connections,
         timeout,
     })))
