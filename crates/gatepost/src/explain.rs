@@ -366,7 +366,8 @@ fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
             return;
         }
     };
-    let place = entry.place.as_ref().map_or_else(|| "without a place".to_owned(), |place| format!("at {place:?}"));
+    let place =
+        entry.place.as_ref().map_or_else(|| "without a place".to_owned(), |place| format!("at {:?}", place.name));
     let password = if entry.password.is_some() { ", with a password hash" } else { "" };
     let bar = entry.barred.map(|bar| format!(", {}", bar_word(bar))).unwrap_or_default();
     steps.say("directory", format!("{directory} knows the user: {place}{password}{bar}"));

@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn entry(place: &str) -> Entry {
-        Entry { place: Some(place.to_owned()), ..Entry::default() }
+        Entry { place: Some(place.into()), ..Entry::default() }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::output::Output;
 use crate::auth::hash;
 use crate::config::{self, Config, Loaded, NamedFile, Names, Problem};
 use crate::directory::sqlite::{Account, Change, Services, Sqlite};
-use crate::directory::{Entry, passwd_file};
+use crate::directory::{Entry, Location, passwd_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -107,7 +107,12 @@ async fn carry_out(command: UserCommand, config: &Config) -> Result<(), Failure>
         UserCommand::Add { settings } => {
             let (name, password, directory) = settings.prepare(config).await?;
             let services = check_services(settings.services.as_deref())?.and_then(Services::listed);
-            let entry = Entry { place: settings.backend.clone(), password, services, ..Entry::default() };
+            let entry = Entry {
+                place: settings.backend.as_deref().map(Location::from),
+                password,
+                services,
+                ..Entry::default()
+            };
             if !directory.add(&name, &entry).await.map_err(fault)? {
                 return Err(
                     Problem::of(name, "there is such a user already: change it with `gatepost user set`").into()
@@ -185,7 +190,7 @@ fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
     }
     let is_known = |place: &String| config.backends.iter().any(|backend| backend.name == *place);
     let is_allowed = |place: &String| config.map.hosts.iter().any(|pattern| pattern.matches(place));
-    if entry.place.as_ref().is_some_and(|place| !is_known(place) && !is_allowed(place)) {
+    if entry.place.as_ref().is_some_and(|place| !is_known(&place.name) && !is_allowed(&place.name)) {
         doubts.push("its place is no back end of the configuration, nor allowed by map.hosts");
     }
     doubts

@@ -5,7 +5,7 @@ use gatepost_wire::sasl;
 use super::Server;
 use crate::admin::{UserChange, answers};
 use crate::directory::sqlite::{Account, Change, Services, Sqlite};
-use crate::directory::{Bar, Entry};
+use crate::directory::{Bar, Entry, Location};
 
 impl Server {
     /// The only embedded directory, or the one of this name, opened.
@@ -57,7 +57,7 @@ impl Server {
         let (_, sqlite) = self.embedded(directory).await?;
         let work = async {
             let entry = Entry {
-                place: backend.clone(),
+                place: backend.as_deref().map(Location::from),
                 password: password.clone(),
                 held: held.unwrap_or(false),
                 barred: (disabled == Some(true)).then_some(Bar::Disabled),

@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Verdict, Who, fields};
+use super::{Answering, Bar, Directory, Entry, Fault, Location, LoginPassword, Verdict, Who, fields};
 use crate::config::{self, HttpForm, Problem, SecretHeader, TlsVersion};
 use crate::net::health::Health;
 use crate::net::http::HttpClient;
@@ -123,8 +123,7 @@ impl Http {
         let port = port.map_err(|why| self.fault(format_args!("Auth-Port: {why}")))?;
         let login_password = value("auth-pass").map(LoginPassword::new);
         Ok(Verdict::Right(Entry {
-            place: text("auth-server"),
-            port,
+            place: Location::of(text("auth-server"), port),
             login: text("auth-user"),
             login_password,
             ..Entry::default()
@@ -229,8 +228,7 @@ fn read_json(answer: &Value) -> Result<Entry, String> {
     let services = list("services")?;
     let networks = list("networks")?.unwrap_or_default();
     Ok(Entry {
-        place: text("backend")?,
-        port,
+        place: Location::of(text("backend")?, port),
         services: services.map(|names| fields::services(names.iter().map(String::as_str))),
         networks: fields::networks(networks.iter().map(String::as_str))?,
         login: text("login")?,

@@ -71,10 +71,8 @@ impl Who {
 /// An account as a directory knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The name of a back end, or a host.
-    pub(crate) place: Option<String>,
-    /// The port, where the place is a host.
-    pub(crate) port: Option<u16>,
+    /// Where the mail is.
+    pub(crate) place: Option<Location>,
     /// `{SCHEME}hash`.
     pub(crate) password: Option<String>,
     /// Log-ins are refused, once the password is right.
@@ -92,6 +90,28 @@ pub(crate) struct Entry {
     pub(crate) login: Option<String>,
     /// The password at the back end, where it is not the user's own.
     pub(crate) login_password: Option<LoginPassword>,
+}
+
+/// Where an account's mail is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// The name of a back end, or a host.
+    pub(crate) name: String,
+    /// The port, where the name is a host.
+    pub(crate) port: Option<u16>,
+}
+
+impl Location {
+    /// What stands in two fields: a port alone says nothing.
+    fn of(name: Option<String>, port: Option<u16>) -> Option<Self> {
+        name.map(|name| Self { name, port })
+    }
+}
+
+impl From<&str> for Location {
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), port: None }
+    }
 }
 
 impl Entry {

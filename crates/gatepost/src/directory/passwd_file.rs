@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Answering, Bar, Directory, Entry, Fault, Who, fields};
+use super::{Answering, Bar, Directory, Entry, Fault, Location, Who, fields};
 use crate::config::{Level, Names};
 use crate::log::Logger;
 
@@ -166,11 +166,12 @@ fn parse_fields(fields: &str) -> Result<Entry, String> {
     let mut fields = fields.splitn(7, ':');
     let password = fields.next().filter(|password| !password.is_empty()).map(str::to_owned);
     let mut entry = Entry { password, ..Entry::default() };
+    let (mut host, mut port) = (None, None);
     for field in fields.nth(5).unwrap_or_default().split_ascii_whitespace() {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
         match key {
-            "host" => entry.place = Some(value.to_owned()),
-            "port" => entry.port = Some(fields::port(value)?),
+            "host" => host = Some(value.to_owned()),
+            "port" => port = Some(fields::port(value)?),
             "nologin" => entry.barred = Some(Bar::Disabled),
             "hold" => entry.held = true,
             "services" => entry.services = Some(fields::services(fields::items(value))),
@@ -179,6 +180,7 @@ fn parse_fields(fields: &str) -> Result<Entry, String> {
             _ => {}
         }
     }
+    entry.place = Location::of(host, port);
     Ok(entry)
 }
 
@@ -213,7 +215,8 @@ mod tests {
         .expect("a sound file");
         assert_eq!(users["kim"].password.as_deref(), Some("{PLAIN}secret"));
         let lee = &users["lee@example.org"];
-        assert_eq!((lee.place.as_deref(), lee.port, lee.networks.len()), (Some("store-b"), Some(1143), 2));
+        let place = Location { name: "store-b".into(), port: Some(1143) };
+        assert_eq!((lee.place.as_ref(), lee.networks.len()), (Some(&place), 2));
         assert!(users["max"].barred == Some(Bar::Disabled) && users["max"].password.is_none());
     }
 

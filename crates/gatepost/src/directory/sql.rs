@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Column as _, Row, Type};
 use tokio::time::timeout;
 
-use super::{Answering, Bar, Directory, Entry, Fault, LoginPassword, Who, fields};
+use super::{Answering, Bar, Directory, Entry, Fault, Location, LoginPassword, Who, fields};
 use crate::config::{self, DatabaseTls, Dialect, Parameter, Problem, split_name};
 use crate::net::health::Health;
 use crate::secret_file;
@@ -146,15 +146,15 @@ where
 
 /// Makes an account of a row, by the names of its columns.
 fn read(row: &impl Texts) -> Result<Entry, String> {
-    let mut entry = Entry::default();
+    let (mut entry, mut backend, mut port) = (Entry::default(), None, None);
     for (n, column) in row.columns().iter().enumerate() {
         let name = column.name().to_ascii_lowercase();
         let text = row.text(n).map_err(|error| format!("column {name}: {error}"))?;
         let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
         match name.as_str() {
             "name" => entry.name = Some(text),
-            "backend" => entry.place = Some(text),
-            "port" => entry.port = Some(fields::port(&text)?),
+            "backend" => backend = Some(text),
+            "port" => port = Some(fields::port(&text)?),
             "password" => entry.password = Some(text),
             "disabled" => entry.barred = is_true(&text).then_some(Bar::Disabled),
             "held" => entry.held = is_true(&text),
@@ -165,6 +165,7 @@ fn read(row: &impl Texts) -> Result<Entry, String> {
             _ => return Err(format!("the query gives a column {name}; known are {COLUMNS}")),
         }
     }
+    entry.place = Location::of(backend, port);
     Ok(entry)
 }
 

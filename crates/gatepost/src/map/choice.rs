@@ -1,7 +1,7 @@
 //! From what is known of a user to a back end: a pure choice, the same on every node.
 
 use crate::config::{self, MapRule, split_name, split_port};
-use crate::directory::Entry;
+use crate::directory::{Entry, Location};
 use crate::rendezvous::score;
 
 /// Where a user's mail is.
@@ -56,11 +56,11 @@ pub(crate) fn choose(
     if let Some(moved) = site.moved.as_ref().filter(|moved| (site.is_backend)(moved)) {
         return Ok((Place::Named(moved.clone()), Reason::Moved));
     }
-    if let Some((place, port)) = entry.and_then(|entry| Some((entry.place.as_ref()?, entry.port))) {
-        if (site.is_backend)(place) {
-            return Ok((Place::Named(place.clone()), Reason::Directory));
+    if let Some(Location { name, port }) = entry.and_then(|entry| entry.place.as_ref()) {
+        if (site.is_backend)(name) {
+            return Ok((Place::Named(name.clone()), Reason::Directory));
         }
-        return named_host(settings, place, port).map(|host| (host, Reason::Directory));
+        return named_host(settings, name, *port).map(|host| (host, Reason::Directory));
     }
     if let Some(n) = settings.rules.iter().position(|rule| applies(rule, user)) {
         return Ok((Place::Named(settings.rules[n].backend.clone()), Reason::Rule(n + 1)));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn at(place: &str, port: Option<u16>) -> Entry {
-        Entry { place: Some(place.to_owned()), port, ..Entry::default() }
+        Entry { place: Some(Location { name: place.to_owned(), port }), ..Entry::default() }
     }
 
     fn named(name: &str, reason: Reason) -> (Place, Reason) {

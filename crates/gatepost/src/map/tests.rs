@@ -1,6 +1,7 @@
 //! The map over directories that say what they are told to say.
 
 use super::*;
+use crate::directory::Location;
 use crate::directory::scripted::{Scripted, settings};
 use crate::overrides::{Duty, Overrides};
 use gatepost_wire::PROTOCOLS;
@@ -35,12 +36,12 @@ fn kim() -> Who {
 }
 
 fn at(place: &str) -> Entry {
-    Entry { place: Some(place.to_owned()), password: Some("{PLAIN}right".into()), ..Entry::default() }
+    Entry { place: Some(place.into()), password: Some("{PLAIN}right".into()), ..Entry::default() }
 }
 
 async fn place(map: &Map, who: &Who) -> Option<String> {
     let found = map.find(who, Evidence::default()).await.expect("an answer");
-    found.entry().map(|entry| entry.place.clone().unwrap_or_default())
+    found.entry().map(|entry| entry.place.as_ref().map(|place| place.name.clone()).unwrap_or_default())
 }
 
 #[tokio::test]
@@ -279,7 +280,7 @@ async fn a_host_that_the_directory_names_is_taken_where_it_may_be() {
     let map = map_of("default = \"a\"\nhosts = [\"127.0.0.1\"]", &[]);
     let found = |place: &str| Found::Account {
         directory: "people".into(),
-        entry: Box::new(Entry { port: Some(1144), ..at(place) }),
+        entry: Box::new(Entry { place: Some(Location { name: place.into(), port: Some(1144) }), ..at(place) }),
         is_checked: false,
     };
     let (backend, reason) = map.choose("kim", &found("127.0.0.1")).expect("a place");

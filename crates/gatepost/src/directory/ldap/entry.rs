@@ -3,7 +3,7 @@
 use ldap3::SearchEntry;
 
 use crate::config::{self, LdapFields, LdapVerify};
-use crate::directory::{Bar, Entry, LoginPassword, fields};
+use crate::directory::{Bar, Entry, Location, LoginPassword, fields};
 
 /// Active Directory's attribute of flags, and the one that says that the account is disabled.
 const ACCOUNT_CONTROL: &str = "userAccountControl";
@@ -43,7 +43,7 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
     };
     let login_password = one(entry, wanted.login_password.as_ref())?;
     Ok(Entry {
-        place: one(entry, wanted.backend.as_ref())?.map(str::to_owned),
+        place: one(entry, wanted.backend.as_ref())?.map(Location::from),
         password,
         barred: is_set(&wanted.disabled)?.then_some(Bar::Disabled),
         held: is_set(&wanted.held)?,
@@ -52,7 +52,6 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
         name: one(entry, wanted.name.as_ref())?.map(str::to_owned),
         login: one(entry, wanted.login.as_ref())?.map(str::to_owned),
         login_password: login_password.map(LoginPassword::new),
-        ..Entry::default()
     })
 }
 

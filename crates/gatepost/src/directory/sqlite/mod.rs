@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 use tokio::sync::OnceCell;
 
-use super::{Answering, Bar, Directory, Entry, Fault, Verdict, Who, fields};
+use super::{Answering, Bar, Directory, Entry, Fault, Location, Verdict, Who, fields};
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
 const POOL_CONNECTIONS_MAX: u32 = 4;
@@ -254,11 +254,11 @@ impl Sqlite {
 fn insert<'a>(name: &'a str, entry: &'a Entry) -> sqlx::query::Query<'a, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
     let query = "INSERT INTO users (name, password, place, disabled, held, networks, services)
                  VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
-    let place = match (&entry.place, entry.port) {
-        (Some(place), Some(port)) if place.contains(':') => Some(format!("[{place}]:{port}")),
-        (Some(place), Some(port)) => Some(format!("{place}:{port}")),
-        (place, _) => place.clone(),
-    };
+    let place = entry.place.as_ref().map(|Location { name, port }| match port {
+        Some(port) if name.contains(':') => format!("[{name}]:{port}"),
+        Some(port) => format!("{name}:{port}"),
+        None => name.clone(),
+    });
     let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let networks = Some(networks).filter(|list| !list.is_empty());
     let insert = sqlx::query(query).bind(name).bind(&entry.password).bind(place);
@@ -347,7 +347,7 @@ fn read(row: &SqliteRow) -> sqlx::Result<Entry> {
     let networks: Option<String> = row.try_get(4)?;
     let services: Option<String> = row.try_get(5)?;
     Ok(Entry {
-        place: row.try_get(0)?,
+        place: Location::of(row.try_get(0)?, None),
         password: row.try_get(1)?,
         barred: row.try_get::<bool, _>(2)?.then_some(Bar::Disabled),
         held: row.try_get(3)?,
@@ -388,8 +388,8 @@ mod tests {
         assert_eq!(directory.set("lee", &Change::default()).await, Ok(false));
         let kim = find("kim").await.expect("an answer").expect("kim");
         assert_eq!(
-            (kim.place.as_deref(), kim.password.as_deref(), kim.barred, kim.held),
-            (Some("store-b"), Some("{PLAIN}a"), Some(Bar::Disabled), true)
+            (kim.place, kim.password.as_deref(), kim.barred, kim.held),
+            (Some("store-b".into()), Some("{PLAIN}a"), Some(Bar::Disabled), true)
         );
         let only = Services::only(" POP3, ").expect("a service");
         assert_eq!(directory.set("kim", &Change { services: Some(only), ..Change::default() }).await, Ok(true));
@@ -429,6 +429,6 @@ mod tests {
         old.close().await;
         let directory = Sqlite::open(&path).expect("a directory");
         let kim = directory.find(&Who::somebody("kim", "imap")).await.expect("an answer").expect("kim");
-        assert_eq!((kim.place.as_deref(), kim.held), (Some("store-a"), false));
+        assert_eq!((kim.place, kim.held), (Some("store-a".into()), false));
     }
 }
