@@ -140,6 +140,8 @@ impl Authenticator {
                 match checker.check(entry.password.clone(), password.duplicate()).await {
                     Ok(true) => Ok(entry),
                     Ok(false) => Err(Denial::Wrong),
+                    // It says nothing of the entry.
+                    Err(stopped @ hash::Unusable::Stopped) => return Err(Fault(stopped.to_string())),
                     Err(unusable) => return Err(Fault(format!("the directory's entry can't be used: {unusable}"))),
                 }
             }

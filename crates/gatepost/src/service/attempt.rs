@@ -118,7 +118,7 @@ impl Session {
         let asked_for = timeout_at(self.deadline, asking);
         let result = match unless_called_off(&self.shared, &self.handle, pin!(asked_for)).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Denied::Unavailable("the directories took too long".into())),
+            Ok(Err(_)) => Err(Denied::Unavailable("directories and the checks of passwords took too long".into())),
             Err(called_off) => Err(called_off.into()),
         };
         if result.as_ref().is_err_and(Denied::looks_wrong) {
