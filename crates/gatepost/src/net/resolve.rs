@@ -237,15 +237,16 @@ async fn look_up_service(resolver: &TokioResolver, name: &str) -> Result<(Vec<Fo
 /// Why a look-up gave nothing, in words. Of several questions (IPv6 and IPv4, a name with the domains of resolv.conf behind
 /// it) it may be about one alone, which is why that is said too.
 fn why_not(what: &str, error: &NetError) -> String {
-    match error {
+    let reason = match error {
         NetError::Dns(DnsError::NoRecordsFound(NoRecords { query, .. })) if error.is_nx_domain() => {
-            format!("{what} can't be looked up: {} does not exist", query.name)
+            format!("{} does not exist", query.name)
         }
         NetError::Dns(DnsError::NoRecordsFound(NoRecords { query, .. })) => {
-            format!("{what} can't be looked up: {} has no {} record", query.name, query.query_type)
+            format!("{} has no {} record", query.name, query.query_type)
         }
-        error => format!("{what} can't be looked up: {error}"),
-    }
+        error => error.to_string(),
+    };
+    format!("{what} can't be looked up: {reason}")
 }
 
 /// A number that is the greater the likelier, the greater the weight.

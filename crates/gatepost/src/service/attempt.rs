@@ -115,8 +115,8 @@ impl Session {
         asked: Instant,
         asking: Pin<&mut impl Future<Output = Result<T, Denied>>>,
     ) -> Result<T, Denied> {
-        let asked_for = timeout_at(self.deadline, asking);
-        let result = match unless_called_off(&self.shared, &self.handle, pin!(asked_for)).await {
+        let bounded = timeout_at(self.deadline, asking);
+        let result = match unless_called_off(&self.shared, &self.handle, pin!(bounded)).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Denied::Unavailable("directories and the checks of passwords took too long".into())),
             Err(called_off) => Err(called_off.into()),
