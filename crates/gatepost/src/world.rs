@@ -9,20 +9,18 @@ use rustls::ServerConfig;
 
 use crate::auth::{Authenticator, Checker};
 use crate::backend::{Backends, Looker, Looking, States};
-use crate::config::{
-    self, Authenticate, CertificateFiles, Config, DirectoryKind, LogTarget, Problem, Problems, TlsMode, TlsVersion,
-};
+use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, LogTarget, Problem, Problems};
 use crate::directory::{self, measured::Measured};
 use crate::ledger::Scope;
 use crate::log::Logger;
 use crate::map::Map;
 use crate::metrics::Metrics;
-use crate::net::tls::{self, Certificate};
+use crate::net::tls::{self, Certificate, Spoken};
 use crate::overrides::Overrides;
 use crate::secret_file;
 use crate::service::Snapshot;
 use crate::service::admit::AccessLevel;
-use crate::service::listener::{Checks, Listener, ListenerTls, Service};
+use crate::service::listener::{Checks, Listener, Service};
 use crate::traces::Tracer;
 
 /// See the module's documentation. Sessions keep what they need of it; a new world doesn't touch them.
@@ -293,22 +291,6 @@ fn load_certificate(
     Some(certificate)
 }
 
-/// When and how TLS is spoken at a listener; `None`: its certificate can't be had, which has been said.
-fn listener_tls(
-    settings: &config::Listener,
-    service: &config::Service,
-    certificates: &[Certificate],
-    min: TlsVersion,
-) -> Result<Option<ListenerTls>, Problem> {
-    let when: fn(Arc<ServerConfig>) -> ListenerTls = match settings.written.tls {
-        TlsMode::None => return Ok(Some(ListenerTls::Never)),
-        TlsMode::StartTls => ListenerTls::Offered,
-        TlsMode::Implicit => ListenerTls::Implicit,
-    };
-    let clients = settings.client_certificates(service);
-    Ok(tls::server_config(certificates, min, service.protocol.alpn, clients)?.map(when))
-}
-
 fn build_listeners(
     config: &Config,
     directories: &[Arc<Authenticator>],
@@ -340,11 +322,16 @@ fn build_listeners(
         for settings in &settings.listeners {
             let own = settings.written.certificate.as_ref().and_then(|files| load(files, problems));
             let certificates = own.as_ref().map_or(&shared[..], std::slice::from_ref);
-            let tls = match listener_tls(settings, &service.settings, certificates, config.tls.min_version) {
-                Ok(Some(tls)) => tls,
-                Ok(None) => continue,
+            let clients = settings.client_certificates(&service.settings);
+            let tls = Spoken::new(settings.written.tls, || {
+                let built = tls::server_config(certificates, config.tls.min_version, protocol.alpn, clients);
+                // Why there is no certificate has been said.
+                built.map_err(Some)?.ok_or(None)
+            });
+            let tls = match tls {
+                Ok(tls) => tls,
                 Err(problem) => {
-                    problems.push(problem);
+                    problems.extend(problem);
                     continue;
                 }
             };

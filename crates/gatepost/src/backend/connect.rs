@@ -7,11 +7,11 @@ use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use super::conversation::{Trouble, seconds};
-use super::{Backend, LinkTls, ServiceLink};
+use super::{Backend, ServiceLink};
 use crate::config::Announce;
 use crate::net::socket::Connection;
 use crate::net::stream::Stream;
-use crate::net::tls;
+use crate::net::tls::{self, Spoken};
 
 /// Addresses tried of one host name.
 const ADDRESSES_MAX: usize = 4;
@@ -42,9 +42,9 @@ impl Backend {
             found
         };
         let (first, awaited) = match (settings.announce, &link.tls) {
-            (Announce::ProxyV2, _) | (_, LinkTls::Implicit(_)) => (Interest::WRITABLE, "connection"),
+            (Announce::ProxyV2, _) | (_, Spoken::Implicit(_)) => (Interest::WRITABLE, "connection"),
             // A server that speaks first has accepted the connection when it does.
-            (Announce::Inband | Announce::Nothing, LinkTls::Never | LinkTls::StartTls(_)) => {
+            (Announce::Inband | Announce::Nothing, Spoken::Never | Spoken::StartTls(_)) => {
                 (Interest::READABLE, "greeting")
             }
         };
@@ -80,7 +80,7 @@ impl Backend {
                     .await
                     .map_err(|error| Trouble::Down(format!("the connection broke: {error}")))?;
             }
-            if let LinkTls::Implicit(_) = link.tls {
+            if link.tls.is_implicit() {
                 link.begin_tls(&mut stream, host).await?;
             }
             return Ok((stream, address));
@@ -94,8 +94,8 @@ impl ServiceLink {
     pub(super) async fn begin_tls(&self, stream: &mut Stream, host: &str) -> Result<(), Trouble> {
         let name = certificate_name(host)?;
         let config = match &self.tls {
-            LinkTls::StartTls(config) | LinkTls::Implicit(config) => config,
-            LinkTls::Never => return Err(Trouble::Unfit("no TLS is wanted of it (`tls` = none)".into())),
+            Spoken::StartTls(config) | Spoken::Implicit(config) => config,
+            Spoken::Never => return Err(Trouble::Unfit("no TLS is wanted of it (`tls` = none)".into())),
         };
         let secured = stream.connect_tls(Arc::clone(config), name).await;
         secured.map_err(|error| Trouble::Down(format!("TLS failed: {error}")))

@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::connect::Approach;
-use super::{Backend, LinkTls, ServiceLink};
+use super::{Backend, ServiceLink};
 use crate::net::stream::Stream;
+use crate::net::tls::Spoken;
 
 /// What a host is talked to for.
 pub(super) struct Request<'a> {
@@ -97,7 +98,7 @@ impl Backend {
             match step {
                 BackStep::Read => {
                     // A STARTTLS that is asked for is still part of connecting.
-                    if stream.tls_facts().is_some() || matches!(link.tls, LinkTls::Never) {
+                    if stream.tls_facts().is_some() || matches!(link.tls, Spoken::Never) {
                         greeted.get_or_insert_with(Instant::now);
                     }
                 }

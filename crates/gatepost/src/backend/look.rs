@@ -159,7 +159,7 @@ impl Subject {
         let link = self.backend.link(self.protocol.name)?;
         let ServiceLink { settings, .. } = link;
         let setup = BackSetup {
-            starttls: link.is_starttls(),
+            starttls: link.tls.is_starttls(),
             aim: BackAim::Check,
             client: None,
             introduction: Introduction::default(),

@@ -18,10 +18,10 @@ use gatepost_wire::smtp::Dialect;
 use gatepost_wire::{Course, Offers, Protocol};
 use rustls::ClientConfig;
 
-use crate::config::{self, HostOrder, Link, Problem, TlsMode, TlsVersion};
+use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
 use crate::net::health::Standing;
 use crate::net::resolve::Resolver;
-use crate::net::tls;
+use crate::net::tls::{self, Spoken};
 use crate::overrides::{Duty, Overrides};
 use crate::rendezvous::score;
 use credentials::Master;
@@ -73,17 +73,7 @@ struct Host<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceLink {
     pub(crate) settings: Link,
-    tls: LinkTls,
-}
-
-/// When a service's connections to a back end come to TLS.
-#[derive(Debug, Clone)]
-enum LinkTls {
-    Never,
-    /// Once the back end has agreed to it.
-    StartTls(Arc<ClientConfig>),
-    /// At once.
-    Implicit(Arc<ClientConfig>),
+    tls: Spoken<Arc<ClientConfig>>,
 }
 
 impl Backends {
@@ -286,18 +276,8 @@ impl Backend {
 
 impl ServiceLink {
     fn open(link: &Link, min: TlsVersion) -> Result<Self, Problem> {
-        let config = || tls::client_config(&link.written.trust(), min);
-        let tls = match link.written.tls {
-            TlsMode::None => LinkTls::Never,
-            TlsMode::StartTls => LinkTls::StartTls(config()?),
-            TlsMode::Implicit => LinkTls::Implicit(config()?),
-        };
+        let tls = Spoken::new(link.written.tls, || tls::client_config(&link.written.trust(), min))?;
         Ok(Self { settings: link.clone(), tls })
-    }
-
-    /// Whether the back end is asked for TLS.
-    fn is_starttls(&self) -> bool {
-        matches!(self.tls, LinkTls::StartTls(_))
     }
 }
 

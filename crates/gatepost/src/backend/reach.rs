@@ -315,7 +315,7 @@ fn request_for<'a>(link: &ServiceLink, purpose: &Purpose<'a>) -> Request<'a> {
         Announce::Nothing => (Vec::new(), None),
     };
     let setup = BackSetup {
-        starttls: link.is_starttls(),
+        starttls: link.tls.is_starttls(),
         aim,
         client: announced,
         introduction: client.introduction.clone(),

@@ -21,7 +21,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::client_certificate;
-use crate::config::{CertificateFiles, ClientCertificates, NamedFile, Problem, TlsVersion, Trust};
+use crate::config::{CertificateFiles, ClientCertificates, NamedFile, Problem, TlsMode, TlsVersion, Trust};
 
 /// A certificate that ends within this time is warned of.
 pub(crate) const EXPIRY_WARNING: Duration = Duration::from_hours(336);
@@ -155,6 +155,35 @@ impl ByName {
 impl ResolvesServerCert for ByName {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(self.choose(client_hello.server_name())))
+    }
+}
+
+/// When a connection comes to TLS, with what that takes.
+#[derive(Debug, Clone)]
+pub(crate) enum Spoken<C> {
+    Never,
+    /// When the client asks for it.
+    StartTls(C),
+    /// At once.
+    Implicit(C),
+}
+
+impl<C> Spoken<C> {
+    /// As the settings have it; what it takes is made only where it is spoken.
+    pub(crate) fn new<E>(mode: TlsMode, config: impl FnOnce() -> Result<C, E>) -> Result<Self, E> {
+        Ok(match mode {
+            TlsMode::None => Self::Never,
+            TlsMode::StartTls => Self::StartTls(config()?),
+            TlsMode::Implicit => Self::Implicit(config()?),
+        })
+    }
+
+    pub(crate) fn is_starttls(&self) -> bool {
+        matches!(self, Self::StartTls(_))
+    }
+
+    pub(crate) fn is_implicit(&self) -> bool {
+        matches!(self, Self::Implicit(_))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::auth::Authenticator;
 use crate::config::{self, Plaintext};
 use crate::ledger::Scope;
 use crate::metrics::{Counter, ServiceMetrics};
+use crate::net::tls::Spoken;
 
 /// What is known of a client beside what it says.
 pub(crate) struct Client {
@@ -56,30 +57,15 @@ pub(crate) enum ProxyHeader {
     Required,
 }
 
-/// When connections to a listener come to TLS.
-pub(crate) enum ListenerTls {
-    Never,
-    /// When the client asks for it.
-    Offered(Arc<ServerConfig>),
-    /// At once.
-    Implicit(Arc<ServerConfig>),
-}
-
 /// A listener, ready to serve.
 pub(crate) struct Listener {
     pub(crate) service: Arc<Service>,
     pub(crate) settings: config::Listener,
     pub(crate) access: AccessLevel,
     pub(crate) scope: Scope,
-    pub(crate) tls: ListenerTls,
+    pub(crate) tls: Spoken<Arc<ServerConfig>>,
     /// Those that were accepted.
     pub(crate) connections: Arc<Counter>,
-}
-
-impl ListenerTls {
-    pub(crate) fn is_implicit(&self) -> bool {
-        matches!(self, Self::Implicit(_))
-    }
 }
 
 impl Service {
@@ -127,8 +113,8 @@ impl Listener {
             greeting: settings.greeting.clone(),
             tls: match (&client.tls, &self.tls) {
                 (Some(_), _) => ClientTls::Up,
-                (None, ListenerTls::Offered(_)) => ClientTls::Offered,
-                (None, ListenerTls::Never | ListenerTls::Implicit(_)) => ClientTls::Never,
+                (None, Spoken::StartTls(_)) => ClientTls::Offered,
+                (None, Spoken::Never | Spoken::Implicit(_)) => ClientTls::Never,
             },
             offers,
             max_errors: settings.max_errors.0,

@@ -7,10 +7,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Session;
 use super::called_off::unless_called_off;
-use super::listener::ListenerTls;
 use crate::metrics::{Rejection, Stage};
 use crate::net::channel_binding::Witness;
 use crate::net::client_certificate;
+use crate::net::tls::Spoken;
 use crate::story::Ended;
 
 impl Session {
@@ -25,9 +25,9 @@ impl Session {
 
     async fn accept_tls(&mut self) -> Result<(), Ended> {
         let (config, we_speak) = match &self.snapshot.listener.tls {
-            ListenerTls::Never => return Err(Ended::TlsFailed("there is none here".into())),
-            ListenerTls::Offered(config) => (config, false),
-            ListenerTls::Implicit(config) => (config, true),
+            Spoken::Never => return Err(Ended::TlsFailed("there is none here".into())),
+            Spoken::StartTls(config) => (config, false),
+            Spoken::Implicit(config) => (config, true),
         };
         let mut config = Arc::clone(config);
         if self.service().binds() {
