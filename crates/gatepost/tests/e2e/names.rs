@@ -226,12 +226,14 @@ fn a_stop_does_not_wait_for_the_name_of_who_sends_mail() {
     let port = silent.local_addr().expect("an address").port();
     let mut gatepost = bed.gatepost(&format!(
         "name = \"mail.example.org\"\n[[smtp.listener]]\naddress = \"127.0.0.1:{}\"\ntls = \"none\"\n\
-         [smtp]\ndomains = [\"example.org\"]\nreverse_dns = \"note\"\n\
+         proxy_protocol = {{ from = [\"127.0.0.1\"] }}\n[smtp]\ndomains = [\"example.org\"]\nreverse_dns = \"note\"\n\
          [map]\ndefault = \"store\"\n[backend.store]\nhost = \"127.0.0.1\"\nsmtp = {{ port = 1, tls = \"none\" }}\n\
          [dns]\nservers = [\"127.0.0.1:{port}\"]\ntimeout = \"1m\"\n",
         bed.imap
     ));
     let mut talk = Talk::clear(bed.imap);
+    // Of 127.0.0.1 /etc/hosts may have a name, and then nobody is asked.
+    talk.send("PROXY TCP4 192.0.2.5 192.0.2.1 5000 25\r\n");
     let mut question = [0; 512];
     silent.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
     silent.recv(&mut question).expect("the name is looked for");
