@@ -51,6 +51,11 @@ pub(super) struct Search {
 pub(super) enum Bound {
     /// The password is right; with the entries, where they were to be read.
     Right(Option<Vec<SearchEntry>>),
+    Refused(Refusal),
+}
+
+/// Why a bind as the user is refused.
+pub(super) enum Refusal {
     Wrong,
     Barred(Bar),
 }
@@ -131,7 +136,7 @@ impl Server {
     pub(super) async fn bind(&self, dn: &str, password: &str, read: Option<&Search>) -> Result<Bound, Trouble> {
         // A bind without a password succeeds on many servers, as nobody (RFC 4513, section 5.1.2).
         if password.is_empty() || dn.is_empty() {
-            return Ok(Bound::Wrong);
+            return Ok(Bound::Refused(Refusal::Wrong));
         }
         let permit = timeout(self.timeout, self.binds.acquire());
         let Ok(Ok(_permit)) = permit.await else {
@@ -163,10 +168,10 @@ impl Server {
         read: Option<&Search>,
     ) -> Result<Bound, Failed> {
         let result = connection.with_timeout(self.timeout).simple_bind(dn, password).await?;
-        let bound = bound(&result)?;
-        let bound = match (bound, read) {
-            (Bound::Right(_), Some(search)) => Bound::Right(Some(self.search_on(connection.clone(), search).await?)),
-            (bound, _) => bound,
+        let bound = match (refusal(&result)?, read) {
+            (Some(refusal), _) => Bound::Refused(refusal),
+            (None, Some(search)) => Bound::Right(Some(self.search_on(connection.clone(), search).await?)),
+            (None, None) => Bound::Right(None),
         };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok(bound)
@@ -291,20 +296,20 @@ fn is_timeout(error: &LdapError) -> bool {
     matches!(error, LdapError::Timeout { .. })
 }
 
-/// What the answer to a user's bind means.
-fn bound(result: &LdapResult) -> Result<Bound, Failed> {
-    match result.rc {
-        code::SUCCESS => Ok(Bound::Right(None)),
-        code::INVALID_CREDENTIALS => Ok(active_directory(&result.text).map_or(Bound::Wrong, Bound::Barred)),
+/// Why a user's bind is refused; `None`: the password is right.
+fn refusal(result: &LdapResult) -> Result<Option<Refusal>, Failed> {
+    Ok(Some(match result.rc {
+        code::SUCCESS => return Ok(None),
+        code::INVALID_CREDENTIALS => active_directory(&result.text).map_or(Refusal::Wrong, Refusal::Barred),
         // Nobody of that name, or nobody who has a password.
-        code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX | code::INAPPROPRIATE_AUTHENTICATION => Ok(Bound::Wrong),
+        code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX | code::INAPPROPRIATE_AUTHENTICATION => Refusal::Wrong,
         // 389 Directory Server: too many wrong passwords.
-        code::CONSTRAINT_VIOLATION => Ok(Bound::Barred(Bar::Locked)),
+        code::CONSTRAINT_VIOLATION => Refusal::Barred(Bar::Locked),
         // 389 Directory Server: "Account inactivated. Contact system administrator." Some versions say so before they
         // look at the password, so that it is told to nobody.
-        code::UNWILLING_TO_PERFORM if result.text.contains("inactivated") => Ok(Bound::Barred(Bar::Locked)),
-        _ => Err(Failed::Answer(result.clone())),
-    }
+        code::UNWILLING_TO_PERFORM if result.text.contains("inactivated") => Refusal::Barred(Bar::Locked),
+        _ => return Err(Failed::Answer(result.clone())),
+    }))
 }
 
 /// Active Directory says why it refuses a bind in its diagnostic text, such as `80090308: LdapErr:
