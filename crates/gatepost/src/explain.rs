@@ -171,8 +171,8 @@ async fn explain_place(world: &World, who: &Who, steps: &mut Steps) -> Option<Fo
             explain_found(world, &found, steps);
             Some(found)
         }
-        Err(unanswered) => {
-            steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
+        Err(no_answer) => {
+            steps.say("directory", format!("one can't answer: {no_answer}"));
             None
         }
     }
@@ -354,7 +354,7 @@ fn explain_found(world: &World, found: &Found, steps: &mut Steps) {
         Found::Nobody if asked.is_empty() => {
             return steps.say("directory", "none is asked ([map] has no `directories`)");
         }
-        Found::Nobody | Found::Denied(_) => {
+        Found::Nobody => {
             let mute: Vec<_> = only_with_password(world).collect();
             let asked: Vec<_> = asked.into_iter().filter(|name| !mute.contains(name)).collect();
             if !asked.is_empty() {

@@ -188,7 +188,7 @@ impl Server {
         let service = world.config.services.first().map_or("imap", |service| service.protocol.name);
         let who = Who::somebody(&user, service);
         let find = || world.map.find_now(&who, Evidence::default());
-        let found = find().await.map_err(|unanswered| unanswered.to_string())?;
+        let found = find().await.map_err(|no_answer| no_answer.to_string())?;
         let from = match world.map.choose(&user, &found) {
             Ok((from, _)) => Some(from.name.to_string()),
             Err(NoPlace::Unknown) => return Err(format!("nobody knows a user {user:?}: `gatepost explain` says why")),
@@ -206,7 +206,7 @@ impl Server {
                 };
                 written.then(|| format!("directory {directory}"))
             }
-            Found::Nobody | Found::Denied(_) => None,
+            Found::Nobody => None,
         };
         // What the directory says now needs no override, and what it can't be told does.
         let (moved, place) = (user.clone(), kept.is_none().then(|| backend.to_owned()));

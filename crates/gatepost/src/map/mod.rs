@@ -29,7 +29,7 @@ pub(crate) struct Map {
     authenticators: Vec<Arc<Authenticator>>,
     backends: Backends,
     cache: Cache<Kept>,
-    flights: Flights<Result<Found, Unanswered>>,
+    flights: Flights<Result<Found, NoAnswer>>,
     checker: Checker,
     log: Logger,
     /// How the cache fares, where there is one.
@@ -43,8 +43,24 @@ pub(crate) enum Found {
     Account { directory: Arc<str>, entry: Box<Entry>, is_checked: bool },
     /// No directory knows the user.
     Nobody,
-    /// A directory that only answers to who brings a password refuses this one.
+}
+
+/// Why the directories say nothing of a user.
+#[derive(Debug, Clone)]
+pub(crate) enum NoAnswer {
+    /// One that had to be asked can't answer, and nothing remembered helps: the user may exist.
+    Unanswered(Unanswered),
+    /// One that only answers to who brings a password refuses the one that was shown.
     Denied(Denial),
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unanswered(unanswered) => unanswered.fmt(f),
+            Self::Denied(_) => f.write_str("a directory refuses the password"),
+        }
+    }
 }
 
 impl Found {
@@ -52,7 +68,7 @@ impl Found {
     pub(crate) fn entry(&self) -> Option<&Entry> {
         match self {
             Self::Account { entry, .. } => Some(entry),
-            Self::Nobody | Self::Denied(_) => None,
+            Self::Nobody => None,
         }
     }
 
@@ -141,13 +157,12 @@ impl Map {
     }
 
     /// As [`Map::find`], without remembered answers: for what must be true now, such as a password.
-    pub(crate) async fn find_now(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, Unanswered> {
+    pub(crate) async fn find_now(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, NoAnswer> {
         self.ask(who, evidence, None).await
     }
 
-    /// Asks the directories in turn. An error means that one that had to be asked can't answer, and
-    /// nothing remembered helps: the user may exist.
-    pub(crate) async fn find(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, Unanswered> {
+    /// Asks the directories in turn.
+    pub(crate) async fn find(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, NoAnswer> {
         if evidence.checked.is_some() || self.authenticators.iter().any(|authenticator| !authenticator.abilities.finds)
         {
             // What these say goes for this log-in alone.
@@ -166,7 +181,7 @@ impl Map {
         self.flights.join(&who.question(), self.ask(who, evidence, stale)).await
     }
 
-    async fn ask(&self, who: &Who, evidence: Evidence<'_>, stale: Option<Found>) -> Result<Found, Unanswered> {
+    async fn ask(&self, who: &Who, evidence: Evidence<'_>, stale: Option<Found>) -> Result<Found, NoAnswer> {
         let now = Instant::now();
         let mut is_cacheable = true;
         for authenticator in &self.authenticators {
@@ -186,7 +201,7 @@ impl Map {
                     match authenticator.authenticate(&self.checker, who, password).await {
                         Ok(Ok(account)) => Ok(Some((account.entry, true))),
                         Ok(Err(Denial::Unknown)) => Ok(None),
-                        Ok(Err(denial)) => return Ok(Found::Denied(denial)),
+                        Ok(Err(denial)) => return Err(NoAnswer::Denied(denial)),
                         Err(fault) => Err(fault),
                     }
                 }
@@ -213,7 +228,7 @@ impl Map {
                         .with("served", served)
                         .with("fault", fault.0.as_str())
                         .write();
-                    return stale.ok_or(Unanswered { directory: authenticator.name.to_string(), fault: fault.0 });
+                    return stale.ok_or(NoAnswer::Unanswered(authenticator.unanswered(fault)));
                 }
             }
         }

@@ -192,7 +192,7 @@ async fn a_directory_that_wants_to_see_a_password_is_asked_with_it_or_passed_ove
     };
     let found = ask(&kim(), &right).await.expect("an answer");
     assert!(matches!(&found, Found::Account { directory, is_checked: true, .. } if &**directory == "mute"));
-    assert!(matches!(ask(&kim(), &wrong).await, Ok(Found::Denied(Denial::Wrong))));
+    assert!(matches!(ask(&kim(), &wrong).await, Err(NoAnswer::Denied(Denial::Wrong))));
     assert!(matches!(ask(&Who::somebody("max", "imap"), &right).await, Ok(Found::Nobody)));
     assert!(map.known(&kim()).is_none(), "such an answer is for the one who brought the password");
     mute.be_silent(true);

@@ -241,10 +241,7 @@ impl Session {
             placed_at = std::time::Instant::now();
             found = self.ask_map(who, means, Basis::Now).await?;
         }
-        match found {
-            Found::Denied(denial) => Err(denial.into()),
-            found => Ok((found, placed_at)),
-        }
+        Ok((found, placed_at))
     }
 
     async fn ask_map(&self, who: &Who, means: &Means, basis: Basis<'_>) -> Result<Found, Denied> {

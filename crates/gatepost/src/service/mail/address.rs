@@ -83,7 +83,7 @@ impl Address {
     fn is_ours(&self, map: &Map, domains: &[String], found: &Found) -> bool {
         let is_named = match found {
             Found::Account { directory, entry, .. } => entry.name.is_some() || map.is_exact(directory),
-            Found::Nobody | Found::Denied(_) => false,
+            Found::Nobody => false,
         };
         self.is_of(domains) || (self.is_whole() && (is_named || self.is_alias()))
     }
@@ -174,8 +174,8 @@ impl Session {
         }
         let map = Arc::clone(&self.snapshot.map);
         let found = self.on_control(async move { map.find(&who, Evidence::default()).await }).await;
-        found.map_err(|unanswered| {
-            self.report(Level::Error, "a directory can't answer", &unanswered.to_string());
+        found.map_err(|no_answer| {
+            self.report(Level::Error, "a directory can't answer", &no_answer.to_string());
             OwnReply::NoLookUp.reply()
         })
     }
