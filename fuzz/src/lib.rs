@@ -49,7 +49,7 @@ pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
         assert!(out.len() <= ANSWER_BYTES_MAX + 4096);
         while let Step::Ask(_) = step {
             let answer = match step {
-                Step::Ask(Ask { offered: Offered::Opening(_), .. }) if flags & 64 != 0 => {
+                Step::Ask(Ask::Begin(Offered::External(_) | Offered::Scram(..))) if flags & 64 != 0 => {
                     Answer::Challenge(b"r=x,s=eA==,i=4096".to_vec())
                 }
                 _ if flags & 1 == 0 => Answer::Refused(Refusal::BadCredentials),
@@ -78,7 +78,7 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
                 (false, false) => LogInBy::User(Proof::Password(secret)),
             }
         },
-        mechanism: [Mechanism::Plain, Mechanism::Login, Mechanism::OAuthBearer, Mechanism::XOAuth2]
+        mechanism: [Mechanism::PLAIN, Mechanism::LOGIN, Mechanism::OAUTHBEARER, Mechanism::XOAUTH2]
             .get(usize::from(flags >> 5))
             .copied(),
     };

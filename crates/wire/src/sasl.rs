@@ -1,13 +1,11 @@
 //! The SASL mechanisms' messages (RFC 4422): PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login),
 //! OAUTHBEARER (RFC 7628), XOAUTH2 (as Google documents it) and EXTERNAL (RFC 4422, appendix A).
 
-use std::collections::VecDeque;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::limits::{PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
-use crate::protocols::{BackLogin, LogInBy, Mechanism, OAuthHints, Proof, TokenMechanism};
+use crate::protocols::{OAuthHints, TokenMechanism};
 use crate::secret::Secret;
 use crate::text::quote;
 
@@ -120,80 +118,6 @@ pub(crate) fn token_message(mechanism: TokenMechanism, user: &str, token: &Secre
     Secret::new([head.as_bytes(), token.expose(), b"\x01\x01"].concat())
 }
 
-/// The way to log in at a back end: the only one that is set, else the best that it takes.
-pub(crate) fn choose(login: &BackLogin, takes: impl Fn(Mechanism) -> bool) -> Option<Mechanism> {
-    let ways: &[Mechanism] = match login.by {
-        LogInBy::User(Proof::Token(_)) => &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
-        // Only PLAIN can act for somebody else.
-        LogInBy::Master { .. } => &[Mechanism::Plain],
-        LogInBy::User(Proof::Password(_)) => &[Mechanism::Plain, Mechanism::Command, Mechanism::Login],
-    };
-    ways.iter().copied().filter(|way| login.mechanism.is_none_or(|only| only == *way)).find(|way| takes(*way))
-}
-
-/// The messages of an exchange with a back end, ours alone, in base64.
-pub(crate) fn messages(mechanism: Mechanism, login: &BackLogin) -> Vec<Secret> {
-    let secret = login.by.secret();
-    let with_token = |mechanism| encode_secret(token_message(mechanism, &login.user, secret).expose());
-    match mechanism {
-        Mechanism::Login => vec![encode_secret(login.user.as_bytes()), encode_secret(secret.expose())],
-        Mechanism::OAuthBearer => vec![with_token(TokenMechanism::OAuthBearer)],
-        Mechanism::XOAuth2 => vec![with_token(TokenMechanism::XOAuth2)],
-        Mechanism::Plain | Mechanism::Command => {
-            let (authzid, authcid) = match &login.by {
-                LogInBy::Master { name, .. } => (login.user.as_str(), name.as_str()),
-                LogInBy::User(_) => ("", login.user.as_str()),
-            };
-            vec![encode_secret(plain_message(authzid, authcid, secret).expose())]
-        }
-        // A user can be spoken for with a password or a token alone: none of these is ever chosen.
-        Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => Vec::new(),
-    }
-}
-
-/// The lines of an exchange: the command, with the first message in it where that `may_follow`, and each further message.
-pub(crate) fn lines(
-    mechanism: Mechanism,
-    command: &str,
-    messages: Vec<Secret>,
-    may_follow: impl FnOnce(&Secret) -> bool,
-) -> VecDeque<Secret> {
-    let mut messages = messages.into_iter();
-    let mut lines = VecDeque::new();
-    match messages.next() {
-        // LOGIN's first word is the server's.
-        Some(first) if mechanism != Mechanism::Login && may_follow(&first) => {
-            lines.push_back(line(&[command.as_bytes(), b" ", first.expose()]));
-        }
-        first => {
-            lines.push_back(line(&[command.as_bytes()]));
-            lines.extend(first.map(|message| line(&[message.expose()])));
-        }
-    }
-    lines.extend(messages.map(|message| line(&[message.expose()])));
-    lines
-}
-
-/// The lines of an exchange that AUTH begins (RFC 4954, RFC 5034): with its first message in the first of them where that
-/// `is_inline`, and no longer than it may be.
-pub(crate) fn auth_lines(
-    mechanism: Mechanism,
-    login: &BackLogin,
-    is_inline: bool,
-    line_bytes_max: usize,
-) -> VecDeque<Secret> {
-    let command = format!("AUTH {}", mechanism.name());
-    let fits = |first: &Secret| command.len() + first.expose().len() + " \r\n".len() <= line_bytes_max;
-    lines(mechanism, &command, messages(mechanism, login), |first| is_inline && fits(first))
-}
-
-/// One line, made in one piece so that no copy of a secret is left behind.
-pub(crate) fn line(words: &[&[u8]]) -> Secret {
-    let mut pieces = words.to_vec();
-    pieces.push(b"\r\n");
-    Secret::new(pieces.concat())
-}
-
 /// What a client is told, in base64, whose token is refused (RFC 7628, section 3.2.2).
 pub(crate) fn token_refused(mechanism: TokenMechanism, hints: &OAuthHints) -> String {
     let mut pairs = match mechanism {
@@ -241,11 +165,6 @@ pub(crate) fn password(bytes: &[u8]) -> Option<Secret> {
 /// A message in base64.
 pub(crate) fn encode(message: &[u8]) -> String {
     STANDARD.encode(message)
-}
-
-/// A secret message in base64, which is no less secret.
-fn encode_secret(message: &[u8]) -> Secret {
-    Secret::new(STANDARD.encode(message).into_bytes())
 }
 
 #[cfg(test)]

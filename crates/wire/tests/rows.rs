@@ -11,11 +11,11 @@ use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
     ClientTls, Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, Outcome,
-    PROTOCOLS, Proof, Protocol, Refusal, Secret, Step, scram,
+    PROTOCOLS, PasswordMechanism, Proof, Protocol, Refusal, ScramMechanism, Secret, Step, scram,
 };
 
 /// The mechanisms that show a password.
-const PASSWORDS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+const PASSWORDS: [Mechanism; 2] = [Mechanism::PLAIN, Mechanism::LOGIN];
 
 fn setup(trace: bool) -> ClientSetup {
     ClientSetup {
@@ -308,13 +308,13 @@ fn a_back_end_may_say_so_much_and_no_more() {
 
 #[test]
 fn a_front_knows_whether_an_exchange_is_under_way_and_what_its_client_calls_itself() {
-    let mut front = row("submission").course.front(setup(false), rules(&[Mechanism::Scram])).expect("a log-in");
+    let mut front = row("submission").course.front(setup(false), rules(&[Mechanism::SCRAM])).expect("a log-in");
     let mut out = Vec::new();
     front.step(Event::Start, &mut out);
     assert_eq!(front.introduction().helo, None);
     let step =
         front.step(Event::Input(b"EHLO client.example.org\r\nAUTH SCRAM-SHA-256 biwsbj1raW0scj14\r\n"), &mut out);
-    let is_asked = matches!(&step, Step::Ask(Ask { mechanism: Mechanism::Scram, offered: Offered::Opening(_) }));
+    let is_asked = matches!(&step, Step::Ask(Ask::Begin(Offered::Scram(ScramMechanism::Plain, _))));
     assert!(is_asked, "{step:?}");
     assert_eq!(front.introduction().helo.as_deref(), Some("client.example.org"));
     front.step(Event::Answer(Answer::Challenge(b"challenge".to_vec())), &mut out);
@@ -462,7 +462,7 @@ fn an_answer_with_a_bare_line_feed_is_none() {
             front.step(Event::Input(begin.as_bytes()), &mut out);
             let step = front.step(Event::Input(format!("AGtpbQBodXNoZWQ={end}").as_bytes()), &mut out);
             assert_eq!(
-                matches!(&step, Step::Ask(Ask { offered: Offered::Password(..), .. })),
+                matches!(&step, Step::Ask(Ask::Begin(Offered::Password(PasswordMechanism::Plain, ..)))),
                 is_asked,
                 "{name} {end:?}: {step:?}"
             );

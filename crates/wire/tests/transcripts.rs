@@ -51,17 +51,19 @@ impl Front {
             Step::StartTls => "starttls".into(),
             Step::Through => "through".into(),
             Step::Close(outcome) => format!("close {outcome:?}"),
-            Step::Ask(Ask { mechanism, offered }) => match offered {
-                Offered::Malformed => format!("malformed {}", mechanism.name()),
-                Offered::Opening(message) => format!("exchange {} {:?}", mechanism.name(), shown(message)),
-                Offered::Reply(message) => format!("reply {:?}", shown(message)),
-                Offered::Password(user, password) => {
-                    assert!(!mechanism.takes_token());
-                    format!("ask {} {user:?} {:?}", mechanism.name(), shown(password))
+            Step::Ask(Ask::Reply(message)) => format!("reply {:?}", shown(message)),
+            Step::Ask(Ask::Begin(offered)) => match offered {
+                Offered::Malformed(mechanism) => format!("malformed {}", mechanism.name()),
+                Offered::External(message) => format!("exchange {} {:?}", Mechanism::External.name(), shown(message)),
+                Offered::Scram(by, message) => {
+                    format!("exchange {} {:?}", Mechanism::Scram(*by).name(), shown(message))
                 }
-                Offered::Token(user, token) => {
-                    assert!(mechanism.takes_token());
-                    format!("ask {} {:?} {:?}", mechanism.name(), user.as_deref().unwrap_or_default(), shown(token))
+                Offered::Password(by, user, password) => {
+                    format!("ask {} {user:?} {:?}", Mechanism::Password(*by).name(), shown(password))
+                }
+                Offered::Token(by, user, token) => {
+                    let user = user.as_deref().unwrap_or_default();
+                    format!("ask {} {user:?} {:?}", Mechanism::Token(*by).name(), shown(token))
                 }
             },
         }
@@ -231,7 +233,7 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
             (None, None) => LogInBy::User(Proof::Password(password)),
         };
         let mechanism = get("mechanism")
-            .map(|name| if name == "command" { Mechanism::Command } else { mechanisms(name).remove(0) });
+            .map(|name| if name == "command" { Mechanism::COMMAND } else { mechanisms(name).remove(0) });
         let login = BackLogin { user: text(get("user").unwrap_or("kim")), by, mechanism };
         let setup = BackSetup {
             starttls: get("starttls") == Some("yes"),

@@ -76,11 +76,11 @@ pub(crate) struct LoginBy(pub(crate) Option<Mechanism>);
 words! {
     for LoginBy;
     "best" => LoginBy(None),
-    "PLAIN" => LoginBy(Some(Mechanism::Plain)),
-    "LOGIN" => LoginBy(Some(Mechanism::Login)),
-    "OAUTHBEARER" => LoginBy(Some(Mechanism::OAuthBearer)),
-    "XOAUTH2" => LoginBy(Some(Mechanism::XOAuth2)),
-    "command" => LoginBy(Some(Mechanism::Command)),
+    "PLAIN" => LoginBy(Some(Mechanism::PLAIN)),
+    "LOGIN" => LoginBy(Some(Mechanism::LOGIN)),
+    "OAUTHBEARER" => LoginBy(Some(Mechanism::OAUTHBEARER)),
+    "XOAUTH2" => LoginBy(Some(Mechanism::XOAUTH2)),
+    "command" => LoginBy(Some(Mechanism::COMMAND)),
 }
 
 /// How often something is done; in the file, 0s stands for never.

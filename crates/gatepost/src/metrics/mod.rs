@@ -57,7 +57,7 @@ impl Histogram {
 
 /// Every way to log in that is told apart, by its label.
 pub(crate) fn mechanisms() -> impl Iterator<Item = &'static str> {
-    Mechanism::SASL.into_iter().chain([Mechanism::Command]).map(Mechanism::name)
+    Mechanism::SASL.into_iter().chain([Mechanism::COMMAND]).map(Mechanism::name)
 }
 
 /// How many ways to log in there are.

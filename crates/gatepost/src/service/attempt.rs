@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Session;
 use super::called_off::unless_called_off;
-use super::claim::Claim;
+use super::claim::Means;
 use super::denied::{Denied, MOVED, Told};
 use super::reach::LoggedIn;
 use crate::defence::{Attempt, Stopped};
@@ -86,13 +86,13 @@ impl Session {
     pub(super) async fn carry_out(
         &self,
         begun: Begun,
-        claim: &Claim,
+        means: &Means,
         introduction: &Introduction,
     ) -> Result<LoggedIn, Told> {
         let Begun { attempt, user } = begun;
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
-        let resolved = self.in_time(asked, pin!(self.resolve(user.as_deref(), claim))).await;
+        let resolved = self.in_time(asked, pin!(self.resolve(user.as_deref(), means))).await;
         let result = match resolved {
             Ok(place) => {
                 let logged_in = self.connect(place, introduction, asked).await;
@@ -105,7 +105,7 @@ impl Session {
                 attempt.succeeded(&logged_in.user, std::time::Instant::now());
                 Ok(logged_in)
             }
-            Err(denied) => Err(self.refuse(attempt, self.shared.defence.tag(claim.means.shown()), denied)),
+            Err(denied) => Err(self.refuse(attempt, self.shared.defence.tag(means.shown()), denied)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who a client claims to be, and how it shows that: from what its protocol's front asks to a name and a [`Claim`] that can
+//! Who a client claims to be, and how it shows that: from what its protocol's front asks to a name and [`Means`] that can
 //! be checked, over as many messages as the mechanism takes.
 
 use std::pin::pin;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
-use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, Secret};
+use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, Refusal, ScramMechanism, Secret};
 use tokio::time::Instant;
 
 use super::Session;
@@ -19,13 +19,7 @@ use crate::defence::Attempt;
 use crate::directory::Entry;
 use crate::metrics::Stage;
 
-/// How a client shows who it is.
-pub(super) struct Claim {
-    pub(super) mechanism: Mechanism,
-    pub(super) means: Means,
-}
-
-/// What shows that a claim is true.
+/// What shows that a client is who it claims to be.
 pub(super) enum Means {
     /// A password or token, which can be passed on.
     Secret(Proof),
@@ -44,7 +38,7 @@ pub(super) struct Scram {
 
 /// A challenge, and whom it was made for. Given up, it counts as a failed log-in: it has told what the directory keeps.
 pub(super) struct Challenged {
-    mechanism: Mechanism,
+    by: ScramMechanism,
     /// As users are looked up.
     user: String,
     challenge: Challenge,
@@ -69,7 +63,7 @@ pub(super) enum Progress {
     /// The client must answer a challenge.
     Challenged(Box<Challenged>),
     /// A back end took the log-in; the client must still find that this is whom it wanted to talk to.
-    Agreed(Box<LoggedIn>),
+    Agreed(ScramMechanism, Box<LoggedIn>),
     In(Box<LoggedIn>),
 }
 
@@ -113,15 +107,19 @@ impl Session {
         introduction: &Introduction,
         before: Progress,
     ) -> Option<(Answer, Progress)> {
-        let Ask { mechanism, offered } = ask;
-        let replied = match (offered, before) {
-            (Offered::Reply(message), Progress::Challenged(challenged)) => {
+        let replied = match (ask, before) {
+            (Ask::Reply(message), Progress::Challenged(challenged)) => {
                 self.proved(challenged, &message, introduction).await
             }
-            (Offered::Reply(message), Progress::Agreed(logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
-            (offered, before) => {
+            (Ask::Reply(message), Progress::Agreed(_, logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
+            (Ask::Reply(_), Progress::Agreed(by, _)) => Err(self.malformed(Mechanism::Scram(by)).await),
+            // There is no reply where nothing was asked.
+            (Ask::Reply(_), Progress::Nothing | Progress::In(_)) => {
+                Ok((Answer::Refused(Refusal::BadCredentials), Progress::Nothing))
+            }
+            (Ask::Begin(offered), before) => {
                 self.give_up(before);
-                self.begin_anew(mechanism, offered, introduction).await
+                self.begin_anew(offered, introduction).await
             }
         };
         match replied {
@@ -131,28 +129,25 @@ impl Session {
     }
 
     /// Answers what goes on with nothing that was before.
-    async fn begin_anew(
-        &mut self,
-        mechanism: Mechanism,
-        offered: Offered,
-        introduction: &Introduction,
-    ) -> Result<(Answer, Progress), Told> {
-        let (written, means) = match (offered, mechanism) {
-            (Offered::Password(user, password), _) => (Some(user), Means::Secret(Proof::Password(password))),
-            (Offered::Token(user, token), _) => (user, Means::Secret(Proof::Token(token))),
-            (Offered::Opening(message), Mechanism::External) => match sasl::external(&message) {
-                Some(act_as) => (self.certified(act_as), Means::Certificate),
-                None => return Err(self.malformed(mechanism).await),
+    async fn begin_anew(&mut self, offered: Offered, introduction: &Introduction) -> Result<(Answer, Progress), Told> {
+        let (mechanism, written, means) = match offered {
+            Offered::Password(by, user, password) => {
+                (Mechanism::Password(by), Some(user), Means::Secret(Proof::Password(password)))
+            }
+            Offered::Token(by, user, token) => (Mechanism::Token(by), user, Means::Secret(Proof::Token(token))),
+            Offered::External(message) => match sasl::external(&message) {
+                Some(act_as) => (Mechanism::External, self.certified(act_as), Means::Certificate),
+                None => return Err(self.malformed(Mechanism::External).await),
             },
-            (Offered::Opening(message), _) => match client_first(&message) {
-                Some(first) => return self.challenge(mechanism, first).await,
-                None => return Err(self.malformed(mechanism).await),
+            Offered::Scram(by, message) => match client_first(&message) {
+                Some(first) => return self.challenge(by, first).await,
+                None => return Err(self.malformed(Mechanism::Scram(by)).await),
             },
-            (Offered::Reply(_) | Offered::Malformed, _) => return Err(self.malformed(mechanism).await),
+            Offered::Malformed(mechanism) => return Err(self.malformed(mechanism).await),
         };
         // It came with all that shows it.
         let begun = self.begin(mechanism, written.as_deref()).await?;
-        let logged_in = self.carry_out(begun, &Claim { mechanism, means }, introduction).await?;
+        let logged_in = self.carry_out(begun, &means, introduction).await?;
         Ok(welcome(Box::new(logged_in)))
     }
 
@@ -172,18 +167,18 @@ impl Session {
     }
 
     /// Challenges a client to prove that it knows its password.
-    async fn challenge(&self, mechanism: Mechanism, first: ClientFirst) -> Result<(Answer, Progress), Told> {
+    async fn challenge(&self, by: ScramMechanism, first: ClientFirst) -> Result<(Answer, Progress), Told> {
         let user = self.snapshot.listener.settings.names.canonical(&first.user);
-        let attempt = self.begin_attempt(mechanism, Some(&user)).await?;
+        let attempt = self.begin_attempt(Mechanism::Scram(by), Some(&user)).await?;
         let started = Instant::now();
-        let made = self.in_time(started, pin!(self.make_challenge(mechanism, first, &user))).await;
+        let made = self.in_time(started, pin!(self.make_challenge(by, first, &user))).await;
         let (challenge, known) = match made {
             Ok(made) => made,
             Err(denied) => return Err(self.refuse(attempt, 0, denied)),
         };
         self.took(Stage::Auth, started.elapsed());
         let told = challenge.told().as_bytes().to_vec();
-        let challenged = Challenged { mechanism, user, challenge, known, attempt };
+        let challenged = Challenged { by, user, challenge, known, attempt };
         Ok((Answer::Challenge(told), Progress::Challenged(Box::new(challenged))))
     }
 
@@ -194,37 +189,37 @@ impl Session {
         message: &Secret,
         introduction: &Introduction,
     ) -> Result<(Answer, Progress), Told> {
-        let Challenged { mechanism, user, challenge, known, attempt } = *challenged;
+        let Challenged { by, user, challenge, known, attempt } = *challenged;
         let Some(last) = client_final(message) else {
             self.take_time(Instant::now()).await;
             return Err(self.refuse(attempt, 0, Denied::Wrong));
         };
         // What tells the client, once it is in, that we know its verifier.
         let signature = challenge.signature(&last).into_bytes();
-        let claim = Claim { mechanism, means: Means::Scram(Box::new(Scram { challenge, known, last })) };
-        let logged_in = self.carry_out(Begun { attempt, user: Some(user) }, &claim, introduction).await?;
-        Ok((Answer::Challenge(signature), Progress::Agreed(Box::new(logged_in))))
+        let means = Means::Scram(Box::new(Scram { challenge, known, last }));
+        let logged_in = self.carry_out(Begun { attempt, user: Some(user) }, &means, introduction).await?;
+        Ok((Answer::Challenge(signature), Progress::Agreed(by, Box::new(logged_in))))
     }
 
     /// What to challenge a client with, and what its answer is to be checked against.
     async fn make_challenge(
         &self,
-        mechanism: Mechanism,
+        by: ScramMechanism,
         first: ClientFirst,
         user: &str,
     ) -> Result<(Challenge, Known), Denied> {
         let names = &self.snapshot.listener.settings.names;
         let is_itself =
             first.authzid.is_empty() || first.authzid == first.user || names.canonical(&first.authzid) == user;
-        let binding = match (&first.binding, mechanism) {
-            (Binding::Type(kind), Mechanism::ScramPlus) => self.binding(kind),
-            (Binding::Unknown, Mechanism::Scram) => Some(Vec::new()),
-            (Binding::Unoffered, Mechanism::Scram) if self.can_bind() => {
+        let binding = match (&first.binding, by) {
+            (Binding::Type(kind), ScramMechanism::Plus) => self.binding(kind),
+            (Binding::Unknown, ScramMechanism::Plain) => Some(Vec::new()),
+            (Binding::Unoffered, ScramMechanism::Plain) if self.can_bind() => {
                 let what = "the client says that it saw no -PLUS on offer, where there is one: somebody in between may \
                             have taken it away";
                 return Err(Denied::Suspect(what.into()));
             }
-            (Binding::Unoffered, Mechanism::Scram) => Some(Vec::new()),
+            (Binding::Unoffered, ScramMechanism::Plain) => Some(Vec::new()),
             _ => None,
         };
         let binding = binding.filter(|_| is_itself).ok_or(Denied::Wrong)?;

@@ -77,7 +77,7 @@ impl Service {
     /// Whether somebody checks passwords, and they may be shown: a list of mechanisms that show none means the bare
     /// command too.
     fn takes_passwords(&self) -> bool {
-        let shows_one = |mechanism: &Mechanism| matches!(mechanism, Mechanism::Plain | Mechanism::Login);
+        let shows_one = |mechanism: &Mechanism| matches!(mechanism, Mechanism::Password(_));
         let mechanisms = &self.settings.written.mechanisms;
         let may_be_shown = mechanisms.is_empty() || mechanisms.iter().any(shows_one);
         may_be_shown && self.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty())
@@ -85,7 +85,7 @@ impl Service {
 
     /// Whether log-ins may be bound to the TLS beneath them.
     pub(crate) fn binds(&self) -> bool {
-        self.settings.written.mechanisms.contains(&Mechanism::ScramPlus)
+        self.settings.written.mechanisms.contains(&Mechanism::SCRAM_PLUS)
     }
 }
 
@@ -134,9 +134,9 @@ impl Listener {
         };
         // Where a certificate is required, there is no way around TLS.
         let needs_tls = self.client_certificates().is_some_and(|clients| clients.required);
-        let is_possible = |mechanism: &&Mechanism| match mechanism {
+        let is_possible = |mechanism: &&Mechanism| match **mechanism {
             Mechanism::External => client.tls.as_ref().is_some_and(|tls| tls.has_certificate),
-            Mechanism::ScramPlus => client.tls.as_ref().is_some_and(|tls| tls.can_bind),
+            Mechanism::SCRAM_PLUS => client.tls.as_ref().is_some_and(|tls| tls.can_bind),
             _ => true,
         };
         LogInRules {

@@ -7,7 +7,7 @@ use gatepost_wire::{Proof, Secret};
 use tokio::time::Instant;
 
 use super::Session;
-use super::claim::{Claim, Means, Scram};
+use super::claim::{Means, Scram};
 use super::denied::Denied;
 use crate::auth::{Account, Authenticator, Denial, authenticate_first, find_first};
 use crate::backend::{Backend, Credentials};
@@ -64,8 +64,7 @@ enum Basis<'v> {
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve<'c>(&self, user: Option<&str>, claim: &'c Claim) -> Result<Destination<'c>, Denied> {
-        let means = &claim.means;
+    pub(super) async fn resolve<'c>(&self, user: Option<&str>, means: &'c Means) -> Result<Destination<'c>, Denied> {
         let (who, checked) = self.check(user, means).await?;
         let started = Instant::now();
         if !matches!(means.proof(), Some(Proof::Password(_))) {
@@ -90,8 +89,7 @@ impl Session {
         }
         let credentials = log_in.with(means.proof()).ok_or_else(|| {
             let what = "needs a master log-in ([backend.NAME.login]), or a password in the directory";
-            let mechanism = claim.mechanism.name();
-            Denied::Misplaced(format!("{} {what}: {mechanism} brings none that could be passed on", backend.name))
+            Denied::Misplaced(format!("{} {what}: the client has shown nothing that could be passed on", backend.name))
         })?;
         Ok(Destination {
             login: found.log_in_name(&who.user).to_owned(),

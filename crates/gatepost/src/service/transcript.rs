@@ -29,7 +29,7 @@ impl Session {
             return;
         }
         // With challenges, who reads the log could try passwords at leisure.
-        let is_challenge = matches!(progress, Progress::Challenged(_) | Progress::Agreed(_));
+        let is_challenge = matches!(progress, Progress::Challenged(_) | Progress::Agreed(..));
         let said = if is_challenge { "[struck out]".into() } else { String::from_utf8_lossy(out) };
         self.tell_talk(front.take_trace(), &said);
     }

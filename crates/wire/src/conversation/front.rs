@@ -6,7 +6,7 @@ use crate::frame::{Announced, Frame, Framer, is_http};
 use crate::limits::ANSWER_BYTES_MAX;
 use crate::protocols::{
     Answer, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, Mechanism, Outcome, Refusal, Step,
-    Welcome,
+    TokenMechanism, Welcome,
 };
 use crate::secret::Secret;
 
@@ -28,8 +28,8 @@ pub(crate) enum LogIn {
     Idle,
     /// The client's next line belongs to this exchange.
     Exchanging(Exchange),
-    /// The outside has been asked.
-    Asked(Mechanism),
+    /// The outside has been asked; where that was about a token, shown by this mechanism.
+    Asked(Option<TokenMechanism>),
 }
 
 impl Client {
@@ -219,7 +219,7 @@ pub(crate) trait FrontGrammar: HasClient + Send {
                 Step::Read
             }
             Turn::Ask(ask) => {
-                self.client_mut().log_in = LogIn::Asked(ask.mechanism);
+                self.client_mut().log_in = LogIn::Asked(ask.token());
                 Step::Ask(ask)
             }
             Turn::Dismissed => self.refuse(Refusal::BadCredentials, out),
@@ -243,15 +243,18 @@ fn respond(front: &mut impl FrontGrammar, exchange: Exchange, line: &[u8], is_br
 /// The outside answers what it was asked.
 fn answer(front: &mut impl FrontGrammar, answer: &Answer, out: &mut Vec<u8>) -> Step {
     let client = front.client_mut();
-    let LogIn::Asked(mechanism) = std::mem::take(&mut client.log_in) else { return Step::Read };
+    let LogIn::Asked(token) = std::mem::take(&mut client.log_in) else { return Step::Read };
     match answer {
-        Answer::Challenge(message) => front.turn(Exchange::carry(mechanism, message), out),
+        Answer::Challenge(message) => front.turn(Exchange::carry(message), out),
         Answer::Welcome(welcome) => {
             front.say_welcome(welcome, out);
             Step::Through
         }
-        Answer::Refused(Refusal::BadCredentials) => match Exchange::refuse_token(mechanism, &client.rules.oauth) {
-            Some(turn) => front.turn(turn, out),
+        Answer::Refused(Refusal::BadCredentials) => match token {
+            Some(by) => {
+                let turn = Exchange::refuse_token(by, &client.rules.oauth);
+                front.turn(turn, out)
+            }
             None => front.refuse(Refusal::BadCredentials, out),
         },
         Answer::Refused(refusal) => front.refuse(*refusal, out),

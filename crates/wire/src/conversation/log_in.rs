@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use crate::protocols::{BackFault, BackStep, Mechanism};
+use crate::protocols::{BackFault, BackStep, TokenMechanism};
 use crate::sasl;
 use crate::secret::Secret;
 
@@ -23,13 +23,13 @@ enum Dismissal {
 }
 
 impl LogInLines {
-    /// Says the first of the lines; the others wait for the back end.
-    pub(crate) fn begin(mechanism: Mechanism, mut lines: VecDeque<Secret>, out: &mut Vec<u8>) -> Self {
+    /// Says the first of the lines; the others wait for the back end. `token`: by which mechanism they show one, if they do.
+    pub(crate) fn begin(token: Option<TokenMechanism>, mut lines: VecDeque<Secret>, out: &mut Vec<u8>) -> Self {
         if let Some(first) = lines.pop_front() {
             out.extend_from_slice(first.expose());
         }
-        let dismissal = match mechanism.of_token() {
-            Some(mechanism) => Dismissal::Ready(Cow::Borrowed(sasl::token_dismissal(mechanism))),
+        let dismissal = match token {
+            Some(by) => Dismissal::Ready(Cow::Borrowed(sasl::token_dismissal(by))),
             None => Dismissal::None,
         };
         Self { lines, dismissal }

@@ -6,10 +6,12 @@
 mod back;
 mod front;
 mod log_in;
+mod way;
 
 pub(crate) use back::{BackGrammar, send};
 pub(crate) use front::{Client, FrontGrammar, HasClient, LogIn, has_client};
 pub(crate) use log_in::LogInLines;
+pub(crate) use way::{Sasl, Way, line};
 
 use crate::frame::{Frame, Framer};
 use crate::protocols::{BackFault, BackStep};

@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 
 use super::syntax::{capability_list, push_id, response_code};
-use crate::conversation::{BackGrammar, LogInLines, Talk, send};
+use crate::conversation::{BackGrammar, LogInLines, Talk, Way, send};
 use crate::frame::Framer;
 use crate::limits::{
     BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
 };
-use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
-use crate::sasl;
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Welcome};
 use crate::secret::{Secret, WipedBuffer};
 use crate::text::{behind, printable, push_quoted};
 
@@ -174,26 +173,27 @@ impl Back {
             return send(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, &mut self.state, out);
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
-        let mechanism = sasl::choose(login, |way| match way {
-            Mechanism::Command => !offers("LOGINDISABLED"),
-            way => offers(&format!("AUTH={}", way.name())),
+        let way = Way::choose(login, |way| match way {
+            Way::Command { .. } => !offers("LOGINDISABLED"),
+            Way::Sasl(sasl) => offers(&format!("AUTH={}", sasl.name())),
         });
         let takes_initial = offers("SASL-IR");
         let unasked = offers("LITERAL+") || offers("LITERAL-");
         let id = if offers("ID") { announcement(&self.setup) } else { Vec::new() };
-        let Some(mechanism) = mechanism else { return BackStep::Fault(BackFault::NoMechanism) };
+        let Some(way) = way else { return BackStep::Fault(BackFault::NoMechanism) };
         if !id.is_empty() {
             out.extend_from_slice(format!("{TAG_ID} ID ").as_bytes());
             push_id(&id, out);
             out.extend_from_slice(b"\r\n");
         }
-        let lines = if mechanism == Mechanism::Command {
-            login_command(login, unasked)
-        } else {
-            let command = format!("{TAG_LOGIN} AUTHENTICATE {}", mechanism.name());
-            sasl::lines(mechanism, &command, sasl::messages(mechanism, login), |_| takes_initial)
+        let lines = match &way {
+            Way::Command { name, password } => login_command(name, password, unasked),
+            Way::Sasl(sasl) => {
+                let command = format!("{TAG_LOGIN} AUTHENTICATE {}", sasl.name());
+                sasl.lines(&command, |message| message, |_| takes_initial)
+            }
         };
-        let log_in = LogInLines::begin(mechanism, lines, out);
+        let log_in = LogInLines::begin(way.token(), lines, out);
         self.talk.note(|| format!("C: {TAG_LOGIN} [struck out]"));
         self.capabilities = None;
         self.state = State::LogIn { log_in, untagged: Vec::new() };
@@ -266,13 +266,13 @@ fn announcement(setup: &BackSetup) -> Vec<(String, String)> {
 }
 
 /// The LOGIN command; `unasked`: the back end takes literals without agreeing to each.
-fn login_command(login: &BackLogin, unasked: bool) -> VecDeque<Secret> {
+fn login_command(name: &str, password: &Secret, unasked: bool) -> VecDeque<Secret> {
     let mut lines = VecDeque::new();
     let mut line = WipedBuffer::default();
     line.extend(format!("{TAG_LOGIN} LOGIN ").as_bytes());
-    push_astring(login.user.as_bytes(), unasked, &mut line, &mut lines);
+    push_astring(name.as_bytes(), unasked, &mut line, &mut lines);
     line.extend(b" ");
-    push_astring(login.by.secret().expose(), unasked, &mut line, &mut lines);
+    push_astring(password.expose(), unasked, &mut line, &mut lines);
     line.extend(b"\r\n");
     lines.push_back(Secret::new(line.take()));
     lines

@@ -1,10 +1,9 @@
 //! The state machine towards a POP3 back end.
 
-use crate::conversation::{BackGrammar, LogInLines, Talk, send};
+use crate::conversation::{BackGrammar, LogInLines, Sasl, Talk, Way, line, send};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackLogin, BackSetup, BackStep, Mechanism, Welcome};
-use crate::sasl;
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Welcome};
 use crate::secret::Secret;
 use crate::text::{behind, printable};
 
@@ -94,22 +93,23 @@ impl Back {
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
         let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
-        let secret = login.by.secret();
-        let takes = |way: Mechanism| match way {
-            Mechanism::Command => self.takes("USER", None) && has_syntax(login, secret),
-            way => self.capabilities.is_some() && self.takes("SASL", Some(way.name())),
+        let takes = |way: &Way<'_>| match way {
+            Way::Command { name, password } => self.takes("USER", None) && has_syntax(name, password),
+            Way::Sasl(sasl) => self.capabilities.is_some() && self.takes("SASL", Some(sasl.name())),
         };
-        let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let lines = if mechanism == Mechanism::Command {
-            [sasl::line(&[b"USER ", login.user.as_bytes()]), sasl::line(&[b"PASS ", secret.expose()])].into()
-        } else {
-            // Exchange Online wants tokens in a line of their own.
-            let is_inline = mechanism == Mechanism::Plain;
-            sasl::auth_lines(mechanism, login, is_inline, POP3_AUTH_LINE_BYTES_MAX)
+        let Some(way) = Way::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
+        let (lines, waits_for) = match &way {
+            Way::Command { name, password } => {
+                ([line(&[b"USER ", name.as_bytes()]), line(&[b"PASS ", password.expose()])].into(), Word::Ok)
+            }
+            Way::Sasl(sasl) => {
+                // Exchange Online wants tokens in a line of their own.
+                let is_inline = matches!(sasl, Sasl::Plain { .. });
+                (sasl.auth_lines(is_inline, POP3_AUTH_LINE_BYTES_MAX), Word::More)
+            }
         };
-        let log_in = LogInLines::begin(mechanism, lines, out);
-        let waits_for = if mechanism == Mechanism::Command { Word::Ok } else { Word::More };
-        self.talk.note(|| format!("C: {} [struck out]", mechanism.name()));
+        let log_in = LogInLines::begin(way.token(), lines, out);
+        self.talk.note(|| format!("C: {} [struck out]", way.mechanism().name()));
         self.state = State::LogIn { log_in, waits_for };
         BackStep::Read
     }
@@ -233,9 +233,9 @@ fn has_code(text: &[u8], code: &str) -> bool {
 }
 
 /// Whether USER and PASS can say it: what holds a line end would be two commands.
-fn has_syntax(login: &BackLogin, secret: &Secret) -> bool {
+fn has_syntax(name: &str, password: &Secret) -> bool {
     let is_sound = |bytes: &[u8]| !bytes.iter().any(|b| [0, b'\r', b'\n'].contains(b));
-    is_sound(login.user.as_bytes()) && is_sound(secret.expose())
+    is_sound(name.as_bytes()) && is_sound(password.expose())
 }
 
 /// The names alone, divided by spaces.

@@ -140,16 +140,6 @@ pub enum LogInBy {
     },
 }
 
-impl LogInBy {
-    /// What must stay secret of them.
-    pub const fn secret(&self) -> &Secret {
-        match self {
-            Self::User(proof) => proof.secret(),
-            Self::Master { password, .. } => password,
-        }
-    }
-}
-
 /// What a conversation with a back end is for.
 #[derive(Debug)]
 pub enum BackAim {

@@ -12,13 +12,6 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// What must stay secret of it.
-    pub const fn secret(&self) -> &Secret {
-        match self {
-            Self::Password(secret) | Self::Token(secret) => secret,
-        }
-    }
-
     /// A second copy, as [`Secret::duplicate`].
     #[must_use]
     pub fn duplicate(&self) -> Self {
@@ -32,37 +25,64 @@ impl Proof {
 /// How credentials are offered. Each is also a setting, but for the bare command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
+    /// A password is shown.
+    Password(PasswordMechanism),
+    /// A token is shown.
+    Token(TokenMechanism),
+    /// SASL EXTERNAL (RFC 4422, appendix A): the client's certificate.
+    External,
+    /// A proof is shown that the client knows a password.
+    Scram(ScramMechanism),
+}
+
+/// A mechanism that shows a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordMechanism {
     /// SASL PLAIN (RFC 4616).
     Plain,
     /// SASL LOGIN.
     Login,
-    /// SASL OAUTHBEARER (RFC 7628).
-    OAuthBearer,
-    /// SASL XOAUTH2, which Google and Microsoft had before it.
-    XOAuth2,
-    /// SASL EXTERNAL (RFC 4422, appendix A): the client's certificate.
-    External,
-    /// SASL SCRAM-SHA-256 (RFC 7677).
-    Scram,
-    /// The same, bound to the TLS beneath it.
-    ScramPlus,
     /// The protocol's own command (IMAP's LOGIN), allowed wherever passwords are.
     Command,
 }
 
-/// A mechanism that carries a token.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum TokenMechanism {
-    /// As [`Mechanism::OAuthBearer`].
+/// A mechanism that shows a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenMechanism {
+    /// SASL OAUTHBEARER (RFC 7628).
     OAuthBearer,
-    /// As [`Mechanism::XOAuth2`].
+    /// SASL XOAUTH2, which Google and Microsoft had before it.
     XOAuth2,
 }
 
+/// A mechanism that proves the knowledge of a password (RFC 5802).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScramMechanism {
+    /// SASL SCRAM-SHA-256 (RFC 7677).
+    Plain,
+    /// The same, bound to the TLS beneath it.
+    Plus,
+}
+
 impl Mechanism {
+    /// PLAIN.
+    pub const PLAIN: Self = Self::Password(PasswordMechanism::Plain);
+    /// LOGIN.
+    pub const LOGIN: Self = Self::Password(PasswordMechanism::Login);
+    /// The protocol's own command.
+    pub const COMMAND: Self = Self::Password(PasswordMechanism::Command);
+    /// OAUTHBEARER.
+    pub const OAUTHBEARER: Self = Self::Token(TokenMechanism::OAuthBearer);
+    /// XOAUTH2.
+    pub const XOAUTH2: Self = Self::Token(TokenMechanism::XOAuth2);
+    /// SCRAM-SHA-256.
+    pub const SCRAM: Self = Self::Scram(ScramMechanism::Plain);
+    /// SCRAM-SHA-256-PLUS.
+    pub const SCRAM_PLUS: Self = Self::Scram(ScramMechanism::Plus);
+
     /// The SASL mechanisms, as they are named in the configuration and on the wire.
     pub const SASL: [Self; 7] =
-        [Self::Plain, Self::Login, Self::OAuthBearer, Self::XOAuth2, Self::External, Self::Scram, Self::ScramPlus];
+        [Self::PLAIN, Self::LOGIN, Self::OAUTHBEARER, Self::XOAUTH2, Self::External, Self::SCRAM, Self::SCRAM_PLUS];
 
     /// The SASL mechanism of this name, in whatever case it has.
     pub fn named(name: &[u8]) -> Option<Self> {
@@ -72,39 +92,30 @@ impl Mechanism {
     /// Its name on the wire, in logs and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Plain => "PLAIN",
-            Self::Login => "LOGIN",
-            Self::OAuthBearer => "OAUTHBEARER",
-            Self::XOAuth2 => "XOAUTH2",
+            Self::PLAIN => "PLAIN",
+            Self::LOGIN => "LOGIN",
+            Self::COMMAND => "command",
+            Self::OAUTHBEARER => "OAUTHBEARER",
+            Self::XOAUTH2 => "XOAUTH2",
             Self::External => "EXTERNAL",
-            Self::Scram => "SCRAM-SHA-256",
-            Self::ScramPlus => "SCRAM-SHA-256-PLUS",
-            Self::Command => "command",
+            Self::SCRAM => "SCRAM-SHA-256",
+            Self::SCRAM_PLUS => "SCRAM-SHA-256-PLUS",
         }
     }
 
-    /// Whether it carries a token rather than a password.
+    /// Whether it shows a token rather than a password.
     pub const fn takes_token(self) -> bool {
-        self.of_token().is_some()
-    }
-
-    /// Which it is of those that carry a token.
-    pub(crate) const fn of_token(self) -> Option<TokenMechanism> {
-        match self {
-            Self::OAuthBearer => Some(TokenMechanism::OAuthBearer),
-            Self::XOAuth2 => Some(TokenMechanism::XOAuth2),
-            Self::Plain | Self::Login | Self::External | Self::Scram | Self::ScramPlus | Self::Command => None,
-        }
+        matches!(self, Self::Token(_))
     }
 
     /// Whether it is one of the SCRAM mechanisms.
     pub const fn is_scram(self) -> bool {
-        matches!(self, Self::Scram | Self::ScramPlus)
+        matches!(self, Self::Scram(_))
     }
 
     /// Whether it proves a user's name without anything that could be passed on to a back end. Its messages
     /// need what a front doesn't have (a certificate, a directory, a secret), so that a front only carries them.
     pub const fn is_carried(self) -> bool {
-        matches!(self, Self::External | Self::Scram | Self::ScramPlus)
+        matches!(self, Self::External | Self::Scram(_))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Mechanism, Offers, Refusal};
+use super::{Mechanism, Offers, PasswordMechanism, Refusal, ScramMechanism, TokenMechanism};
 use crate::secret::Secret;
 
 /// The state machine towards a client, from the greeting to the log-in.
@@ -69,35 +69,45 @@ pub enum Step {
     Close(Outcome),
 }
 
-/// A question that only the outside can answer: what the client offered, and how.
+/// A question that only the outside can answer.
 #[derive(Debug)]
-pub struct Ask {
-    /// The mechanism that it chose.
-    pub mechanism: Mechanism,
-    /// What it said by that.
-    pub offered: Offered,
+pub enum Ask {
+    /// A log-in begins: is this right?
+    Begin(Offered),
+    /// It goes on: the client says this to the [`Answer::Challenge`].
+    Reply(Secret),
 }
 
-/// What a client says of who it is.
+/// What a client offers to show who it is.
 #[derive(Debug)]
 pub enum Offered {
     /// A name, as the client wrote it, and a password.
-    Password(String, Secret),
+    Password(PasswordMechanism, String, Secret),
     /// An OAuth 2 access token (RFC 6750), and the name, unless the token alone is to say whose it is.
-    Token(Option<String>, Secret),
-    /// The first message of a mechanism whose messages are only carried here ([`Mechanism::is_carried`]).
-    Opening(Secret),
-    /// What it says to the [`Answer::Challenge`].
-    Reply(Secret),
+    Token(TokenMechanism, Option<String>, Secret),
+    /// The message of EXTERNAL, which is only carried here ([`Mechanism::is_carried`]).
+    External(Secret),
+    /// The first message of SCRAM, which is only carried here.
+    Scram(ScramMechanism, Secret),
     /// Credentials that no user can have (an empty password, a malformed message): nobody need be asked,
     /// but it counts, is logged and answered as [`Refusal::BadCredentials`] like any wrong password.
-    Malformed,
+    Malformed(Mechanism),
+}
+
+impl Ask {
+    /// By which mechanism a token was to be shown; `None`: none was.
+    pub(crate) const fn token(&self) -> Option<TokenMechanism> {
+        match self {
+            Self::Begin(Offered::Token(by, ..) | Offered::Malformed(Mechanism::Token(by))) => Some(*by),
+            Self::Begin(_) | Self::Reply(_) => None,
+        }
+    }
 }
 
 /// The answer to an [`Ask`].
 #[derive(Debug)]
 pub enum Answer {
-    /// The exchange goes on: the client is told this, and its reply comes by [`Offered::Reply`].
+    /// The exchange goes on: the client is told this, and its reply comes by [`Ask::Reply`].
     Challenge(Vec<u8>),
     /// The back end took the log-in.
     Welcome(Welcome),

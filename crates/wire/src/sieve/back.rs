@@ -1,11 +1,10 @@
 //! The state machine towards a `ManageSieve` back end.
 
-use crate::conversation::{BackGrammar, LogInLines, Talk, send};
+use crate::conversation::{BackGrammar, LogInLines, Sasl, Talk, send};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SIEVE_QUOTED_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Mechanism, Welcome};
-use crate::sasl;
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Welcome};
 use crate::secret::Secret;
 use crate::text::{begins_with_any, printable, quote};
 
@@ -107,14 +106,12 @@ impl Back {
         // A look has left before it comes to this.
         let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
         let offered = self.capability("SASL").unwrap_or_default();
-        let takes = |way: Mechanism| offered.split(' ').any(|name| name.eq_ignore_ascii_case(way.name()));
-        let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let mut messages = sasl::messages(mechanism, login);
-        messages.iter_mut().for_each(|message| *message = Secret::new(string(message.expose())));
-        let command = format!("AUTHENTICATE \"{}\"", mechanism.name());
-        let lines = sasl::lines(mechanism, &command, messages, |_| true);
-        self.talk.note(|| format!("C: AUTHENTICATE {} [struck out]", mechanism.name()));
-        self.state = State::LogIn(LogInLines::begin(mechanism, lines, out).dismissing(string));
+        let takes = |sasl: &Sasl<'_>| offered.split(' ').any(|name| name.eq_ignore_ascii_case(sasl.name()));
+        let Some(sasl) = Sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
+        let command = format!("AUTHENTICATE \"{}\"", sasl.name());
+        let lines = sasl.lines(&command, |message| Secret::new(string(message.expose())), |_| true);
+        self.talk.note(|| format!("C: AUTHENTICATE {} [struck out]", sasl.name()));
+        self.state = State::LogIn(LogInLines::begin(sasl.token(), lines, out).dismissing(string));
         BackStep::Read
     }
 

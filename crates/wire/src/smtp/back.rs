@@ -4,11 +4,10 @@ use std::net::IpAddr;
 
 use super::reply::{Gatherer, Reply};
 use super::{Dialect, EXTENSIONS, SIZE};
-use crate::conversation::{BackGrammar, LogInLines, Talk, send};
+use crate::conversation::{BackGrammar, LogInLines, Sasl, Talk, send};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Mechanism, Welcome};
-use crate::sasl;
+use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Welcome};
 use crate::text::printable;
 
 /// See the module's documentation.
@@ -134,11 +133,11 @@ impl Back {
     fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
         let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Done(self.farewell()) };
         let offered = self.extension("AUTH").unwrap_or_default();
-        let takes = |way: Mechanism| offered.split(' ').any(|name| name == way.name());
-        let Some(mechanism) = sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
-        let lines = sasl::auth_lines(mechanism, login, true, SMTP_LINE_BYTES_MAX);
-        self.talk.note(|| format!("C: AUTH {} [struck out]", mechanism.name()));
-        self.state = State::LogIn(LogInLines::begin(mechanism, lines, out));
+        let takes = |sasl: &Sasl<'_>| offered.split(' ').any(|name| name == sasl.name());
+        let Some(sasl) = Sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
+        let lines = sasl.auth_lines(true, SMTP_LINE_BYTES_MAX);
+        self.talk.note(|| format!("C: AUTH {} [struck out]", sasl.name()));
+        self.state = State::LogIn(LogInLines::begin(sasl.token(), lines, out));
         BackStep::Read
     }
 
