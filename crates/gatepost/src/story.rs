@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost_wire::{PROTOCOLS, Refusal};
+use gatepost_wire::{Course, Mechanism, Protocol, Refusal};
 
 use crate::config::Level;
 use crate::log::{Draft, Field, Logger};
@@ -18,13 +18,15 @@ use crate::net::stream::TlsFacts;
 pub(crate) struct Story {
     /// Names the session, here and in the back end's log.
     pub(crate) session: SessionId,
-    pub(crate) service: &'static str,
+    pub(crate) protocol: &'static Protocol,
     pub(crate) listener: Arc<str>,
     pub(crate) client: SocketAddr,
     pub(crate) user: Option<String>,
-    pub(crate) mechanism: Option<&'static str>,
+    pub(crate) mechanism: Option<Mechanism>,
     pub(crate) attempts: u32,
     pub(crate) at: At,
+    /// Where it has connections to hand over mail by, the latest last.
+    pub(crate) visits: Vec<Arc<str>>,
     pub(crate) tls: Option<TlsFacts>,
     pub(crate) took: Took,
     pub(crate) started: Instant,
@@ -246,16 +248,17 @@ impl std::fmt::Display for End {
 
 impl Story {
     /// A story begins.
-    pub(crate) fn new(service: &'static str, listener: &Arc<str>, client: SocketAddr) -> Self {
+    pub(crate) fn new(protocol: &'static Protocol, listener: &Arc<str>, client: SocketAddr) -> Self {
         Self {
             session: SessionId::new(),
-            service,
+            protocol,
             listener: Arc::clone(listener),
             client,
             user: None,
             mechanism: None,
             attempts: 0,
             at: At::Nowhere,
+            visits: Vec::new(),
             tls: None,
             took: Took::default(),
             started: Instant::now(),
@@ -264,7 +267,7 @@ impl Story {
     }
 
     /// A log-in begins, as this user if it names one.
-    pub(crate) fn attempt(&mut self, mechanism: &'static str, user: Option<String>) {
+    pub(crate) fn attempt(&mut self, mechanism: Mechanism, user: Option<String>) {
         self.attempts += 1;
         self.mechanism = Some(mechanism);
         self.user = user;
@@ -277,15 +280,27 @@ impl Story {
         self.is_logged_in = true;
     }
 
+    /// Whether nobody logs in, and mail is taken.
+    pub(crate) fn takes_mail(&self) -> bool {
+        matches!(self.protocol.course, Course::Mail(_))
+    }
+
+    /// The back ends that it is at: where mail is handed over, the latest last, or where the user has logged in. One that is
+    /// tried for a log-in is none yet.
+    pub(crate) fn backends(&self) -> impl DoubleEndedIterator<Item = &str> {
+        let place = self.at.backend().filter(|_| self.is_logged_in && self.visits.is_empty());
+        self.visits.iter().chain(place).map(|backend| &**backend)
+    }
+
     /// A log-in at this address of ours failed by the user's fault: said at once, for those who watch for guessing.
     pub(crate) fn tell_failure(&self, log: &Logger, local: IpAddr) {
         let seconds = self.started.elapsed().as_secs();
         let message = format!("Aborted login (auth failed, {} attempts in {seconds} secs)", self.attempts);
-        let service = login_name(self.service);
+        let service = self.protocol.login_name;
         let record = log
             .record(Level::Info, service, message)
             .with_some("user", self.user.clone().map(Field::Name))
-            .with_some("method", self.mechanism)
+            .with_some("method", self.mechanism.map(Mechanism::name))
             .with("rip", self.client.ip().to_canonical())
             // CrowdSec's filter for Dovecot wants it there.
             .with("lip", local.to_canonical());
@@ -295,7 +310,7 @@ impl Story {
 
     /// Why a log-in came to nothing, for the administrator.
     pub(crate) fn tell_fault(&self, log: &Logger, level: Level, text: &str) {
-        log.record(level, self.service, "a log-in could not be served")
+        log.record(level, self.protocol.name, "a log-in could not be served")
             .with_some("user", self.user.clone().map(Field::Name))
             .with("rip", self.client.ip().to_canonical())
             .with_some("backend", self.at.backend().map(|backend| &**backend))
@@ -307,16 +322,16 @@ impl Story {
     /// A line of the conversation: at level `protocol`, or because the user is followed.
     pub(crate) fn tell_line(&self, log: &Logger, is_followed: bool, with: &'static str, line: String) {
         let record = if is_followed {
-            log.followed_record(self.service, line)
+            log.followed_record(self.protocol.name, line)
         } else {
-            log.record(Level::Protocol, self.service, line)
+            log.record(Level::Protocol, self.protocol.name, line)
         };
         record.with("with", with).with("session", Field::Name(self.session.as_str().to_owned())).write();
     }
 
     /// Somebody guesses, or seems to.
     pub(crate) fn tell_guessing(&self, log: &Logger, what: &'static str, times: u64) {
-        log.record(Level::Warning, self.service, what)
+        log.record(Level::Warning, self.protocol.name, what)
             .with_some("user", self.user.clone().map(Field::Name))
             .with("rip", self.client.ip().to_canonical())
             .with("times", times)
@@ -332,13 +347,13 @@ impl Story {
         }
         let (result, reason) = self.result(ended);
         let record = log
-            .record(Level::Info, self.service, "session ended")
+            .record(Level::Info, self.protocol.name, "session ended")
             .with("session", Field::Name(self.session.as_str().to_owned()))
             .with("listener", &*self.listener)
             .with("rip", self.client.ip().to_canonical())
             .with("rport", u64::from(self.client.port()))
             .with_some("user", self.user.clone().map(Field::Name))
-            .with_some("method", self.mechanism)
+            .with_some("method", self.mechanism.map(Mechanism::name))
             .with_some("backend", self.at.backend().map(|backend| &**backend))
             .with_some("host", self.at.host().map(|host| host.to_string()))
             .with("result", result)
@@ -378,9 +393,4 @@ fn with_tls<'a>(record: Draft<'a>, keys: [&'static str; 2], facts: Option<TlsFac
         Some(facts) => record.with(keys[0], facts.version()).with(keys[1], facts.cipher()),
         None => record,
     }
-}
-
-/// The name under which Dovecot logs log-ins of this service.
-fn login_name(service: &str) -> &'static str {
-    PROTOCOLS.iter().find(|protocol| protocol.name == service).map_or("login", |protocol| protocol.login_name)
 }

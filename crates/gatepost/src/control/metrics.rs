@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Server;
-use super::sessions::at_backend;
 use crate::admin::answers::Status;
 use crate::admin::{Command, items};
 use crate::backend::Report;
@@ -23,8 +22,8 @@ impl Server {
             let mut sessions: BTreeMap<(&'static str, String), u64> = BTreeMap::new();
             for session in sessions_here {
                 let story = session.story();
-                let backend = at_backend(&story).unwrap_or_default().to_owned();
-                *sessions.entry((story.service, backend)).or_default() += 1;
+                let backend = story.backends().last().unwrap_or_default().to_owned();
+                *sessions.entry((story.protocol.name, backend)).or_default() += 1;
             }
             sessions
         };

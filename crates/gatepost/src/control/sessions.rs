@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use gatepost_wire::{Course, PROTOCOLS, Protocol};
 use serde::de::IgnoredAny;
 
 use super::commands::{network_of, rfc3339};
@@ -14,7 +13,6 @@ use crate::directory::Who;
 use crate::map::{Evidence, Found, NoPlace};
 use crate::overrides::{Duty, Overrides};
 use crate::service::wheel::SessionRef;
-use crate::story::Story;
 
 /// How long a user who is moved has to end what is under way; then the sessions are cut.
 const MOVE_TIME: Duration = Duration::from_secs(5);
@@ -235,7 +233,7 @@ impl Server {
             // Those on their way to a log-in are refused at its end.
             sessions.retain(|session| {
                 let story = session.story();
-                story.is_logged_in && at_backend(&story) != Some(backend)
+                story.is_logged_in && !story.backends().any(|at| at == backend)
             });
             most = most.max(sessions.len());
             if sessions.is_empty() || Instant::now() > deadline + MOVE_TIME {
@@ -276,19 +274,8 @@ fn is_meant(session: &SessionRef, whose: &Whose, canonical: Option<&str>) -> boo
     let user = story.user.as_deref();
     fits(&whose.id, Some(story.session.as_str()))
         && (fits(&whose.user, user) || canonical.is_some() && canonical == user)
-        && (whose.backend.is_none() || fits(&whose.backend, at_backend(&story)))
-        && fits(&whose.service, Some(story.service))
-}
-
-/// The back end that a session is at: logged in, or handing over mail. What it tried for a log-in is none yet.
-pub(super) fn at_backend(story: &Story) -> Option<&str> {
-    story.at.backend().map(|backend| &**backend).filter(|_| story.is_logged_in || takes_mail(story))
-}
-
-/// Whether it is one in which nobody logs in, but mail is taken.
-fn takes_mail(story: &Story) -> bool {
-    let is_its = |protocol: &&Protocol| protocol.name == story.service;
-    PROTOCOLS.iter().find(is_its).is_some_and(|protocol| matches!(protocol.course, Course::Mail(_)))
+        && whose.backend.as_deref().is_none_or(|wanted| story.backends().any(|at| at == wanted))
+        && fits(&whose.service, Some(story.protocol.name))
 }
 
 /// There may be many; the control plane has other things to do.
@@ -309,20 +296,20 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
     };
     answers::Session {
         id: story.session.as_str().to_owned(),
-        service: story.service.into(),
+        service: story.protocol.name.into(),
         user: story.user.clone(),
         backend: story.at.backend().map(ToString::to_string),
         client: story.client.to_string(),
         since: rfc3339(SystemTime::now() - story.started.elapsed()),
         state: match session.is_relay() {
             true => "open",
-            false if story.is_logged_in || takes_mail(&story) => "mail",
+            false if story.is_logged_in || story.takes_mail() => "mail",
             false => "log-in",
         }
         .into(),
         listener: story.listener.to_string(),
         host: story.at.host().map(|host| host.to_string()),
-        mechanism: story.mechanism.map(Into::into),
+        mechanism: story.mechanism.map(|mechanism| mechanism.name().into()),
         tls: tls(story.tls),
         backend_tls: tls(story.at.tls()),
         generation,

@@ -10,7 +10,6 @@ use similar::Algorithm;
 
 use super::effects::{Census, effects};
 use super::listening::Listening;
-use super::sessions::at_backend;
 use super::{Server, Source};
 use crate::admin::accounts::digest;
 use crate::admin::{Changes, answers};
@@ -192,9 +191,9 @@ impl Server {
             for session in all {
                 let story = session.story();
                 census.total += 1;
-                *census.scopes.entry(story.service.to_owned()).or_default() += 1;
+                *census.scopes.entry(story.protocol.name.to_owned()).or_default() += 1;
                 *census.scopes.entry(story.listener.to_string()).or_default() += 1;
-                if let Some(backend) = at_backend(&story) {
+                for backend in story.backends() {
                     *census.backends.entry(backend.to_owned()).or_default() += 1;
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use gatepost_wire::Mechanism;
+
 /// A label with a closed set of values.
 pub(crate) trait Label: Copy + 'static {
     /// Each of its values, in the order of their places.
@@ -85,6 +87,32 @@ label! {
     }
 }
 
+impl Label for Mechanism {
+    const VALUES: &'static [Self] = &[
+        Self::PLAIN,
+        Self::LOGIN,
+        Self::OAUTHBEARER,
+        Self::XOAUTH2,
+        Self::External,
+        Self::SCRAM,
+        Self::SCRAM_PLUS,
+        Self::COMMAND,
+    ];
+
+    fn place(self) -> usize {
+        match self {
+            Self::PLAIN => 0,
+            Self::LOGIN => 1,
+            Self::OAUTHBEARER => 2,
+            Self::XOAUTH2 => 3,
+            Self::External => 4,
+            Self::SCRAM => 5,
+            Self::SCRAM_PLUS => 6,
+            Self::COMMAND => 7,
+        }
+    }
+}
+
 /// A number for each value of a label.
 #[derive(Debug)]
 pub(crate) struct By<L, T>(Box<[T]>, PhantomData<L>);
@@ -103,5 +131,16 @@ impl<L: Label, T> By<L, T> {
     /// Each value of the label with its number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (L, &T)> {
         L::VALUES.iter().copied().zip(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_stands_at_its_place() {
+        let are_in_place = Mechanism::VALUES.iter().enumerate().all(|(n, mechanism)| mechanism.place() == n);
+        assert!(are_in_place && Mechanism::SASL.iter().all(|mechanism| Mechanism::VALUES.contains(mechanism)));
     }
 }

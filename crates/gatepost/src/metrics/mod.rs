@@ -55,20 +55,12 @@ impl Histogram {
     }
 }
 
-/// Every way to log in that is told apart, by its label.
-pub(crate) fn mechanisms() -> impl Iterator<Item = &'static str> {
-    Mechanism::SASL.into_iter().chain([Mechanism::COMMAND]).map(Mechanism::name)
-}
-
-/// How many ways to log in there are.
-const MECHANISMS: usize = Mechanism::SASL.len() + 1;
-
 /// A service's numbers.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceMetrics {
     pub(crate) rejected: By<Rejection, Counter>,
     /// By mechanism, and then by result.
-    log_ins: [By<LogIn, Counter>; MECHANISMS],
+    log_ins: By<Mechanism, By<LogIn, Counter>>,
     pub(crate) stages: By<Stage, Histogram>,
     /// From clients to back ends.
     pub(crate) bytes_up: Counter,
@@ -80,10 +72,8 @@ impl ServiceMetrics {
         self.rejected.of(why).one();
     }
 
-    pub(crate) fn log_in(&self, mechanism: &str, result: LogIn) {
-        if let Some(n) = mechanisms().position(|name| name == mechanism) {
-            self.log_ins[n].of(result).one();
-        }
+    pub(crate) fn log_in(&self, mechanism: Mechanism, result: LogIn) {
+        self.log_ins.of(mechanism).of(result).one();
     }
 
     pub(crate) fn took(&self, stage: Stage, time: Duration) {
@@ -101,10 +91,10 @@ impl ServiceMetrics {
 
     /// Each count of log-ins with its mechanism and result.
     pub(crate) fn log_ins(&self) -> impl Iterator<Item = (&'static str, LogIn, u64)> {
-        let of = |(mechanism, counts): (&'static str, &By<LogIn, Counter>)| {
-            counts.iter().map(|(result, count)| (mechanism, result, count.get())).collect::<Vec<_>>()
+        let of = |(mechanism, counts): (Mechanism, &By<LogIn, Counter>)| {
+            counts.iter().map(|(result, count)| (mechanism.name(), result, count.get())).collect::<Vec<_>>()
         };
-        mechanisms().zip(&self.log_ins).flat_map(of)
+        self.log_ins.iter().flat_map(of)
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
         }
     };
     let deadline = started + service.settings.written.login_timeout;
-    let handle = Wheel::enter(Story::new(service.name(), &snapshot.listener.scope.name, peer));
+    let handle = Wheel::enter(Story::new(service.settings.protocol, &snapshot.listener.scope.name, peer));
     snapshot.listener.connections.one();
     let mut session = Session {
         client: Stream::new(connection),
@@ -68,7 +68,7 @@ pub(super) async fn arrive(arrival: Arrival, shared: Arc<Shared>) -> Option<(Ses
         Ok(()) => return Some((session, permit)),
         Err(NoHeader::Refused(reason)) => {
             session.reject(Rejection::ProxyHeader);
-            log.record(Level::Warning, session.story().service, "a PROXY header was refused")
+            log.record(Level::Warning, session.story().protocol.name, "a PROXY header was refused")
                 .with("listener", &*session.snapshot.listener.scope.name)
                 .with("sender", peer.to_string())
                 .with("reason", reason)

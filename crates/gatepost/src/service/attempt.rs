@@ -39,7 +39,7 @@ impl Session {
 
     /// Counts a log-in, unless too many failed before it; some must wait.
     pub(super) async fn begin_attempt(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Told> {
-        self.story().attempt(mechanism.name(), user.map(str::to_owned));
+        self.story().attempt(mechanism, user.map(str::to_owned));
         let (defence, address) = (&self.shared.defence, self.address.ip());
         let settings = self.snapshot.defence.as_ref();
         let last = self.deadline - ANSWER_MARGIN;

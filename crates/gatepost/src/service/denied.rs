@@ -157,7 +157,7 @@ impl Session {
                 story.tell_failure(log, self.local.ip());
                 story.tell_fault(log, Level::Warning, text);
             }
-            Denied::Misplaced(text) => match log.seldom(&format!("{:?} {text}", story.service)) {
+            Denied::Misplaced(text) => match log.seldom(&format!("{:?} {text}", story.protocol.name)) {
                 None => {}
                 Some(1) => story.tell_fault(log, Level::Error, text),
                 Some(times) => {
@@ -177,12 +177,14 @@ impl Session {
     /// Counts a log-in.
     pub(super) fn note_log_in(&self, result: LogIn) {
         let story = self.story();
-        self.service().metrics.log_in(story.mechanism.unwrap_or_default(), result);
+        // Nothing comes of a log-in that has not begun.
+        let Some(mechanism) = story.mechanism else { return };
+        self.service().metrics.log_in(mechanism, result);
         self.trail.tell(|| Trace {
             session: story.session.bytes(),
-            service: story.service,
+            service: story.protocol.name,
             listener: Arc::clone(&story.listener),
-            mechanism: story.mechanism,
+            mechanism,
             backend: story.at.backend().cloned(),
             result,
         });

@@ -273,7 +273,7 @@ mod tests {
     /// A running relay with the client's and the back end's ends.
     async fn running(timeout: Duration) -> (tokio::task::JoinHandle<Outcome>, TcpStream, TcpStream) {
         let ((client, client_far), (server, server_far)) = (pair().await, pair().await);
-        let handle = Wheel::enter(Story::new("imap", &"imap".into(), ([127, 0, 0, 1], 1).into()));
+        let handle = Wheel::enter(Story::new(&gatepost_wire::PROTOCOLS[0], &"imap".into(), ([127, 0, 0, 1], 1).into()));
         handle.relays(timeout);
         let relay = Relay::new(stream(client_far), stream(server), handle, b"* BYE\r\n");
         (tokio::spawn(relay), client, server_far)

@@ -42,6 +42,12 @@ pub(crate) struct SessionRef {
     pub(crate) idle_seconds: u32,
 }
 
+/// A session is at a back end for as long as this lives: whoever asks for the sessions there is told of it.
+pub(crate) struct Visit {
+    session: Arc<Entry>,
+    pub(crate) backend: Arc<str>,
+}
+
 /// One session's sign of life, and its story.
 struct Entry {
     /// The wheel's second at which a byte was last seen.
@@ -186,6 +192,12 @@ impl SessionHandle {
         .await;
     }
 
+    /// It is at this back end from now on, as long as what is given lives.
+    pub(crate) fn visit(&self, backend: &Arc<str>) -> Visit {
+        self.story().visits.push(Arc::clone(backend));
+        Visit { session: Arc::clone(&self.0), backend: Arc::clone(backend) }
+    }
+
     /// Not now: ask again later. What it was to be told before, it is told then.
     pub(crate) fn decline(&self) {
         self.0.state.replace(State::Drained, State::Settled);
@@ -197,6 +209,15 @@ impl Drop for SessionHandle {
     fn drop(&mut self) {
         // A thread that ends has no wheel any more.
         let _ = WHEEL.try_with(|wheel| wheel.borrow_mut().remove(&self.0));
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let mut story = self.session.story();
+        if let Some(n) = story.visits.iter().position(|backend| Arc::ptr_eq(backend, &self.backend)) {
+            story.visits.remove(n);
+        }
     }
 }
 
@@ -419,7 +440,7 @@ mod tests {
     use super::*;
 
     fn talking() -> SessionHandle {
-        Wheel::enter(Story::new("imap", &"imap 127.0.0.1:143".into(), ([127, 0, 0, 1], 1).into()))
+        Wheel::enter(Story::new(&gatepost_wire::PROTOCOLS[0], &"imap 127.0.0.1:143".into(), ([127, 0, 0, 1], 1).into()))
     }
 
     fn relaying(timeout: Duration) -> SessionHandle {

@@ -9,6 +9,8 @@ mod sender;
 
 use std::sync::Arc;
 
+use gatepost_wire::Mechanism;
+
 use crate::metrics::LogIn;
 pub(crate) use sender::{Tracer, Trail};
 
@@ -19,7 +21,7 @@ pub(crate) struct Trace {
     pub(crate) session: [u8; 16],
     pub(crate) service: &'static str,
     pub(crate) listener: Arc<str>,
-    pub(crate) mechanism: Option<&'static str>,
+    pub(crate) mechanism: Mechanism,
     pub(crate) backend: Option<Arc<str>>,
     pub(crate) result: LogIn,
 }

@@ -234,8 +234,8 @@ fn spans(Finished { trace, ended, laps }: &Finished) -> Vec<Value> {
         text("gatepost.service", trace.service),
         text("gatepost.listener", &trace.listener),
         text("gatepost.result", trace.result.name()),
+        text("gatepost.mechanism", trace.mechanism.name()),
     ];
-    attributes.extend(trace.mechanism.map(|mechanism| text("gatepost.mechanism", mechanism)));
     attributes.extend(trace.backend.as_ref().map(|backend| text("gatepost.backend", backend)));
     // A wrong password is the user's fault, and a log-in that works as it should.
     let is_fault = matches!(trace.result, LogIn::Limit | LogIn::Unavailable);
@@ -279,6 +279,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use gatepost_wire::Mechanism;
+
     use super::*;
 
     #[test]
@@ -293,7 +295,7 @@ mod tests {
             session: *b"abcdefghijklmnop",
             service: "imap",
             listener: "imap 127.0.0.1:143".into(),
-            mechanism: Some("PLAIN"),
+            mechanism: Mechanism::PLAIN,
             backend: None,
             result: LogIn::Unavailable,
         };

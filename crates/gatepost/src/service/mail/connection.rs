@@ -9,13 +9,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Connected, Lease};
 use crate::net::stream::Stream;
+use crate::service::wheel::Visit;
 
 /// How long a goodbye may take, and the word of a back end that hangs up.
 const LAST_WORD_TIME: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
 pub(super) struct Connection {
-    pub(super) backend: Arc<str>,
+    visit: Visit,
     dialect: Dialect,
     stream: Stream,
     _held: (Lease, Option<OwnedSemaphorePermit>),
@@ -61,14 +62,14 @@ impl std::fmt::Display for Fault {
 impl Connection {
     /// One over a connection that is ready for mail; `room` is what it takes beyond what its session has anyway.
     pub(super) fn new(
-        backend: Arc<str>,
+        visit: Visit,
         dialect: Dialect,
         connected: Connected,
         room: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let Connected { stream, lease, welcome, rest, .. } = connected;
         Self {
-            backend,
+            visit,
             dialect,
             stream,
             _held: (lease, room),
@@ -76,6 +77,11 @@ impl Connection {
             extensions: welcome.capabilities.unwrap_or_default(),
             state: State::Idle,
         }
+    }
+
+    /// The back end's name.
+    pub(super) fn backend(&self) -> &Arc<str> {
+        &self.visit.backend
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -92,7 +92,7 @@ impl Delivery {
 
     /// The back ends of the message under way.
     pub(super) fn backends(&self) -> Vec<&str> {
-        self.used().into_iter().map(|n| &*self.links[n].backend).collect()
+        self.used().into_iter().map(|n| &**self.links[n].backend()).collect()
     }
 
     /// The connections of the message under way.
@@ -102,7 +102,7 @@ impl Delivery {
 
     fn recipients_of(&self, n: usize) -> usize {
         let recipients = self.message.iter().flat_map(|message| &message.recipients);
-        recipients.filter(|recipient| recipient.backend == self.links[n].backend).count()
+        recipients.filter(|recipient| recipient.backend == *self.links[n].backend()).count()
     }
 
     /// Whether the message under way has begun to come in chunks.
@@ -203,7 +203,7 @@ impl Delivery {
             if message.recipients.is_empty() && self.links.dialect() == Dialect::Smtp {
                 message.fate = self.memory.fate(&message.sender, written);
             }
-            let backend = Arc::clone(&self.links[n].backend);
+            let backend = Arc::clone(self.links[n].backend());
             message.recipients.push(Recipient { written: written.to_owned(), backend, answer: None });
         }
         Ok(reply)
@@ -215,7 +215,7 @@ impl Delivery {
         let Some(message) = &mut self.message else { return Some(gone()) };
         let answer = connection.add(&message.sender, recipient, Instant::now() + COMMAND_TIME).await;
         if answer.as_ref().is_ok_and(Reply::is_good) {
-            let backend = Arc::clone(&connection.backend);
+            let backend = Arc::clone(connection.backend());
             message.recipients.push(Recipient { written: recipient.mailbox.text.clone(), backend, answer: None });
         }
         Some(self.of_the_one(answer))
@@ -397,7 +397,7 @@ impl Delivery {
     fn known(&mut self, n: usize, content: &[u8; 32]) -> usize {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return 0 };
         let mut known = 0;
-        let backend = &self.links[n].backend;
+        let backend = self.links[n].backend();
         for recipient in recipients.iter_mut().filter(|recipient| recipient.backend == *backend) {
             let mark = Mark::taken(sender, &recipient.written, backend, content);
             if self.memory.has(&mark) {
@@ -412,7 +412,7 @@ impl Delivery {
     /// A back end has said what comes of it. Until the client has heard that, nobody knows whether it will come again.
     fn take_outcomes(&mut self, n: usize, replies: &[Reply], content: Option<&[u8; 32]>) {
         let Some(Message { sender, recipients, marks, .. }) = &mut self.message else { return };
-        let backend = &self.links[n].backend;
+        let backend = self.links[n].backend();
         for (recipient, reply) in recipients.iter_mut().filter(|recipient| recipient.backend == *backend).zip(replies) {
             recipient.answer = Some(reply.clone());
             if let Some(content) = content.filter(|_| reply.is_good()) {
@@ -455,7 +455,7 @@ impl Delivery {
     /// Says this of all recipients of a connection of whom nothing was said yet.
     fn answer(&mut self, n: usize, reply: &Reply) {
         let recipients = self.message.iter_mut().flat_map(|message| &mut message.recipients);
-        let backend = &self.links[n].backend;
+        let backend = self.links[n].backend();
         for recipient in recipients.filter(|recipient| recipient.backend == *backend) {
             recipient.answer.get_or_insert_with(|| reply.clone());
         }
@@ -464,7 +464,7 @@ impl Delivery {
     /// Whether all recipients of a connection have an answer already.
     fn has_answered(&self, n: usize) -> bool {
         let mut recipients = self.message.iter().flat_map(|message| &message.recipients);
-        recipients.all(|recipient| recipient.backend != self.links[n].backend || recipient.answer.is_some())
+        recipients.all(|recipient| recipient.backend != *self.links[n].backend() || recipient.answer.is_some())
     }
 
     fn fail(&mut self, n: usize, fault: &Fault) {
@@ -473,7 +473,7 @@ impl Delivery {
     }
 
     fn note(&mut self, n: usize, fault: &Fault) {
-        self.faults.push(BackendFault { backend: Arc::clone(&self.links[n].backend), fault: fault.to_string() });
+        self.faults.push(BackendFault { backend: Arc::clone(self.links[n].backend()), fault: fault.to_string() });
     }
 
     /// The message is done with, or given up.

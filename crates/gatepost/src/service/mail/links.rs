@@ -60,7 +60,7 @@ impl Links {
     }
 
     pub(super) fn position_of(&self, backend: &str) -> Option<usize> {
-        self.all().iter().position(|connection| *connection.backend == *backend)
+        self.all().iter().position(|connection| **connection.backend() == *backend)
     }
 
     /// One more. Whoever has logged in sends by their own back end alone.

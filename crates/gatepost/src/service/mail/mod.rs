@@ -76,7 +76,7 @@ impl Session {
         let LoggedIn { user, backend, connected, expires, .. } = logged_in;
         let protocol = self.snapshot.listener.service.settings.protocol;
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
-        let connection = Connection::new(backend, Dialect::Smtp, connected, None);
+        let connection = Connection::new(self.handle.visit(&backend), Dialect::Smtp, connected, None);
         let links = Links::One { connection: Box::new(connection), user: User { name: user, expires } };
         let delivery = Delivery::new(links, Arc::clone(&self.shared.memory));
         let mut mail = Mail::new(self, receiver, delivery, Screened::default());
@@ -336,6 +336,7 @@ impl<'s> Mail<'s> {
             },
         };
         let session = &mut *self.session;
+        let visit = session.handle.visit(&backend.name);
         session.story().at = At::Tried(Arc::clone(&backend.name));
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
@@ -344,7 +345,7 @@ impl<'s> Mail<'s> {
         match session.reach(backend, wanted).await {
             Ok(connected) => {
                 let dialect = backend.dialect(session.snapshot.listener.service.settings.protocol);
-                Ok(Connection::new(Arc::clone(&backend.name), dialect, connected, room))
+                Ok(Connection::new(visit, dialect, connected, room))
             }
             Err(failure) => {
                 session.report(Level::Error, HANDING_OVER, &format!("{}: {failure}", backend.name));

@@ -47,7 +47,7 @@ impl Mail<'_> {
         self.session
             .shared
             .log
-            .record(Level::Info, story.service, what)
+            .record(Level::Info, story.protocol.name, what)
             .with("session", Field::Name(story.session.as_str().to_owned()))
             .with("rip", self.session.address.ip().to_canonical())
             .with_some("helo", self.receiver.helo().map(|helo| Field::Name(helo.to_owned())))
@@ -72,7 +72,7 @@ fn some(names: &[&str]) -> String {
 impl Session {
     /// Tells the administrator of something that many messages may meet.
     pub(super) fn report(&self, level: Level, what: &'static str, fault: &str) {
-        let service = self.story().service;
+        let service = self.story().protocol.name;
         if let Some(times) = self.shared.log.seldom(&format!("{service} {what} {fault}")) {
             let record = self.shared.log.record(level, service, what);
             record.with("fault", fault).with("times", times).write();

@@ -37,6 +37,22 @@ fn lmtp_answers_for_each_recipient() {
 }
 
 #[test]
+fn a_session_is_at_each_back_end_that_it_hands_mail_to() {
+    let bed = Bed::new();
+    let (_a, _b, gatepost) = before_dovecots(&bed, "");
+    let mut talk = at_content(bed.imap, "EHLO mx.example.net", &[KIM.user, LEE.user]);
+    for backend in ["store-a", "store-b"] {
+        assert_eq!(bed.list(&["sessions", "--backend", backend]).len(), 1, "{backend}");
+    }
+    // What is under way is taken first.
+    assert_eq!(bed.list(&["kick", "--backend", "store-a"]).len(), 1);
+    talk.send(format!("{LETTER}.\r\n"));
+    assert!(talk.reply().starts_with("250"));
+    assert!(talk.reply().starts_with("421"));
+    gatepost.wait_for_log("ended by an administrator").expect("who has ended it");
+}
+
+#[test]
 fn a_connection_that_is_lost_between_messages_is_made_anew() {
     let bed = Bed::new();
     let (mut a, _b, gatepost) = before_dovecots(&bed, "");
