@@ -157,6 +157,8 @@ pub(crate) enum Ended {
     LoggedOut,
     /// It was told this, and that was the end.
     Refused(Refusal),
+    /// It was to end, before it was logged in or while it brought mail.
+    CalledOff(EndReason),
     /// The client left, or nothing more can be said to it. The text says how.
     Gone(String),
     /// Mail was taken, and this is why no more is.
@@ -233,15 +235,23 @@ pub(crate) enum EndReason {
     Kicked,
 }
 
+impl std::fmt::Display for EndReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle for too long",
+            Self::Expired => "its token has expired",
+            Self::Drained | Self::Stopped => "asked to go by Gatepost",
+            Self::Kicked => "ended by an administrator",
+        })
+    }
+}
+
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed { by } => write!(f, "closed by {by}"),
             Self::Broken { side, kind } => write!(f, "the connection to {side} broke: {kind}"),
-            Self::Told(EndReason::Idle) => f.write_str("idle for too long"),
-            Self::Told(EndReason::Expired) => f.write_str("its token has expired"),
-            Self::Told(EndReason::Drained | EndReason::Stopped) => f.write_str("asked to go by Gatepost"),
-            Self::Told(EndReason::Kicked) => f.write_str("ended by an administrator"),
+            Self::Told(reason) => reason.fmt(f),
         }
     }
 }
@@ -380,6 +390,7 @@ impl Story {
             Ended::TlsFailed(why) => ("tls-failed", why.clone()),
             Ended::LoggedOut => (before, "the client logged out".into()),
             Ended::Refused(refusal) => (before, format!("{refusal:?}")),
+            Ended::CalledOff(reason) => (before, reason.to_string()),
             Ended::Served { why, tally } if tally.messages > 0 => ("mail-taken", why.clone()),
             Ended::Served { why, .. } => ("no-mail", why.clone()),
             Ended::Gone(why) => (if self.is_logged_in { "logged-in" } else { before }, why.clone()),

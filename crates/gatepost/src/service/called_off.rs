@@ -4,15 +4,14 @@
 
 use std::pin::Pin;
 
-use gatepost_wire::Refusal;
-
 use super::Shared;
 use super::denied::Denied;
 use super::wheel::SessionHandle;
-use crate::story::Ended;
+use crate::story::{EndReason, Ended};
 
-/// The session must end before what it waited for was there.
-pub(super) struct CalledOff;
+/// The session must end before what it waited for was there: why.
+#[derive(Clone, Copy)]
+pub(super) struct CalledOff(EndReason);
 
 /// Waits for this, unless the session must end first. What is waited for stays where the caller has it: given away, it would
 /// have its room twice in each session.
@@ -24,20 +23,20 @@ pub(super) async fn unless_called_off<T>(
     let mut stopping = shared.stopping.clone();
     tokio::select! {
         biased;
-        _ = stopping.wait_for(|stopping| *stopping) => Err(CalledOff),
-        () = handle.told() => Err(CalledOff),
+        _ = stopping.wait_for(|stopping| *stopping) => Err(CalledOff(EndReason::Stopped)),
+        reason = handle.told() => Err(CalledOff(reason)),
         result = awaited => Ok(result),
     }
 }
 
 impl From<CalledOff> for Denied {
-    fn from(CalledOff: CalledOff) -> Self {
+    fn from(CalledOff(_): CalledOff) -> Self {
         Self::Stopping
     }
 }
 
 impl From<CalledOff> for Ended {
-    fn from(CalledOff: CalledOff) -> Self {
-        Self::Refused(Refusal::ShuttingDown)
+    fn from(CalledOff(reason): CalledOff) -> Self {
+        Self::CalledOff(reason)
     }
 }

@@ -7,7 +7,7 @@ use gatepost_wire::smtp::Receiver;
 use gatepost_wire::{Build, Carry, ClientSetup, Event, Front, Offers, Outcome, Refusal, Secret, Step};
 use tokio::time::{Instant, timeout_at};
 
-use super::called_off::unless_called_off;
+use super::called_off::{CalledOff, unless_called_off};
 use super::claim::Progress;
 use super::denied::MOVED;
 use super::reach::LoggedIn;
@@ -34,8 +34,34 @@ pub(super) struct HandOver {
 /// What came from the client.
 pub(super) enum Received {
     Bytes(Secret),
-    /// Nothing will: tell it why, and end.
-    Nothing(Refusal),
+    /// Nothing will: it is to be told, and that is the end.
+    Nothing(Silence),
+}
+
+/// Why nothing more comes from a client, or need.
+pub(super) enum Silence {
+    /// It has said nothing for too long.
+    TimedOut,
+    CalledOff(CalledOff),
+}
+
+impl Silence {
+    /// What it is told.
+    pub(super) fn refusal(&self) -> Refusal {
+        match self {
+            Self::TimedOut => Refusal::TimedOut,
+            Self::CalledOff(_) => Refusal::ShuttingDown,
+        }
+    }
+}
+
+impl From<Silence> for Ended {
+    fn from(silence: Silence) -> Self {
+        match silence {
+            Silence::TimedOut => Self::Refused(Refusal::TimedOut),
+            Silence::CalledOff(called_off) => called_off.into(),
+        }
+    }
 }
 
 impl Session {
@@ -65,7 +91,12 @@ impl Session {
             step = match step {
                 Step::Read => match self.receive().await? {
                     Received::Bytes(bytes) => front.step(Event::Input(bytes.expose()), &mut out),
-                    Received::Nothing(refusal) => front.step(Event::Close(refusal), &mut out),
+                    Received::Nothing(silence) => {
+                        front.step(Event::Close(silence.refusal()), &mut out);
+                        self.tell_front(front.as_mut(), &out, progress);
+                        self.send(&mut out).await?;
+                        return Err(silence.into());
+                    }
                 },
                 Step::StartTls => {
                     self.secure().await?;
@@ -144,8 +175,10 @@ impl Session {
     /// What the client says next, unless the session is to end.
     pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
         let reading = read_until(&mut self.client, self.deadline);
-        let received = unless_called_off(&self.shared, &self.handle, pin!(reading)).await;
-        received.unwrap_or(Ok(Received::Nothing(Refusal::ShuttingDown)))
+        match unless_called_off(&self.shared, &self.handle, pin!(reading)).await {
+            Ok(received) => received,
+            Err(called_off) => Ok(Received::Nothing(Silence::CalledOff(called_off))),
+        }
     }
 
     /// What the client says next, whether or not the session is to end.
@@ -175,6 +208,6 @@ async fn read_until(client: &mut Stream, deadline: Instant) -> Result<Received, 
         Ok(Ok(0)) => Err(Ended::Gone("closed by the client".into())),
         Ok(Err(error)) => Err(Ended::Gone(error.to_string())),
         Ok(Ok(_)) => Ok(Received::Bytes(Secret::new(bytes))),
-        Err(_) => Ok(Received::Nothing(Refusal::TimedOut)),
+        Err(_) => Ok(Received::Nothing(Silence::TimedOut)),
     }
 }

@@ -183,13 +183,13 @@ impl SessionHandle {
         self.0.state.get().end().map(Signal::End)
     }
 
-    /// Waits until the session is told to end. For sessions that are no relay.
-    pub(crate) async fn told(&self) {
+    /// Waits until the session is told to end, and why. For sessions that are no relay.
+    pub(crate) async fn told(&self) -> EndReason {
         std::future::poll_fn(|cx| match self.signal(cx.waker()) {
-            Some(Signal::End(_)) => Poll::Ready(()),
+            Some(Signal::End(reason)) => Poll::Ready(reason),
             Some(Signal::Settled) | None => Poll::Pending,
         })
-        .await;
+        .await
     }
 
     /// It is at this back end from now on, as long as what is given lives.

@@ -92,6 +92,8 @@ fn sessions_are_listed_and_ended() {
     assert!(stranger.rest().contains("* BYE"));
     // One that was told is still listened to for a moment.
     gatepost_lab::wait_for(|| site.bed.list(&["sessions"]).is_empty()).expect("nobody is left");
+    let is_told_of_all = || site.gatepost.log().matches("ended by an administrator").count() == 3;
+    gatepost_lab::wait_for(is_told_of_all).expect("each one's record says who ended it");
     assert!(refusal(&site.bed, &["kick", id]).contains("there is no session"));
     assert_eq!(site.bed.command(&["kick"]).status.code(), Some(2), "everybody is never meant by saying nothing");
 }

@@ -114,6 +114,7 @@ impl<'s> Mail<'s> {
             Ended::LoggedOut => "the client said goodbye".to_owned(),
             Ended::Refused(refusal) => format!("{refusal:?}"),
             Ended::Gone(why) => why,
+            Ended::CalledOff(reason) => reason.to_string(),
             ended => return ended,
         };
         Ended::Served { why, tally: self.tally }
@@ -128,7 +129,10 @@ impl<'s> Mail<'s> {
             step = match step {
                 Step::Read => match self.receive().await {
                     Ok(Received::Bytes(bytes)) => self.tell(Event::Input(bytes.expose())),
-                    Ok(Received::Nothing(refusal)) => self.tell(Event::Close(refusal)),
+                    Ok(Received::Nothing(silence)) => {
+                        self.tell(Event::Close(silence.refusal()));
+                        return self.flush().await.err().unwrap_or_else(|| silence.into());
+                    }
                     Err(ended) => return ended,
                 },
                 Step::StartTls => {
