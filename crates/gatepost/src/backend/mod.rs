@@ -14,8 +14,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gatepost_wire::smtp::Dialect;
-use gatepost_wire::{Course, Offers, Protocol};
+use gatepost_wire::{Offers, Protocol};
 use rustls::ClientConfig;
 
 use crate::config::{self, HostOrder, Link, Problem, TlsVersion};
@@ -247,14 +246,6 @@ impl Backend {
     /// How a service talks to it.
     pub(crate) fn link(&self, service: &str) -> Option<&ServiceLink> {
         self.links.iter().find(|(name, _)| *name == service).map(|(_, link)| link)
-    }
-
-    /// How mail of a service is handed over to it.
-    pub(crate) fn dialect(&self, service: &Protocol) -> Dialect {
-        match self.link(service.name).map(|link| link.settings.protocol.course) {
-            Some(Course::Mail(dialect)) => dialect,
-            _ => Dialect::Smtp,
-        }
     }
 
     /// The hosts in the order in which they should be tried: those that seem down last.

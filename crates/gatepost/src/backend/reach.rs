@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use gatepost_wire::{BackAim, BackSetup, ClientFacts, Introduction, Protocol, Welcome, proxy_header};
+use gatepost_wire::smtp::Dialect;
+use gatepost_wire::{BackAim, BackSetup, ClientFacts, Course, Introduction, Protocol, Welcome, proxy_header};
 use tokio::time::Instant;
 
 use super::connect::Approach;
@@ -241,9 +242,7 @@ impl Backend {
     /// Gets what `purpose` is after, at the first host that serves.
     pub(crate) async fn reach(&self, purpose: &Purpose<'_>) -> Result<Connected, Failure> {
         let service = purpose.protocol.name;
-        let Some(link) = self.link(service) else {
-            return Err(Failure::Unavailable(format!("it has no settings for {service}")));
-        };
+        let link = self.link_for(service)?;
         if let Some(duty) = self.duty() {
             let what = format!("an administrator has taken it out of service ({})", duty.name());
             return Err(Failure::Unavailable(what));
@@ -260,6 +259,21 @@ impl Backend {
             given_up: Vec::new(),
         };
         search.run().await
+    }
+
+    /// How mail of a service is handed over to it.
+    pub(crate) fn dialect(&self, service: &Protocol) -> Result<Dialect, Failure> {
+        let protocol = self.link_for(service.name)?.settings.protocol;
+        match protocol.course {
+            Course::Mail(dialect) => Ok(dialect),
+            Course::LogIn(_) | Course::Submission(_) => {
+                Err(Failure::Unavailable(format!("it takes no mail by {}", protocol.name)))
+            }
+        }
+    }
+
+    fn link_for(&self, service: &str) -> Result<&ServiceLink, Failure> {
+        self.link(service).ok_or_else(|| Failure::Unavailable(format!("it has no settings for {service}")))
     }
 
     async fn try_host(

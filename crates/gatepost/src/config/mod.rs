@@ -57,7 +57,7 @@ pub(crate) use query::{Dialect, Parameter, Query};
 pub(crate) use reader::head_of;
 pub(crate) use reference::{reference, reference_json};
 pub(crate) use root::{Dns, Threads};
-pub(crate) use service::{Authenticate, HeloCheck, Plaintext, ReverseDns, Service, Task};
+pub(crate) use service::{Authenticate, HeloCheck, MailSettings, Plaintext, Rates, ReverseDns, Service, Task};
 pub(crate) use single::{Host, single_backend};
 pub(crate) use template::{Template, split as split_name};
 pub(crate) use tls::{CertificateFiles, CertificateName, ClientCertificates, Tls, TlsMode, TlsVersion};

@@ -1,5 +1,6 @@
 //! A service as the configuration describes it: how its clients are authenticated, and what mail it takes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::smtp::Dialect;
@@ -39,7 +40,7 @@ pub(crate) enum Task {
     /// They log in to send mail by names of their own, in these domains and those that a directory knows.
     Submit { build: Build, domains: Vec<String> },
     /// They bring mail without a log-in.
-    TakeMail(Dialect, MailSettings),
+    TakeMail(Dialect, Arc<MailSettings>),
 }
 
 impl Service {
@@ -47,7 +48,8 @@ impl Service {
     pub(crate) fn domains(&self) -> &[String] {
         match &self.task {
             Task::Relay(_) => &[],
-            Task::Submit { domains, .. } | Task::TakeMail(_, MailSettings { domains, .. }) => domains,
+            Task::Submit { domains, .. } => domains,
+            Task::TakeMail(_, settings) => &settings.domains,
         }
     }
 
@@ -55,14 +57,6 @@ impl Service {
     pub(crate) fn own_greeting(&self, node: &str) -> String {
         // As backs read it: without blanks at its end.
         format!("{node} {}", self.written.greeting).trim_end().to_owned()
-    }
-
-    /// What mail is taken; `None` where users log in.
-    pub(crate) fn mail(&self) -> Option<&MailSettings> {
-        match &self.task {
-            Task::TakeMail(_, settings) => Some(settings),
-            Task::Relay(_) | Task::Submit { .. } => None,
-        }
     }
 }
 
@@ -210,7 +204,7 @@ pub(super) fn read_service(
             check_mail(table, map, directories);
             // They are meant in lower case, and with the map's own.
             let domains = all_domains(table, &MailSettings::domains, read.domains, map.0);
-            Task::TakeMail(dialect, MailSettings { domains, ..read })
+            Task::TakeMail(dialect, Arc::new(MailSettings { domains, ..read }))
         }
     };
     let nobody_has_tls =

@@ -178,17 +178,20 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
         session.story().finish(&session.shared.log, &ended);
         return None;
     }
-    let ended = match session.service().settings.task {
-        Task::Relay(build) => match session.log_in(build).await {
+    let ended = match &session.service().settings.task {
+        &Task::Relay(build) => match session.log_in(build).await {
             Ok(to) => return session.hand_over(to, (slots, permit)),
             Err(ended) => ended,
         },
         // Mail is taken in boxes of their own, so that log-ins have no room for that.
-        Task::Submit { build, .. } => match session.log_in(build).await {
+        &Task::Submit { build, .. } => match session.log_in(build).await {
             Ok(to) => Box::pin(session.submit(to)).await,
             Err(ended) => ended,
         },
-        Task::TakeMail(dialect, _) => Box::pin(session.take_mail(dialect)).await,
+        Task::TakeMail(dialect, settings) => {
+            let (dialect, settings) = (*dialect, Arc::clone(settings));
+            Box::pin(session.take_mail(dialect, settings)).await
+        }
     };
     session.linger().await;
     session.story().finish(&session.shared.log, &ended);

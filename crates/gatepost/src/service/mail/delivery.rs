@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Fault};
 use super::content::Pace;
-use super::links::{Links, User};
+use super::links::Links;
 use super::memory::{Fate, Fingerprint, Mark, Memory};
 use crate::backend::Backend;
 
@@ -26,7 +26,7 @@ pub(super) const OUTCOME_TIME: Duration = Duration::from_mins(9);
 
 /// See the module's documentation.
 pub(super) struct Delivery {
-    links: Links,
+    pub(super) links: Links,
     message: Option<Message>,
     memory: Arc<Memory>,
     faults: Vec<BackendFault>,
@@ -66,18 +66,6 @@ struct Recipient {
 impl Delivery {
     pub(super) fn new(links: Links, memory: Arc<Memory>) -> Self {
         Self { links, message: None, memory, faults: Vec::new() }
-    }
-
-    /// Who has logged in to send; `None`: nobody need.
-    pub(super) fn user(&self) -> Option<&User> {
-        match &self.links {
-            Links::Many { .. } => None,
-            Links::One { user, .. } => Some(user),
-        }
-    }
-
-    pub(super) fn client_dialect(&self) -> Dialect {
-        self.links.dialect()
     }
 
     /// Who sends the message under way.
@@ -132,15 +120,6 @@ impl Delivery {
         matches!(&self.links, Links::Many { connections, .. } if !connections.is_empty()) && self.used().is_empty()
     }
 
-    pub(super) fn connection_count(&self) -> usize {
-        self.links.all().len()
-    }
-
-    /// As [`Links::introduce`].
-    pub(super) async fn introduce(&mut self, helo: Option<&str>) {
-        self.links.introduce(helo).await;
-    }
-
     /// A message begins. Who is to have it is not known yet, but for one who has logged in.
     pub(super) async fn begin(&mut self, sender: Sender) -> Reply {
         let reply = match &mut self.links {
@@ -169,14 +148,6 @@ impl Delivery {
         let is_alike =
             self.links.dialect() == Dialect::Lmtp || self.memory.fate(&message.sender, recipient) == message.fate;
         (!is_alike).then(|| OwnReply::NotTogether.reply())
-    }
-
-    pub(super) fn has_connection(&self, backend: &Backend) -> bool {
-        self.links.position_of(&backend.name).is_some()
-    }
-
-    pub(super) fn add_connection(&mut self, connection: Connection) {
-        self.links.add(connection);
     }
 
     /// Forgets a connection, if there is one with which the message under way has nothing to do.
@@ -481,11 +452,6 @@ impl Delivery {
         self.abort();
         self.links.forget_lost();
         self.message = None;
-    }
-
-    /// Says goodbye everywhere.
-    pub(super) async fn leave(&mut self) {
-        self.links.leave().await;
     }
 }
 

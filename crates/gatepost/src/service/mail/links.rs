@@ -7,19 +7,21 @@ use std::time::SystemTime;
 use gatepost_wire::smtp::Dialect;
 
 use super::connection::Connection;
+use super::screen::Screened;
 
 /// See the module's documentation.
 pub(super) enum Links {
-    /// To whatever back ends recipients have.
+    /// Of a client that brings mail: to whatever back ends recipients have.
     Many {
-        /// What the client speaks.
+        client: Screened,
+        /// What it speaks.
         dialect: Dialect,
         /// Kept for the session, since a client may have more than one message.
         connections: Vec<Connection>,
         /// What the client called itself when back ends were told of it.
         introduced: Option<String>,
     },
-    /// To the one that a user has logged in at, who speaks SMTP.
+    /// Of a user who has logged in: to the one back end where that was. SMTP is spoken.
     One { connection: Box<Connection>, user: User },
 }
 
@@ -32,8 +34,24 @@ pub(super) struct User {
 
 impl Links {
     /// To back ends that are not known yet.
-    pub(super) fn many(dialect: Dialect) -> Self {
-        Self::Many { dialect, connections: Vec::new(), introduced: None }
+    pub(super) fn many(client: Screened, dialect: Dialect) -> Self {
+        Self::Many { client, dialect, connections: Vec::new(), introduced: None }
+    }
+
+    /// Who has logged in to send; `None`: nobody need.
+    pub(super) fn user(&self) -> Option<&User> {
+        match self {
+            Self::Many { .. } => None,
+            Self::One { user, .. } => Some(user),
+        }
+    }
+
+    /// The name of a client that brings mail in the DNS, where that is known to be its own.
+    pub(super) fn client_name(&self) -> Option<&str> {
+        match self {
+            Self::Many { client, .. } => client.name.as_deref(),
+            Self::One { .. } => None,
+        }
     }
 
     /// What the client speaks.
@@ -63,10 +81,11 @@ impl Links {
         self.all().iter().position(|connection| **connection.backend() == *backend)
     }
 
-    /// One more. Whoever has logged in sends by their own back end alone.
+    /// One more; whoever has logged in has one alone, and this in its place.
     pub(super) fn add(&mut self, connection: Connection) {
-        if let Self::Many { connections, .. } = self {
-            connections.push(connection);
+        match self {
+            Self::Many { connections, .. } => connections.push(connection),
+            Self::One { connection: one, .. } => **one = connection,
         }
     }
 

@@ -24,7 +24,7 @@ use super::Session;
 use super::conversation::{HandOver, Received};
 use super::reach::{LoggedIn, Wanted};
 use crate::backend::{Aim, Backend};
-use crate::config::{HeloCheck, Level};
+use crate::config::{HeloCheck, Level, MailSettings};
 use crate::story::{At, Ended, Tally};
 use address::Placed;
 use connection::{Connection, Fault};
@@ -51,22 +51,20 @@ struct Mail<'s> {
     delivery: Delivery,
     out: Vec<u8>,
     tally: Tally,
-    client: Screened,
     /// What was not counted as the client's time since it came forward last.
     own_time: Duration,
 }
 
 impl Session {
     /// Takes mail from whoever this is.
-    pub(super) async fn take_mail(&mut self, dialect: Dialect) -> Ended {
-        let client = match self.screen().await {
+    pub(super) async fn take_mail(&mut self, dialect: Dialect, settings: Arc<MailSettings>) -> Ended {
+        let client = match self.screen(settings).await {
             Ok(client) => client,
             Err(ended) => return ended,
         };
-        let receiver = self.new_receiver(dialect, Carry::default());
-        let memory = Arc::clone(&self.shared.memory);
-        let delivery = Delivery::new(Links::many(dialect), memory);
-        let mut mail = Mail::new(self, receiver, delivery, client);
+        let links = Links::many(client, dialect);
+        let receiver = self.new_receiver(&links, Carry::default());
+        let mut mail = Mail::new(self, receiver, links);
         let early = std::mem::take(&mut mail.session.early);
         mail.run(Event::Start, early.expose()).await
     }
@@ -78,16 +76,18 @@ impl Session {
         let receiver = Receiver::after_log_in(protocol, helo, self.receiver_setup(Carry::default()));
         let connection = Connection::new(self.handle.visit(&backend), Dialect::Smtp, connected, None);
         let links = Links::One { connection: Box::new(connection), user: User { name: user, expires } };
-        let delivery = Delivery::new(links, Arc::clone(&self.shared.memory));
-        let mut mail = Mail::new(self, receiver, delivery, Screened::default());
+        let mut mail = Mail::new(self, receiver, links);
         mail.set_deadline();
         mail.run(Event::Go, &client_rest).await
     }
 
-    fn new_receiver(&self, dialect: Dialect, carry: Carry) -> Receiver {
-        let service = &self.snapshot.listener.service.settings;
-        let is_strict = service.mail().is_some_and(|mail| mail.helo == HeloCheck::Strict);
-        Receiver::new(service.protocol, dialect, is_strict, self.receiver_setup(carry))
+    fn new_receiver(&self, links: &Links, carry: Carry) -> Receiver {
+        let is_strict = match links {
+            Links::Many { client, .. } => client.settings.helo == HeloCheck::Strict,
+            Links::One { .. } => false,
+        };
+        let protocol = self.snapshot.listener.service.settings.protocol;
+        Receiver::new(protocol, links.dialect(), is_strict, self.receiver_setup(carry))
     }
 
     fn receiver_setup(&self, carry: Carry) -> ClientSetup {
@@ -97,9 +97,10 @@ impl Session {
 }
 
 impl<'s> Mail<'s> {
-    fn new(session: &'s mut Session, receiver: Receiver, delivery: Delivery, client: Screened) -> Self {
+    fn new(session: &'s mut Session, receiver: Receiver, links: Links) -> Self {
+        let delivery = Delivery::new(links, Arc::clone(&session.shared.memory));
         let (out, tally, own_time) = (Vec::new(), Tally::default(), Duration::ZERO);
-        Self { session, receiver, delivery, out, tally, client, own_time }
+        Self { session, receiver, delivery, out, tally, own_time }
     }
 
     /// Talks until the end, from a beginning behind which the client has said something already.
@@ -109,12 +110,12 @@ impl<'s> Mail<'s> {
         let ended = self.talk(step).await;
         self.delivery.reset();
         self.report_faults();
-        self.delivery.leave().await;
+        self.delivery.links.leave().await;
         let why = match ended {
             Ended::LoggedOut => "the client said goodbye".to_owned(),
             Ended::Refused(refusal) => format!("{refusal:?}"),
-            Ended::Gone(why) => why,
             Ended::CalledOff(reason) => reason.to_string(),
+            Ended::Gone(why) => why,
             ended => return ended,
         };
         Ended::Served { why, tally: self.tally }
@@ -138,11 +139,11 @@ impl<'s> Mail<'s> {
                 Step::StartTls => {
                     // What was said in clear is forgotten, here and by back ends.
                     self.delivery.reset();
-                    self.delivery.leave().await;
+                    self.delivery.links.leave().await;
                     if let Err(ended) = self.session.secure().await {
                         return ended;
                     }
-                    self.receiver = self.session.new_receiver(self.delivery.client_dialect(), self.receiver.carry());
+                    self.receiver = self.session.new_receiver(&self.delivery.links, self.receiver.carry());
                     self.tell(Event::Go)
                 }
                 Step::Sender(sender) => {
@@ -207,7 +208,7 @@ impl<'s> Mail<'s> {
             received = &mut receiving => return received,
             () = tokio::time::sleep(CONNECTION_KEPT_TIME) => {}
         }
-        self.delivery.leave().await;
+        self.delivery.links.leave().await;
         receiving.await
     }
 
@@ -229,7 +230,7 @@ impl<'s> Mail<'s> {
                 // Nobody keeps back ends waiting for longer than this.
                 let latest = Instant::now() + SILENCE_TIME;
                 self.session.deadline =
-                    if self.delivery.user().is_some() { latest } else { self.session.deadline.min(latest) };
+                    if self.delivery.links.user().is_some() { latest } else { self.session.deadline.min(latest) };
                 reply
             }
             Err((what, reply)) => {
@@ -245,30 +246,30 @@ impl<'s> Mail<'s> {
         self.check_sender(sender)
             .await
             .map_err(|reply| (if reply.is_transient() { "mail was put off" } else { "a sender was refused" }, reply))?;
-        self.delivery.introduce(self.receiver.helo()).await;
+        self.delivery.links.introduce(self.receiver.helo()).await;
         let reply = self.delivery.begin(sender.clone()).await;
         if reply.is_good() { Ok(reply) } else { Err(("a sender was refused", reply)) }
     }
 
     async fn check_sender(&self, sender: &Sender) -> Result<(), Reply> {
         let session = &*self.session;
-        if let Some(objection) = &self.client.objection {
-            return Err(objection.clone());
-        }
         let needs_tls = session.snapshot.listener.client_certificates().is_some_and(|clients| clients.required);
-        if needs_tls && session.client.tls_facts().is_none() {
-            return Err(OwnReply::TlsFirst.reply());
-        }
-        if let Some(User { name, expires }) = self.delivery.user() {
-            if expires.is_some_and(|end| end <= SystemTime::now()) {
-                return Err(OwnReply::Expired.reply());
+        let lacks_tls = needs_tls && session.client.tls_facts().is_none();
+        match &self.delivery.links {
+            Links::Many { client: Screened { objection: Some(objection), .. }, .. } => Err(objection.clone()),
+            _ if lacks_tls => Err(OwnReply::TlsFirst.reply()),
+            Links::Many { client, .. } => {
+                let name = sender.mailbox.as_ref().map(Mailbox::name);
+                session.count_message(client.settings.rates, name.as_deref()).map_or(Ok(()), Err)
             }
-            if let Some(mailbox) = &sender.mailbox {
-                session.check_owner(name, mailbox).await?;
+            Links::One { user: User { expires: Some(end), .. }, .. } if *end <= SystemTime::now() => {
+                Err(OwnReply::Expired.reply())
             }
+            Links::One { user, .. } => match &sender.mailbox {
+                Some(mailbox) => session.check_owner(&user.name, mailbox).await,
+                None => Ok(()),
+            },
         }
-        let name = sender.mailbox.as_ref().map(Mailbox::name);
-        session.count_message(name.as_deref()).map_or(Ok(()), Err)
     }
 
     /// May this recipient be had?
@@ -286,13 +287,15 @@ impl<'s> Mail<'s> {
     }
 
     async fn try_recipient(&mut self, recipient: &Recipient) -> Reply {
-        if let Some(reply) = self.session.count_recipient() {
-            return reply;
-        }
-        let written = &recipient.mailbox.text;
         if let Some(reply) = self.delivery.add_to_one(recipient).await {
             return reply;
         }
+        if let Links::Many { client, .. } = &self.delivery.links
+            && let Some(reply) = self.session.count_recipient(client.settings.rates)
+        {
+            return reply;
+        }
+        let written = &recipient.mailbox.text;
         if let Some(reply) = self.delivery.must_wait(written) {
             return reply;
         }
@@ -307,9 +310,9 @@ impl<'s> Mail<'s> {
         let deadline = Instant::now() + COMMAND_TIME;
         let mut is_fresh = false;
         loop {
-            if !self.delivery.has_connection(&backend) {
+            if self.delivery.links.position_of(&backend.name).is_none() {
                 match self.engage(&backend, &login, deadline).await {
-                    Ok(connection) => self.delivery.add_connection(connection),
+                    Ok(connection) => self.delivery.links.add(connection),
                     Err(reply) => return reply,
                 }
                 is_fresh = true;
@@ -332,7 +335,7 @@ impl<'s> Mail<'s> {
     /// A connection to a back end over which mail can be handed over for whoever is called so there.
     async fn engage(&mut self, backend: &Arc<Backend>, login: &str, deadline: Instant) -> Result<Connection, Reply> {
         // A session has room for one; each further one takes files that others may need.
-        let room = match self.delivery.connection_count() {
+        let room = match self.delivery.links.all().len() {
             0 => None,
             _ => match Arc::clone(&self.session.shared.room).try_acquire_owned() {
                 Ok(room) => Some(room),
@@ -344,13 +347,14 @@ impl<'s> Mail<'s> {
         session.story().at = At::Tried(Arc::clone(&backend.name));
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
-        let name = self.client.name.as_deref();
+        let name = self.delivery.links.client_name();
         let wanted = Wanted { user: login, aim: Aim::Deliver, introduction: &introduction, name, deadline };
-        match session.reach(backend, wanted).await {
-            Ok(connected) => {
-                let dialect = backend.dialect(session.snapshot.listener.service.settings.protocol);
-                Ok(Connection::new(visit, dialect, connected, room))
-            }
+        let reached = match backend.dialect(session.service().settings.protocol) {
+            Ok(dialect) => session.reach(backend, wanted).await.map(|connected| (dialect, connected)),
+            Err(failure) => Err(failure),
+        };
+        match reached {
+            Ok((dialect, connected)) => Ok(Connection::new(visit, dialect, connected, room)),
             Err(failure) => {
                 session.report(Level::Error, HANDING_OVER, &format!("{}: {failure}", backend.name));
                 Err(OwnReply::ServerUnreachable.reply())

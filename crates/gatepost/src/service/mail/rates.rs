@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_wire::smtp::{OwnReply, Reply};
 
+use crate::config;
 use crate::ledger::bucket;
 use crate::service::Session;
 use crate::sliding::Sliding;
@@ -47,10 +48,8 @@ impl Rates {
 
 impl Session {
     /// Counts a message of this sender; a reply is what it is told if there are too many.
-    pub(super) fn count_message(&self, sender: Option<&str>) -> Option<Reply> {
-        let service = &self.snapshot.listener.service;
-        let rates = service.settings.mail()?.rates;
-        let (name, now) = (service.name(), Instant::now());
+    pub(super) fn count_message(&self, rates: config::Rates, sender: Option<&str>) -> Option<Reply> {
+        let (name, now) = (self.service().name(), Instant::now());
         let take = |key: &Key, max| self.shared.rates.take(key, max, rates.interval, now);
         if !take(&Key::Messages(name, bucket(self.address.ip())), rates.messages_per_ip) {
             return Some(OwnReply::TooManyMessages.reply());
@@ -64,10 +63,8 @@ impl Session {
     }
 
     /// Counts a recipient; a reply is what the client is told if there are too many.
-    pub(super) fn count_recipient(&self) -> Option<Reply> {
-        let service = &self.snapshot.listener.service;
-        let rates = service.settings.mail()?.rates;
-        let key = Key::Recipients(service.name(), bucket(self.address.ip()));
+    pub(super) fn count_recipient(&self, rates: config::Rates) -> Option<Reply> {
+        let key = Key::Recipients(self.service().name(), bucket(self.address.ip()));
         let is_in = self.shared.rates.take(&key, rates.recipients_per_ip, rates.interval, Instant::now());
         (!is_in).then(|| OwnReply::TooManyRecipients.reply())
     }

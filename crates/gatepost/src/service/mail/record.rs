@@ -51,7 +51,7 @@ impl Mail<'_> {
             .with("session", Field::Name(story.session.as_str().to_owned()))
             .with("rip", self.session.address.ip().to_canonical())
             .with_some("helo", self.receiver.helo().map(|helo| Field::Name(helo.to_owned())))
-            .with_some("rdns", self.client.name.clone().map(Field::Name))
+            .with_some("rdns", self.delivery.links.client_name().map(|name| Field::Name(name.to_owned())))
     }
 }
 

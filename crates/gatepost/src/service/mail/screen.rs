@@ -8,7 +8,7 @@ use gatepost_wire::Refusal;
 use gatepost_wire::smtp::{OwnReply, Reply};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::ReverseDns;
+use crate::config::{MailSettings, ReverseDns};
 use crate::service::Session;
 use crate::service::called_off::{CalledOff, unless_called_off};
 use crate::story::Ended;
@@ -16,9 +16,9 @@ use crate::story::Ended;
 /// How long a client's name is looked for.
 const NAME_TIME: Duration = Duration::from_secs(10);
 
-/// What is known of a client beside its address.
-#[derive(Debug, Default)]
+/// A client that brings mail: what it must put up with, and what is known of it beside its address.
 pub(super) struct Screened {
+    pub(super) settings: Arc<MailSettings>,
     /// Its name in the DNS, if that leads back to its address.
     pub(super) name: Option<String>,
     /// Why its mail is not taken.
@@ -27,11 +27,8 @@ pub(super) struct Screened {
 
 impl Session {
     /// Waits before the greeting, where that is set, and finds out who the client is.
-    pub(super) async fn screen(&mut self) -> Result<Screened, Ended> {
-        let service = Arc::clone(&self.snapshot.listener.service);
-        let rules = service.settings.mail();
-        let greet_delay = rules.map_or(Duration::ZERO, |rules| rules.greet_delay);
-        let reverse_dns = rules.map_or(ReverseDns::Off, |rules| rules.reverse_dns);
+    pub(super) async fn screen(&mut self, settings: Arc<MailSettings>) -> Result<Screened, Ended> {
+        let MailSettings { greet_delay, reverse_dns, .. } = *settings;
         let started = Instant::now();
         let patience = started + greet_delay;
         let name = match reverse_dns {
@@ -69,7 +66,7 @@ impl Session {
             Ok(None) => required.then(|| OwnReply::NoName.reply()),
             Err(_) => required.then(|| OwnReply::NameUnknown.reply()),
         };
-        Ok(Screened { name: name.ok().flatten(), objection })
+        Ok(Screened { settings, name: name.ok().flatten(), objection })
     }
 
     /// Whether the client has said something that it was not asked for. What it was is not looked at.
