@@ -142,7 +142,7 @@ impl Authenticator {
                     Ok(false) => Err(Denial::Wrong),
                     // It says nothing of the entry.
                     Err(stopped @ hash::Unusable::Stopped) => return Err(Fault(stopped.to_string())),
-                    Err(unusable) => return Err(Fault(format!("the directory's entry can't be used: {unusable}"))),
+                    Err(unusable) => return Err(useless(unusable)),
                 }
             }
             verdict @ (Verdict::Unknown | Verdict::Compare(_)) => {
@@ -210,6 +210,11 @@ pub(crate) async fn authenticate_first(
         }
     }
     Ok(None)
+}
+
+/// A directory has an account with which no password or proof could be compared.
+pub(crate) fn useless(unusable: hash::Unusable) -> Fault {
+    Fault(format!("the directory's entry can't be used: {unusable}"))
 }
 
 /// A directory had to be asked and can't answer.

@@ -14,7 +14,7 @@ use super::attempt::Begun;
 use super::denied::{Denied, Told};
 use super::reach::LoggedIn;
 use crate::auth::scram::Challenge;
-use crate::auth::{find_first, hash};
+use crate::auth::{find_first, hash, useless};
 use crate::defence::Attempt;
 use crate::directory::Entry;
 use crate::metrics::Stage;
@@ -226,7 +226,7 @@ impl Session {
         let (known, verifier) = match self.kept(user).await? {
             Some((by, entry)) => match entry.password.as_deref().and_then(hash::scram) {
                 Some(Ok(verifier)) => (Known::Account(by, Box::new(entry)), Some(verifier)),
-                Some(Err(unusable)) => (Known::Unfit(format!("{by}: the entry can't be used: {unusable}")), None),
+                Some(Err(unusable)) => return Err(Denied::Unavailable(format!("{by}: {}", useless(unusable)))),
                 None => {
                     let what = "has no SCRAM-SHA-256 verifier for the user: the password must be set anew \
                                 (`gatepost user set --scram`)";

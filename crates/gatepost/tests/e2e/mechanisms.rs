@@ -213,6 +213,20 @@ fn a_proof_of_the_password_is_enough_bound_or_not() {
 }
 
 #[test]
+fn a_verifier_that_can_not_be_used_is_an_outage_whatever_the_mechanism() {
+    let setup = Setup::new(SCRAM, &[(KIM, &["--scram"]), (LEE, &["--scram"])]);
+    let bed = &setup.bed;
+    bed.sqlite("people.db", "UPDATE users SET password = '{SCRAM-SHA-256}nonsense' WHERE name = 'kim'");
+    let proved = scram_client(bed, "kim", KIM.password, &["n"]);
+    assert!(proved.starts_with("refused [UNAVAILABLE]"), "{proved}");
+    let shown = bed.secure().try_log_in(KIM);
+    assert!(shown.starts_with("NO [UNAVAILABLE]"), "{shown}");
+    let is_told = || setup.gatepost.log().matches("the directory's entry can't be used").count() == 2;
+    gatepost_lab::wait_for(is_told).expect("whose fault it is, each time");
+    assert_eq!(scram_client(bed, "lee", LEE.password, &["n"]), "in OK");
+}
+
+#[test]
 fn a_challenge_without_its_answer_is_a_log_in_that_failed() {
     let setup = Setup::new(SCRAM, &[(KIM, &["--scram"])]);
     setup.change("[map]", "[defence]\nfailures_per_ip = 5\nban = \"1h\"\n[map]");
