@@ -3,23 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gatepost_wire::{Back, BackEvent, BackFault, BackStep, Welcome};
+use gatepost_wire::{BackEvent, BackFault, BackStep, Welcome};
 use tokio::time::{Instant, timeout_at};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::connect::Approach;
+use super::request::Request;
 use super::{Backend, ServiceLink};
 use crate::net::stream::Stream;
 use crate::net::tls::Spoken;
-
-/// What a host is talked to for.
-pub(super) struct Request<'a> {
-    /// Says what is wanted, and understands the answers.
-    pub(super) back: Box<dyn Back>,
-    pub(super) approach: Approach<'a>,
-    /// Who wants to hear the conversation, secrets struck out.
-    pub(super) tell: Option<&'a (dyn Fn(String) + Sync)>,
-}
 
 /// A request that was answered.
 pub(super) struct Done {

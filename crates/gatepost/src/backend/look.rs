@@ -5,16 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::{BackAim, BackSetup, Introduction, Protocol, proxy_header};
+use gatepost_wire::{BackAim, Protocol};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::connect::Approach;
-use super::conversation::{Request, Trouble};
+use super::conversation::Trouble;
 use super::host::HostState;
-use super::{Backend, Backends, ServiceLink};
-use crate::config::{Announce, Level};
+use super::{Backend, Backends, Own};
+use crate::config::Level;
 use crate::log::Logger;
 use crate::overrides::Duty;
 
@@ -157,22 +156,9 @@ impl Subject {
     async fn look(&self, looker: &Looker) -> Option<Result<(), String>> {
         let _permit = self.permits.acquire().await;
         let link = self.backend.link(self.protocol.name)?;
-        let ServiceLink { settings, .. } = link;
-        let setup = BackSetup {
-            starttls: link.tls.is_starttls(),
-            aim: BackAim::Check,
-            client: None,
-            introduction: Introduction::default(),
-            own_greeting: self.greeting.clone(),
-            trace: false,
-        };
-        let header = match settings.announce {
-            Announce::ProxyV2 => proxy_header::write_v2_local(),
-            Announce::Inband | Announce::Nothing => Vec::new(),
-        };
-        let approach = Approach { header, own_listeners: &looker.own_listeners };
-        let request = Request { back: (settings.protocol.back)(setup), approach, tell: None };
-        let deadline = Instant::now() + settings.written.connect_timeout;
+        let own = Own { greeting: &self.greeting, listeners: &looker.own_listeners };
+        let request = link.request(BackAim::Check, None, own, None);
+        let deadline = Instant::now() + link.settings.written.connect_timeout;
         Some(match self.backend.converse(&self.host, link, request, deadline).await {
             Ok(done) => {
                 if let Some(list) = &done.welcome.capabilities {

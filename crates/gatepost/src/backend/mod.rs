@@ -8,6 +8,7 @@ mod credentials;
 mod host;
 mod look;
 mod reach;
+mod request;
 mod state;
 
 use std::collections::HashMap;
@@ -29,7 +30,8 @@ use state::State;
 
 pub(crate) use credentials::Credentials;
 pub(crate) use look::{Looker, Looking};
-pub(crate) use reach::{Aim, Client, Connected, Failure, Purpose};
+pub(crate) use reach::{Aim, Connected, Failure, Purpose};
+pub(crate) use request::{Client, Own};
 pub(crate) use state::{Lease, States};
 
 /// Hosts that only directories name, remembered at once.

@@ -5,14 +5,12 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use gatepost_wire::smtp::Dialect;
-use gatepost_wire::{BackAim, BackSetup, ClientFacts, Course, Introduction, Protocol, Welcome, proxy_header};
+use gatepost_wire::{BackAim, Course, Protocol, Welcome};
 use tokio::time::Instant;
 
-use super::connect::Approach;
-use super::conversation::{Done, Request, Trouble};
+use super::conversation::{Done, Trouble};
 use super::host::Beginning;
-use super::{Backend, Credentials, Host, Lease, ServiceLink};
-use crate::config::Announce;
+use super::{Backend, Client, Credentials, Host, Lease, Own, ServiceLink};
 use crate::net::health::Standing;
 use crate::net::stream::{Stream, TlsFacts};
 
@@ -28,9 +26,7 @@ pub(crate) struct Purpose<'a> {
     pub(crate) user: &'a str,
     pub(crate) aim: Aim<'a>,
     pub(crate) client: Client<'a>,
-    /// Our own greeting, and where we listen: a back end that has either is no back end.
-    pub(crate) own_greeting: &'a str,
-    pub(crate) own_listeners: &'a [SocketAddr],
+    pub(crate) own: Own<'a>,
     /// When the client's patience is over.
     pub(crate) deadline: Instant,
     /// Who wants to hear the conversation, secrets struck out.
@@ -44,18 +40,6 @@ pub(crate) enum Aim<'a> {
     LogIn(&'a Credentials<'a>),
     /// To hand over mail.
     Deliver,
-}
-
-/// The client, as it is announced.
-pub(crate) struct Client<'a> {
-    pub(crate) address: SocketAddr,
-    /// Where it connected to.
-    pub(crate) local: SocketAddr,
-    pub(crate) session: &'a str,
-    /// Its name in the DNS, where that is known to be its own.
-    pub(crate) name: Option<&'a str>,
-    /// What it said before its log-in.
-    pub(crate) introduction: &'a Introduction,
 }
 
 /// A connection that is ready: logged in, or for mail.
@@ -283,7 +267,13 @@ impl Backend {
         purpose: &Purpose<'_>,
         deadline: Instant,
     ) -> Result<Done, HostError> {
-        let request = request_for(link, purpose);
+        let aim = match purpose.aim {
+            Aim::Deliver => BackAim::Deliver,
+            Aim::LogIn(credentials) => {
+                BackAim::LogIn(credentials.log_in(purpose.user, link.settings.written.mechanism.0))
+            }
+        };
+        let request = link.request(aim, Some(&purpose.client), purpose.own, purpose.tell);
         let done = self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
             Trouble::BadCredentials => refused(purpose.aim),
             Trouble::Passed(text) => HostError::Final(Failure::Passed(text)),
@@ -311,31 +301,4 @@ fn refused(aim: Aim<'_>) -> HostError {
         }
         Aim::LogIn(Credentials::User(_)) | Aim::Deliver => HostError::Final(Failure::BadCredentials),
     }
-}
-
-/// What is asked of a host.
-fn request_for<'a>(link: &ServiceLink, purpose: &Purpose<'a>) -> Request<'a> {
-    let aim = match purpose.aim {
-        Aim::Deliver => BackAim::Deliver,
-        Aim::LogIn(credentials) => BackAim::LogIn(credentials.log_in(purpose.user, link.settings.written.mechanism.0)),
-    };
-    let client = &purpose.client;
-    let addresses = (client.address, client.local);
-    let facts =
-        |addresses| ClientFacts { addresses, session: client.session.to_owned(), name: client.name.map(str::to_owned) };
-    let (header, announced) = match link.settings.announce {
-        Announce::ProxyV2 => (proxy_header::write_v2(client.address, client.local), Some(facts(None))),
-        Announce::Inband => (Vec::new(), Some(facts(Some(addresses)))),
-        Announce::Nothing => (Vec::new(), None),
-    };
-    let setup = BackSetup {
-        starttls: link.tls.is_starttls(),
-        aim,
-        client: announced,
-        introduction: client.introduction.clone(),
-        own_greeting: purpose.own_greeting.to_owned(),
-        trace: purpose.tell.is_some(),
-    };
-    let approach = Approach { header, own_listeners: purpose.own_listeners };
-    Request { back: (link.settings.protocol.back)(setup), approach, tell: purpose.tell }
 }

@@ -11,7 +11,7 @@ use super::Session;
 use super::called_off::unless_called_off;
 use super::denied::Denied;
 use super::resolve::Destination;
-use crate::backend::{Aim, Backend, Client, Connected, Failure, Purpose};
+use crate::backend::{Aim, Backend, Client, Connected, Failure, Own, Purpose};
 use crate::metrics::Stage;
 use crate::story::At;
 
@@ -49,8 +49,7 @@ impl Session {
             user,
             aim,
             client: Client { address: self.address, local: self.local, session: session.as_str(), name, introduction },
-            own_greeting: &service.own_greeting,
-            own_listeners: &self.snapshot.own_listeners,
+            own: Own { greeting: &service.own_greeting, listeners: &self.snapshot.own_listeners },
             deadline,
             tell: self.is_heard().then_some(&tell),
         };
