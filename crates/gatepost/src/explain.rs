@@ -6,7 +6,7 @@ use gatepost_wire::{Course, Inband, Mechanism, Protocol, sasl};
 use crate::auth::{Authenticator, hash};
 use crate::config::{Announce, Authenticate, Link, Listener, Names, Plaintext, Service, TlsMode};
 use crate::directory::{Bar, Entry, Fault, Who};
-use crate::map::{Evidence, Found, NoPlace, Reason};
+use crate::map::{Found, NoPlace, Reason};
 use crate::service::mail::address::{Address, Unwelcome, place};
 use crate::world::World;
 
@@ -166,13 +166,13 @@ async fn explain_service(
 /// What the map's directories say of a user; `None`: one can't answer.
 async fn explain_place(world: &World, who: &Who, steps: &mut Steps) -> Option<Found> {
     // What is remembered has no password that could be looked at.
-    match world.map.find_now(who, Evidence::default()).await {
+    match world.map.find_now(who).await {
         Ok(found) => {
             explain_found(world, &found, steps);
             Some(found)
         }
-        Err(no_answer) => {
-            steps.say("directory", format!("one can't answer: {no_answer}"));
+        Err(unanswered) => {
+            steps.say("directory", format!("{} can't answer: {}", unanswered.directory, unanswered.fault));
             None
         }
     }

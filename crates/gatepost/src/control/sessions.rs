@@ -10,7 +10,7 @@ use super::{DRAIN_STEP, Server};
 use crate::admin::{Command, NO_SESSION, Whose, answers, items};
 use crate::config::{Level, Network};
 use crate::directory::Who;
-use crate::map::{Evidence, Found, NoPlace};
+use crate::map::{Found, NoPlace};
 use crate::overrides::{Duty, Overrides};
 use crate::service::wheel::SessionRef;
 
@@ -185,8 +185,8 @@ impl Server {
         let user = world.config.names.canonical(user);
         let service = world.config.services.first().map_or("imap", |service| service.protocol.name);
         let who = Who::somebody(&user, service);
-        let find = || world.map.find_now(&who, Evidence::default());
-        let found = find().await.map_err(|no_answer| no_answer.to_string())?;
+        let find = || world.map.find_now(&who);
+        let found = find().await.map_err(|unanswered| unanswered.to_string())?;
         let from = match world.map.choose(&user, &found) {
             Ok((from, _)) => Some(from.name.to_string()),
             Err(NoPlace::Unknown) => return Err(format!("nobody knows a user {user:?}: `gatepost explain` says why")),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_wire::{Offers, Protocol, Secret};
 
-use crate::auth::{Authenticator, Checker, Denial, Unanswered, authenticate_first};
+use crate::auth::{Account, Authenticator, Checker, Denial, Unanswered, authenticate_first};
 use crate::backend::{Backend, Backends, Looker, Looking};
 use crate::cache::{Cache, Flights};
 use crate::config;
@@ -28,8 +28,9 @@ pub(crate) struct Map {
     names: config::Names,
     authenticators: Vec<Arc<Authenticator>>,
     backends: Backends,
-    cache: Cache<Kept>,
-    flights: Flights<Result<Found, NoAnswer>>,
+    /// Never that a password was right, or wrong, nor what it is compared with.
+    cache: Cache<Found>,
+    flights: Flights<Result<Found, Unanswered>>,
     checker: Checker,
     log: Logger,
     /// How the cache fares, where there is one.
@@ -39,31 +40,28 @@ pub(crate) struct Map {
 /// What the directories say of a user.
 #[derive(Debug, Clone)]
 pub(crate) enum Found {
-    /// This directory has the account. `is_checked`: it has seen the password, and found it right.
-    Account { directory: Arc<str>, entry: Box<Entry>, is_checked: bool },
+    /// This directory has the account.
+    Account { directory: Arc<str>, entry: Box<Entry> },
     /// No directory knows the user.
     Nobody,
 }
 
-/// Why the directories say nothing of a user.
-#[derive(Debug, Clone)]
-pub(crate) enum NoAnswer {
-    /// One that had to be asked can't answer, and nothing remembered helps: the user may exist.
-    Unanswered(Unanswered),
-    /// One that only answers to who brings a password refuses the one that was shown.
+/// What they say to who has shown something.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// No more than to anybody.
+    Found(Found),
+    /// This directory has the account, has seen what was shown and found it right.
+    Checked { directory: Arc<str>, entry: Box<Entry> },
+    /// A directory that only answers to who brings a password refuses this one.
     Denied(Denial),
 }
 
-impl std::fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unanswered(unanswered) => unanswered.fmt(f),
-            Self::Denied(_) => f.write_str("a directory refuses the password"),
-        }
-    }
-}
-
 impl Found {
+    fn account(directory: &Arc<str>, entry: Entry) -> Self {
+        Self::Account { directory: Arc::clone(directory), entry: Box::new(entry) }
+    }
+
     /// The account, if there is one.
     pub(crate) fn entry(&self) -> Option<&Entry> {
         match self {
@@ -78,24 +76,22 @@ impl Found {
     }
 }
 
-/// What is remembered of a user: never that a password was right, or wrong.
-#[derive(Clone)]
-enum Kept {
-    Account { directory: Arc<str>, entry: Box<Entry> },
-    Nobody,
-}
-
-impl Kept {
-    fn account(directory: &Arc<str>, entry: &Entry) -> Self {
-        Self::Account { directory: Arc::clone(directory), entry: Box::new(entry.to_keep()) }
+impl Answer {
+    /// The account, if there is one.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Found(found) => found.entry(),
+            Self::Checked { entry, .. } => Some(entry),
+            Self::Denied(_) => None,
+        }
     }
-}
 
-impl From<Kept> for Found {
-    fn from(kept: Kept) -> Self {
-        match kept {
-            Kept::Account { directory, entry } => Self::Account { directory, entry, is_checked: false },
-            Kept::Nobody => Self::Nobody,
+    /// As it is for who has shown nothing, and so is neither found right nor refused.
+    fn unshown(self) -> Found {
+        match self {
+            Self::Found(found) => found,
+            Self::Checked { directory, entry } => Found::Account { directory, entry },
+            Self::Denied(_) => Found::Nobody,
         }
     }
 }
@@ -156,52 +152,65 @@ impl Map {
         })
     }
 
-    /// As [`Map::find`], without remembered answers: for what must be true now, such as a password.
-    pub(crate) async fn find_now(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, NoAnswer> {
-        self.ask(who, evidence, None).await
+    /// Asks the directories in turn. An error means that one that had to be asked can't answer, and nothing remembered
+    /// helps: the user may exist.
+    pub(crate) async fn find(&self, who: &Who) -> Result<Found, Unanswered> {
+        Ok(self.find_by(who, Evidence::default()).await?.unshown())
     }
 
-    /// Asks the directories in turn.
-    pub(crate) async fn find(&self, who: &Who, evidence: Evidence<'_>) -> Result<Found, NoAnswer> {
+    /// As [`Map::find`], without remembered answers: for what must be true now.
+    pub(crate) async fn find_now(&self, who: &Who) -> Result<Found, Unanswered> {
+        Ok(self.find_by_now(who, Evidence::default()).await?.unshown())
+    }
+
+    /// As [`Map::find`], for who has shown this.
+    pub(crate) async fn find_by(&self, who: &Who, evidence: Evidence<'_>) -> Result<Answer, Unanswered> {
         if evidence.checked.is_some() || self.authenticators.iter().any(|authenticator| !authenticator.abilities.finds)
         {
             // What these say goes for this log-in alone.
-            return self.ask(who, evidence, None).await;
+            return self.find_by_now(who, evidence).await;
         }
         // Whoever asks has looked for a known answer, but not just now.
         if let Some(found) = self.remembered(who, |kept| self.lifetime(kept)) {
-            return Ok(found);
+            return Ok(Answer::Found(found));
         }
         let stale = self.remembered(who, |kept| self.kept_for(kept));
         if let Some(stale) =
             stale.clone().filter(|_| self.authenticators.iter().any(|authenticator| authenticator.directory.is_down()))
         {
-            return Ok(stale);
+            return Ok(Answer::Found(stale));
         }
-        self.flights.join(&who.question(), self.ask(who, evidence, stale)).await
+        let asking = async { Ok(self.ask(who, Evidence::default(), stale).await?.unshown()) };
+        Ok(Answer::Found(self.flights.join(&who.question(), asking).await?))
     }
 
-    async fn ask(&self, who: &Who, evidence: Evidence<'_>, stale: Option<Found>) -> Result<Found, NoAnswer> {
+    /// As [`Map::find_now`], for who has shown this.
+    pub(crate) async fn find_by_now(&self, who: &Who, evidence: Evidence<'_>) -> Result<Answer, Unanswered> {
+        self.ask(who, evidence, None).await
+    }
+
+    async fn ask(&self, who: &Who, evidence: Evidence<'_>, stale: Option<Found>) -> Result<Answer, Unanswered> {
         let now = Instant::now();
         let mut is_cacheable = true;
         for authenticator in &self.authenticators {
-            let answer = match evidence {
-                Evidence { checked: Some((name, entry)), .. } if name == &*authenticator.name => {
+            let name = &authenticator.name;
+            let found = match evidence {
+                Evidence { checked: Some((by, entry)), .. } if by == &**name => {
                     if is_cacheable && authenticator.abilities.finds {
-                        self.keep(who, Kept::account(&authenticator.name, entry), now);
+                        self.keep(who, Found::account(name, entry.to_keep()), now);
                     }
-                    let (directory, entry) = (Arc::clone(&authenticator.name), Box::new(entry.clone()));
-                    return Ok(Found::Account { directory, entry, is_checked: true });
+                    return Ok(Answer::Checked { directory: Arc::clone(name), entry: Box::new(entry.clone()) });
                 }
-                _ if authenticator.abilities.finds => {
-                    authenticator.directory.find(who).await.map(|found| found.map(|e| (e, false)))
-                }
+                _ if authenticator.abilities.finds => authenticator.directory.find(who).await,
                 Evidence { password: Some(password), .. } => {
                     is_cacheable = false;
                     match authenticator.authenticate(&self.checker, who, password).await {
-                        Ok(Ok(account)) => Ok(Some((account.entry, true))),
+                        Ok(Ok(Account { entry, .. })) if !entry.is_of(&who.user, &self.names) => Ok(None),
+                        Ok(Ok(Account { entry, .. })) => {
+                            return Ok(Answer::Checked { directory: Arc::clone(name), entry: Box::new(entry) });
+                        }
                         Ok(Err(Denial::Unknown)) => Ok(None),
-                        Ok(Err(denial)) => return Err(NoAnswer::Denied(denial)),
+                        Ok(Err(denial)) => return Ok(Answer::Denied(denial)),
                         Err(fault) => Err(fault),
                     }
                 }
@@ -210,34 +219,32 @@ impl Map {
                     Ok(None)
                 }
             };
-            match answer {
-                Ok(Some((entry, _))) if !entry.is_of(&who.user, &self.names) => {}
-                Ok(Some((entry, is_checked))) => {
+            match found {
+                Ok(Some(entry)) if entry.is_of(&who.user, &self.names) => {
                     if is_cacheable {
-                        self.keep(who, Kept::account(&authenticator.name, &entry), now);
+                        self.keep(who, Found::account(name, entry.to_keep()), now);
                     }
-                    let (directory, entry) = (Arc::clone(&authenticator.name), Box::new(entry));
-                    return Ok(Found::Account { directory, entry, is_checked });
+                    return Ok(Answer::Found(Found::account(name, entry)));
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(fault) => {
                     let served = if stale.is_some() { "a remembered answer" } else { "nothing" };
                     self.log
                         .record(config::Level::Error, "directory", "a directory can't answer")
-                        .with("directory", &*authenticator.name)
+                        .with("directory", &**name)
                         .with("served", served)
                         .with("fault", fault.0.as_str())
                         .write();
-                    return stale.ok_or(NoAnswer::Unanswered(authenticator.unanswered(fault)));
+                    return stale.map(Answer::Found).ok_or_else(|| authenticator.unanswered(fault));
                 }
             }
         }
         if is_cacheable {
             // Who has been removed must not come back when the directory is down.
             self.cache.forget(&who.question());
-            self.keep(who, Kept::Nobody, now);
+            self.keep(who, Found::Nobody, now);
         }
-        Ok(Found::Nobody)
+        Ok(Answer::Found(Found::Nobody))
     }
 
     /// The back end for what was found, and why that one.
@@ -250,8 +257,9 @@ impl Map {
         };
         let (place, reason) = choice::choose(&self.settings, &site, user, found.entry())?;
         let backend = match place {
-            // The configuration names none that isn't there.
-            choice::Place::Named(name) => self.backends.named(&name).ok_or(NoPlace::Unknown)?,
+            choice::Place::Named(name) => self.backends.named(&name).ok_or_else(|| {
+                NoPlace::Refused(format!("there is no [backend.{name}] in the configuration, which names it"))
+            })?,
             choice::Place::Host { host, port } => self.backends.host(&host, port),
         };
         Ok((backend, reason))
@@ -309,27 +317,27 @@ impl Map {
     }
 
     /// What is remembered, but of users who were moved: that may be older.
-    fn remembered(&self, who: &Who, lifetime: impl FnOnce(&Kept) -> Duration) -> Option<Found> {
+    fn remembered(&self, who: &Who, lifetime: impl FnOnce(&Found) -> Duration) -> Option<Found> {
         let kept = self.cache.get(&who.question(), Instant::now(), lifetime)?;
-        (!self.backends.overrides().was_moved_lately(&who.user)).then(|| kept.into())
+        (!self.backends.overrides().was_moved_lately(&who.user)).then_some(kept)
     }
 
-    fn lifetime(&self, kept: &Kept) -> Duration {
+    fn lifetime(&self, kept: &Found) -> Duration {
         match kept {
-            Kept::Account { .. } => self.settings.cache.found,
-            Kept::Nobody => self.settings.cache.missing,
+            Found::Account { .. } => self.settings.cache.found,
+            Found::Nobody => self.settings.cache.missing,
         }
     }
 
     /// How long an answer is kept: that nobody knows a user is no answer for a time of trouble.
-    fn kept_for(&self, kept: &Kept) -> Duration {
+    fn kept_for(&self, kept: &Found) -> Duration {
         match kept {
-            Kept::Account { .. } => self.settings.cache.found.max(self.settings.cache.stale),
-            Kept::Nobody => self.settings.cache.missing,
+            Found::Account { .. } => self.settings.cache.found.max(self.settings.cache.stale),
+            Found::Nobody => self.settings.cache.missing,
         }
     }
 
-    fn keep(&self, who: &Who, kept: Kept, now: Instant) {
+    fn keep(&self, who: &Who, kept: Found, now: Instant) {
         // What was asked before a move is no answer for after it.
         if self.kept_for(&kept) > Duration::ZERO && !self.was_moved_since(&who.user, now) {
             self.cache.keep(who.question(), kept, now);

@@ -40,7 +40,7 @@ fn at(place: &str) -> Entry {
 }
 
 async fn place(map: &Map, who: &Who) -> Option<String> {
-    let found = map.find(who, Evidence::default()).await.expect("an answer");
+    let found = map.find(who).await.expect("an answer");
     found.entry().map(|entry| entry.place.as_ref().map(|place| place.name.clone()).unwrap_or_default())
 }
 
@@ -59,8 +59,8 @@ async fn the_first_directory_that_knows_the_user_says_where() {
     let map = map_of("default = \"a\"", &[("first", &first, true), ("second", &second, true)]);
     let names: Vec<_> = map.authenticators().iter().map(|authenticator| &*authenticator.name).collect();
     assert_eq!(names, ["first", "second"]);
-    let found = map.find(&kim(), Evidence::default()).await.expect("an answer");
-    assert!(matches!(&found, Found::Account { directory, is_checked: false, .. } if &**directory == "second"));
+    let found = map.find(&kim()).await.expect("an answer");
+    assert!(matches!(&found, Found::Account { directory, .. } if &**directory == "second"));
     let (backend, reason) = map.choose("kim", &found).expect("a place");
     assert_eq!((&*backend.name, reason), ("b", Reason::Directory));
     assert_eq!(place(&map, &Who::somebody("lee", "imap")).await.as_deref(), Some("a"));
@@ -72,7 +72,7 @@ async fn the_first_directory_that_knows_the_user_says_where() {
     place(&map, &kim()).await;
     assert_eq!(first.asked(), 2);
     first.be_silent(true);
-    let unanswered = map.find(&kim(), Evidence::default()).await.expect_err("no answer");
+    let unanswered = map.find(&kim()).await.expect_err("no answer");
     assert_eq!(unanswered.to_string(), "first: no answer");
 }
 
@@ -104,7 +104,7 @@ async fn answers_are_remembered_for_each_service_until_they_are_forgotten() {
     people.know("kim", Some(at("a")));
     people.know("max", Some(at("b")));
     assert_eq!((place(&map, &kim()).await.as_deref(), people.asked()), (Some("b"), 0));
-    let now = map.find_now(&kim(), Evidence::default()).await.expect("an answer");
+    let now = map.find_now(&kim()).await.expect("an answer");
     assert_eq!(now.entry(), Some(&at("a")), "who asks for now is not given what was");
     assert_eq!((place(&map, &kim()).await.as_deref(), place(&map, &max).await), (Some("a"), None));
     assert_eq!(map.forget(Some(&["max".to_owned()])), 1);
@@ -119,12 +119,12 @@ async fn who_is_gone_is_forgotten_even_where_that_is_not_remembered() {
     let map = map_of("default = \"a\"\n[map.cache]\nfound = \"1h\"\nstale = \"1h\"", &[("people", &people, true)]);
     place(&map, &kim()).await;
     people.know("kim", None);
-    let now = map.find_now(&kim(), Evidence::default()).await.expect("an answer");
+    let now = map.find_now(&kim()).await.expect("an answer");
     assert!(matches!(now, Found::Nobody));
     people.be_silent(true);
     people.be_down(true);
     assert!(map.known(&kim()).is_none());
-    assert!(map.find(&kim(), Evidence::default()).await.is_err(), "not served from before");
+    assert!(map.find(&kim()).await.is_err(), "not served from before");
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn an_old_answer_serves_in_an_outage_and_only_then() {
     assert_eq!((place(&map, &kim()).await.as_deref(), people.asked()), (Some("b"), 1));
     people.be_down(true);
     assert_eq!((place(&map, &kim()).await.as_deref(), people.asked()), (Some("b"), 0));
-    assert!(map.find(&Who::somebody("max", "imap"), Evidence::default()).await.is_err());
+    assert!(map.find(&Who::somebody("max", "imap")).await.is_err());
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn who_was_moved_is_looked_up_anew() {
     place(&map, &kim()).await;
     assert_eq!(people.asked(), 2, "not believed for a while");
     overrides.set_place("kim", Some("a")).expect("kept");
-    let found = map.find(&kim(), Evidence::default()).await.expect("an answer");
+    let found = map.find(&kim()).await.expect("an answer");
     let (backend, reason) = map.choose("kim", &found).expect("a place");
     assert_eq!((&*backend.name, reason), ("a", Reason::Moved));
 }
@@ -170,9 +170,9 @@ async fn an_answer_from_before_a_move_is_not_kept() {
     let map = map_of(REMEMBERING, &[("people", &people, true)]);
     let asked = Instant::now();
     map.backends().overrides().hold("kim");
-    let found = map.find_now(&kim(), Evidence::default()).await.expect("an answer");
+    let found = map.find_now(&kim()).await.expect("an answer");
     map.backends().overrides().release("kim");
-    map.keep(&kim(), Kept::account(&"first".into(), found.entry().expect("an account")), asked);
+    map.keep(&kim(), found, asked);
     assert!(map.cache.get(&kim().question(), Instant::now(), |_| Duration::MAX).is_none());
 }
 
@@ -188,12 +188,12 @@ async fn a_directory_that_wants_to_see_a_password_is_asked_with_it_or_passed_ove
     let (right, wrong) = (secret("right"), secret("wrong"));
     let ask = async |who: &Who, password| {
         let evidence = Evidence { password: Some(password), ..Evidence::default() };
-        map.find(who, evidence).await
+        map.find_by(who, evidence).await
     };
-    let found = ask(&kim(), &right).await.expect("an answer");
-    assert!(matches!(&found, Found::Account { directory, is_checked: true, .. } if &**directory == "mute"));
-    assert!(matches!(ask(&kim(), &wrong).await, Err(NoAnswer::Denied(Denial::Wrong))));
-    assert!(matches!(ask(&Who::somebody("max", "imap"), &right).await, Ok(Found::Nobody)));
+    let answer = ask(&kim(), &right).await.expect("an answer");
+    assert!(matches!(&answer, Answer::Checked { directory, .. } if &**directory == "mute"));
+    assert!(matches!(ask(&kim(), &wrong).await, Ok(Answer::Denied(Denial::Wrong))));
+    assert!(matches!(ask(&Who::somebody("max", "imap"), &right).await, Ok(Answer::Found(Found::Nobody))));
     assert!(map.known(&kim()).is_none(), "such an answer is for the one who brought the password");
     mute.be_silent(true);
     assert!(ask(&kim(), &right).await.is_err());
@@ -206,19 +206,17 @@ async fn the_directory_that_has_checked_the_password_is_not_asked_again() {
     for (map, finds) in [(finding, true), (mute, false)] {
         let checked = at("b");
         let evidence = Evidence { checked: Some(("people", &checked)), ..Evidence::default() };
-        let found = map.find(&kim(), evidence).await.expect("an answer");
-        assert!(matches!(&found, Found::Account { is_checked: true, entry, .. } if **entry == checked));
+        let answer = map.find_by(&kim(), evidence).await.expect("an answer");
+        assert!(matches!(&answer, Answer::Checked { entry, .. } if **entry == checked));
         assert_eq!(people.asked(), 0);
-        let known = map.known(&kim());
-        assert_eq!(known.is_some(), finds);
-        assert!(!matches!(known, Some(Found::Account { is_checked: true, .. })), "good for the place alone");
+        assert_eq!(map.known(&kim()).is_some(), finds, "for its place, which is all that is remembered");
         let newer = at("c");
         let evidence = Evidence { checked: Some(("people", &newer)), ..Evidence::default() };
-        let found = map.find(&kim(), evidence).await.expect("an answer");
+        let found = map.find_by(&kim(), evidence).await.expect("an answer");
         assert_eq!(found.entry(), Some(&newer), "whatever is remembered");
         map.forget(None);
         let other = Evidence { checked: Some(("other", &checked)), ..Evidence::default() };
-        let found = map.find(&kim(), other).await.expect("an answer");
+        let found = map.find_by(&kim(), other).await.expect("an answer");
         assert_eq!(found.entry(), finds.then_some(&at("a")), "of another directory's word nothing follows");
         people.asked();
     }
@@ -281,7 +279,6 @@ async fn a_host_that_the_directory_names_is_taken_where_it_may_be() {
     let found = |place: &str| Found::Account {
         directory: "people".into(),
         entry: Box::new(Entry { place: Some(Location { name: place.into(), port: Some(1144) }), ..at(place) }),
-        is_checked: false,
     };
     let (backend, reason) = map.choose("kim", &found("127.0.0.1")).expect("a place");
     assert_eq!((&*backend.name, reason), ("127.0.0.1:1144", Reason::Directory));

@@ -8,7 +8,6 @@ use super::Session;
 use crate::auth::Unanswered;
 use crate::config::Level;
 use crate::defence::{Attempt, Consequence};
-use crate::map::NoAnswer;
 use crate::metrics::LogIn;
 use crate::traces::Trace;
 
@@ -104,15 +103,6 @@ impl Denied {
             Self::Passed(text) => return Some(Answer::Passed(text)),
             Self::Left => return None,
         }))
-    }
-}
-
-impl From<NoAnswer> for Denied {
-    fn from(no_answer: NoAnswer) -> Self {
-        match no_answer {
-            NoAnswer::Unanswered(unanswered) => unanswered.into(),
-            NoAnswer::Denied(denial) => denial.into(),
-        }
     }
 }
 

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use super::Session;
 use super::claim::{Means, Scram};
 use super::denied::Denied;
-use crate::auth::{Account, Authenticator, Denial, authenticate_first, find_first};
+use crate::auth::{Account, Authenticator, Denial, Unanswered, authenticate_first, find_first};
 use crate::backend::{Backend, Credentials};
 use crate::directory::{Bar, Bearer, Entry, Objection, Who};
-use crate::map::{Evidence, Found, NoPlace};
+use crate::map::{Answer, Evidence, Found, NoPlace};
 use crate::metrics::Stage;
 
 /// How often a directory is asked whether a user who is being moved has arrived.
@@ -70,10 +70,14 @@ impl Session {
         if !matches!(means.proof(), Some(Proof::Password(_))) {
             self.check_map_can_answer()?;
         }
-        let (found, placed_at) = self.locate(&who, means, &checked).await?;
+        let (answer, placed_at) = self.locate(&who, means, &checked).await?;
         self.took(Stage::Map, started.elapsed());
-        let is_checked =
-            !matches!(checked, Checked::Nothing) || matches!(found, Found::Account { is_checked: true, .. });
+        let (found, is_checked_there) = match answer {
+            Answer::Found(found) => (found, false),
+            Answer::Checked { directory, entry } => (Found::Account { directory, entry }, true),
+            Answer::Denied(denial) => return Err(denial.into()),
+        };
+        let is_checked = is_checked_there || !matches!(checked, Checked::Nothing);
         let (backend, _) = self.snapshot.map.choose(&who.user, &found).map_err(|no_place| match no_place {
             NoPlace::Unknown => Denied::Wrong,
             NoPlace::Refused(text) => Denied::Misplaced(text),
@@ -204,7 +208,12 @@ impl Session {
     }
 
     /// What the map's directories say; while they say that the user is being moved, not at once.
-    async fn locate(&self, who: &Who, means: &Means, checked: &Checked) -> Result<(Found, std::time::Instant), Denied> {
+    async fn locate(
+        &self,
+        who: &Who,
+        means: &Means,
+        checked: &Checked,
+    ) -> Result<(Answer, std::time::Instant), Denied> {
         let mut placed_at = std::time::Instant::now();
         // The way to the control plane and back costs more than the rest of a log-in.
         let (known, basis) = match checked {
@@ -214,8 +223,8 @@ impl Session {
             // These are good for as long as they last: whether their owner still is, only the directory knows.
             Checked::Token { .. } | Checked::Certificate => (None, Basis::Now),
         };
-        let mut found = match known {
-            Some(found) => found,
+        let mut answer = match known {
+            Some(found) => Answer::Found(found),
             None => self.ask_map(who, means, basis).await?,
         };
         // Whoever is held to the end of a log-in's time was held, and no directory too slow: the last look comes before it.
@@ -223,7 +232,7 @@ impl Session {
         let patience = (Instant::now() + self.snapshot.map.settings.hold_time).min(last);
         loop {
             let is_held = self.snapshot.map.is_held(&who.user);
-            if !is_held && !found.entry().is_some_and(|entry| entry.held) {
+            if !is_held && !answer.entry().is_some_and(|entry| entry.held) {
                 break;
             }
             if Instant::now() + HOLD_LOOK_INTERVAL > patience {
@@ -237,12 +246,12 @@ impl Session {
                 continue;
             }
             placed_at = std::time::Instant::now();
-            found = self.ask_map(who, means, Basis::Now).await?;
+            answer = self.ask_map(who, means, Basis::Now).await?;
         }
-        Ok((found, placed_at))
+        Ok((answer, placed_at))
     }
 
-    async fn ask_map(&self, who: &Who, means: &Means, basis: Basis<'_>) -> Result<Found, Denied> {
+    async fn ask_map(&self, who: &Who, means: &Means, basis: Basis<'_>) -> Result<Answer, Unanswered> {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
         let (is_now, checked) = match basis {
             Basis::Now => (true, None),
@@ -252,13 +261,13 @@ impl Session {
             Some(Proof::Password(password)) => Some(password.duplicate()),
             Some(Proof::Token(_)) | None => None,
         };
-        let found = self.on_control(async move {
+        self.on_control(async move {
             let password = password.as_ref();
             let checked = checked.as_ref().map(|Verified { by, entry, .. }| (&**by, entry));
             let evidence = Evidence { password, checked };
-            if is_now { map.find_now(&who, evidence).await } else { map.find(&who, evidence).await }
-        });
-        Ok(found.await?)
+            if is_now { map.find_by_now(&who, evidence).await } else { map.find_by(&who, evidence).await }
+        })
+        .await
     }
 
     /// Checks a password against what the map's directories say now.

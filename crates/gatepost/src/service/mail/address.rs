@@ -8,7 +8,7 @@ use gatepost_wire::smtp::{Mailbox, OwnReply, Recipient, Reply};
 use crate::backend::Backend;
 use crate::config::{Level, Names};
 use crate::directory::{Bar, Who};
-use crate::map::{Evidence, Found, Map, NoPlace, Reason};
+use crate::map::{Found, Map, NoPlace, Reason};
 use crate::service::Session;
 
 /// An address whose user is looked for.
@@ -173,9 +173,9 @@ impl Session {
             return Ok(found);
         }
         let map = Arc::clone(&self.snapshot.map);
-        let found = self.on_control(async move { map.find(&who, Evidence::default()).await }).await;
-        found.map_err(|no_answer| {
-            self.report(Level::Error, "a directory can't answer", &no_answer.to_string());
+        let found = self.on_control(async move { map.find(&who).await }).await;
+        found.map_err(|unanswered| {
+            self.report(Level::Error, "a directory can't answer", &unanswered.to_string());
             OwnReply::NoLookUp.reply()
         })
     }
