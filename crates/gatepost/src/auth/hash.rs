@@ -23,6 +23,8 @@ pub(crate) enum Unusable {
     Malformed,
     /// Gatepost is going down.
     Stopped,
+    /// The kernel gives no randomness, or there is too little memory: nothing can be made.
+    Short,
 }
 
 impl std::fmt::Display for Unusable {
@@ -31,13 +33,14 @@ impl std::fmt::Display for Unusable {
             Self::UnknownScheme => "its password has a scheme that is not supported",
             Self::Malformed => "its password hash is malformed",
             Self::Stopped => "the check was interrupted",
+            Self::Short => "there is too little memory or randomness",
         })
     }
 }
 
 /// Makes a hash to keep: Argon2id.
 pub(crate) fn make(password: &Secret) -> Result<String, Unusable> {
-    let hash = Argon2::default().hash_password(password.expose()).map_err(|_| Unusable::Stopped)?;
+    let hash = Argon2::default().hash_password(password.expose()).map_err(|_| Unusable::Short)?;
     Ok(format!("{{ARGON2ID}}{hash}"))
 }
 
@@ -62,84 +65,86 @@ pub(super) fn nobody() -> &'static str {
     "{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$Z2F0ZXBvc3Qtbm9ib2R5IQ$Jr7y7tYVnXhPFKNqkNRgP+O0WhxcE3dJHfKQ0yZHLbI"
 }
 
-/// Whether a hash could be checked at all, as far as its form shows.
-pub(crate) fn is_usable(stored: &str) -> bool {
-    if let Some(verifier) = scram(stored) {
-        return verifier.is_ok();
-    }
-    let (scheme, hash) = parts(stored);
-    match scheme.as_str() {
-        "PLAIN" | "CLEAR" | "CLEARTEXT" => true,
-        "SSHA" => take_salted::<Sha1>(hash).is_ok(),
-        "SSHA256" | "SHA256" => take_salted::<Sha256>(hash).is_ok(),
-        "SSHA512" | "SHA512" => take_salted::<Sha512>(hash).is_ok(),
-        "ARGON2ID" | "ARGON2I" | "ARGON2" => hash.starts_with("$argon2"),
-        "SHA512-CRYPT" | "SHA256-CRYPT" | "BLF-CRYPT" | "CRYPT" => {
-            ["$5$", "$6$", "$2", "$argon2"].iter().any(|start| hash.starts_with(start))
-        }
-        _ => false,
-    }
+/// What a directory keeps, by how a password is compared with it.
+enum Kept<'s> {
+    Plain(&'s str),
+    Argon2(&'s str),
+    /// SHA-256 or SHA-512 as crypt(3) has them.
+    ShaCrypt(&'s str),
+    Bcrypt(&'s str),
+    Salted {
+        digest: Vec<u8>,
+        salt: Vec<u8>,
+        of: fn(&[u8], &[u8]) -> Vec<u8>,
+    },
+    Scram(Verifier),
 }
 
-/// Whether `password` is the one that `stored` was made of.
-pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> {
+/// Reads what is kept, as far as its form shows what it is. Without a scheme, only the self-describing forms are taken: what
+/// else it is would be a guess.
+fn read(stored: &str) -> Result<Kept<'_>, Unusable> {
     if let Some(verifier) = scram(stored) {
-        return Ok(verifier?.fits(password));
+        return verifier.map(Kept::Scram);
     }
-    let (scheme, hash) = parts(stored);
-    let password = password.expose();
-    match scheme.as_str() {
-        "PLAIN" | "CLEAR" | "CLEARTEXT" => Ok(same(hash.as_bytes(), password)),
-        "ARGON2ID" | "ARGON2I" | "ARGON2" => argon2(hash, password),
-        "SHA512-CRYPT" | "SHA256-CRYPT" | "BLF-CRYPT" | "CRYPT" => crypt(hash, password),
-        "SSHA" => salted::<Sha1>(hash, password),
-        "SSHA256" | "SHA256" => salted::<Sha256>(hash, password),
-        "SSHA512" | "SHA512" => salted::<Sha512>(hash, password),
+    let named = stored.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    let (scheme, hash) = named.unwrap_or(("CRYPT", stored));
+    match scheme.to_ascii_uppercase().as_str() {
+        "PLAIN" | "CLEAR" | "CLEARTEXT" => Ok(Kept::Plain(hash)),
+        "ARGON2ID" | "ARGON2I" | "ARGON2" if hash.starts_with("$argon2") => Ok(Kept::Argon2(hash)),
+        "ARGON2ID" | "ARGON2I" | "ARGON2" => Err(Unusable::Malformed),
+        "SHA512-CRYPT" | "SHA256-CRYPT" | "BLF-CRYPT" | "CRYPT" => read_crypt(hash),
+        "SSHA" => read_salted::<Sha1>(hash),
+        "SSHA256" | "SHA256" => read_salted::<Sha256>(hash),
+        "SSHA512" | "SHA512" => read_salted::<Sha512>(hash),
         _ => Err(Unusable::UnknownScheme),
     }
 }
 
-/// The scheme in capitals, and the hash. Without a scheme, only the self-describing forms are taken: what else it is would be a
-/// guess.
-fn parts(stored: &str) -> (String, &str) {
-    let named = stored.strip_prefix('{').and_then(|rest| rest.split_once('}'));
-    named.map_or_else(|| ("CRYPT".to_owned(), stored), |(scheme, hash)| (scheme.to_ascii_uppercase(), hash))
-}
-
 /// A hash in crypt(3)'s modular form names its own algorithm.
-fn crypt(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
+fn read_crypt(hash: &str) -> Result<Kept<'_>, Unusable> {
     if hash.starts_with("$argon2") {
-        argon2(hash, password)
+        Ok(Kept::Argon2(hash))
     } else if hash.starts_with("$5$") || hash.starts_with("$6$") {
-        // Whether it is malformed or doesn't match is one answer of this library.
-        Ok(ShaCrypt::default().verify_password(password, hash).is_ok())
+        Ok(Kept::ShaCrypt(hash))
     } else if hash.starts_with("$2") {
-        bcrypt::verify(password, hash).map_err(|_| Unusable::Malformed)
+        Ok(Kept::Bcrypt(hash))
     } else {
         Err(Unusable::UnknownScheme)
     }
 }
 
-fn argon2(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
-    let hash = PasswordHash::new(hash).map_err(|_| Unusable::Malformed)?;
-    Ok(Argon2::default().verify_password(password, &hash).is_ok())
-}
-
-fn salted<D: sha2::Digest>(hash: &str, password: &[u8]) -> Result<bool, Unusable> {
-    let (digest, salt) = take_salted::<D>(hash)?;
-    let expected = D::new().chain_update(password).chain_update(salt).finalize();
-    Ok(same(&expected, &digest))
-}
-
 /// The digest of password and salt, and the salt, which may be empty: in base64 one behind the other.
-fn take_salted<D: sha2::Digest>(hash: &str) -> Result<(Vec<u8>, Vec<u8>), Unusable> {
+fn read_salted<D: sha2::Digest>(hash: &str) -> Result<Kept<'_>, Unusable> {
     let mut digest = STANDARD.decode(hash).map_err(|_| Unusable::Malformed)?;
     let length = <D as sha2::Digest>::output_size();
     if digest.len() < length {
         return Err(Unusable::Malformed);
     }
     let salt = digest.split_off(length);
-    Ok((digest, salt))
+    let of = |password: &[u8], salt: &[u8]| D::new().chain_update(password).chain_update(salt).finalize().to_vec();
+    Ok(Kept::Salted { digest, salt, of })
+}
+
+/// Whether a hash could be checked at all, as far as its form shows.
+pub(crate) fn is_usable(stored: &str) -> bool {
+    read(stored).is_ok()
+}
+
+/// Whether `password` is the one that `stored` was made of.
+pub(crate) fn verify(stored: &str, password: &Secret) -> Result<bool, Unusable> {
+    let said = password.expose();
+    match read(stored)? {
+        Kept::Plain(kept) => Ok(same(kept.as_bytes(), said)),
+        Kept::Argon2(hash) => {
+            let hash = PasswordHash::new(hash).map_err(|_| Unusable::Malformed)?;
+            Ok(Argon2::default().verify_password(said, &hash).is_ok())
+        }
+        // Whether it is malformed or doesn't match is one answer of this library.
+        Kept::ShaCrypt(hash) => Ok(ShaCrypt::default().verify_password(said, hash).is_ok()),
+        Kept::Bcrypt(hash) => bcrypt::verify(said, hash).map_err(|_| Unusable::Malformed),
+        Kept::Salted { digest, salt, of } => Ok(same(&of(said, &salt), &digest)),
+        Kept::Scram(verifier) => Ok(verifier.fits(password)),
+    }
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {

@@ -20,7 +20,7 @@ use crate::secret_file;
 
 /// How often a password that is kept here is hashed: what Dovecot and `PostgreSQL` use too (and RFC 7677 asks for at least),
 /// so that users whom nobody knows are told what most of those are told who are known.
-const ITERATIONS: u32 = 4096;
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 /// What a client would have to compute is bounded: it would give up beyond, and Gatepost itself where it checks a password.
 const ITERATIONS_MAX: u32 = 1_000_000;
 const SALT_BYTES: usize = 16;
@@ -68,11 +68,10 @@ impl Verifier {
     /// Makes one to keep, in Dovecot's form without the scheme.
     pub(super) fn make(password: &Secret) -> Result<String, Unusable> {
         let mut salt = [0; SALT_BYTES];
-        getrandom::fill(&mut salt).map_err(|_| Unusable::Stopped)?;
-        let iterations = NonZeroU32::new(ITERATIONS).ok_or(Unusable::Stopped)?;
-        let (stored_key, server_key) = keys(password, &salt, iterations);
+        getrandom::fill(&mut salt).map_err(|_| Unusable::Short)?;
+        let (stored_key, server_key) = keys(password, &salt, ITERATIONS);
         let [salt, stored_key, server_key] = [&salt[..], &stored_key, &server_key].map(|bytes| STANDARD.encode(bytes));
-        Ok(format!("{iterations},{salt},{stored_key},{server_key}"))
+        Ok(format!("{ITERATIONS},{salt},{stored_key},{server_key}"))
     }
 
     /// Whether `password` is the one that it was made of.
@@ -84,9 +83,8 @@ impl Verifier {
     /// and no proof fits it.
     fn decoy(key: &hmac::Key, user: &str) -> Self {
         let salt = hmac::sign(key, user.as_bytes()).as_ref()[..SALT_BYTES].to_vec();
-        let iterations = NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN);
         // Nothing is known that hashes to this.
-        Self { salt, iterations, stored_key: [0; KEY_BYTES], server_key: [0; KEY_BYTES] }
+        Self { salt, iterations: ITERATIONS, stored_key: [0; KEY_BYTES], server_key: [0; KEY_BYTES] }
     }
 }
 
@@ -162,7 +160,7 @@ impl Challenge {
     /// Answers a client's first message. `binding` is what its type of binding gives here.
     pub(crate) fn new(first: ClientFirst, verifier: Verifier, binding: Vec<u8>) -> Result<Self, Unusable> {
         let mut random = [0; NONCE_BYTES];
-        getrandom::fill(&mut random).map_err(|_| Unusable::Stopped)?;
+        getrandom::fill(&mut random).map_err(|_| Unusable::Short)?;
         Ok(Self::with_nonce(first, verifier, binding, &STANDARD.encode(random)))
     }
 
