@@ -38,7 +38,7 @@ pub(crate) enum Turn {
 impl Turn {
     /// Where the protocol's own command leads, by which a name and a password are said; `None`: nobody can have such.
     pub(crate) fn by_command(said: Option<(String, Secret)>) -> Self {
-        Self::Ask(Ask::Begin(with_password(PasswordMechanism::Command, said)))
+        Self::Ask(Ask::Begin(Offered::Password(PasswordMechanism::Command, said)))
     }
 }
 
@@ -46,6 +46,7 @@ impl Exchange {
     /// Begins one, perhaps with a first message in base64 (RFC 4959, RFC 5034).
     pub(crate) fn begin(mechanism: Mechanism, initial: Option<&[u8]>) -> Turn {
         let exchange = match mechanism {
+            // The command is no mechanism's name, and nobody names it.
             Mechanism::Password(PasswordMechanism::Plain | PasswordMechanism::Command) => Self::Plain,
             Mechanism::Password(PasswordMechanism::Login) => Self::LoginUser,
             Mechanism::Token(by) => Self::Token(by),
@@ -75,22 +76,24 @@ impl Exchange {
 
     /// Takes the client's next message, in base64.
     pub(crate) fn take(self, base64: &[u8]) -> Turn {
-        if self.is_dismissal() {
+        let offered = match (self, sasl::decode(base64)) {
             // Whatever it says, it has been answered.
-            return Turn::Dismissed;
-        }
-        let Some(message) = sasl::decode(base64) else { return Turn::Malformed };
-        let offered = match self {
-            Self::LoginUser => return Self::LoginPassword { user: sasl::user_name(message.expose()) }.prompt(),
-            Self::Reply | Self::Dismissal => return Turn::Ask(Ask::Reply(message)),
-            Self::LoginPassword { user } => {
-                with_password(PasswordMechanism::Login, user.zip(sasl::password(message.expose())))
+            (Self::Dismissal, _) => return Turn::Dismissed,
+            (_, None) => return Turn::Malformed,
+            (Self::LoginUser, Some(message)) => {
+                return Self::LoginPassword { user: sasl::user_name(message.expose()) }.prompt();
             }
-            Self::Plain => with_password(PasswordMechanism::Plain, sasl::plain(&message)),
-            Self::Token(by @ TokenMechanism::OAuthBearer) => with_token(by, sasl::oauth_bearer(&message)),
-            Self::Token(by @ TokenMechanism::XOAuth2) => with_token(by, sasl::xoauth2(&message)),
-            Self::External => Offered::External(message),
-            Self::Scram(by) => Offered::Scram(by, message),
+            (Self::Reply, Some(message)) => return Turn::Ask(Ask::Reply(message)),
+            (Self::LoginPassword { user }, Some(message)) => {
+                Offered::Password(PasswordMechanism::Login, user.zip(sasl::password(message.expose())))
+            }
+            (Self::Plain, Some(message)) => Offered::Password(PasswordMechanism::Plain, sasl::plain(&message)),
+            (Self::Token(by @ TokenMechanism::OAuthBearer), Some(message)) => {
+                Offered::Token(by, sasl::oauth_bearer(&message))
+            }
+            (Self::Token(by @ TokenMechanism::XOAuth2), Some(message)) => Offered::Token(by, sasl::xoauth2(&message)),
+            (Self::External, Some(message)) => Offered::External(message),
+            (Self::Scram(by), Some(message)) => Offered::Scram(by, message),
         };
         Turn::Ask(Ask::Begin(offered))
     }
@@ -103,14 +106,4 @@ impl Exchange {
         };
         Turn::Challenge(self, text.to_owned())
     }
-}
-
-/// What a name and a password offer; `None`: nobody can have such.
-fn with_password(by: PasswordMechanism, said: Option<(String, Secret)>) -> Offered {
-    said.map_or(Offered::Malformed(Mechanism::Password(by)), |(user, password)| Offered::Password(by, user, password))
-}
-
-/// What a token offers, and the name with it, where one is given.
-fn with_token(by: TokenMechanism, said: Option<(Option<String>, Secret)>) -> Offered {
-    said.map_or(Offered::Malformed(Mechanism::Token(by)), |(user, token)| Offered::Token(by, user, token))
 }

@@ -53,15 +53,16 @@ impl Front {
             Step::Close(outcome) => format!("close {outcome:?}"),
             Step::Ask(Ask::Reply(message)) => format!("reply {:?}", shown(message)),
             Step::Ask(Ask::Begin(offered)) => match offered {
-                Offered::Malformed(mechanism) => format!("malformed {}", mechanism.name()),
+                Offered::Password(by, None) => format!("malformed {}", Mechanism::Password(*by).name()),
+                Offered::Token(by, None) => format!("malformed {}", Mechanism::Token(*by).name()),
                 Offered::External(message) => format!("exchange {} {:?}", Mechanism::External.name(), shown(message)),
                 Offered::Scram(by, message) => {
                     format!("exchange {} {:?}", Mechanism::Scram(*by).name(), shown(message))
                 }
-                Offered::Password(by, user, password) => {
+                Offered::Password(by, Some((user, password))) => {
                     format!("ask {} {user:?} {:?}", Mechanism::Password(*by).name(), shown(password))
                 }
-                Offered::Token(by, user, token) => {
+                Offered::Token(by, Some((user, token))) => {
                     let user = user.as_deref().unwrap_or_default();
                     format!("ask {} {user:?} {:?}", Mechanism::Token(*by).name(), shown(token))
                 }

@@ -141,8 +141,10 @@ impl Authenticator {
                     Ok(true) => Ok(entry),
                     Ok(false) => Err(Denial::Wrong),
                     // It says nothing of the entry.
-                    Err(stopped @ hash::Unusable::Stopped) => return Err(Fault(stopped.to_string())),
-                    Err(unusable) => return Err(useless(unusable)),
+                    Err(ours @ (hash::Unusable::Stopped | hash::Unusable::Short)) => {
+                        return Err(Fault(ours.to_string()));
+                    }
+                    Err(unusable) => return Err(unusable_entry(unusable)),
                 }
             }
             verdict @ (Verdict::Unknown | Verdict::Compare(_)) => {
@@ -213,7 +215,7 @@ pub(crate) async fn authenticate_first(
 }
 
 /// A directory has an account with which no password or proof could be compared.
-pub(crate) fn useless(unusable: hash::Unusable) -> Fault {
+pub(crate) fn unusable_entry(unusable: hash::Unusable) -> Fault {
     Fault(format!("the directory's entry can't be used: {unusable}"))
 }
 

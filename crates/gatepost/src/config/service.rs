@@ -272,7 +272,7 @@ fn mute<'d>(map: &'d Map, directories: &'d Directories) -> impl Iterator<Item = 
 fn check_map(written: &ServiceSettings, table: &Table<'_>, map: &Map, directories: &Directories) {
     use ServiceSettings as key;
 
-    let brings_none = |mechanism: &&Mechanism| mechanism.takes_token() || mechanism.is_carried();
+    let brings_none = |mechanism: &&Mechanism| mechanism.shows_token() || mechanism.is_carried();
     let Some(mechanism) = written.mechanisms.iter().find(brings_none) else { return };
     if let Some(mute) = mute(map, directories).next() {
         let what = "of map.directories only answers to who brings a password: such log-ins are refused";
@@ -340,9 +340,9 @@ fn authenticate(written: &ServiceSettings, table: &Table<'_>, known: &Directorie
         }
     }
     let has_proof = |mechanism: &&Mechanism| !mechanism.is_carried();
-    for mechanism in mechanisms.iter().filter(has_proof).filter(|mechanism| all_known && !can(mechanism.takes_token()))
+    for mechanism in mechanisms.iter().filter(has_proof).filter(|mechanism| all_known && !can(mechanism.shows_token()))
     {
-        let what = if mechanism.takes_token() {
+        let what = if mechanism.shows_token() {
             "tokens: name one of type oauth2"
         } else {
             "passwords: all are of type oauth2"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
-use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, Refusal, ScramMechanism, Secret};
+use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, ScramMechanism, Secret};
 use tokio::time::Instant;
 
 use super::Session;
@@ -14,9 +14,9 @@ use super::attempt::Begun;
 use super::denied::{Denied, Told};
 use super::reach::LoggedIn;
 use crate::auth::scram::Challenge;
-use crate::auth::{find_first, hash, useless};
+use crate::auth::{Unanswered, find_first, hash, unusable_entry};
 use crate::defence::Attempt;
-use crate::directory::Entry;
+use crate::directory::{Entry, Fault};
 use crate::metrics::Stage;
 
 /// What shows that a client is who it claims to be.
@@ -112,11 +112,13 @@ impl Session {
                 self.proved(challenged, &message, introduction).await
             }
             (Ask::Reply(message), Progress::Agreed(_, logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
-            (Ask::Reply(_), Progress::Agreed(by, _)) => Err(self.malformed(Mechanism::Scram(by)).await),
-            // There is no reply where nothing was asked.
-            (Ask::Reply(_), Progress::Nothing | Progress::In(_)) => {
-                Ok((Answer::Refused(Refusal::BadCredentials), Progress::Nothing))
+            (Ask::Reply(_), Progress::Agreed(by, logged_in)) => {
+                // The back end is left at once.
+                drop(logged_in);
+                Err(self.malformed(Mechanism::Scram(by)).await)
             }
+            // There is no reply where nothing was asked.
+            (Ask::Reply(_), Progress::Nothing | Progress::In(_)) => return None,
             (Ask::Begin(offered), before) => {
                 self.give_up(before);
                 self.begin_anew(offered, introduction).await
@@ -131,10 +133,12 @@ impl Session {
     /// Answers what goes on with nothing that was before.
     async fn begin_anew(&mut self, offered: Offered, introduction: &Introduction) -> Result<(Answer, Progress), Told> {
         let (mechanism, written, means) = match offered {
-            Offered::Password(by, user, password) => {
+            Offered::Password(by, Some((user, password))) => {
                 (Mechanism::Password(by), Some(user), Means::Secret(Proof::Password(password)))
             }
-            Offered::Token(by, user, token) => (Mechanism::Token(by), user, Means::Secret(Proof::Token(token))),
+            Offered::Password(by, None) => return Err(self.malformed(Mechanism::Password(by)).await),
+            Offered::Token(by, Some((user, token))) => (Mechanism::Token(by), user, Means::Secret(Proof::Token(token))),
+            Offered::Token(by, None) => return Err(self.malformed(Mechanism::Token(by)).await),
             Offered::External(message) => match sasl::external(&message) {
                 Some(act_as) => (Mechanism::External, self.certified(act_as), Means::Certificate),
                 None => return Err(self.malformed(Mechanism::External).await),
@@ -143,7 +147,6 @@ impl Session {
                 Some(first) => return self.challenge(by, first).await,
                 None => return Err(self.malformed(Mechanism::Scram(by)).await),
             },
-            Offered::Malformed(mechanism) => return Err(self.malformed(mechanism).await),
         };
         // It came with all that shows it.
         let begun = self.begin(mechanism, written.as_deref()).await?;
@@ -212,25 +215,28 @@ impl Session {
         let is_itself =
             first.authzid.is_empty() || first.authzid == first.user || names.canonical(&first.authzid) == user;
         let binding = match (&first.binding, by) {
-            (Binding::Type(kind), ScramMechanism::Plus) => self.binding(kind),
-            (Binding::Unknown, ScramMechanism::Plain) => Some(Vec::new()),
-            (Binding::Unoffered, ScramMechanism::Plain) if self.can_bind() => {
+            (Binding::Type(kind), ScramMechanism::Bound) => self.binding(kind),
+            (Binding::Unknown, ScramMechanism::Unbound) => Some(Vec::new()),
+            (Binding::Unoffered, ScramMechanism::Unbound) if self.can_bind() => {
                 let what = "the client says that it saw no -PLUS on offer, where there is one: somebody in between may \
                             have taken it away";
                 return Err(Denied::Suspect(what.into()));
             }
-            (Binding::Unoffered, ScramMechanism::Plain) => Some(Vec::new()),
+            (Binding::Unoffered, ScramMechanism::Unbound) => Some(Vec::new()),
             _ => None,
         };
         let binding = binding.filter(|_| is_itself).ok_or(Denied::Wrong)?;
         let (known, verifier) = match self.kept(user).await? {
-            Some((by, entry)) => match entry.password.as_deref().and_then(hash::scram) {
-                Some(Ok(verifier)) => (Known::Account(by, Box::new(entry)), Some(verifier)),
-                Some(Err(unusable)) => return Err(Denied::Unavailable(format!("{by}: {}", useless(unusable)))),
+            Some((directory, entry)) => match entry.password.as_deref().and_then(hash::scram) {
+                Some(Ok(verifier)) => (Known::Account(directory, Box::new(entry)), Some(verifier)),
+                Some(Err(unusable)) => {
+                    let (directory, Fault(fault)) = (directory.to_string(), unusable_entry(unusable));
+                    return Err(Unanswered { directory, fault }.into());
+                }
                 None => {
                     let what = "has no SCRAM-SHA-256 verifier for the user: the password must be set anew \
                                 (`gatepost user set --scram`)";
-                    (Known::Unfit(format!("{by} {what}")), None)
+                    (Known::Unfit(format!("{directory} {what}")), None)
                 }
             },
             None => (Known::Nobody, None),

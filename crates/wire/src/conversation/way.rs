@@ -80,11 +80,11 @@ impl<'l> Way<'l> {
 impl<'l> Sasl<'l> {
     /// As [`Way::choose`], of a protocol that has no command of its own to log in by.
     pub(crate) fn choose(login: &'l BackLogin, takes: impl Fn(&Self) -> bool) -> Option<Self> {
-        let exchanges = ways(login).filter_map(|way| match way {
+        let mut exchanges = ways(login).filter_map(|way| match way {
             Way::Command { .. } => None,
             Way::Sasl(sasl) => Some(sasl),
         });
-        { exchanges }.find(takes)
+        exchanges.find(takes)
     }
 
     /// By which mechanism a token is shown; `None`: a password is.

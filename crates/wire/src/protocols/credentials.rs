@@ -59,9 +59,9 @@ pub enum TokenMechanism {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScramMechanism {
     /// SASL SCRAM-SHA-256 (RFC 7677).
-    Plain,
-    /// The same, bound to the TLS beneath it.
-    Plus,
+    Unbound,
+    /// SASL SCRAM-SHA-256-PLUS: the same, bound to the TLS beneath it.
+    Bound,
 }
 
 impl Mechanism {
@@ -76,9 +76,9 @@ impl Mechanism {
     /// XOAUTH2.
     pub const XOAUTH2: Self = Self::Token(TokenMechanism::XOAuth2);
     /// SCRAM-SHA-256.
-    pub const SCRAM: Self = Self::Scram(ScramMechanism::Plain);
+    pub const SCRAM: Self = Self::Scram(ScramMechanism::Unbound);
     /// SCRAM-SHA-256-PLUS.
-    pub const SCRAM_PLUS: Self = Self::Scram(ScramMechanism::Plus);
+    pub const SCRAM_PLUS: Self = Self::Scram(ScramMechanism::Bound);
 
     /// The SASL mechanisms, as they are named in the configuration and on the wire.
     pub const SASL: [Self; 7] =
@@ -104,7 +104,7 @@ impl Mechanism {
     }
 
     /// Whether it shows a token rather than a password.
-    pub const fn takes_token(self) -> bool {
+    pub const fn shows_token(self) -> bool {
         matches!(self, Self::Token(_))
     }
 

@@ -81,24 +81,24 @@ pub enum Ask {
 /// What a client offers to show who it is.
 #[derive(Debug)]
 pub enum Offered {
-    /// A name, as the client wrote it, and a password.
-    Password(PasswordMechanism, String, Secret),
-    /// An OAuth 2 access token (RFC 6750), and the name, unless the token alone is to say whose it is.
-    Token(TokenMechanism, Option<String>, Secret),
+    /// A name, as the client wrote it, and a password. `None`: credentials that no user can have (an empty password, a
+    /// malformed message). Nobody need be asked, but it counts, is logged and answered as [`Refusal::BadCredentials`] like
+    /// any wrong password.
+    Password(PasswordMechanism, Option<(String, Secret)>),
+    /// An OAuth 2 access token (RFC 6750), and the name, unless the token alone is to say whose it is. `None`: as with a
+    /// password.
+    Token(TokenMechanism, Option<(Option<String>, Secret)>),
     /// The message of EXTERNAL, which is only carried here ([`Mechanism::is_carried`]).
     External(Secret),
     /// The first message of SCRAM, which is only carried here.
     Scram(ScramMechanism, Secret),
-    /// Credentials that no user can have (an empty password, a malformed message): nobody need be asked,
-    /// but it counts, is logged and answered as [`Refusal::BadCredentials`] like any wrong password.
-    Malformed(Mechanism),
 }
 
 impl Ask {
     /// By which mechanism a token was to be shown; `None`: none was.
     pub(crate) const fn token(&self) -> Option<TokenMechanism> {
         match self {
-            Self::Begin(Offered::Token(by, ..) | Offered::Malformed(Mechanism::Token(by))) => Some(*by),
+            Self::Begin(Offered::Token(by, _)) => Some(*by),
             Self::Begin(_) | Self::Reply(_) => None,
         }
     }
