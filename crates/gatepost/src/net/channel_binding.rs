@@ -153,30 +153,15 @@ fn end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::ends::configurations;
 
     /// The same binding as rustls' own, on a connection between its buffered sides.
     #[test]
     fn both_sides_of_a_connection_are_bound_by_the_same_bytes() {
-        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let leaf = key.cert.der().clone();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(leaf.clone()).expect("an authority");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).expect("a key");
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.clone()], private)
-            .expect("settings");
+        let (server, client, leaf) = configurations();
         let (server, witness) = Witness::of(&server);
-        let client = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let name = "localhost".try_into().expect("a name");
-        let mut client = rustls::ClientConnection::new(Arc::new(client), name).expect("a client");
+        let mut client = rustls::ClientConnection::new(client, name).expect("a client");
         let mut server = rustls::ServerConnection::new(server).expect("a server");
         let mut pipe = Vec::new();
         while client.is_handshaking() || server.is_handshaking() {

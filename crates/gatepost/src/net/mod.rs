@@ -3,6 +3,8 @@
 
 pub(crate) mod channel_binding;
 pub(crate) mod client_certificate;
+#[cfg(test)]
+pub(crate) mod ends;
 pub(crate) mod handover;
 pub(crate) mod health;
 pub(crate) mod http;

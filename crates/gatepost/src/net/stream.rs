@@ -477,34 +477,11 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::crypto::aws_lc_rs::default_provider;
-    use rustls::pki_types::PrivateKeyDer;
-    use tokio::net::{TcpListener, TcpStream};
-
-    /// A server's configuration, and a client's that trusts it.
-    fn configurations() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(own.cert.der().clone()).expect("an authority");
-        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
-        let provider = Arc::new(default_provider());
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![own.cert.der().clone()], key)
-            .expect("a configuration");
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        (Arc::new(server), Arc::new(client))
-    }
+    use crate::net::ends::{configurations, sockets, stream};
 
     /// A server's and a client's end of one connection under TLS.
     async fn under_tls() -> (Stream, Stream) {
-        let (server, client) = configurations();
+        let (server, client, _) = configurations();
         let (mut near, mut far) = in_clear().await;
         let name = ServerName::try_from("localhost").expect("a name");
         let (accepted, connected) =
@@ -514,12 +491,8 @@ mod tests {
     }
 
     async fn in_clear() -> (Stream, Stream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("an address");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let stream =
-            |tcp: TcpStream| Stream::new(Connection::new(tcp.into_std().expect("a socket")).expect("a connection"));
-        (stream(near.expect("a connection")), stream(far.expect("a connection").0))
+        let (near, far) = sockets().await;
+        (stream(near), stream(far))
     }
 
     #[tokio::test]

@@ -254,25 +254,13 @@ mod tests {
     use crate::service::wheel::Wheel;
     use crate::story::Story;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
 
-    use crate::net::socket::Connection;
-
-    fn stream(tcp: TcpStream) -> Stream {
-        Stream::new(Connection::new(tcp.into_std().expect("a socket")).expect("a connection"))
-    }
-
-    /// Two ends of one connection.
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("an address");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.expect("a connection"), far.expect("a connection").0)
-    }
+    use crate::net::ends::{sockets, stream};
 
     /// A running relay with the client's and the back end's ends.
     async fn running(timeout: Duration) -> (tokio::task::JoinHandle<Outcome>, TcpStream, TcpStream) {
-        let ((client, client_far), (server, server_far)) = (pair().await, pair().await);
+        let ((client, client_far), (server, server_far)) = (sockets().await, sockets().await);
         let handle = Wheel::enter(Story::new(&gatepost_wire::PROTOCOLS[0], &"imap".into(), ([127, 0, 0, 1], 1).into()));
         handle.relays(timeout);
         let relay = Relay::new(stream(client_far), stream(server), handle, b"* BYE\r\n");
