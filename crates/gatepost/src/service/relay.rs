@@ -36,11 +36,18 @@ struct Lane {
     fresh_bytes: u32,
     /// How much is moved at a time.
     piece_bytes: u32,
-    open: bool,
+    course: Course,
     /// What was moved last ended a line: a line of our own may follow it.
     at_line_end: bool,
-    /// Why it ended, if not by a clean end of the stream.
-    broken: Option<Broken>,
+}
+
+/// How far a direction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Open,
+    /// By a clean end of the stream.
+    Ended,
+    Broken(Broken),
 }
 
 /// A connection that broke.
@@ -52,7 +59,7 @@ struct Broken {
 
 impl Lane {
     const fn new(from: Side) -> Self {
-        Self { from, fresh_bytes: 0, piece_bytes: READ_BYTES_MIN as u32, open: true, at_line_end: true, broken: None }
+        Self { from, fresh_bytes: 0, piece_bytes: READ_BYTES_MIN as u32, course: Course::Open, at_line_end: true }
     }
 
     /// A piece was moved; `taken`: the receiver took all of it.
@@ -68,8 +75,19 @@ impl Lane {
         }
     }
 
+    fn is_open(&self) -> bool {
+        self.course == Course::Open
+    }
+
+    fn broken(&self) -> Option<Broken> {
+        match self.course {
+            Course::Open | Course::Ended => None,
+            Course::Broken(broken) => Some(broken),
+        }
+    }
+
     fn end(&mut self) {
-        self.open = false;
+        self.course = Course::Ended;
     }
 
     /// The connection that is read from broke.
@@ -82,9 +100,11 @@ impl Lane {
         self.end_broken(self.from.other(), error);
     }
 
+    /// What breaks behind the first break is only its consequence.
     fn end_broken(&mut self, side: Side, error: &io::Error) {
-        self.open = false;
-        self.broken = Some(Broken { side, kind: error.kind() });
+        if self.broken().is_none() {
+            self.course = Course::Broken(Broken { side, kind: error.kind() });
+        }
     }
 }
 
@@ -101,8 +121,8 @@ impl Relay {
         self.move_pieces(cx, scratch);
         let first_closed = closed_before.or(self.first_closed());
         if let Some(by) = first_closed {
-            if !self.up.open && !self.down.open && self.unsent() == (0, 0) {
-                let broken = self.up.broken.or(self.down.broken);
+            if !self.up.is_open() && !self.down.is_open() && self.unsent() == (0, 0) {
+                let broken = self.up.broken().or(self.down.broken());
                 return Some(broken.map_or(End::Closed { by }, |Broken { side, kind }| End::Broken { side, kind }));
             }
             if closed_before.is_none() {
@@ -132,8 +152,8 @@ impl Relay {
     fn move_pieces(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) {
         let unsent = self.unsent();
         let mut pieces = 0;
-        while pump(cx, &mut self.client, &mut self.server, &mut self.up, !self.down.open, scratch)
-            | pump(cx, &mut self.server, &mut self.client, &mut self.down, !self.up.open, scratch)
+        while pump(cx, &mut self.client, &mut self.server, &mut self.up, !self.down.is_open(), scratch)
+            | pump(cx, &mut self.server, &mut self.client, &mut self.down, !self.up.is_open(), scratch)
         {
             pieces += 1;
             if pieces == PIECES_MAX {
@@ -152,7 +172,7 @@ impl Relay {
 
     /// The side that has ended its stream; of both, the client.
     fn first_closed(&self) -> Option<Side> {
-        [&self.up, &self.down].into_iter().find(|lane| !lane.open).map(|lane| lane.from)
+        [&self.up, &self.down].into_iter().find(|lane| !lane.is_open()).map(|lane| lane.from)
     }
 
     /// Ends both streams. The farewell says that Gatepost does; whoever is idle or expired just sees the end.
@@ -169,7 +189,7 @@ impl Relay {
     /// word was the end of a line. A line of ours can then not land in the middle of something else.
     fn is_between_commands(&self) -> bool {
         let is_flushed = self.client.unsent() == 0 && self.server.unsent() == 0;
-        is_flushed && self.down.open && self.down.at_line_end && self.is_clients_turn
+        is_flushed && self.down.is_open() && self.down.at_line_end && self.is_clients_turn
     }
 
     /// What each side has not taken yet.
@@ -211,13 +231,13 @@ fn pump(
 ) -> bool {
     match to.poll_flush(cx) {
         Poll::Pending => return false,
-        Poll::Ready(Err(error)) if lane.open => {
+        Poll::Ready(Err(error)) if lane.is_open() => {
             lane.end_unwritable(&error);
             return true;
         }
         Poll::Ready(_) => {}
     }
-    if !lane.open {
+    if !lane.is_open() {
         return false;
     }
     let Scratch { incoming, outgoing } = scratch;
