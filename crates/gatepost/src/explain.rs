@@ -19,13 +19,17 @@ pub(crate) struct Explained {
 }
 
 #[derive(Default)]
-struct Steps(Vec<(&'static str, String)>);
+struct Steps {
+    said: Vec<(&'static str, String)>,
+    /// Some service takes passwords.
+    are_passwords_taken: bool,
+}
 
 impl Steps {
     fn say(&mut self, step: &'static str, text: impl Into<String>) {
         // A user name may hold anything; a terminal must not.
         let text: String = text.into().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        self.0.push((step, text));
+        self.said.push((step, text));
     }
 }
 
@@ -36,12 +40,13 @@ pub(crate) async fn explain(world: &World, user: &str) -> Explained {
     let is_mail = world.config.services.iter().all(takes_mail);
     let result = match (is_possible, is_mail) {
         (true, true) => "mail for this user is taken",
-        (true, false) => "with the right password, this user can log in",
+        (true, false) if steps.are_passwords_taken => "with the right password, this user can log in",
+        (true, false) => "with the right token, certificate or proof, this user can log in",
         (false, true) => "mail for this user is not taken",
         (false, false) => "this user can't log in, or gets no mail",
     };
     steps.say("result", result);
-    Explained { steps: steps.0, is_possible }
+    Explained { steps: steps.said, is_possible }
 }
 
 fn takes_mail(service: &Service) -> bool {
@@ -106,6 +111,7 @@ async fn explain_service(
     }
     let is_checked = match &service.authenticate {
         Authenticate::Backend => {
+            steps.are_passwords_taken |= service.lets_passwords_be_shown();
             steps.say("password", format!("{protocol}: the back end checks it"));
             false
         }
@@ -247,8 +253,8 @@ async fn explain_directories(
 ) -> Option<bool> {
     let protocol = service.protocol.name;
     let offers_scram = service.written.mechanisms.iter().any(|mechanism| mechanism.is_scram());
-    let of_tokens = |name: &&String| world.config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
-    let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(of_tokens);
+    let (tokens, passwords) = world.config.tokens_and_passwords(names);
+    steps.are_passwords_taken |= !passwords.is_empty() && service.lets_passwords_be_shown();
     // The others are never asked.
     if let Some(name) = tokens.first() {
         steps.say("token", format!("{protocol}: Gatepost checks it against {name}, then the back end"));

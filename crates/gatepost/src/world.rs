@@ -259,8 +259,7 @@ fn open_directories(
 
 /// Who checks what: the first directory of tokens, and all others.
 fn checks(config: &Config, directories: &[Arc<Authenticator>], names: &[String]) -> Checks {
-    let takes_tokens = |name: &&String| config.directories.iter().any(|d| d.name == **name && d.takes_tokens());
-    let (tokens, passwords): (Vec<_>, Vec<_>) = names.iter().partition(takes_tokens);
+    let (tokens, passwords) = config.tokens_and_passwords(names);
     let open = |name: &String| named(directories, name);
     Checks { passwords: passwords.into_iter().filter_map(open).collect(), tokens: tokens.into_iter().find_map(open) }
 }

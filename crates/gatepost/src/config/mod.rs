@@ -115,6 +115,12 @@ impl Config {
         }
     }
 
+    /// Of these directories those that check tokens, and those that know users and their passwords.
+    pub(crate) fn tokens_and_passwords<'n>(&self, names: &'n [String]) -> (Vec<&'n String>, Vec<&'n String>) {
+        let takes_tokens = |name: &&String| self.directories.iter().any(|d| d.name == **name && d.takes_tokens());
+        names.iter().partition(takes_tokens)
+    }
+
     /// The listeners of all services.
     pub(crate) fn listeners(&self) -> impl Iterator<Item = &Listener> {
         self.services.iter().flat_map(|service| &service.listeners)

@@ -53,6 +53,12 @@ impl Service {
         }
     }
 
+    /// Whether a password may be shown at all: a list of mechanisms that show none means the bare command too.
+    pub(crate) fn lets_passwords_be_shown(&self) -> bool {
+        let mechanisms = &self.written.mechanisms;
+        mechanisms.is_empty() || mechanisms.iter().any(|mechanism| matches!(mechanism, Mechanism::Password(_)))
+    }
+
     /// The text of its greeting, by which a back end that is really this Gatepost is known; `node` is our own name.
     pub(crate) fn own_greeting(&self, node: &str) -> String {
         // As backs read it: without blanks at its end.

@@ -74,13 +74,10 @@ impl Service {
         self.settings.protocol.name
     }
 
-    /// Whether somebody checks passwords, and they may be shown: a list of mechanisms that show none means the bare
-    /// command too.
+    /// Whether somebody checks passwords, and they may be shown.
     fn takes_passwords(&self) -> bool {
-        let shows_one = |mechanism: &Mechanism| matches!(mechanism, Mechanism::Password(_));
-        let mechanisms = &self.settings.written.mechanisms;
-        let may_be_shown = mechanisms.is_empty() || mechanisms.iter().any(shows_one);
-        may_be_shown && self.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty())
+        let is_checked = self.checks.as_ref().is_none_or(|checks| !checks.passwords.is_empty());
+        is_checked && self.settings.lets_passwords_be_shown()
     }
 
     /// Whether log-ins may be bound to the TLS beneath them.

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use gatepost_lab::Process;
 use rustix::process::Signal;
 
-use crate::bed::{Bed, KIM, binary};
+use crate::bed::{Bed, KIM, NOWHERE, binary};
 use crate::talk::Talk;
 
 fn said(output: &Output) -> String {
@@ -184,6 +184,16 @@ fn what_is_in_force_is_itself_a_configuration() {
 #[test]
 fn wrong_usage_has_a_code_of_its_own() {
     assert_eq!(Bed::new().command(&["frobnicate"]).status.code(), Some(2));
+}
+
+#[test]
+fn explain_promises_nothing_to_a_password_where_none_is_taken() {
+    let bed = Bed::new();
+    for (mechanisms, right) in [("PLAIN", "password"), ("OAUTHBEARER", "token, certificate or proof")] {
+        bed.write("gatepost.toml", &bed.one_backend(&format!("mechanisms = [\"{mechanisms}\"]"), NOWHERE));
+        let text = said(&bed.command(&["explain", "kim"]));
+        assert!(text.contains(&format!("with the right {right}, this user can log in")), "{text}");
+    }
 }
 
 #[test]
