@@ -27,6 +27,7 @@ mod reports;
 mod secret_file;
 mod service;
 mod sliding;
+mod stamp;
 mod story;
 mod traces;
 mod whole_file;

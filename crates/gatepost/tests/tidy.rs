@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 17] = [
     &["map"],
     &["backend", "auth"],
     &["defence"],
-    &["ledger", "directory", "whole_file", "cache", "overrides", "reports", "rendezvous", "sliding"],
+    &["ledger", "directory", "whole_file", "cache", "overrides", "reports", "rendezvous", "sliding", "stamp"],
     &["log", "traces"],
     &["net", "metrics", "secret_file"],
     &["config"],

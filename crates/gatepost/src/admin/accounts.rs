@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::auth::hash;
+use crate::stamp::Stamp;
 
 /// The file's name in the state folder.
 const FILE_NAME: &str = "administrators.json";
@@ -141,9 +142,6 @@ struct Read {
     kept: Kept,
 }
 
-/// By what a changed file is known.
-type Stamp = (u64, u64, i64, i64);
-
 impl Accounts {
     /// Those that this state folder has.
     pub(crate) fn of(state: &Path) -> Self {
@@ -259,8 +257,8 @@ impl Accounts {
     /// The file as it is now.
     fn current(&self) -> Result<MutexGuard<'_, Read>, String> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = match std::fs::metadata(&self.path) {
-            Ok(file) => Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec())),
+        let stamp = match Stamp::of(&self.path) {
+            Ok(stamp) => Some(stamp),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(format!("{}: can't be read: {error}", self.path.display())),
         };

@@ -41,6 +41,7 @@ use crate::backend::Looking;
 use crate::config::{self, Draft, Level, Problem, Problems};
 use crate::net::handover::{self, Elder};
 use crate::service::Shared;
+use crate::stamp::Stamp;
 use crate::world::Lasting;
 
 /// How often certificates are looked at.
@@ -89,7 +90,7 @@ struct Server {
     live: Live,
     reporting: Reporting,
     /// Certificates' files as they were when they were last read, or could not be.
-    watched: Mutex<HashMap<PathBuf, Option<reload::Stamp>>>,
+    watched: Mutex<HashMap<PathBuf, Option<Stamp>>>,
     /// When those that could not be used are looked at again.
     renew_at: Mutex<Option<Instant>>,
     /// Few look at all sessions at a time.

@@ -10,6 +10,7 @@ use super::service_manager::News;
 use super::start::{http_problem, room};
 use crate::config::{self, Config, Draft, Level, Problem, Problems};
 use crate::log::Logger;
+use crate::stamp::Stamp;
 use crate::world::World;
 
 /// When certificates that could not be used are looked at again.
@@ -22,22 +23,13 @@ enum Origin {
     Same(Box<Config>),
 }
 
-/// By what a changed file is known.
-pub(super) type Stamp = (u64, u64, std::time::SystemTime);
-
 impl Server {
     /// Whether a certificate's files are others than when this was last asked, or could not be used some time ago. Called
     /// once a second.
     pub(super) fn take_certificate_change(&self) -> bool {
-        use std::os::unix::fs::MetadataExt as _;
-
         let world = self.entrance.world.load();
         let files = world.certificates().iter().flat_map(|(files, _)| [&files.chain, &files.key]);
-        let stamp = |path: &config::NamedFile| {
-            let file = std::fs::metadata(path).ok()?;
-            Some((file.ino(), file.len(), file.modified().ok()?))
-        };
-        let stamps: HashMap<_, _> = files.map(|path| (path.to_path_buf(), stamp(path))).collect();
+        let stamps: HashMap<_, _> = files.map(|path| (path.to_path_buf(), Stamp::of(path).ok())).collect();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         // Other files after a reload are no change of these.
         let has_changed = stamps.iter().any(|(path, stamp)| watched.get(path).is_some_and(|before| before != stamp));

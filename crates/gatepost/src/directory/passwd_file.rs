@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::{Answering, Bar, Directory, Entry, Fault, Location, Who, fields};
 use crate::config::{Level, Names};
 use crate::log::Logger;
+use crate::stamp::Stamp;
 
 /// How often the file is asked whether it has changed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,14 +39,6 @@ struct State {
     complaint: Option<Fault>,
 }
 
-/// What tells one state of the file from the next.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: SystemTime,
-    inode: u64,
-    size: u64,
-}
-
 impl PasswdFile {
     /// Reads the file, which must be there.
     pub(crate) fn open(path: &Path, names: Names, log: &Logger) -> Result<Self, Fault> {
@@ -66,7 +59,7 @@ impl PasswdFile {
 
     /// Reads a changed file. One that can't be taken is complained of once.
     fn look(&self, state: &mut State) {
-        let found = stamp(&self.path);
+        let found = Stamp::of(&self.path);
         if let (Ok(found), Some(known)) = (&found, &state.stamp)
             && found == known
         {
@@ -111,15 +104,9 @@ impl Directory for PasswdFile {
     }
 }
 
-fn stamp(path: &Path) -> std::io::Result<Stamp> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = std::fs::metadata(path)?;
-    Ok(Stamp { modified: metadata.modified()?, inode: metadata.ino(), size: metadata.len() })
-}
-
 fn read(path: &Path, names: &Names) -> Result<(Arc<Users>, Stamp), Fault> {
     let fault = |error: std::io::Error| Fault(format!("can't be read: {error}"));
-    let stamp = stamp(path).map_err(fault)?;
+    let stamp = Stamp::of(path).map_err(fault)?;
     let text = std::fs::read_to_string(path).map_err(fault)?;
     Ok((Arc::new(Users::read(&text, names)?), stamp))
 }
