@@ -1,4 +1,4 @@
-//! One conversation with one host of a back end: what is asked of it, and what the protocol's machine makes of its answers.
+//! One conversation with one host of a back end: what becomes of a request, as the protocol's machine understands the answers.
 
 use std::net::SocketAddr;
 use std::time::Duration;

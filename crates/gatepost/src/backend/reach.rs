@@ -232,13 +232,12 @@ impl Backend {
             return Err(Failure::Unavailable(what));
         }
         let settings = &link.settings.written;
-        let max = settings.max_connections;
         let search = Search {
             backend: self,
             link,
             purpose,
             deadline: purpose.deadline.min(Instant::now() + settings.login_timeout),
-            lease: self.state.lease(service, max).ok_or(Failure::Limit(max.unwrap_or(0)))?,
+            lease: self.state.lease(service, settings.max_connections).map_err(Failure::Limit)?,
             reasons: Vec::new(),
             given_up: Vec::new(),
         };

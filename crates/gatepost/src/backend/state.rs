@@ -61,13 +61,13 @@ impl Drop for Lease {
 }
 
 impl State {
-    /// Takes a connection for a service unless there are `max` already, for all of them.
-    pub(super) fn lease(self: &Arc<Self>, service: &'static str, max: Option<u32>) -> Option<Lease> {
+    /// Takes a connection for a service unless there are `max` already, for all of them; an error is how many there are.
+    pub(super) fn lease(self: &Arc<Self>, service: &'static str, max: Option<u32>) -> Result<Lease, u32> {
         let take = |held: u32| max.is_none_or(|max| held < max).then_some(held + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)?;
         let used = self.used(service);
         used.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Lease(used))
+        Ok(Lease(used))
     }
 
     /// The connections that are held at this moment.
@@ -121,11 +121,11 @@ mod tests {
     #[test]
     fn leases_are_exact_and_come_back() {
         let state = Arc::new(State::default());
-        let held: Vec<_> = (0..3).filter_map(|_| state.lease("imap", Some(2))).collect();
+        let held: Vec<_> = (0..3).filter_map(|_| state.lease("imap", Some(2)).ok()).collect();
         assert_eq!((held.len(), state.connections()), (2, 2));
         assert_eq!((state.connections_of("imap"), state.connections_of("pop3")), (2, 0));
         drop(held);
         assert_eq!((state.connections(), state.connections_of("imap")), (0, 0));
-        assert!(state.lease("pop3", None).is_some());
+        assert!(state.lease("pop3", None).is_ok());
     }
 }

@@ -17,7 +17,7 @@ use crate::config::{self, LdapVerify, Problem, Several, Template, TlsVersion};
 use crate::net::health::{Health, in_order};
 use crate::net::tls;
 use crate::secret_file;
-use server::{Bound, Identity, Refusal, Search, Server, Trouble};
+use server::{Bound, Identity, Refused, Search, Server, Trouble};
 
 /// Rounds over all servers while none can serve; with [`Ldap::patience`] over, sooner.
 const ROUNDS_MAX: u32 = 4;
@@ -147,8 +147,8 @@ impl Ldap {
                 // What is not seen may be what keeps the user out.
                 None => Verdict::Unfit(format!("{dn:?} can't be read by its user, or `filter` excludes it")),
             },
-            Bound::Refused(Refusal::Barred(bar)) => Verdict::Barred(bar),
-            Bound::Refused(Refusal::Wrong) => Verdict::Wrong,
+            Bound::Refused(Refused::Barred(bar)) => Verdict::Barred(bar),
+            Bound::Refused(Refused::Wrong) => Verdict::Wrong,
         })
     }
 }

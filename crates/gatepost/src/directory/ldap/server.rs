@@ -51,11 +51,11 @@ pub(super) struct Search {
 pub(super) enum Bound {
     /// The password is right; with the entries, where they were to be read.
     Right(Option<Vec<SearchEntry>>),
-    Refused(Refusal),
+    Refused(Refused),
 }
 
 /// Why a bind as the user is refused.
-pub(super) enum Refusal {
+pub(super) enum Refused {
     Wrong,
     Barred(Bar),
 }
@@ -136,7 +136,7 @@ impl Server {
     pub(super) async fn bind(&self, dn: &str, password: &str, read: Option<&Search>) -> Result<Bound, Trouble> {
         // A bind without a password succeeds on many servers, as nobody (RFC 4513, section 5.1.2).
         if password.is_empty() || dn.is_empty() {
-            return Ok(Bound::Refused(Refusal::Wrong));
+            return Ok(Bound::Refused(Refused::Wrong));
         }
         let permit = timeout(self.timeout, self.binds.acquire());
         let Ok(Ok(_permit)) = permit.await else {
@@ -168,8 +168,8 @@ impl Server {
         read: Option<&Search>,
     ) -> Result<Bound, Failed> {
         let result = connection.with_timeout(self.timeout).simple_bind(dn, password).await?;
-        let bound = match (refusal(&result)?, read) {
-            (Some(refusal), _) => Bound::Refused(refusal),
+        let bound = match (refused(&result)?, read) {
+            (Some(why), _) => Bound::Refused(why),
             (None, Some(search)) => Bound::Right(Some(self.search_on(connection.clone(), search).await?)),
             (None, None) => Bound::Right(None),
         };
@@ -297,17 +297,17 @@ fn is_timeout(error: &LdapError) -> bool {
 }
 
 /// Why a user's bind is refused; `None`: the password is right.
-fn refusal(result: &LdapResult) -> Result<Option<Refusal>, Failed> {
+fn refused(result: &LdapResult) -> Result<Option<Refused>, Failed> {
     Ok(Some(match result.rc {
         code::SUCCESS => return Ok(None),
-        code::INVALID_CREDENTIALS => active_directory(&result.text).map_or(Refusal::Wrong, Refusal::Barred),
+        code::INVALID_CREDENTIALS => active_directory(&result.text).map_or(Refused::Wrong, Refused::Barred),
         // Nobody of that name, or nobody who has a password.
-        code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX | code::INAPPROPRIATE_AUTHENTICATION => Refusal::Wrong,
+        code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX | code::INAPPROPRIATE_AUTHENTICATION => Refused::Wrong,
         // 389 Directory Server: too many wrong passwords.
-        code::CONSTRAINT_VIOLATION => Refusal::Barred(Bar::Locked),
+        code::CONSTRAINT_VIOLATION => Refused::Barred(Bar::Locked),
         // 389 Directory Server: "Account inactivated. Contact system administrator." Some versions say so before they
         // look at the password, so that it is told to nobody.
-        code::UNWILLING_TO_PERFORM if result.text.contains("inactivated") => Refusal::Barred(Bar::Locked),
+        code::UNWILLING_TO_PERFORM if result.text.contains("inactivated") => Refused::Barred(Bar::Locked),
         _ => return Err(Failed::Answer(result.clone())),
     }))
 }
