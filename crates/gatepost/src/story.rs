@@ -25,7 +25,7 @@ pub(crate) struct Story {
     pub(crate) mechanism: Option<Mechanism>,
     pub(crate) attempts: u32,
     pub(crate) at: At,
-    /// Where it has connections to hand over mail by, the latest last.
+    /// Where it has connections to hand over mail by, or is getting them, the latest last.
     pub(crate) visits: Vec<Arc<str>>,
     pub(crate) tls: Option<TlsFacts>,
     pub(crate) took: Took,
@@ -33,7 +33,7 @@ pub(crate) struct Story {
     pub(crate) is_logged_in: bool,
 }
 
-/// Which back end the latest log-in has led to, or where mail is taken, the latest recipient.
+/// Which back end the latest log-in has led to, or where mail is taken, the latest that was needed.
 pub(crate) enum At {
     Nowhere,
     /// It is talked to, or was in vain.
@@ -322,6 +322,7 @@ impl Story {
     pub(crate) fn tell_fault(&self, log: &Logger, level: Level, text: &str) {
         log.record(level, self.protocol.name, "a log-in could not be served")
             .with_some("user", self.user.clone().map(Field::Name))
+            .with_some("method", self.mechanism.map(Mechanism::name))
             .with("rip", self.client.ip().to_canonical())
             .with_some("backend", self.at.backend().map(|backend| &**backend))
             .with("fault", text)

@@ -51,6 +51,7 @@ pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) service: Word,
     pub(crate) user: Option<String>,
+    /// Where mail goes to several, each of them, divided by commas.
     pub(crate) backend: Option<String>,
     /// The client's address and port.
     pub(crate) client: String,

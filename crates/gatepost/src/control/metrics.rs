@@ -22,7 +22,7 @@ impl Server {
             let mut sessions: BTreeMap<(&'static str, String), u64> = BTreeMap::new();
             for session in sessions_here {
                 let story = session.story();
-                let backend = story.backends().last().unwrap_or_default().to_owned();
+                let backend = story.backends().next_back().unwrap_or_default().to_owned();
                 *sessions.entry((story.protocol.name, backend)).or_default() += 1;
             }
             sessions

@@ -294,11 +294,18 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
     let tls = |facts: Option<crate::net::stream::TlsFacts>| {
         facts.map(|facts| format!("{} {}", facts.version(), facts.cipher()))
     };
+    // Mail may be at several; what is tried for a log-in stands for none that it is at.
+    let backend = if story.takes_mail() || story.is_logged_in {
+        let at: Vec<_> = story.backends().collect();
+        (!at.is_empty()).then(|| at.join(","))
+    } else {
+        story.at.backend().map(ToString::to_string)
+    };
     answers::Session {
         id: story.session.as_str().to_owned(),
         service: story.protocol.name.into(),
         user: story.user.clone(),
-        backend: story.at.backend().map(ToString::to_string),
+        backend,
         client: story.client.to_string(),
         since: rfc3339(SystemTime::now() - story.started.elapsed()),
         state: match session.is_relay() {

@@ -32,7 +32,7 @@ macro_rules! families {
 
 families! {
     SESSIONS: Gauge "gatepost_sessions" ["service", "backend"] =
-        "Sessions that are open; without a back end: before the log-in, or before the first recipient.";
+        "Sessions that are open, of mail at the back end that it was connected to last; without one: before the log-in, or without a connection for mail.";
     GENERATION_SESSIONS: Gauge "gatepost_generation_sessions" ["generation"] =
         "Sessions of this process, and of those before it that it took over from.";
     CONNECTIONS: Counter "gatepost_connections_total" ["service", "listener"] =
