@@ -26,7 +26,7 @@ const TOKEN_BYTES: usize = 32;
 /// By which a token is known where it shouldn't be.
 const TOKEN_PREFIX: &str = "gatepost_";
 /// Shortest password of an administrator.
-pub(crate) const PASSWORD_CHARS_MIN: usize = 10;
+const PASSWORD_CHARS_MIN: usize = 10;
 /// Longest name of a person, and longest label of a token.
 pub(crate) const NAME_CHARS_MAX: usize = 64;
 const TOKENS_MAX: usize = 1000;

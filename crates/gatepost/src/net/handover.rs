@@ -17,7 +17,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 /// Sockets in one message: what the kernel takes.
-pub(crate) const SOCKETS_MAX: usize = 253;
+const SOCKETS_MAX: usize = 253;
 /// Longest text that goes with them.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// How long the other process may take to send, or to take.

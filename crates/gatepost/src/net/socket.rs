@@ -133,12 +133,12 @@ impl Connection {
     }
 
     /// Ends our side.
-    pub(crate) fn shut_down_write(&self) -> io::Result<()> {
+    pub(super) fn shut_down_write(&self) -> io::Result<()> {
         self.tcp()?.shutdown(Shutdown::Write)
     }
 
     /// Reads what is there, or waits for it.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<Read>> {
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<Read>> {
         let watched = self.watched()?;
         loop {
             let mut guard = ready!(watched.poll_read_ready(cx))?;
@@ -174,7 +174,7 @@ impl Connection {
     }
 
     /// From now on the reactor watches whether the kernel takes more. Whoever waits to read must ask again.
-    pub(crate) fn watch_writes(&mut self) -> io::Result<()> {
+    pub(super) fn watch_writes(&mut self) -> io::Result<()> {
         if !self.watches_writes
             && let Some(watched) = self.watched.take()
         {
@@ -185,7 +185,7 @@ impl Connection {
     }
 
     /// Waits, after a write that took nothing, until it is worth another try.
-    pub(crate) fn poll_write_again(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_write_again(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut guard = ready!(self.watched()?.poll_write_ready(cx))?;
         // If that was old news, the next time waits.
         guard.clear_ready();

@@ -14,13 +14,13 @@ use crate::metrics::{Counter, ServiceMetrics};
 use crate::net::tls::Spoken;
 
 /// What is known of a client beside what it says.
-pub(crate) struct Client {
+pub(super) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<Secured>,
 }
 
 /// A client's TLS.
-pub(crate) struct Secured {
+pub(super) struct Secured {
     /// It has shown a certificate, which TLS has checked.
     pub(crate) has_certificate: bool,
     /// There is something that a log-in could be bound to.
@@ -51,7 +51,7 @@ pub(crate) struct Checks {
 
 /// Whether a sender may begin with a header of the PROXY protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProxyHeader {
+pub(super) enum ProxyHeader {
     Never,
     Optional,
     Required,
@@ -88,7 +88,7 @@ impl Service {
 
 impl Listener {
     /// Whether a header of the PROXY protocol may or must come from this sender.
-    pub(crate) fn proxy_header_of(&self, sender: IpAddr) -> ProxyHeader {
+    pub(super) fn proxy_header_of(&self, sender: IpAddr) -> ProxyHeader {
         match &self.settings.written.proxy_protocol {
             Some(proxy) if !proxy.from.iter().any(|network| network.contains(sender)) => ProxyHeader::Never,
             Some(proxy) if proxy.required => ProxyHeader::Required,
@@ -103,7 +103,7 @@ impl Listener {
     }
 
     /// What a conversation with this client must know to begin, at this point.
-    pub(crate) fn client_setup(&self, client: &Client, offers: Offers, carry: Carry, trace: bool) -> ClientSetup {
+    pub(super) fn client_setup(&self, client: &Client, offers: Offers, carry: Carry, trace: bool) -> ClientSetup {
         let settings = &self.service.settings.written;
         ClientSetup {
             name: self.service.node.clone(),
@@ -121,7 +121,7 @@ impl Listener {
     }
 
     /// How this client may log in, at this point.
-    pub(crate) fn log_in_rules(&self, client: &Client) -> LogInRules {
+    pub(super) fn log_in_rules(&self, client: &Client) -> LogInRules {
         let settings = &self.service.settings.written;
         let secured = client.tls.is_some();
         let is_private = match settings.plaintext {

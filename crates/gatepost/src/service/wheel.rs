@@ -24,15 +24,15 @@ const QUIET_SECONDS: u32 = 2;
 
 /// What the wheel has to say to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// It has lasted for a while: what short sessions do without is worth its price now. Said once.
+pub(super) enum Signal {
+    /// It has lasted for a while: what short sessions do without is worth its price now.
     Settled,
     /// It must end.
     End(EndReason),
 }
 
 /// A session's own end of its [`Entry`]: the wheel forgets the session when it goes.
-pub(crate) struct SessionHandle(Arc<Entry>);
+pub(super) struct SessionHandle(Arc<Entry>);
 
 /// A session as others see it, at one moment.
 #[derive(Clone)]
@@ -43,9 +43,9 @@ pub(crate) struct SessionRef {
 }
 
 /// A session is at a back end for as long as this lives: whoever asks for the sessions there is told of it.
-pub(crate) struct Visit {
+pub(super) struct Visit {
     session: Arc<Entry>,
-    pub(crate) backend: Arc<str>,
+    pub(super) backend: Arc<str>,
 }
 
 /// One session's sign of life, and its story.
@@ -132,19 +132,19 @@ impl AtomicState {
 
 impl SessionHandle {
     /// What is known of the session. Not to be held while anything is waited for.
-    pub(crate) fn story(&self) -> MutexGuard<'_, Story> {
+    pub(super) fn story(&self) -> MutexGuard<'_, Story> {
         self.0.story()
     }
 
     /// From now on bytes pass, and so long a silence ends it.
-    pub(crate) fn relays(&self, timeout: Duration) {
+    pub(super) fn relays(&self, timeout: Duration) {
         self.0.state.replace(State::Talking, State::New);
         self.moved(0, 0);
         self.set_timeout(timeout);
     }
 
     /// So many bytes passed, from the client and to it.
-    pub(crate) fn moved(&self, up: u64, down: u64) {
+    pub(super) fn moved(&self, up: u64, down: u64) {
         self.0.last.store(Wheel::now(), Ordering::Relaxed);
         // Nobody else writes them.
         let add = |to: &AtomicU64, more| to.store(to.load(Ordering::Relaxed) + more, Ordering::Relaxed);
@@ -153,25 +153,25 @@ impl SessionHandle {
     }
 
     /// Bytes that passed so far, from the client and to it.
-    pub(crate) fn bytes(&self) -> (u64, u64) {
+    pub(super) fn bytes(&self) -> (u64, u64) {
         self.0.bytes()
     }
 
     /// Tells the session to end when so much time has passed, whatever it does.
-    pub(crate) fn end_after(&self, time: Duration) {
+    pub(super) fn end_after(&self, time: Duration) {
         self.0.expires.store(Wheel::now().saturating_add(seconds(time)), Ordering::Relaxed);
         Wheel::with(|wheel| wheel.replace(&self.0));
     }
 
     /// Sets another time-out, which counts from the last byte.
-    pub(crate) fn set_timeout(&self, timeout: Duration) {
+    pub(super) fn set_timeout(&self, timeout: Duration) {
         self.0.timeout_seconds.store(seconds(timeout), Ordering::Relaxed);
         // It may stand in a slot that is too late.
         Wheel::with(|wheel| wheel.replace(&self.0));
     }
 
     /// What there is to say. The waker is woken when that changes.
-    pub(crate) fn signal(&self, waker: &Waker) -> Option<Signal> {
+    pub(super) fn signal(&self, waker: &Waker) -> Option<Signal> {
         let mut kept = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
@@ -184,7 +184,7 @@ impl SessionHandle {
     }
 
     /// Waits until the session is told to end, and why. For sessions that are no relay.
-    pub(crate) async fn told(&self) -> EndReason {
+    pub(super) async fn told(&self) -> EndReason {
         std::future::poll_fn(|cx| match self.signal(cx.waker()) {
             Some(Signal::End(reason)) => Poll::Ready(reason),
             Some(Signal::Settled) | None => Poll::Pending,
@@ -193,13 +193,13 @@ impl SessionHandle {
     }
 
     /// It is at this back end from now on, as long as what is given lives.
-    pub(crate) fn visit(&self, backend: &Arc<str>) -> Visit {
+    pub(super) fn visit(&self, backend: &Arc<str>) -> Visit {
         self.story().visits.push(Arc::clone(backend));
         Visit { session: Arc::clone(&self.0), backend: Arc::clone(backend) }
     }
 
     /// Not now: ask again later. What it was to be told before, it is told then.
-    pub(crate) fn decline(&self) {
+    pub(super) fn decline(&self) {
         self.0.state.replace(State::Drained, State::Settled);
         Wheel::with(|wheel| wheel.replace(&self.0));
     }
@@ -326,7 +326,7 @@ impl Wheel {
     }
 
     /// A new session on this thread, which sees to its deadlines itself until it [`relays`](SessionHandle::relays).
-    pub(crate) fn enter(story: Story) -> SessionHandle {
+    pub(super) fn enter(story: Story) -> SessionHandle {
         Self::with(|wheel| {
             let entry = Arc::new(Entry {
                 last: AtomicU32::new(wheel.now),
