@@ -86,15 +86,13 @@ impl Session {
                 // Whatever was begun over several messages is given up.
                 self.give_up(std::mem::take(progress));
             }
-            self.tell_front(front.as_mut(), &out, progress);
-            self.send(&mut out).await?;
+            self.say(front.as_mut(), &mut out, progress).await?;
             step = match step {
                 Step::Read => match self.receive().await? {
                     Received::Bytes(bytes) => front.step(Event::Input(bytes.expose()), &mut out),
                     Received::Nothing(silence) => {
                         front.step(Event::Close(silence.refusal()), &mut out);
-                        self.tell_front(front.as_mut(), &out, progress);
-                        self.send(&mut out).await?;
+                        self.say(front.as_mut(), &mut out, progress).await?;
                         return Err(silence.into());
                     }
                 },
@@ -125,6 +123,12 @@ impl Session {
                 Step::Close(Outcome::Refused(refusal)) => return Err(Ended::Refused(refusal)),
             };
         }
+    }
+
+    /// Says what the front has to say, here to who listens and to the client.
+    async fn say(&mut self, front: &mut dyn Front, out: &mut Vec<u8>, progress: &Progress) -> Result<(), Ended> {
+        self.tell_front(front, out, progress);
+        self.send(out).await
     }
 
     /// The user is in: all who count hear of it, and what bound the log-in is forgotten. An error: moved meanwhile.

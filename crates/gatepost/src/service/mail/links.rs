@@ -1,4 +1,4 @@
-//! The connections to back ends that a session's mail may go over.
+//! Who brings a session's mail, and the connections to back ends that it may go over.
 
 use std::ops::{Index, IndexMut};
 use std::slice;
@@ -38,14 +38,6 @@ impl Links {
         Self::Many { client, dialect, connections: Vec::new(), introduced: None }
     }
 
-    /// Who has logged in to send; `None`: nobody need.
-    pub(super) fn user(&self) -> Option<&User> {
-        match self {
-            Self::Many { .. } => None,
-            Self::One { user, .. } => Some(user),
-        }
-    }
-
     /// The name of a client that brings mail in the DNS, where that is known to be its own.
     pub(super) fn client_name(&self) -> Option<&str> {
         match self {
@@ -81,11 +73,14 @@ impl Links {
         self.all().iter().position(|connection| **connection.backend() == *backend)
     }
 
-    /// One more; whoever has logged in has one alone, and this in its place.
-    pub(super) fn add(&mut self, connection: Connection) {
+    /// One more, if there may be more than one.
+    pub(super) fn add(&mut self, connection: Connection) -> bool {
         match self {
-            Self::Many { connections, .. } => connections.push(connection),
-            Self::One { connection: one, .. } => **one = connection,
+            Self::Many { connections, .. } => {
+                connections.push(connection);
+                true
+            }
+            Self::One { .. } => false,
         }
     }
 

@@ -229,8 +229,11 @@ impl<'s> Mail<'s> {
             Ok(reply) => {
                 // Nobody keeps back ends waiting for longer than this.
                 let latest = Instant::now() + SILENCE_TIME;
-                self.session.deadline =
-                    if self.delivery.links.user().is_some() { latest } else { self.session.deadline.min(latest) };
+                self.session.deadline = if matches!(self.delivery.links, Links::One { .. }) {
+                    latest
+                } else {
+                    self.session.deadline.min(latest)
+                };
                 reply
             }
             Err((what, reply)) => {
@@ -311,9 +314,12 @@ impl<'s> Mail<'s> {
         let mut is_fresh = false;
         loop {
             if self.delivery.links.position_of(&backend.name).is_none() {
-                match self.engage(&backend, &login, deadline).await {
-                    Ok(connection) => self.delivery.links.add(connection),
+                let connection = match self.engage(&backend, &login, deadline).await {
+                    Ok(connection) => connection,
                     Err(reply) => return reply,
+                };
+                if !self.delivery.links.add(connection) {
+                    return delivery::unfit();
                 }
                 is_fresh = true;
             }
