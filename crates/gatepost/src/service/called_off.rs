@@ -1,6 +1,6 @@
 //! The end of sessions that are no relay: Gatepost stops, or an administrator says so. Up to the log-in, and between the
-//! commands of a client that brings mail, whoever waits for somebody waits by [`unless_called_off`]; a message that is under
-//! way is seen through.
+//! commands of a client that brings mail, whoever waits for somebody's word waits by [`unless_called_off`]; what is said to
+//! the client has its time, and a message that is under way is seen through.
 
 use std::pin::Pin;
 
@@ -9,7 +9,7 @@ use super::denied::Denied;
 use super::wheel::SessionHandle;
 use crate::story::{EndReason, Ended};
 
-/// The session must end before what it waited for was there: why.
+/// The session must end before what it waited for was there: why, which is a stop or an administrator's word.
 #[derive(Clone, Copy)]
 pub(super) struct CalledOff(EndReason);
 
