@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use gatepost_wire::limits::ANSWER_BYTES_MAX;
-use gatepost_wire::smtp::{self, Receiver, Reply};
+use gatepost_wire::smtp::{self, Dialect, Handover, Mailbox, Receiver, Recipient, Reply, Sender};
 use gatepost_wire::{
     Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
     Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Proof,
@@ -123,6 +123,40 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
         }
     }
     back.take_rest();
+}
+
+/// A server that mail is handed over to says anything, whatever is wanted of it: no panic, whole commands, and none within
+/// content.
+pub fn handover(flags: u8, pieces: &[(u8, Vec<u8>)]) {
+    let dialect = if flags & 1 == 0 { Dialect::Smtp } else { Dialect::Lmtp };
+    let extensions = if flags & 2 == 0 { "PIPELINING CHUNKING SIZE=1000" } else { "" };
+    let mut handover = Handover::new(dialect, extensions.into(), b"");
+    let sender = Sender { mailbox: Some(Mailbox::of("ann@example.net")), parameters: Vec::new() };
+    let recipient = Recipient { mailbox: Mailbox::of("kim@example.org"), parameters: Vec::new() };
+    for (wanted, heard) in pieces {
+        let mut out = Vec::new();
+        let is_within = handover.takes_content();
+        // What can't be done now is an error, and no more.
+        let _ = match wanted % 8 {
+            0 => handover.begin(&sender, &mut out),
+            1 => handover.add(&sender, &recipient, &mut out),
+            2 => handover.ask_for_content(&mut out),
+            3 => handover.open_chunk(u64::from(*wanted), &mut out),
+            4 => handover.grant().map(drop),
+            5 => handover.outcome().map(drop),
+            6 => {
+                handover.give_up();
+                Ok(())
+            }
+            _ => handover.end(&mut out),
+        };
+        assert!(out.is_empty() || out.ends_with(b"\r\n"));
+        assert!(!is_within || out.is_empty() || !out.starts_with(b"MAIL") && !out.starts_with(b"RCPT"));
+        out.clear();
+        handover.hear(heard);
+        let _ = handover.answer(&mut out);
+        assert!(out.is_empty() || out.ends_with(b"\r\n"));
+    }
 }
 
 /// Somebody who sends mail says anything: no panic, no growth, and what would be said to a back end is one line.

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::smtp::{self, Dialect, OwnReply, Reply, Sender};
+use gatepost_wire::smtp::{self, Dialect, Fault, Grant, OwnReply, Reply, Sender};
 use tokio::time::Instant;
 
-use super::connection::{Connection, Fault};
+use super::connection::Connection;
 use super::content::Pace;
 use super::links::Links;
 use super::memory::{Fate, Fingerprint, Mark, Memory};
@@ -213,9 +213,9 @@ impl Delivery {
             if self.links[n].is_lost() {
                 continue;
             }
-            match self.links[n].may_send(deadline).await {
-                Ok(None) => {}
-                Ok(Some(reply)) => self.answer(n, &reply),
+            match self.links[n].grant(deadline).await {
+                Ok(Grant::Yes) => {}
+                Ok(Grant::No(reply)) => self.answer(n, &reply),
                 Err(fault) => self.fail(n, &fault),
             }
         }
@@ -246,9 +246,9 @@ impl Delivery {
     /// A chunk has been passed on. An error is what the client is told if no more need come.
     pub(super) async fn close_chunk(&mut self, deadline: Instant) -> Result<(), Reply> {
         for n in self.used() {
-            match self.links[n].has_chunk(deadline).await {
-                Ok(None) => {}
-                Ok(Some(reply)) => self.answer(n, &reply),
+            match self.links[n].grant(deadline).await {
+                Ok(Grant::Yes) => {}
+                Ok(Grant::No(reply)) => self.answer(n, &reply),
                 Err(fault) => self.fail(n, &fault),
             }
         }

@@ -16,7 +16,7 @@ mod screen;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::smtp::{Dialect, Event, Mailbox, OwnReply, Receiver, Recipient, Reply, Sender, Step};
+use gatepost_wire::smtp::{Dialect, Event, Fault, Mailbox, OwnReply, Receiver, Recipient, Reply, Sender, Step};
 use gatepost_wire::{Carry, ClientSetup, Introduction, Outcome};
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::backend::{Aim, Backend};
 use crate::config::{HeloCheck, Level, MailSettings};
 use crate::story::{At, Ended, Tally};
 use address::Placed;
-use connection::{Connection, Fault};
+use connection::Connection;
 use delivery::{BackendFault, COMMAND_TIME, Delivery};
 use links::{Links, User};
 pub(crate) use memory::Memory;
