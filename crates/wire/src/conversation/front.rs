@@ -1,8 +1,8 @@
 //! A conversation with a client up to the end of its log-in.
 
-use super::Talk;
+use super::{Heard, NO_WEB_SERVER, TOO_MANY_AT_ONCE, Talk};
 use crate::exchange::{Exchange, Turn};
-use crate::frame::{Announced, Frame, Framer, is_http};
+use crate::frame::{Announced, Framer, is_http};
 use crate::limits::ANSWER_BYTES_MAX;
 use crate::protocols::{
     Answer, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, Mechanism, Outcome, Refusal, Step,
@@ -203,7 +203,7 @@ pub(crate) trait FrontGrammar: HasClient + Send {
 
     /// Refuses the announced literal, and with it the command; it is the end if it is too large to read past.
     fn reject_literal(&mut self, out: &mut Vec<u8>) -> Step {
-        if self.client_mut().talk.framer.reject() {
+        if self.client_mut().talk.reject_literal() {
             Step::Read
         } else {
             self.end(Refusal::Misbehaved, Some("Literal too large."), out)
@@ -269,28 +269,21 @@ fn answer(front: &mut impl FrontGrammar, answer: &Answer, out: &mut Vec<u8>) -> 
 fn run(front: &mut impl FrontGrammar, out: &mut Vec<u8>) -> Step {
     loop {
         let Client { talk, log_in, .. } = front.client_mut();
-        let step = match talk.framer.next_frame() {
+        let step = match talk.next_heard() {
             None => return Step::Read,
-            Some(Frame::Lost) => return front.end(Refusal::Misbehaved, Some("Line or command too long."), out),
-            Some(Frame::Literal(announced)) => front.literal(announced, out),
-            Some(Frame::Command) => {
-                let line = Secret::new(talk.framer.command().to_vec());
-                let is_broken = talk.framer.is_broken();
-                talk.framer.finish();
-                match std::mem::take(log_in) {
-                    LogIn::Exchanging(exchange) => respond(front, exchange, line.expose(), is_broken, out),
-                    _ if is_http(line.expose()) => {
-                        front.end(Refusal::Misbehaved, Some("This is not a web server."), out)
-                    }
-                    LogIn::Idle | LogIn::Asked(_) => front.command(line.expose(), is_broken, out),
-                }
-            }
+            Some(Heard::Lost) => return front.end(Refusal::Misbehaved, Some("Line or command too long."), out),
+            Some(Heard::Literal(announced)) => front.literal(announced, out),
+            Some(Heard::Line { line, is_broken }) => match std::mem::take(log_in) {
+                LogIn::Exchanging(exchange) => respond(front, exchange, line.expose(), is_broken, out),
+                _ if is_http(line.expose()) => front.end(Refusal::Misbehaved, Some(NO_WEB_SERVER), out),
+                LogIn::Idle | LogIn::Asked(_) => front.command(line.expose(), is_broken, out),
+            },
         };
         if !matches!(step, Step::Read) {
             return step;
         }
         if out.len() > ANSWER_BYTES_MAX {
-            return front.end(Refusal::Misbehaved, Some("Too many commands at once."), out);
+            return front.end(Refusal::Misbehaved, Some(TOO_MANY_AT_ONCE), out);
         }
     }
 }
@@ -301,7 +294,7 @@ impl<G: FrontGrammar> Front for G {
             Event::Start => self.start(out),
             Event::TlsUp => self.tls_up(out),
             Event::Input(bytes) => {
-                self.client_mut().talk.framer.push(bytes);
+                self.client_mut().talk.push(bytes);
                 return run(self, out);
             }
             Event::Answer(said) => {
@@ -328,7 +321,7 @@ impl<G: FrontGrammar> Front for G {
     }
 
     fn take_rest(&mut self) -> Vec<u8> {
-        self.client_mut().talk.framer.take_rest()
+        self.client_mut().talk.take_rest()
     }
 
     fn take_trace(&mut self) -> Vec<String> {

@@ -13,7 +13,7 @@ pub(crate) use front::{Client, FrontGrammar, HasClient, LogIn, has_client};
 pub(crate) use log_in::LogInLines;
 pub(crate) use way::{Sasl, Way, line};
 
-use crate::frame::{Frame, Framer};
+use crate::frame::{Announced, Frame, Framer};
 use crate::protocols::{BackFault, BackStep};
 use crate::secret::Secret;
 
@@ -58,17 +58,28 @@ impl Talk {
         self.framer.push(bytes);
     }
 
-    /// The next line, where lines are all there is; `None` when more bytes are needed.
-    pub(crate) fn next_line(&mut self) -> Option<Line> {
-        match self.framer.next_frame()? {
-            Frame::Lost | Frame::Literal(_) => Some(Line::Lost),
+    /// What comes next; `None` when more bytes are needed.
+    pub(crate) fn next_heard(&mut self) -> Option<Heard> {
+        Some(match self.framer.next_frame()? {
+            Frame::Lost => Heard::Lost,
+            Frame::Literal(announced) => Heard::Literal(announced),
             Frame::Command => {
                 let line = Secret::new(self.framer.command().to_vec());
                 let is_broken = self.framer.is_broken();
                 self.framer.finish();
-                Some(Line::Whole { line, is_broken })
+                Heard::Line { line, is_broken }
             }
-        }
+        })
+    }
+
+    /// The announced literal is refused, and with it its command; false: it is too large to be read past.
+    pub(crate) fn reject_literal(&mut self) -> bool {
+        self.framer.reject()
+    }
+
+    /// What came behind what was read last: it is somebody else's.
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
+        self.framer.take_rest()
     }
 
     /// What was kept for the log since this was last asked.
@@ -98,14 +109,22 @@ impl Talk {
     }
 }
 
-/// A line of a protocol that has nothing else.
-pub(crate) enum Line {
-    Whole {
+/// What a peer says at a time.
+pub(crate) enum Heard {
+    /// A command, with its literals; or where there are only lines, a line.
+    Line {
         /// Without its end.
         line: Secret,
         /// It must be refused whatever it says.
         is_broken: bool,
     },
+    /// A command has come as far as this; where there are only lines, never.
+    Literal(Announced),
     /// It is too long to be followed any further.
     Lost,
 }
+
+/// What a client is told that takes this for a web server.
+pub(crate) const NO_WEB_SERVER: &str = "This is not a web server.";
+/// What a client is told that says more at once than it takes answers to.
+pub(crate) const TOO_MANY_AT_ONCE: &str = "Too many commands at once.";

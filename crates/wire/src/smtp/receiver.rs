@@ -9,7 +9,7 @@ use super::order::{Envelope, Mail, Needs, NotReady, Skipped, Turn};
 use super::{
     BINARY, Chunk, Dialect, Reply, UTF8, announces_chunk, bye, hello_name, number, say, say_lines, starttls, told,
 };
-use crate::conversation::{Line, Talk};
+use crate::conversation::{Heard, NO_WEB_SERVER, TOO_MANY_AT_ONCE, Talk};
 use crate::frame::{Framer, is_http};
 use crate::limits::{
     ANSWER_BYTES_MAX, CHUNK_BYTES_MAX, IDLE_COMMANDS_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX,
@@ -191,21 +191,21 @@ impl Receiver {
                     return Step::Read;
                 }
             };
-            let step = match self.talk.next_line() {
+            let step = match self.talk.next_heard() {
                 None => return Step::Read,
-                Some(Line::Lost) => end(Refusal::Misbehaved, Some("Line too long."), out),
-                Some(Line::Whole { line, .. }) if is_http(line.expose()) => {
-                    end(Refusal::Misbehaved, Some("This is not a web server."), out)
+                Some(Heard::Lost | Heard::Literal(_)) => end(Refusal::Misbehaved, Some("Line too long."), out),
+                Some(Heard::Line { line, .. }) if is_http(line.expose()) => {
+                    end(Refusal::Misbehaved, Some(NO_WEB_SERVER), out)
                 }
-                Some(Line::Whole { line, is_broken: true }) if announces_chunk(line.expose()) => no_size(out),
-                Some(Line::Whole { is_broken: true, .. }) => self.wrong("500 5.5.2 Lines end in CRLF.", out),
-                Some(Line::Whole { line, .. }) => self.command(mail, line.expose(), out),
+                Some(Heard::Line { line, is_broken: true }) if announces_chunk(line.expose()) => no_size(out),
+                Some(Heard::Line { is_broken: true, .. }) => self.wrong("500 5.5.2 Lines end in CRLF.", out),
+                Some(Heard::Line { line, .. }) => self.command(mail, line.expose(), out),
             };
             if !matches!(step, Step::Read) {
                 return step;
             }
             if out.len() > ANSWER_BYTES_MAX {
-                return end(Refusal::Misbehaved, Some("Too many commands at once."), out);
+                return end(Refusal::Misbehaved, Some(TOO_MANY_AT_ONCE), out);
             }
         }
     }
