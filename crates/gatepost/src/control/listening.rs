@@ -11,6 +11,7 @@ use crate::acceptor::{Acceptor, Entrance};
 use crate::admin::http::Http;
 use crate::admin::socket::Socket;
 use crate::config::{Config, Listener, Problem, Problems};
+use crate::net::handover::Given;
 use crate::net::socket;
 
 /// See the module's documentation.
@@ -20,17 +21,20 @@ pub(super) struct Listening {
     /// `None`: it could not be had, or there is no place for it.
     pub(super) socket: Option<Socket>,
     pub(super) http: Http,
+    /// What was given to be listened on.
+    pub(super) given: Given,
 }
 
 impl Listening {
     /// Accepts on these sockets.
     pub(super) fn new(
         entrance: &Arc<Entrance>,
+        given: Given,
         sockets: Vec<(SocketAddr, TcpListener)>,
         socket: Option<Socket>,
         http: Http,
     ) -> Self {
-        let mut listening = Self { entrance: Arc::clone(entrance), acceptors: HashMap::new(), socket, http };
+        let mut listening = Self { entrance: Arc::clone(entrance), acceptors: HashMap::new(), socket, http, given };
         listening.accept_on(sockets);
         listening
     }
@@ -77,10 +81,10 @@ impl Listening {
             self.end(listener.written.address).await;
         }
         let mut problems = Vec::new();
-        let mut sockets = bind(&new, &mut problems);
+        let mut sockets = bind(&new, &mut self.given, &mut problems);
         if !problems.is_empty() {
             sockets.clear();
-            let back = bind(&in_the_way, &mut problems);
+            let back = bind(&in_the_way, &mut self.given, &mut problems);
             self.accept_on(back);
         }
         Problems::check(problems, ())?;
@@ -106,11 +110,15 @@ impl Listening {
 }
 
 /// Listens on every address; each that can't be had is a problem of its own, with what to do about it.
-pub(super) fn bind(listeners: &[&Listener], problems: &mut Vec<Problem>) -> Vec<(SocketAddr, TcpListener)> {
+pub(super) fn bind(
+    listeners: &[&Listener],
+    given: &mut Given,
+    problems: &mut Vec<Problem>,
+) -> Vec<(SocketAddr, TcpListener)> {
     let mut sockets = Vec::new();
     for listener in listeners {
         let address = listener.written.address;
-        match socket::listen(address) {
+        match socket::listen(address, given) {
             Ok(socket) => sockets.push((address, socket)),
             Err(error) => {
                 let message = match error.kind() {

@@ -39,7 +39,7 @@ use crate::acceptor::Entrance;
 use crate::admin::{Asked, Asking, Command, answer};
 use crate::backend::Looking;
 use crate::config::{self, Draft, Level, Problem, Problems};
-use crate::net::handover::{self, Elder};
+use crate::net::handover::{Elder, Given};
 use crate::service::Shared;
 use crate::stamp::Stamp;
 use crate::world::Lasting;
@@ -138,14 +138,15 @@ async fn serve(source: Source) -> Result<(), Problems> {
     let mut signals = Signals::watch().map_err(|error| cannot_start(&error))?;
     // Before a new program stands in its place.
     let binary = std::env::current_exe().ok();
-    let inheritance = Inheritance::take().map_err(|error| Problems::one(Problem::of("gatepost", error)))?;
-    handover::adopt().map_err(|error| {
+    let mut given = Given::default();
+    let inheritance = Inheritance::take(&mut given).map_err(|error| Problems::one(Problem::of("gatepost", error)))?;
+    given.adopt().map_err(|error| {
         let text = format!("a socket that it was given can't be used: {error}");
         Problems::one(Problem::of("gatepost", text))
     })?;
-    let prepared = Prepared::of(source, inheritance.as_ref())?;
+    let prepared = Prepared::of(source, inheritance.as_ref(), given)?;
     let Begun { server, mut listening, mut asked } = prepared.begin(binary).await?;
-    server.be_ready(&listening, inheritance);
+    server.be_ready(&mut listening, inheritance);
     let over = server.control(&mut listening, &mut signals, &mut asked).await;
     server.end(over, listening, asked, &mut signals).await;
     Ok(())

@@ -123,7 +123,7 @@ impl Server {
         let moved = if moves { self.open_socket(&world.config)? } else { None };
         let before = self.entrance.world.load_full();
         listening.move_listeners(&before.config, &world.config).await?;
-        if let Err((address, error)) = listening.http.listen(world.http()).await {
+        if let Err((address, error)) = listening.http.listen(world.http(), &mut listening.given).await {
             // The rest is as it was before.
             let _ = listening.move_listeners(&world.config, &before.config).await;
             return Err(Problems::one(http_problem(address, &error)));

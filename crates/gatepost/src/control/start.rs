@@ -27,7 +27,7 @@ use crate::auth::{Checker, RefusalPace};
 use crate::config::{self, Config, Draft, Level, Problem, Problems, Threads};
 use crate::ledger::Ledger;
 use crate::log::Logger;
-use crate::net::handover::{self, Legacy};
+use crate::net::handover::{Given, Legacy};
 use crate::overrides::Overrides;
 use crate::service::Shared;
 use crate::service::mail::Rates;
@@ -54,6 +54,7 @@ pub(super) struct Prepared {
     checker: Checker,
     legacy: Legacy,
     room: Room,
+    given: Given,
     sockets: Vec<(SocketAddr, TcpListener)>,
 }
 
@@ -67,7 +68,7 @@ pub(super) struct Begun {
 
 impl Prepared {
     /// Reads and opens all that the configuration names, but for the ways in for administrators; every problem is found.
-    pub(super) fn of(source: Source, inheritance: Option<&Inheritance>) -> Result<Self, Problems> {
+    pub(super) fn of(source: Source, inheritance: Option<&Inheritance>, mut given: Given) -> Result<Self, Problems> {
         let Draft { config, mut warnings, mut problems, .. } = source.draft()?;
         let legacy = inheritance.map_or_else(
             || {
@@ -91,7 +92,7 @@ impl Prepared {
         let built = World::build(config.clone(), &log, &checker, &lasting, &mut warnings)
             .map_err(|found| problems.append(&mut found.into_vec()));
         let listeners: Vec<_> = config.listeners().collect();
-        let sockets = bind(&listeners, &mut problems);
+        let sockets = bind(&listeners, &mut given, &mut problems);
         let room = room(config.threads, listeners.len()).map_err(|problem| problems.push(problem));
         Problems::check(problems, ())?;
         let (Ok(world), Ok(room)) = (built, room) else {
@@ -105,12 +106,12 @@ impl Prepared {
                 "what administrators have decided is not in force: mend the file or remove it, then start again";
             log.record(Level::Error, "server", message).with("problem", what).write();
         }
-        Ok(Self { source, world, log, lasting, checker, legacy, room, sockets })
+        Ok(Self { source, world, log, lasting, checker, legacy, room, given, sockets })
     }
 
     /// Serves. `binary`: where the program is, for one that takes over.
     pub(super) async fn begin(self, binary: Option<PathBuf>) -> Result<Begun, Problems> {
-        let Self { source, world, log, lasting, checker, legacy, room, sockets } = self;
+        let Self { source, world, log, lasting, checker, legacy, room, mut given, sockets } = self;
         let Legacy { generation, elders, .. } = legacy;
         let (stop, stopping) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(room.sessions));
@@ -153,8 +154,8 @@ impl Prepared {
             binary,
         });
         let config = &server.entrance.world.load().config;
-        let (socket, http) = (server.open_socket(config)?, server.open_http().await?);
-        let listening = Listening::new(&server.entrance, sockets, socket, http);
+        let (socket, http) = (server.open_socket(config)?, server.open_http(&mut given).await?);
+        let listening = Listening::new(&server.entrance, given, sockets, socket, http);
         log.record(Level::Info, "server", format!("Gatepost {} is ready", env!("CARGO_PKG_VERSION")))
             .with("name", config.name.as_str())
             .with("listeners", listening.listeners() as u64)
@@ -166,13 +167,13 @@ impl Prepared {
 
 impl Server {
     /// Tells whoever waits for it that Gatepost serves.
-    pub(super) fn be_ready(&self, listening: &Listening, inheritance: Option<Inheritance>) {
+    pub(super) fn be_ready(&self, listening: &mut Listening, inheritance: Option<Inheritance>) {
         // The one before says who Gatepost is now: of us, the manager knows nothing yet.
         if let Some(inheritance) = inheritance {
-            return inheritance.begin();
+            return inheritance.begin(&mut listening.given);
         }
         let http = self.entrance.world.load().http().addresses.clone();
-        for address in handover::managed() {
+        for address in listening.given.managed() {
             if !listening.has(&address) && !http.contains(&address) {
                 let what = "the service manager listens where no listener is: whoever connects there waits";
                 let record = self.shared.log.record(Level::Warning, "server", what);
@@ -202,14 +203,15 @@ impl Server {
     }
 
     /// Listens for browsers and scripts, where the configuration says so.
-    async fn open_http(&self) -> Result<Http, Problems> {
+    async fn open_http(&self, given: &mut Given) -> Result<Http, Problems> {
         let world = self.entrance.world.load_full();
         let accounts = Arc::new(Accounts::of(&world.config.state));
         let Shared { checker, log, stopping, .. } = &*self.shared;
         let (asking, http) = (self.asking.clone(), Arc::clone(world.http()));
         let app = App::new(asking, accounts, checker.clone(), log.clone(), stopping.clone(), http);
         let mut http = Http::new(app);
-        http.listen(world.http()).await.map_err(|(address, error)| Problems::one(http_problem(address, &error)))?;
+        let entered = http.listen(world.http(), given).await;
+        entered.map_err(|(address, error)| Problems::one(http_problem(address, &error)))?;
         self.invite(http.app(), world.http());
         Ok(http)
     }

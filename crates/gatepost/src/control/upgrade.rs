@@ -23,7 +23,7 @@ use crate::admin::http::Http;
 use crate::admin::{Answer, Asked, Command, answer, answers, socket};
 use crate::config::{Config, Level};
 use crate::log::Logger;
-use crate::net::handover::{self, Elder, Legacy};
+use crate::net::handover::{self, Elder, Given, Legacy};
 
 /// Where a process that is to take over is told to ask.
 const VARIABLE: &str = "GATEPOST_TAKE_OVER";
@@ -44,19 +44,19 @@ pub(super) struct Inheritance {
 
 impl Inheritance {
     /// Takes over from the process that started this one; `None`: nobody did.
-    pub(super) fn take() -> Result<Option<Self>, String> {
+    pub(super) fn take(given: &mut Given) -> Result<Option<Self>, String> {
         let Some(path) = std::env::var_os(VARIABLE) else { return Ok(None) };
         let failed =
             |error: io::Error| format!("{}: nothing can be taken over: {error}", PathBuf::from(&path).display());
         let stream = UnixStream::connect(&path).map_err(failed)?;
-        let legacy = handover::receive(&stream).map_err(failed)?;
+        let legacy = given.receive(&stream).map_err(failed)?;
         Ok(Some(Self { stream, legacy }))
     }
 
     /// Tells the process before that this one serves.
-    pub(super) fn begin(self) {
+    pub(super) fn begin(self, given: &mut Given) {
         // What was handed over and is listened on no more.
-        handover::close_rest();
+        given.close_rest();
         // Without a word, that process goes on, and this one is told to stop by whoever sees two.
         let _ = handover::say_ready(&self.stream);
     }
@@ -97,7 +97,7 @@ impl Server {
         let mut elders = self.elders().await;
         elders.push(Elder { generation: self.generation, socket: own.clone() });
         let mut legacy = Legacy { addresses, managed: Vec::new(), generation: self.generation + 1, elders };
-        handover::add_managed(&mut legacy, &mut sockets).map_err(|error| failed("a socket", error))?;
+        listening.given.add_managed(&mut legacy, &mut sockets).map_err(|error| failed("a socket", error))?;
         // The one that takes over has our place; we are asked at another.
         if let Some(socket) = &mut listening.socket {
             match socket.move_to(&own) {

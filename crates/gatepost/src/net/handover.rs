@@ -4,9 +4,8 @@
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -47,53 +46,66 @@ pub(crate) struct Elder {
     pub(crate) socket: std::path::PathBuf,
 }
 
-/// Sockets that this process was given, until somebody listens on them.
-static GIVEN: Mutex<Vec<(SocketAddr, TcpListener)>> = Mutex::new(Vec::new());
-/// Sockets that a service manager listens on for us. It goes on doing so whatever we close: nobody else can have the address.
-static MANAGED: Mutex<Vec<(SocketAddr, TcpListener)>> = Mutex::new(Vec::new());
-
-/// The socket that this process was given for an address, if there is one.
-pub(super) fn take(address: SocketAddr) -> Option<io::Result<TcpListener>> {
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(position) = given.iter().position(|(known, _)| *known == address) {
-        return Some(Ok(given.swap_remove(position).1));
-    }
-    let managed = MANAGED.lock().unwrap_or_else(PoisonError::into_inner);
-    managed.iter().find(|(known, _)| *known == address).map(|(_, socket)| socket.try_clone())
+/// Sockets that this process was given.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// By the process before it, until somebody listens on them.
+    handed: Vec<(SocketAddr, TcpListener)>,
+    /// By a service manager, which goes on listening on them whatever we close: nobody else can have the address.
+    managed: Vec<(SocketAddr, TcpListener)>,
 }
 
-/// Closes what nobody listens on: the configuration names it no more.
-pub(crate) fn close_rest() {
-    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clear();
-}
-
-/// Where a service manager listens for us.
-pub(crate) fn managed() -> Vec<SocketAddr> {
-    MANAGED.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(address, _)| *address).collect()
-}
-
-/// Adds the sockets that a service manager listens on to those that are handed over.
-pub(crate) fn add_managed(legacy: &mut Legacy, sockets: &mut Vec<TcpListener>) -> io::Result<()> {
-    for (address, socket) in MANAGED.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        if !legacy.addresses.contains(address) {
-            legacy.addresses.push(*address);
-            sockets.push(socket.try_clone()?);
+impl Given {
+    /// The socket for an address, if there is one.
+    pub(super) fn take(&mut self, address: SocketAddr) -> Option<io::Result<TcpListener>> {
+        if let Some(position) = self.handed.iter().position(|(known, _)| *known == address) {
+            return Some(Ok(self.handed.swap_remove(position).1));
         }
-        legacy.managed.push(*address);
+        self.managed.iter().find(|(known, _)| *known == address).map(|(_, socket)| socket.try_clone())
     }
-    Ok(())
-}
 
-/// Takes the sockets that whoever started this process listens on for it (`sd_listen_fds(3)`). To be called once, while there
-/// is one thread: it removes what it finds from the environment.
-pub(crate) fn adopt() -> io::Result<()> {
-    let mut found = ListenFd::from_env();
-    for n in 0..found.len() {
-        let Some(socket) = found.take_tcp_listener(n)? else { continue };
-        let address = socket.local_addr()?;
-        MANAGED.lock().unwrap_or_else(PoisonError::into_inner).push((address, socket));
+    /// Closes what nobody listens on: the configuration names it no more.
+    pub(crate) fn close_rest(&mut self) {
+        self.handed.clear();
     }
-    Ok(())
+
+    /// Where a service manager listens for us.
+    pub(crate) fn managed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.managed.iter().map(|(address, _)| *address)
+    }
+
+    /// Adds the sockets that a service manager listens on to those that are handed over.
+    pub(crate) fn add_managed(&self, legacy: &mut Legacy, sockets: &mut Vec<TcpListener>) -> io::Result<()> {
+        for (address, socket) in &self.managed {
+            if !legacy.addresses.contains(address) {
+                legacy.addresses.push(*address);
+                sockets.push(socket.try_clone()?);
+            }
+            legacy.managed.push(*address);
+        }
+        Ok(())
+    }
+
+    /// Takes the sockets that whoever started this process listens on for it (`sd_listen_fds(3)`). To be called once, while
+    /// there is one thread: it removes what it finds from the environment.
+    pub(crate) fn adopt(&mut self) -> io::Result<()> {
+        let mut found = ListenFd::from_env();
+        for n in 0..found.len() {
+            let Some(socket) = found.take_tcp_listener(n)? else { continue };
+            self.managed.push((socket.local_addr()?, socket));
+        }
+        Ok(())
+    }
+
+    /// Takes what another process sends, for whoever listens on those addresses from now on. Blocks.
+    pub(crate) fn receive(&mut self, stream: &UnixStream) -> io::Result<Legacy> {
+        let (legacy, sockets) = receive(stream)?;
+        for (address, socket) in legacy.addresses.iter().copied().zip(sockets) {
+            let list = if legacy.managed.contains(&address) { &mut self.managed } else { &mut self.handed };
+            list.push((address, socket));
+        }
+        Ok(legacy)
+    }
 }
 
 /// Sends sockets and what goes with them. Blocks.
@@ -101,8 +113,11 @@ pub(crate) fn send(stream: &UnixStream, legacy: &Legacy, sockets: &[TcpListener]
     stream.set_write_timeout(Some(EXCHANGE_TIME))?;
     let text = serde_json::to_vec(legacy)?;
     let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
-    if descriptors.len() > SOCKETS_MAX || text.len() > TEXT_BYTES_MAX {
+    if descriptors.len() > SOCKETS_MAX {
         return Err(io::Error::other(format!("more than {SOCKETS_MAX} sockets can't be handed over")));
+    }
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(io::Error::other("too many processes that still have sessions came before"));
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut buffer = SendAncillaryBuffer::new(&mut space);
@@ -118,8 +133,8 @@ pub(crate) fn send(stream: &UnixStream, legacy: &Legacy, sockets: &[TcpListener]
     (&mut &*stream).write_all(&text)
 }
 
-/// Takes what another process sends, for whoever listens on those addresses from now on. Blocks.
-pub(crate) fn receive(stream: &UnixStream) -> io::Result<Legacy> {
+/// What another process sends, with a socket for each of its addresses.
+fn receive(stream: &UnixStream) -> io::Result<(Legacy, Vec<TcpListener>)> {
     stream.set_read_timeout(Some(EXCHANGE_TIME))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut buffer = RecvAncillaryBuffer::new(&mut space);
@@ -128,14 +143,11 @@ pub(crate) fn receive(stream: &UnixStream) -> io::Result<Legacy> {
     if received.bytes != length.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let descriptors: Vec<OwnedFd> = buffer
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let descriptors = buffer.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let sockets: Vec<_> = descriptors.flatten().map(TcpListener::from).collect();
     let length = u32::from_be_bytes(length) as usize;
     if length > TEXT_BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
@@ -143,13 +155,10 @@ pub(crate) fn receive(stream: &UnixStream) -> io::Result<Legacy> {
     let mut text = vec![0; length];
     (&mut &*stream).read_exact(&mut text)?;
     let legacy: Legacy = serde_json::from_slice(&text)?;
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut managed = MANAGED.lock().unwrap_or_else(PoisonError::into_inner);
-    for (address, socket) in legacy.addresses.iter().copied().zip(descriptors.into_iter().map(TcpListener::from)) {
-        let list = if legacy.managed.contains(&address) { &mut managed } else { &mut given };
-        list.push((address, socket));
+    if legacy.addresses.len() != sockets.len() {
+        return Err(io::Error::other("sockets were lost on the way"));
     }
-    Ok(legacy)
+    Ok((legacy, sockets))
 }
 
 /// Says that this process serves now.
@@ -180,9 +189,10 @@ mod tests {
         let legacy = Legacy { addresses: vec![address], managed: Vec::new(), generation: 2, elders: vec![elder] };
         send(&near, &legacy, std::slice::from_ref(&listener)).expect("sent");
         drop(listener);
-        assert_eq!(receive(&far).expect("received"), legacy);
-        let listener = take(address).expect("a socket").expect("the socket");
-        assert!(take(address).is_none());
+        let mut given = Given::default();
+        assert_eq!(given.receive(&far).expect("received"), legacy);
+        let listener = given.take(address).expect("a socket").expect("the socket");
+        assert!(given.take(address).is_none());
         listener.accept().expect("the caller");
         say_ready(&far).expect("said");
         wait_until_ready(&near, Duration::from_secs(5)).expect("heard");

@@ -12,6 +12,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::handover::Given;
+
 /// Connections that may wait in the kernel to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG_CONNECTIONS: i32 = 4096;
 /// A peer that is gone behind a NAT is found after ten minutes: five of silence, then five probes.
@@ -19,10 +21,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_mins(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_PROBES: u32 = 5;
 
-/// Listens on `address`.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    // What somebody listens on for us already.
-    if let Some(socket) = super::handover::take(address).transpose()? {
+/// Listens on `address`: by what was given for it, where somebody listens there for us already.
+pub(crate) fn listen(address: SocketAddr, given: &mut Given) -> io::Result<TcpListener> {
+    if let Some(socket) = given.take(address).transpose()? {
         let reference = SockRef::from(&socket);
         reference.set_nonblocking(true)?;
         prepare(&reference)?;

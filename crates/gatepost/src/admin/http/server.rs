@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::gate::Peer;
 use super::{App, router};
 use crate::ledger::bucket;
+use crate::net::handover::Given;
 use crate::net::socket;
 use crate::world::HttpService;
 
@@ -77,18 +78,22 @@ impl Http {
     }
 
     /// Listens on exactly the addresses of `http`; where one of them can't be had, on those before.
-    pub(crate) async fn listen(&mut self, http: &Arc<HttpService>) -> Result<(), (SocketAddr, io::Error)> {
+    pub(crate) async fn listen(
+        &mut self,
+        http: &Arc<HttpService>,
+        given: &mut Given,
+    ) -> Result<(), (SocketAddr, io::Error)> {
         let before: Vec<_> = self.serving.keys().copied().collect();
         // An old address can stand in a new one's way, as 127.0.0.1:9000 does in that of 0.0.0.0:9000.
         for address in before.iter().filter(|address| !http.addresses.contains(address)) {
             self.leave(address).await;
         }
-        if let Err(failed) = self.enter(&http.addresses) {
+        if let Err(failed) = self.enter(&http.addresses, given) {
             for address in http.addresses.iter().filter(|address| !before.contains(address)) {
                 self.leave(address).await;
             }
             // Nobody else has had the time to take them.
-            let _ = self.enter(&before);
+            let _ = self.enter(&before, given);
             return Err(failed);
         }
         self.app.http.store(Arc::clone(http));
@@ -114,13 +119,13 @@ impl Http {
         }
     }
 
-    fn enter(&mut self, addresses: &[SocketAddr]) -> Result<(), (SocketAddr, io::Error)> {
+    fn enter(&mut self, addresses: &[SocketAddr], given: &mut Given) -> Result<(), (SocketAddr, io::Error)> {
         for address in addresses {
             if self.serving.contains_key(address) {
                 continue;
             }
             let failed = |error| (*address, error);
-            let std_listener = socket::listen(*address).map_err(failed)?;
+            let std_listener = socket::listen(*address, given).map_err(failed)?;
             let socket = std_listener.try_clone();
             let listener = TcpListener::from_std(std_listener).map_err(failed)?;
             let (app, permits) = (Arc::clone(&self.app), Arc::clone(&self.permits));
