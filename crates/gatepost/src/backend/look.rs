@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::conversation::Trouble;
 use super::host::HostState;
+use super::reach::NOBODYS_LOG_IN;
 use super::{Backend, Backends, Own};
 use crate::config::Level;
 use crate::log::Logger;
@@ -176,7 +177,7 @@ impl Subject {
                 | Trouble::Loop(fault)
                 | Trouble::Passed(fault),
             ) => Err(fault),
-            Err(Trouble::BadCredentials) => Err("it answers a log-in that nobody made".into()),
+            Err(Trouble::BadCredentials) => Err(NOBODYS_LOG_IN.into()),
         })
     }
 

@@ -19,6 +19,9 @@ const ROUNDS_MAX: u32 = 3;
 /// The pause before each further round.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
+/// What is said of a host that refuses credentials which nobody has shown.
+pub(super) const NOBODYS_LOG_IN: &str = "it answers a log-in that nobody made";
+
 /// What a connection to a back end is for.
 pub(crate) struct Purpose<'a> {
     pub(crate) protocol: &'static Protocol,
@@ -298,6 +301,7 @@ fn refused(aim: Aim<'_>) -> HostError {
             let what = "the back end refuses the log-in that the directory holds for this user";
             HostError::Final(Failure::Unavailable(what.into()))
         }
-        Aim::LogIn(Credentials::User(_)) | Aim::Deliver => HostError::Final(Failure::BadCredentials),
+        Aim::LogIn(Credentials::User(_)) => HostError::Final(Failure::BadCredentials),
+        Aim::Deliver => HostError::Next(Blame::LogIn, NOBODYS_LOG_IN.into()),
     }
 }

@@ -169,8 +169,10 @@ impl Back {
         let Some(list) = &self.capabilities else {
             return send(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capability, &mut self.state, out);
         };
-        let BackAim::LogIn(login) = &self.setup.aim else {
-            return send(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, &mut self.state, out);
+        let login = match &self.setup.aim {
+            BackAim::LogIn(login) => login,
+            BackAim::Deliver => return BackStep::Fault(BackFault::NoMail),
+            BackAim::Check => return send(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, &mut self.state, out),
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
         let way = Way::choose(login, |way| match way {

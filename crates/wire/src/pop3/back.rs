@@ -92,7 +92,7 @@ impl Back {
 
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
-        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
+        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMail) };
         let takes = |way: &Way<'_>| match way {
             Way::Command { name, password } => self.takes("USER", None) && has_syntax(name, password),
             Way::Sasl(sasl) => self.capabilities.is_some() && self.takes("SASL", Some(sasl.name())),

@@ -59,6 +59,8 @@ pub enum BackFault {
     TrailingBytes,
     /// It offers no way to log in that can be used here.
     NoMechanism,
+    /// It is spoken with by a protocol that hands over no mail.
+    NoMail,
     /// It takes no credentials in clear, and was not to be met under TLS.
     WantsTls,
     /// It does not understand our log-in, which may be this user's alone.
@@ -105,6 +107,7 @@ impl std::fmt::Display for BackFault {
             Self::NoStartTls => f.write_str("TLS is required, but it offers no STARTTLS or refused it"),
             Self::TrailingBytes => f.write_str("it sent data behind its answer to STARTTLS"),
             Self::NoMechanism => f.write_str("it offers no way to log in that can be used for this user"),
+            Self::NoMail => f.write_str("mail can't be handed over by this protocol"),
             Self::WantsTls => f.write_str("it takes log-ins under TLS alone: see the back end's `tls`"),
             Self::NotUnderstood => f.write_str("it does not understand our log-in"),
             Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),

@@ -104,7 +104,7 @@ impl Back {
 
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
         // A look has left before it comes to this.
-        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMechanism) };
+        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMail) };
         let offered = self.capability("SASL").unwrap_or_default();
         let takes = |sasl: &Sasl<'_>| offered.split(' ').any(|name| name.eq_ignore_ascii_case(sasl.name()));
         let Some(sasl) = Sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };
