@@ -55,11 +55,11 @@ struct Verified {
 }
 
 /// What is good enough to place a user by.
-enum Basis<'v> {
+enum Basis {
     /// Nothing but what the directories say at this moment.
     Now,
     /// What is remembered, and what one of them said of the account when it found what was shown right.
-    Known(Option<&'v Verified>),
+    Known(Option<Verified>),
 }
 
 impl Session {
@@ -218,7 +218,7 @@ impl Session {
         // The way to the control plane and back costs more than the rest of a log-in.
         let (known, basis) = match checked {
             Checked::Nothing => (self.snapshot.map.known(who), Basis::Known(None)),
-            Checked::Account(verified) if verified.is_current => (None, Basis::Known(Some(verified))),
+            Checked::Account(verified) if verified.is_current => (None, Basis::Known(Some(verified.clone()))),
             Checked::Account(_) => (self.snapshot.map.known(who), Basis::Known(None)),
             // These are good for as long as they last: whether their owner still is, only the directory knows.
             Checked::Token { .. } | Checked::Certificate => (None, Basis::Now),
@@ -251,21 +251,21 @@ impl Session {
         Ok((answer, placed_at))
     }
 
-    async fn ask_map(&self, who: &Who, means: &Means, basis: Basis<'_>) -> Result<Answer, Unanswered> {
+    async fn ask_map(&self, who: &Who, means: &Means, basis: Basis) -> Result<Answer, Unanswered> {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
-        let (is_now, checked) = match basis {
-            Basis::Now => (true, None),
-            Basis::Known(checked) => (false, checked.cloned()),
-        };
         let password = match means.proof() {
             Some(Proof::Password(password)) => Some(password.duplicate()),
             Some(Proof::Token(_)) | None => None,
         };
         self.on_control(async move {
             let password = password.as_ref();
-            let checked = checked.as_ref().map(|Verified { by, entry, .. }| (&**by, entry));
-            let evidence = Evidence { password, checked };
-            if is_now { map.find_by_now(&who, evidence).await } else { map.find_by(&who, evidence).await }
+            match &basis {
+                Basis::Now => map.find_by_now(&who, Evidence { password, checked: None }).await,
+                Basis::Known(checked) => {
+                    let checked = checked.as_ref().map(|Verified { by, entry, .. }| (&**by, entry));
+                    map.find_by(&who, Evidence { password, checked }).await
+                }
+            }
         })
         .await
     }
