@@ -338,10 +338,7 @@ fn build_listeners(
                 service: Arc::clone(&service),
                 settings: settings.clone(),
                 access: AccessLevel::new(&settings.access),
-                scope: Scope {
-                    name: format!("{} {}", protocol.name, settings.written.address).into(),
-                    limits: settings.written.limits,
-                },
+                scope: Scope { name: settings.name_at(protocol.name).into(), limits: settings.written.limits },
                 tls,
                 connections: metrics.listener(protocol.name, &settings.written.address.to_string()),
             }));

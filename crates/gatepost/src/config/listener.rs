@@ -30,6 +30,11 @@ impl Listener {
     pub(crate) fn client_certificates<'a>(&'a self, service: &'a Service) -> Option<&'a ClientCertificates> {
         self.written.client_certificates.as_ref().or(service.written.client_certificates.as_ref())
     }
+
+    /// What it is called in the log, in limits and by administrators, of the service of this name.
+    pub(crate) fn name_at(&self, service: &str) -> String {
+        format!("{service} {}", self.written.address)
+    }
 }
 
 section! {

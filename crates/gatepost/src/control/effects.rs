@@ -92,7 +92,7 @@ fn listeners(old: &Config, new: &Config, census: &Census, effects: &mut Vec<Stri
     };
     let (before, after) = (all(old), all(new));
     for (service, listener) in &before {
-        let scope = format!("{service} {}", listener.written.address);
+        let scope = listener.name_at(service);
         match after.iter().find(|(_, new)| new.written.address == listener.written.address) {
             None => {
                 effects.push(format!("{scope} takes no more connections; {}.", sessions(census.of(&scope))));
@@ -137,11 +137,7 @@ fn limits(service: &Service, before: Option<&Service>, census: &Census, effects:
     for listener in &service.listeners {
         let mut old = before.into_iter().flat_map(|before| &before.listeners);
         let old = old.find(|old| old.written.address == listener.written.address);
-        look(
-            &format!("{name} {}", listener.written.address),
-            &listener.written.limits,
-            old.map(|old| &old.written.limits),
-        );
+        look(&listener.name_at(name), &listener.written.limits, old.map(|old| &old.written.limits));
     }
 }
 
