@@ -189,9 +189,12 @@ mod tests {
         assert!(matches!(check("kim", &expired).await, Verdict::Compare(_)), "as any other word");
         assert!(matches!(check("lee", &password).await, Verdict::Compare(_)), "kim's alone");
         assert!(matches!(check("kim", "x").await, Verdict::Compare(_)));
-        while directory.app_passwords("kim").await.expect("a list")[0].last_used.is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let is_noted = async {
+            while directory.app_passwords("kim").await.expect("a list")[0].last_used.is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), is_noted).await.expect("its use is written down");
         let list = directory.app_passwords("kim").await.expect("a list");
         assert_eq!((list.len(), list[0].last_from.as_deref(), list[1].label.as_str()), (3, Some("127.0.0.1"), "desk"));
         assert_eq!(directory.revoke_app_password("lee", phone).await, Ok(false));
