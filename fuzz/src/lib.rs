@@ -6,7 +6,7 @@ use gatepost_wire::limits::ANSWER_BYTES_MAX;
 use gatepost_wire::smtp::{self, Dialect, Handover, Mailbox, Receiver, Recipient, Reply, Sender};
 use gatepost_wire::{
     Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
-    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Proof,
+    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS,
     Protocol, Refusal, Secret, Step, Welcome,
 };
 
@@ -74,8 +74,8 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
             let secret = Secret::new(if flags & 4 == 4 { b"p\r\n\"".to_vec() } else { b"hunter2".to_vec() });
             match (flags & 2 == 2, flags & 16 == 16) {
                 (true, _) => LogInBy::Master { name: "master".into(), password: secret },
-                (false, true) => LogInBy::User(Proof::Token(secret)),
-                (false, false) => LogInBy::User(Proof::Password(secret)),
+                (false, true) => LogInBy::Token(secret),
+                (false, false) => LogInBy::Password(secret),
             }
         },
         mechanism: [Mechanism::PLAIN, Mechanism::LOGIN, Mechanism::OAUTHBEARER, Mechanism::XOAUTH2]

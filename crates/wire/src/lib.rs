@@ -24,8 +24,8 @@ mod text;
 pub use protocols::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Build, Carry, ClientFacts,
     ClientSetup, ClientTls, Course, Event, Front, Inband, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints,
-    Offered, Offers, Outcome, PROTOCOLS, PasswordMechanism, Proof, Protocol, Refusal, ScramMechanism, Step,
-    TokenMechanism, Welcome,
+    Offered, Offers, Outcome, PROTOCOLS, PasswordMechanism, Protocol, Refusal, ScramMechanism, Step, TokenMechanism,
+    Welcome,
 };
 pub use secret::Secret;
 

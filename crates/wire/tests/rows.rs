@@ -11,7 +11,7 @@ use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
     Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
     ClientTls, Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, Outcome,
-    PROTOCOLS, PasswordMechanism, Proof, Protocol, Refusal, ScramMechanism, Secret, Step, scram,
+    PROTOCOLS, PasswordMechanism, Protocol, Refusal, ScramMechanism, Secret, Step, scram,
 };
 
 /// The mechanisms that show a password.
@@ -246,11 +246,8 @@ fn back(name: &str, starttls: bool, trace: bool) -> Box<dyn Back> {
 }
 
 fn back_setup(starttls: bool, trace: bool) -> BackSetup {
-    let login = BackLogin {
-        user: "kim".into(),
-        by: LogInBy::User(Proof::Password(Secret::new(b"hushed".to_vec()))),
-        mechanism: None,
-    };
+    let login =
+        BackLogin { user: "kim".into(), by: LogInBy::Password(Secret::new(b"hushed".to_vec())), mechanism: None };
     BackSetup {
         starttls,
         aim: BackAim::LogIn(login),
@@ -437,7 +434,7 @@ fn a_message_that_is_too_long_for_a_quoted_string_is_a_literal() {
     // `user=kim^Aauth=Bearer TOKEN^A^A` in base64.
     let longest = SIEVE_QUOTED_BYTES_MAX / 4 * 3 - "user=kim\x01auth=Bearer \x01\x01".len();
     let said = |bytes: usize| {
-        let by = LogInBy::User(Proof::Token(Secret::new(vec![b't'; bytes])));
+        let by = LogInBy::Token(Secret::new(vec![b't'; bytes]));
         let login = BackLogin { user: "kim".into(), by, mechanism: None };
         let mut back = (row("sieve").back)(BackSetup { aim: BackAim::LogIn(login), ..back_setup(false, false) });
         let mut out = Vec::new();

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use gatepost_wire::smtp::{self, Dialect, Receiver, Reply};
 use gatepost_wire::{
     Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
-    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Proof,
-    Protocol, Refusal, Secret, Step, Welcome,
+    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Protocol,
+    Refusal, Secret, Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -230,8 +230,8 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
         let password = Secret::new(unescape(get("password").unwrap_or("secret")));
         let by = match (get("master"), get("token")) {
             (Some(name), _) => LogInBy::Master { name: name.to_owned(), password },
-            (None, Some(token)) => LogInBy::User(Proof::Token(Secret::new(unescape(token)))),
-            (None, None) => LogInBy::User(Proof::Password(password)),
+            (None, Some(token)) => LogInBy::Token(Secret::new(unescape(token))),
+            (None, None) => LogInBy::Password(password),
         };
         let mechanism = get("mechanism")
             .map(|name| if name == "command" { Mechanism::COMMAND } else { mechanisms(name).remove(0) });

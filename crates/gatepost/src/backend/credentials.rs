@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost_wire::{BackLogin, LogInBy, Mechanism, Proof, Secret};
+use gatepost_wire::{BackLogin, LogInBy, Mechanism, Secret};
 
 use super::Backend;
 use crate::directory::{Entry, LoginPassword};
@@ -27,10 +27,17 @@ pub(crate) enum LogInAs<'a> {
     Master(&'a Arc<Master>),
 }
 
+/// What a user has shown that can be passed on.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown<'c> {
+    Password(&'c Secret),
+    Token(&'c Secret),
+}
+
 /// The credentials themselves, as they are said to a back end.
 pub(crate) enum Credentials<'c> {
     /// What the user has shown.
-    User(&'c Proof),
+    User(Shown<'c>),
     /// A password that the directory holds.
     Directory(LoginPassword),
     /// The back end's master log-in.
@@ -55,7 +62,7 @@ impl LogInAs<'_> {
     }
 
     /// With what the user has shown; `None`: that can't be passed on, and there is nothing else.
-    pub(crate) fn with(self, shown: Option<&Proof>) -> Option<Credentials<'_>> {
+    pub(crate) fn with(self, shown: Option<Shown<'_>>) -> Option<Credentials<'_>> {
         match self {
             Self::User => shown.map(Credentials::User),
             Self::Directory(password) => Some(Credentials::Directory(password.clone())),
@@ -77,9 +84,10 @@ impl std::fmt::Display for LogInAs<'_> {
 impl Credentials<'_> {
     /// The log-in of `user` by them, by this mechanism or the best.
     pub(super) fn log_in(&self, user: &str, mechanism: Option<Mechanism>) -> BackLogin {
-        let own = |password: &Secret| LogInBy::User(Proof::Password(password.duplicate()));
+        let own = |password: &Secret| LogInBy::Password(password.duplicate());
         let (user, by) = match self {
-            Self::User(proof) => (user.to_owned(), LogInBy::User(proof.duplicate())),
+            Self::User(Shown::Password(password)) => (user.to_owned(), own(password)),
+            Self::User(Shown::Token(token)) => (user.to_owned(), LogInBy::Token(token.duplicate())),
             Self::Directory(LoginPassword(password)) => (user.to_owned(), own(password)),
             Self::Master(master) => {
                 let Master { name, separator, password } = &**master;

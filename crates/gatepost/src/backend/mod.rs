@@ -28,7 +28,7 @@ use credentials::Master;
 use host::HostState;
 use state::State;
 
-pub(crate) use credentials::Credentials;
+pub(crate) use credentials::{Credentials, Shown};
 pub(crate) use look::{Looker, Looking};
 pub(crate) use reach::{Aim, Connected, Failure, Purpose};
 pub(crate) use request::{Client, Own};

@@ -21,24 +21,10 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 /// How often a log-in that waits for others looks whether they have ended.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
-/// A log-in that has begun.
-pub(super) struct Begun {
-    /// Counts as failed until it isn't; dropped, as if it had not been.
-    pub(super) attempt: Attempt,
-    /// As users are looked up; `None`: what is shown must say who it is.
-    pub(super) user: Option<String>,
-}
-
 impl Session {
-    /// A log-in begins: `written` is the name as the client wrote it, where there is one.
-    pub(super) async fn begin(&self, mechanism: Mechanism, written: Option<&str>) -> Result<Begun, Told> {
-        let user = written.map(|written| self.snapshot.listener.settings.names.canonical(written));
-        let attempt = self.begin_attempt(mechanism, user.as_deref()).await?;
-        Ok(Begun { attempt, user })
-    }
-
-    /// Counts a log-in, unless too many failed before it; some must wait.
-    pub(super) async fn begin_attempt(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Told> {
+    /// A log-in begins, and is counted unless too many failed before it; some must wait. It counts as failed until it isn't;
+    /// dropped, as if it had not been.
+    pub(super) async fn begin(&self, mechanism: Mechanism, user: Option<&str>) -> Result<Attempt, Told> {
         self.story().attempt(mechanism, user.map(str::to_owned));
         let (defence, address) = (&self.shared.defence, self.address.ip());
         let settings = self.snapshot.defence.as_ref();
@@ -85,14 +71,13 @@ impl Session {
     /// Who is it, where is the mail, and does the back end agree?
     pub(super) async fn carry_out(
         &self,
-        begun: Begun,
+        attempt: Attempt,
         means: &Means,
         introduction: &Introduction,
     ) -> Result<LoggedIn, Told> {
-        let Begun { attempt, user } = begun;
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
-        let resolved = self.in_time(asked, pin!(self.resolve(user.as_deref(), means))).await;
+        let resolved = self.in_time(asked, pin!(self.resolve(means))).await;
         let result = match resolved {
             Ok(place) => {
                 let logged_in = self.connect(place, introduction, asked).await;
@@ -105,7 +90,7 @@ impl Session {
                 attempt.succeeded(&logged_in.user, std::time::Instant::now());
                 Ok(logged_in)
             }
-            Err(denied) => Err(self.refuse(attempt, self.shared.defence.tag(means.shown()), denied)),
+            Err(denied) => Err(self.refuse(attempt, self.shared.defence.tag(means.mark()), denied)),
         }
     }
 
@@ -137,7 +122,7 @@ impl Session {
 
     /// Credentials that no user can have: counted, logged and answered as any other that are wrong.
     pub(super) async fn malformed(&self, mechanism: Mechanism) -> Told {
-        match self.begin_attempt(mechanism, None).await {
+        match self.begin(mechanism, None).await {
             Ok(attempt) => {
                 self.take_time(Instant::now()).await;
                 self.refuse(attempt, 0, Denied::Wrong)

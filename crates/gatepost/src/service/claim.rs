@@ -6,31 +6,42 @@ use std::sync::Arc;
 
 use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
-use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, Proof, ScramMechanism, Secret};
+use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, ScramMechanism, Secret};
 use tokio::time::Instant;
 
 use super::Session;
-use super::attempt::Begun;
 use super::denied::{Denied, Told};
 use super::reach::LoggedIn;
 use crate::auth::scram::Challenge;
 use crate::auth::{Unanswered, find_first, hash, unusable_entry};
+use crate::backend::Shown;
 use crate::defence::Attempt;
 use crate::directory::{Entry, Fault};
 use crate::metrics::Stage;
 
 /// What shows that a client is who it claims to be.
+///
+/// Users are named as they are looked up; `None`: what is shown must say who it is.
 pub(super) enum Means {
-    /// A password or token, which can be passed on.
-    Secret(Proof),
+    Password {
+        user: String,
+        password: Secret,
+    },
+    Token {
+        user: Option<String>,
+        token: Secret,
+    },
     /// The certificate that TLS has checked.
-    Certificate,
+    Certificate {
+        user: Option<String>,
+    },
     /// A proof that the client knows its password, which it doesn't show.
     Scram(Box<Scram>),
 }
 
 /// A challenge with the client's answer to it.
 pub(super) struct Scram {
+    pub(super) user: String,
     challenge: Challenge,
     known: Known,
     last: ClientFinal,
@@ -68,19 +79,36 @@ pub(super) enum Progress {
 }
 
 impl Means {
-    /// What can be passed on to a back end.
-    pub(super) fn proof(&self) -> Option<&Proof> {
+    fn user(&self) -> Option<&str> {
         match self {
-            Self::Secret(proof) => Some(proof),
-            Self::Certificate | Self::Scram(_) => None,
+            Self::Password { user, .. } => Some(user),
+            Self::Token { user, .. } | Self::Certificate { user } => user.as_deref(),
+            Self::Scram(scram) => Some(&scram.user),
         }
     }
 
-    /// What was shown, by which one failure is told from the next.
-    pub(super) fn shown(&self) -> &[u8] {
+    /// What can be passed on to a back end.
+    pub(super) fn shown(&self) -> Option<Shown<'_>> {
         match self {
-            Self::Secret(Proof::Password(secret) | Proof::Token(secret)) => secret.expose(),
-            Self::Certificate => b"",
+            Self::Password { password, .. } => Some(Shown::Password(password)),
+            Self::Token { token, .. } => Some(Shown::Token(token)),
+            Self::Certificate { .. } | Self::Scram(_) => None,
+        }
+    }
+
+    /// The password, where one was shown.
+    pub(super) fn password(&self) -> Option<&Secret> {
+        match self {
+            Self::Password { password, .. } => Some(password),
+            Self::Token { .. } | Self::Certificate { .. } | Self::Scram(_) => None,
+        }
+    }
+
+    /// By what one failure is told from the next.
+    pub(super) fn mark(&self) -> &[u8] {
+        match self {
+            Self::Password { password: secret, .. } | Self::Token { token: secret, .. } => secret.expose(),
+            Self::Certificate { .. } => b"",
             Self::Scram(scram) => &scram.last.proof,
         }
     }
@@ -132,15 +160,20 @@ impl Session {
 
     /// Answers what goes on with nothing that was before.
     async fn begin_anew(&mut self, offered: Offered, introduction: &Introduction) -> Result<(Answer, Progress), Told> {
-        let (mechanism, written, means) = match offered {
+        let looked_up = |written: String| self.snapshot.listener.settings.names.canonical(&written);
+        let (mechanism, means) = match offered {
             Offered::Password(by, Some((user, password))) => {
-                (Mechanism::Password(by), Some(user), Means::Secret(Proof::Password(password)))
+                (Mechanism::Password(by), Means::Password { user: looked_up(user), password })
             }
             Offered::Password(by, None) => return Err(self.malformed(Mechanism::Password(by)).await),
-            Offered::Token(by, Some((user, token))) => (Mechanism::Token(by), user, Means::Secret(Proof::Token(token))),
+            Offered::Token(by, Some((user, token))) => {
+                (Mechanism::Token(by), Means::Token { user: user.map(looked_up), token })
+            }
             Offered::Token(by, None) => return Err(self.malformed(Mechanism::Token(by)).await),
             Offered::External(message) => match sasl::external(&message) {
-                Some(act_as) => (Mechanism::External, self.certified(act_as), Means::Certificate),
+                Some(act_as) => {
+                    (Mechanism::External, Means::Certificate { user: self.certified(act_as).map(looked_up) })
+                }
                 None => return Err(self.malformed(Mechanism::External).await),
             },
             Offered::Scram(by, message) => match client_first(&message) {
@@ -149,8 +182,8 @@ impl Session {
             },
         };
         // It came with all that shows it.
-        let begun = self.begin(mechanism, written.as_deref()).await?;
-        let logged_in = self.carry_out(begun, &means, introduction).await?;
+        let attempt = self.begin(mechanism, means.user()).await?;
+        let logged_in = self.carry_out(attempt, &means, introduction).await?;
         Ok(welcome(Box::new(logged_in)))
     }
 
@@ -172,7 +205,7 @@ impl Session {
     /// Challenges a client to prove that it knows its password.
     async fn challenge(&self, by: ScramMechanism, first: ClientFirst) -> Result<(Answer, Progress), Told> {
         let user = self.snapshot.listener.settings.names.canonical(&first.user);
-        let attempt = self.begin_attempt(Mechanism::Scram(by), Some(&user)).await?;
+        let attempt = self.begin(Mechanism::Scram(by), Some(&user)).await?;
         let started = Instant::now();
         let made = self.in_time(started, pin!(self.make_challenge(by, first, &user))).await;
         let (challenge, known) = match made {
@@ -199,8 +232,8 @@ impl Session {
         };
         // What tells the client, once it is in, that we know its verifier.
         let signature = challenge.signature(&last).into_bytes();
-        let means = Means::Scram(Box::new(Scram { challenge, known, last }));
-        let logged_in = self.carry_out(Begun { attempt, user: Some(user) }, &means, introduction).await?;
+        let means = Means::Scram(Box::new(Scram { user, challenge, known, last }));
+        let logged_in = self.carry_out(attempt, &means, introduction).await?;
         Ok((Answer::Challenge(signature), Progress::Agreed(by, Box::new(logged_in))))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::{Proof, Secret};
+use gatepost_wire::Secret;
 use tokio::time::Instant;
 
 use super::Session;
@@ -64,10 +64,10 @@ enum Basis {
 
 impl Session {
     /// Checks the password where that is Gatepost's to do, and finds the back end.
-    pub(super) async fn resolve<'c>(&self, user: Option<&str>, means: &'c Means) -> Result<Destination<'c>, Denied> {
-        let (who, checked) = self.check(user, means).await?;
+    pub(super) async fn resolve<'c>(&self, means: &'c Means) -> Result<Destination<'c>, Denied> {
+        let (who, checked) = self.check(means).await?;
         let started = Instant::now();
-        if !matches!(means.proof(), Some(Proof::Password(_))) {
+        if means.password().is_none() {
             self.check_map_can_answer()?;
         }
         let (answer, placed_at) = self.locate(&who, means, &checked).await?;
@@ -91,7 +91,7 @@ impl Session {
             // let anybody in whose own nobody asked for. What was remembered is not good enough here.
             self.check_by_map(&who, &backend, means).await?;
         }
-        let credentials = log_in.with(means.proof()).ok_or_else(|| {
+        let credentials = log_in.with(means.shown()).ok_or_else(|| {
             let what = "needs a master log-in ([backend.NAME.login]), or a password in the directory";
             Denied::Misplaced(format!("{} {what}: the client has shown nothing that could be passed on", backend.name))
         })?;
@@ -109,19 +109,19 @@ impl Session {
     }
 
     /// Checks what was shown against the service's directories, where it has some: who this is, and by what.
-    async fn check(&self, user: Option<&str>, means: &Means) -> Result<(Who, Checked), Denied> {
-        match (means, user) {
-            (Means::Secret(Proof::Token(token)), user) => self.check_token(user, token).await,
-            (Means::Certificate, user) => self.check_certificate(user).await,
-            (Means::Secret(Proof::Password(password)), Some(user)) => self.check_password(user, password).await,
-            (Means::Scram(scram), Some(user)) => self.check_scram(user, scram),
-            (Means::Secret(Proof::Password(_)) | Means::Scram(_), None) => Err(nameless()),
+    async fn check(&self, means: &Means) -> Result<(Who, Checked), Denied> {
+        match means {
+            Means::Token { user, token } => self.check_token(user.as_deref(), token).await,
+            Means::Certificate { user } => self.check_certificate(user.as_deref()).await,
+            Means::Password { user, password } => self.check_password(user, password).await,
+            Means::Scram(scram) => self.check_scram(scram),
         }
     }
 
     /// Whose a token is, says the token: the client may have said the same, or nothing.
     async fn check_token(&self, user: Option<&str>, token: &Secret) -> Result<(Who, Checked), Denied> {
         let Some(checks) = &self.service().checks else {
+            let nameless = || Denied::Suspect("the client names no user, and its token is not looked at here".into());
             return Ok((self.who(user.ok_or_else(nameless)?), Checked::Nothing));
         };
         // The configuration offers tokens only where somebody checks them.
@@ -177,9 +177,9 @@ impl Session {
         self.verified(who, Verified { by: Arc::clone(&authenticator.name), entry, is_current })
     }
 
-    fn check_scram(&self, user: &str, scram: &Scram) -> Result<(Who, Checked), Denied> {
+    fn check_scram(&self, scram: &Scram) -> Result<(Who, Checked), Denied> {
         let (by, entry) = scram.check()?;
-        self.verified(self.who(user), Verified { by, entry, is_current: true })
+        self.verified(self.who(&scram.user), Verified { by, entry, is_current: true })
     }
 
     /// What a directory found right is this user's, and may be used so.
@@ -253,10 +253,7 @@ impl Session {
 
     async fn ask_map(&self, who: &Who, means: &Means, basis: Basis) -> Result<Answer, Unanswered> {
         let (map, who) = (Arc::clone(&self.snapshot.map), who.clone());
-        let password = match means.proof() {
-            Some(Proof::Password(password)) => Some(password.duplicate()),
-            Some(Proof::Token(_)) | None => None,
-        };
+        let password = means.password().map(Secret::duplicate);
         self.on_control(async move {
             let password = password.as_ref();
             match &basis {
@@ -276,7 +273,7 @@ impl Session {
             let what = "has a master log-in or the account is restricted, and no directory can check its password";
             Denied::Unfit(format!("{} {what}", backend.name))
         };
-        let Some(Proof::Password(password)) = means.proof() else { return Err(unfit()) };
+        let Some(password) = means.password() else { return Err(unfit()) };
         let (map, checker, asked) = (Arc::clone(&self.snapshot.map), self.shared.checker.clone(), who.clone());
         let password = password.duplicate();
         let checked = self.on_control(async move { map.authenticate(&checker, &asked, &password).await }).await;
@@ -298,11 +295,6 @@ impl From<Denial> for Denied {
             Denial::Barred(Bar::Expired) => Self::Expired,
         }
     }
-}
-
-/// Nobody is named, and nothing says who it is.
-fn nameless() -> Denied {
-    Denied::Suspect("the client names no user, and only a token that is checked here could".into())
 }
 
 /// Whether an account, whose password is right, may be used so.

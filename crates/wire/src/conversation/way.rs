@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocols::{BackLogin, LogInBy, Mechanism, PasswordMechanism, Proof, TokenMechanism};
+use crate::protocols::{BackLogin, LogInBy, Mechanism, PasswordMechanism, TokenMechanism};
 use crate::sasl;
 use crate::secret::Secret;
 
@@ -37,7 +37,7 @@ pub(crate) enum Sasl<'l> {
 fn ways(login: &BackLogin) -> impl Iterator<Item = Way<'_>> {
     let name = login.user.as_str();
     let ways = match &login.by {
-        LogInBy::User(Proof::Token(token)) => {
+        LogInBy::Token(token) => {
             let with = |by| Some(Way::Sasl(Sasl::Token { by, name, token }));
             [with(TokenMechanism::OAuthBearer), with(TokenMechanism::XOAuth2), None]
         }
@@ -45,7 +45,7 @@ fn ways(login: &BackLogin) -> impl Iterator<Item = Way<'_>> {
         LogInBy::Master { name: master, password } => {
             [Some(Way::Sasl(Sasl::Plain { act_as: name, name: master, password })), None, None]
         }
-        LogInBy::User(Proof::Password(password)) => [
+        LogInBy::Password(password) => [
             Some(Way::Sasl(Sasl::Plain { act_as: "", name, password })),
             Some(Way::Command { name, password }),
             Some(Way::Sasl(Sasl::Login { name, password })),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Introduction, Mechanism, Proof, Welcome};
+use super::{Introduction, Mechanism, Welcome};
 use crate::secret::Secret;
 
 /// The state machine towards a back end, from its greeting to its answer to the log-in.
@@ -132,8 +132,10 @@ pub struct BackLogin {
 /// By whose credentials somebody logs in at a back end.
 #[derive(Debug)]
 pub enum LogInBy {
-    /// The user's own.
-    User(Proof),
+    /// A password of the user's own.
+    Password(Secret),
+    /// An OAuth 2 access token (RFC 6750) of the user's own.
+    Token(Secret),
     /// Those of a master, who may act for any user.
     Master {
         /// Its name.

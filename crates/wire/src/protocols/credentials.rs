@@ -1,26 +1,4 @@
-//! What proves who somebody is, and how it is offered.
-
-use crate::secret::Secret;
-
-/// What a name is proved with.
-#[derive(Debug)]
-pub enum Proof {
-    /// A password.
-    Password(Secret),
-    /// An OAuth 2 access token (RFC 6750).
-    Token(Secret),
-}
-
-impl Proof {
-    /// A second copy, as [`Secret::duplicate`].
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        match self {
-            Self::Password(password) => Self::Password(password.duplicate()),
-            Self::Token(token) => Self::Token(token.duplicate()),
-        }
-    }
-}
+//! How what proves who somebody is is offered.
 
 /// How credentials are offered. Each is also a setting, but for the bare command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ mod refusal;
 mod table;
 
 pub use back::{Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, LogInBy};
-pub use credentials::{Mechanism, PasswordMechanism, Proof, ScramMechanism, TokenMechanism};
+pub use credentials::{Mechanism, PasswordMechanism, ScramMechanism, TokenMechanism};
 pub use front::{
     Answer, Ask, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, OAuthHints, Offered, Outcome,
     Step, Welcome,
