@@ -28,9 +28,29 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// See the module's documentation.
 pub(crate) struct Ldap {
     settings: config::Ldap,
+    look_up: LookUp,
     servers: Vec<Server>,
     /// The attributes that are asked for.
     attributes: Vec<String>,
+}
+
+/// How a user's entry is found.
+enum LookUp {
+    /// By its name; what else must hold of it, `filter` says.
+    Named { dn: Template, filter: Option<Template> },
+    /// By a search.
+    Searched { base: Template, scope: config::LdapScope, filter: Template },
+}
+
+impl LookUp {
+    /// As the settings have it; `None`: they name no entry, which is a mistake.
+    fn of(settings: &config::Ldap) -> Option<Self> {
+        let filter = settings.filter.clone();
+        if let Some(dn) = settings.dn.clone() {
+            return Some(Self::Named { dn, filter });
+        }
+        Some(Self::Searched { base: settings.base.clone()?, scope: settings.scope, filter: filter? })
+    }
 }
 
 impl Ldap {
@@ -48,10 +68,12 @@ impl Ldap {
             None => None,
         };
         let identity = std::sync::Arc::new(identity);
+        let look_up = LookUp::of(settings)
+            .ok_or_else(|| Problem::of("directory", "needs `dn`, or `base` and `filter`, to find users by"))?;
         let open = |url: &config::LdapUrl| Server::new(url, settings, &tls, &identity);
         let servers = settings.urls.iter().map(open).collect();
         let attributes = entry::attributes(&settings.fields);
-        Ok(Self { settings: settings.clone(), servers, attributes })
+        Ok(Self { settings: settings.clone(), look_up, servers, attributes })
     }
 
     /// How long all servers together may take: one that hangs must not keep the others from answering.
@@ -101,17 +123,16 @@ impl Ldap {
 
     /// The search for a name; `None`: nobody can have it here.
     fn search(&self, user: &str) -> Option<Search> {
-        let settings = &self.settings;
-        let filter = match &settings.filter {
+        let (base, scope, filter) = match &self.look_up {
+            LookUp::Named { dn, filter } => (dn, config::LdapScope::Base, filter.as_ref()),
+            LookUp::Searched { base, scope, filter } => (base, *scope, Some(filter)),
+        };
+        let filter = match filter {
             Some(filter) => filter.render(user, ldap_escape)?,
             // An entry that is known by its name needs no further condition.
             None => "(objectClass=*)".to_owned(),
         };
-        let (base, scope) = match &settings.dn {
-            Some(dn) => (render_dn(dn, user)?, config::LdapScope::Base),
-            None => (settings.base.as_ref().map(|base| render_dn(base, user))??, settings.scope),
-        };
-        Some(Search { base, scope, filter, attributes: self.attributes.clone() })
+        Some(Search { base: render_dn(base, user)?, scope, filter, attributes: self.attributes.clone() })
     }
 
     /// The one entry that a search gave, with its name in the directory.
@@ -160,19 +181,18 @@ impl Directory for Ldap {
 
     fn authenticate<'a>(&'a self, who: &'a Who, password: &'a Secret) -> Answering<'a, Verdict> {
         Box::pin(async move {
-            match (self.settings.verify, &self.settings.dn) {
+            match (self.settings.verify, &self.look_up) {
                 (LdapVerify::Compare, _) => {
                     Ok(self.find_one(who).await?.map_or(Verdict::Unknown, |(_, entry)| Verdict::Compare(entry)))
                 }
-                (LdapVerify::Bind, Some(_)) => {
+                (LdapVerify::Bind, LookUp::Named { filter, .. }) => {
                     let Some(search) = self.search(&who.user) else { return Ok(Verdict::Unknown) };
                     let dn = search.base.clone();
                     // With nothing to see in the entry, it need not be readable.
-                    let read =
-                        (self.settings.filter.is_some() || entry::is_read(&self.settings.fields)).then_some(search);
+                    let read = (filter.is_some() || entry::is_read(&self.settings.fields)).then_some(search);
                     self.bind(&dn, password, read, &who.user).await
                 }
-                (LdapVerify::Bind, None) => {
+                (LdapVerify::Bind, LookUp::Searched { .. }) => {
                     let Some((dn, entry)) = self.find_one(who).await? else { return Ok(Verdict::Unknown) };
                     let verdict = self.bind(&dn, password, None, &who.user).await?;
                     // A bind says whether the password is right; what else holds of the account stands in the entry.
