@@ -57,8 +57,7 @@ pub(crate) struct Ban {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
-    /// `None`: nothing is kept.
-    path: Option<PathBuf>,
+    place: Place,
     current: ArcSwap<Current>,
     /// Held by whoever changes something.
     changing: Mutex<()>,
@@ -67,8 +66,16 @@ pub(crate) struct Overrides {
     has_moves: AtomicBool,
     /// Nothing is changed while another process takes over.
     is_closed: AtomicBool,
+}
+
+/// Where it is written down.
+#[derive(Debug, Default)]
+enum Place {
+    #[default]
+    Nowhere,
+    File(PathBuf),
     /// Why nothing is changed: what is kept can't be read, and would be lost.
-    broken: Option<String>,
+    Broken(String),
 }
 
 /// Users who are being moved, and those who were a short time ago.
@@ -109,12 +116,16 @@ impl Overrides {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Current::default()),
             Err(error) => Err(error.to_string()),
         };
-        let (current, result) = match read {
-            Ok(current) => (current, Ok(())),
-            Err(error) => (Current::default(), Err(format!("{}: can't be read: {error}", path.display()))),
-        };
-        let broken = result.clone().err();
-        (Self { path: Some(path), current: ArcSwap::from_pointee(current), broken, ..Self::default() }, result)
+        match read {
+            Ok(current) => {
+                let current = ArcSwap::from_pointee(current);
+                (Self { place: Place::File(path), current, ..Self::default() }, Ok(()))
+            }
+            Err(error) => {
+                let broken = format!("{}: can't be read: {error}", path.display());
+                (Self { place: Place::Broken(broken.clone()), ..Self::default() }, Err(broken))
+            }
+        }
     }
 
     /// Whether a back end takes no log-ins, and why.
@@ -274,16 +285,20 @@ impl Overrides {
 
     /// Changes something once it is written down; what can't be written is not done either.
     fn change(&self, work: impl FnOnce(&mut Current) -> Result<(), String>) -> Result<(), String> {
-        if let Some(broken) = &self.broken {
-            return Err(format!("{broken}: mend it or remove it, and start again, so that nothing is lost"));
-        }
+        let path = match &self.place {
+            Place::Nowhere => None,
+            Place::File(path) => Some(path),
+            Place::Broken(broken) => {
+                return Err(format!("{broken}: mend it or remove it, and start again, so that nothing is lost"));
+            }
+        };
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_closed.load(Ordering::Acquire) {
             return Err("a newer process is taking over: ask that one".into());
         }
         let mut next = Current::clone(&self.current.load());
         work(&mut next)?;
-        if let Some(path) = &self.path {
+        if let Some(path) = path {
             write(path, &next.written()).map_err(|error| format!("{}: can't be written: {error}", path.display()))?;
         }
         self.current.store(next.into());
