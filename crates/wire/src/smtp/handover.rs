@@ -129,7 +129,7 @@ impl Handover {
     /// Names the sender; [`Handover::answer`] has what comes of it.
     ///
     /// # Errors
-    /// The server can't take such mail, or takes none any more.
+    /// The server can't take such mail, takes none any more, or has said something that nobody asked for.
     pub fn begin(&mut self, sender: &Sender, out: &mut Vec<u8>) -> Result<(), Fault> {
         let mail = self.mail(sender)?;
         self.clear()?;
@@ -168,7 +168,7 @@ impl Handover {
                 self.waiting.push_back(Command { word: Word::Reset, line: "RSET\r\n".into() });
                 Ok(())
             }
-            Stage::Asked | Stage::Data | Stage::Chunk | Stage::Ended | Stage::Over => Err(lost()),
+            Stage::Asked | Stage::Data | Stage::Chunk | Stage::Ended | Stage::Over => Err(self.lost()),
         }
     }
 
@@ -238,7 +238,7 @@ impl Handover {
     /// There is no message.
     pub fn ask_for_content(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
         if self.stage != Stage::Open {
-            return Err(lost());
+            return Err(self.lost());
         }
         out.extend_from_slice(b"DATA\r\n");
         self.stage = Stage::Asked;
@@ -254,7 +254,7 @@ impl Handover {
             return Err(lacks(CHUNKING));
         }
         if !matches!(self.stage, Stage::Open | Stage::Paused) {
-            return Err(lost());
+            return Err(self.lost());
         }
         // An empty one needs no words.
         self.stage = Stage::Paused;
@@ -265,7 +265,8 @@ impl Handover {
         Ok(())
     }
 
-    /// Whether the content may come, or the chunk that has been passed on is taken. `None`: more must be heard.
+    /// Whether the content may come, or the chunk that has been passed on is taken; where nothing was asked, yes. `None`: more
+    /// must be heard.
     ///
     /// # Errors
     /// The server says neither.
@@ -273,7 +274,6 @@ impl Handover {
         let (is_yes, next): (fn(&Reply) -> bool, _) = match self.stage {
             Stage::Asked => (|reply| reply.code == 354, Stage::Data),
             Stage::Chunk => (Reply::is_good, Stage::Paused),
-            // Nothing was asked.
             _ => return Ok(Some(Grant::Yes)),
         };
         let Some(reply) = self.next_reply()? else { return Ok(None) };
@@ -296,7 +296,7 @@ impl Handover {
         let words: &[u8] = match self.stage {
             Stage::Data => b".\r\n",
             Stage::Paused => b"BDAT 0 LAST\r\n",
-            _ => return Err(lost()),
+            _ => return Err(self.lost()),
         };
         out.extend_from_slice(words);
         self.stage = Stage::Ended;
@@ -359,6 +359,11 @@ impl Handover {
         Fault::Lost(how.into())
     }
 
+    /// It can't be said, now or any more: what would be said next could be taken for something else.
+    fn lost(&mut self) -> Fault {
+        self.lose("the connection is lost")
+    }
+
     /// The next reply. One that ends the conversation is no answer to what was said.
     fn next_reply(&mut self) -> Result<Option<Reply>, Fault> {
         match self.replies.next_reply() {
@@ -373,11 +378,6 @@ impl Handover {
     fn broke(&mut self, what: &str) -> Fault {
         self.lose(format!("it broke the protocol: {what}"))
     }
-}
-
-/// There is nobody to say it to.
-fn lost() -> Fault {
-    Fault::Lost("the connection is lost".into())
 }
 
 /// The line of a command that has all it needs. What that is was there when the client was promised it: that may change

@@ -143,6 +143,10 @@ impl Connection {
 
     /// Sees, without waiting, whether the back end has hung up or said something that nobody asked for.
     async fn look(&mut self) -> Result<(), Fault> {
+        if self.is_lost() {
+            // Nobody listens to it any more.
+            return Err(self.lose("the connection is lost"));
+        }
         let mut bytes = Vec::new();
         let read = tokio::select! {
             biased;
@@ -173,7 +177,7 @@ impl Connection {
 
     async fn say(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Fault> {
         if self.is_lost() {
-            return Err(Fault::Lost("the connection is lost".into()));
+            return Err(self.lose("the connection is lost"));
         }
         match timeout_at(deadline, self.stream.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
@@ -200,6 +204,7 @@ impl Connection {
                 }
             }
             if !out.is_empty() {
+                self.look().await?;
                 self.say(&out, deadline).await?;
                 out.clear();
             }
