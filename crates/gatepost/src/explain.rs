@@ -254,7 +254,6 @@ async fn explain_directories(
     let protocol = service.protocol.name;
     let offers_scram = service.written.mechanisms.iter().any(|mechanism| mechanism.is_scram());
     let (tokens, passwords) = world.config.tokens_and_passwords(names);
-    steps.are_passwords_taken |= !passwords.is_empty() && service.lets_passwords_be_shown();
     // The others are never asked.
     if let Some(name) = tokens.first() {
         steps.say("token", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
@@ -265,7 +264,9 @@ async fn explain_directories(
         let authenticator = world.directory(name)?;
         match find(&authenticator, who).await {
             Ok(entry) => {
-                is_possible |= explain_check(&authenticator, entry.as_ref(), who, steps);
+                let fits = explain_check(&authenticator, entry.as_ref(), who, steps);
+                steps.are_passwords_taken |= fits && service.lets_passwords_be_shown();
+                is_possible |= fits;
                 let kept = entry.as_ref().and_then(|entry| entry.password.as_deref());
                 if offers_scram
                     && authenticator.abilities.keeps_hashes
