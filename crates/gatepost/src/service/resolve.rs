@@ -71,12 +71,12 @@ impl Session {
             self.check_map_can_answer()?;
         }
         let (answer, placed_at) = self.locate(&who, means, &checked).await?;
-        self.took(Stage::Map, started.elapsed());
         let (found, is_checked_there) = match answer {
             Answer::Found(found) => (found, false),
             Answer::Checked { directory, entry } => (Found::Account { directory, entry }, true),
             Answer::Denied(denial) => return Err(denial.into()),
         };
+        self.took(Stage::Map, started.elapsed());
         let is_checked = is_checked_there || !matches!(checked, Checked::Nothing);
         let (backend, _) = self.snapshot.map.choose(&who.user, &found).map_err(|no_place| match no_place {
             NoPlace::Unknown => Denied::Wrong,
