@@ -60,7 +60,7 @@ pub(crate) struct Session {
     /// log-in, open, or mail (where mail is taken).
     pub(crate) state: Word,
     pub(crate) listener: String,
-    /// The address at the back end.
+    /// The address at the back end; where mail goes to several, at the latest.
     pub(crate) host: Option<String>,
     pub(crate) mechanism: Option<Word>,
     pub(crate) tls: Option<String>,
