@@ -124,6 +124,7 @@ fn what_clients_are_promised_is_what_all_back_ends_have() {
 fn mechanisms_are_what_they_are_called() {
     let are = |is: fn(Mechanism) -> bool| Mechanism::SASL.into_iter().filter(move |it| is(*it)).map(Mechanism::name);
     assert_eq!(are(Mechanism::is_scram).collect::<Vec<_>>(), ["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]);
+    assert_eq!(are(Mechanism::shows_token).collect::<Vec<_>>(), ["OAUTHBEARER", "XOAUTH2"]);
     let carried: HashSet<_> = are(Mechanism::is_carried).collect();
     assert_eq!(carried, HashSet::from(["EXTERNAL", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]));
     assert_eq!(sasl::external(&Secret::new(b"kim".to_vec())), Some(ActAs::User("kim".to_owned())));
