@@ -175,6 +175,9 @@ fn content_behind_data_has_one_end_and_is_never_whole_by_accident() {
     assert_eq!(talk.end().as_deref(), Ok(".\r\n"));
     assert_eq!(code(talk.outcome("250 2.0.0 Kept.\r\n")), 250);
     talk.handover.conclude();
+    talk.add(&ann_to_kim()).expect("the next message");
+    assert!(talk.said().starts_with("MAIL FROM:<ann@example.net>"));
+    let mut talk = Talk::with(Dialect::Smtp, "");
     assert!(talk.end().is_err() && talk.handover.ask_for_content(&mut talk.out).is_err(), "there is no message");
     for (heard, is_over) in [("452 Full.\r\n", false), ("250 Yes?\r\n", true)] {
         let mut talk = Talk::open(Dialect::Smtp, "");
