@@ -1,29 +1,11 @@
 //! Handing mail over: what is said to a server that takes it, and what its answers come to.
 
-use gatepost_wire::smtp::{Dialect, Event, Fault, Grant, Handover, Receiver, Recipient, Reply, Sender, Step};
-use gatepost_wire::{Carry, ClientSetup, ClientTls, Offers, PROTOCOLS};
+use gatepost_wire::smtp::{Dialect, Fault, Grant, Handover, Mailbox, Parameter, Recipient, Reply, Sender};
 
-/// A sender and a recipient as clients name them.
-fn named(mail: &str, rcpt: &str) -> (Sender, Recipient) {
-    let protocol = PROTOCOLS.iter().find(|protocol| protocol.name == "smtp").expect("a protocol");
-    let setup = ClientSetup {
-        name: "mail.example.org".into(),
-        greeting: "Ready.".into(),
-        tls: ClientTls::Never,
-        offers: Offers::of(protocol, "SIZE=1000 CHUNKING BINARYMIME 8BITMIME"),
-        max_errors: None,
-        carry: Carry::default(),
-        trace: false,
-    };
-    let (mut receiver, mut out) = (Receiver::new(protocol, Dialect::Smtp, false, setup), Vec::new());
-    receiver.step(Event::Start, &mut out);
-    receiver.step(Event::Input(b"EHLO client.example\r\n"), &mut out);
-    let said = receiver.step(Event::Input(format!("MAIL FROM:{mail}\r\n").as_bytes()), &mut out);
-    let Step::Sender(sender) = said else { panic!("{said:?}") };
-    receiver.step(Event::Reply(Reply::ours(250, "2.1.0 Ok.")), &mut out);
-    let said = receiver.step(Event::Input(format!("RCPT TO:{rcpt}\r\n").as_bytes()), &mut out);
-    let Step::Recipient(recipient) = said else { panic!("{said:?}") };
-    (sender, recipient)
+/// Mail from this address to that one.
+fn named(from: &str, to: &str) -> (Sender, Recipient) {
+    let sender = Sender { mailbox: Some(Mailbox::of(from)), parameters: Vec::new() };
+    (sender, Recipient { mailbox: Mailbox::of(to), parameters: Vec::new() })
 }
 
 /// A machine with what it has said since that was last looked at.
@@ -81,7 +63,7 @@ impl Talk {
 }
 
 fn ann_to_kim() -> (Sender, Recipient) {
-    named("<ann@example.net>", "<kim@example.org>")
+    named("ann@example.net", "kim@example.org")
 }
 
 fn code(answer: Result<Option<Reply>, Fault>) -> u16 {
@@ -105,7 +87,7 @@ fn a_recipient_is_named_behind_a_sender_who_is_known() {
         assert_eq!(talk.said(), words[1]);
         assert_eq!(code(talk.answer("250 2.1.5 Known.\r\n")), 250);
         // The sender is known now.
-        talk.add(&named("<ann@example.net>", "<lee@example.org>")).expect("a command");
+        talk.add(&named("ann@example.net", "lee@example.org")).expect("a command");
         assert_eq!(talk.said(), "RCPT TO:<lee@example.org>\r\n");
         assert_eq!(code(talk.answer("550 No.\r\n")), 550);
     }
@@ -156,7 +138,8 @@ fn a_quarrel_with_us_is_no_answer_for_the_client() {
         assert_eq!(talk.handover.is_over(), is_over, "{heard}");
     }
     let mut talk = Talk::with(Dialect::Smtp, "");
-    let needs = named("<ann@example.net> BODY=8BITMIME", "<kim@example.org>");
+    let mut needs = ann_to_kim();
+    needs.0.parameters.push(Parameter { name: "BODY".into(), value: Some("8BITMIME".into()) });
     let unfit = talk.add(&needs).expect_err("it can't be said");
     assert!(unfit.to_string().contains("8BITMIME"), "{unfit}");
     assert_eq!(talk.said(), "");
