@@ -73,31 +73,27 @@ impl Links {
         self.all().iter().position(|connection| **connection.backend() == *backend)
     }
 
+    /// Those that come and go; `None`: there is one alone, from beginning to end.
+    fn changing(&mut self) -> Option<&mut Vec<Connection>> {
+        match self {
+            Self::Many { connections, .. } => Some(connections),
+            Self::One { .. } => None,
+        }
+    }
+
     /// One more, if there may be more than one.
     pub(super) fn add(&mut self, connection: Connection) -> bool {
-        match self {
-            Self::Many { connections, .. } => {
-                connections.push(connection);
-                true
-            }
-            Self::One { .. } => false,
-        }
+        self.changing().map(|connections| connections.push(connection)).is_some()
     }
 
     /// Closes a connection, if it can be had again; the others may have other numbers then.
     pub(super) fn remove(&mut self, n: usize) -> bool {
-        match self {
-            Self::Many { connections, .. } => {
-                connections.remove(n);
-                true
-            }
-            Self::One { .. } => false,
-        }
+        self.changing().map(|connections| connections.remove(n)).is_some()
     }
 
     /// Forgets connections that are lost and can be had again.
     pub(super) fn forget_lost(&mut self) {
-        if let Self::Many { connections, .. } = self {
+        if let Some(connections) = self.changing() {
             connections.retain(|connection| !connection.is_lost());
         }
     }
