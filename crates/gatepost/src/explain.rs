@@ -115,11 +115,14 @@ async fn explain_service(
             steps.say("password", format!("{protocol}: the back end checks it"));
             false
         }
-        Authenticate::Proxy { directories } => {
-            let Some(possible) = explain_directories(world, service, directories, &who, steps).await else {
+        Authenticate::Proxy { passwords, tokens } => {
+            if let Some(name) = tokens {
+                steps.say("token", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
+            }
+            let Some(possible) = explain_directories(world, service, passwords, &who, steps).await else {
                 return false;
             };
-            is_possible &= possible;
+            is_possible &= possible || tokens.is_some();
             true
         }
     };
@@ -253,15 +256,10 @@ async fn explain_directories(
 ) -> Option<bool> {
     let protocol = service.protocol.name;
     let offers_scram = service.written.mechanisms.iter().any(|mechanism| mechanism.is_scram());
-    let (tokens, passwords) = world.config.tokens_and_passwords(names);
-    // The others are never asked.
-    if let Some(name) = tokens.first() {
-        steps.say("token", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
-    }
-    let mut is_possible = !tokens.is_empty();
-    for name in passwords {
+    let mut is_possible = false;
+    for name in names {
         steps.say("password", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
-        let authenticator = world.directory(name)?;
+        let authenticator = world.accounts(name)?;
         match find(&authenticator, who).await {
             Ok(entry) => {
                 let fits = explain_check(&authenticator, entry.as_ref(), who, steps);

@@ -7,10 +7,12 @@ use std::time::SystemTime;
 use gatepost_wire::{OAuthHints, Secret};
 use rustls::ServerConfig;
 
-use crate::auth::{Authenticator, Checker};
+use crate::auth::{Authenticator, Checker, TokenChecker};
 use crate::backend::{Backends, Looker, Looking, States};
 use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, LogTarget, Problem, Problems};
-use crate::directory::{self, measured::Measured};
+use crate::directory::measured::Measured;
+use crate::directory::oauth2::OAuth2;
+use crate::directory::{self, Tokens};
 use crate::ledger::Scope;
 use crate::log::Logger;
 use crate::map::Map;
@@ -31,11 +33,33 @@ pub(crate) struct World {
     pub(crate) map: Arc<Map>,
     own_listeners: Arc<[SocketAddr]>,
     certificates: Vec<(CertificateFiles, Certificate)>,
-    directories: Vec<Arc<Authenticator>>,
+    directories: Directories,
     defence: Option<Arc<config::Defence>>,
     http: Arc<HttpService>,
     /// Log-ins are told of here, if anywhere.
     pub(crate) tracer: Option<Arc<Tracer>>,
+}
+
+/// The directories that are open.
+#[derive(Default)]
+struct Directories {
+    accounts: Vec<Arc<Authenticator>>,
+    tokens: Vec<Arc<TokenChecker>>,
+}
+
+impl Directories {
+    fn accounts(&self, name: &str) -> Option<Arc<Authenticator>> {
+        self.accounts.iter().find(|authenticator| &*authenticator.name == name).map(Arc::clone)
+    }
+
+    fn tokens(&self, name: &str) -> Option<Arc<TokenChecker>> {
+        self.tokens.iter().find(|checker| checker.name() == name).map(Arc::clone)
+    }
+
+    fn forget(&self, users: Option<&[String]>) -> usize {
+        let passwords = self.accounts.iter().map(|authenticator| authenticator.forget(users)).sum::<usize>();
+        passwords + self.tokens.iter().map(|checker| checker.forget()).sum::<usize>()
+    }
 }
 
 /// What the way in for browsers and scripts needs.
@@ -129,7 +153,7 @@ impl World {
         let backends = Backends::open(&config, &lasting.states, &lasting.overrides, warnings, &mut problems);
         let mut certificates = Vec::new();
         let listeners = build_listeners(&config, &directories, &lasting.metrics, &mut certificates, &mut problems);
-        let chosen = config.map.directories.iter().filter_map(|name| named(&directories, name));
+        let chosen = config.map.directories.iter().filter_map(|name| directories.accounts(name));
         let map = Map::new(
             &config.map,
             &config.names,
@@ -178,9 +202,9 @@ impl World {
         &self.certificates
     }
 
-    /// The directory of that name.
-    pub(crate) fn directory(&self, name: &str) -> Option<Arc<Authenticator>> {
-        named(&self.directories, name)
+    /// The directory of accounts of that name.
+    pub(crate) fn accounts(&self, name: &str) -> Option<Arc<Authenticator>> {
+        self.directories.accounts(name)
     }
 
     /// Keys and tokens that everyone on this machine can read.
@@ -206,7 +230,7 @@ impl World {
         let users =
             user.map(|user| names.map(|names| names.canonical(user)).chain([user.to_owned()]).collect::<Vec<_>>());
         let users = users.as_deref();
-        self.directories.iter().map(|authenticator| authenticator.forget(users)).sum::<usize>() + self.map.forget(users)
+        self.directories.forget(users) + self.map.forget(users)
     }
 
     /// Begins to look at the back ends, on the runtime that this is called on.
@@ -232,47 +256,40 @@ impl World {
     }
 }
 
-fn named(directories: &[Arc<Authenticator>], name: &str) -> Option<Arc<Authenticator>> {
-    directories.iter().find(|authenticator| &*authenticator.name == name).map(Arc::clone)
-}
-
 fn open_directories(
     config: &Config,
     log: &Logger,
     metrics: &Metrics,
     warnings: &mut Vec<Problem>,
     problems: &mut Vec<Problem>,
-) -> Vec<Arc<Authenticator>> {
-    let open = |settings: &config::Directory| match directory::open(settings, &config.names, &config.tls, log, warnings)
-    {
-        Ok(directory) => {
-            let directory = Arc::new(Measured::new(directory, metrics.directory(&settings.name)));
-            Some(Arc::new(Authenticator::new(settings, directory, config.map.cache, &metrics.passwords)))
-        }
-        Err(problem) => {
-            problems.push(problem);
-            None
-        }
-    };
-    config.directories.iter().filter_map(open).collect()
+) -> Directories {
+    let mut directories = Directories::default();
+    for config::Directory { name, kind } in &config.directories {
+        let metrics_of_it = metrics.directory(name);
+        let opened = match kind {
+            DirectoryKind::Accounts { source, abilities } => {
+                directory::open_accounts(source, &config.names, &config.tls, log, warnings).map(|accounts| {
+                    let measured = Arc::new(Measured::new(accounts, metrics_of_it));
+                    let times = config.map.cache;
+                    let authenticator = Authenticator::new(name, *abilities, measured, times, &metrics.passwords);
+                    directories.accounts.push(Arc::new(authenticator));
+                })
+            }
+            DirectoryKind::Tokens(settings) => OAuth2::open(settings, config.tls.min_version, warnings).map(|tokens| {
+                let tokens: Arc<dyn Tokens> = Arc::new(tokens);
+                let measured = Arc::new(Measured::new(tokens, metrics_of_it));
+                directories.tokens.push(Arc::new(TokenChecker::new(name, measured)));
+            }),
+        };
+        problems.extend(opened.err());
+    }
+    directories
 }
 
-/// Who checks what: the first directory of tokens, and all others.
-fn checks(config: &Config, directories: &[Arc<Authenticator>], names: &[String]) -> Checks {
-    let (tokens, passwords) = config.tokens_and_passwords(names);
-    let open = |name: &String| named(directories, name);
-    Checks { passwords: passwords.into_iter().filter_map(open).collect(), tokens: tokens.into_iter().find_map(open) }
-}
-
-/// Where a client is told to get a token.
-fn oauth_hints(config: &Config, checks: &Checks) -> OAuthHints {
-    let first = checks
-        .tokens
-        .as_ref()
-        .and_then(|authenticator| config.directories.iter().find(|d| d.name == *authenticator.name));
-    let Some(DirectoryKind::OAuth2(settings)) = first.map(|directory| &directory.kind) else {
-        return OAuthHints::default();
-    };
+/// Where a client is told to get a token that this directory knows.
+fn oauth_hints(config: &Config, directory: Option<&String>) -> OAuthHints {
+    let found = config.directories.iter().find(|known| Some(&known.name) == directory);
+    let Some(DirectoryKind::Tokens(settings)) = found.map(|found| &found.kind) else { return OAuthHints::default() };
     OAuthHints {
         scope: Some(settings.scope.join(" ")).filter(|scope| !scope.is_empty()),
         configuration: settings.configuration().as_ref().map(ToString::to_string),
@@ -292,7 +309,7 @@ fn load_certificate(
 
 fn build_listeners(
     config: &Config,
-    directories: &[Arc<Authenticator>],
+    directories: &Directories,
     metrics: &Metrics,
     certificates: &mut Vec<(CertificateFiles, Certificate)>,
     problems: &mut Vec<Problem>,
@@ -303,11 +320,16 @@ fn build_listeners(
     let mut listeners = Vec::new();
     for settings in &config.services {
         let protocol = settings.protocol;
-        let checks = match &settings.authenticate {
-            Authenticate::Proxy { directories: names } => Some(checks(config, directories, names)),
-            Authenticate::Backend => None,
+        let (checks, oauth) = match &settings.authenticate {
+            Authenticate::Proxy { passwords, tokens } => {
+                let checks = Checks {
+                    passwords: passwords.iter().filter_map(|name| directories.accounts(name)).collect(),
+                    tokens: tokens.as_ref().and_then(|name| directories.tokens(name)),
+                };
+                (Some(checks), oauth_hints(config, tokens.as_ref()))
+            }
+            Authenticate::Backend => (None, OAuthHints::default()),
         };
-        let oauth = checks.as_ref().map(|checks| oauth_hints(config, checks)).unwrap_or_default();
         let service = Arc::new(Service {
             settings: settings.clone(),
             node: config.name.clone(),

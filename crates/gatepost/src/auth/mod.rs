@@ -12,8 +12,8 @@ use std::sync::Arc;
 use gatepost_wire::Secret;
 use tokio::sync::Semaphore;
 
-use crate::config::{self, Credential};
-use crate::directory::{Bar, Bearer, Directory, Entry, Fault, TokenVerdict, Verdict, Who};
+use crate::config;
+use crate::directory::{Accounts, Bar, Bearer, Entry, Fault, TokenVerdict, Tokens, Verdict, Who};
 use crate::metrics::CacheMetrics;
 pub(crate) use pace::RefusalPace;
 use remembered::Remembered;
@@ -51,10 +51,10 @@ impl Checker {
     }
 }
 
-/// A directory with its name, that authenticates users: by comparing hashes of its entries, where it does not do so itself.
+/// A directory of accounts with its name, that authenticates users: by comparing hashes of its entries, where it does not do so itself.
 pub(crate) struct Authenticator {
     pub(crate) name: Arc<str>,
-    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) directory: Arc<dyn Accounts>,
     pub(crate) abilities: config::Abilities,
     remembered: Option<Remembered>,
     /// How what is remembered fares.
@@ -89,34 +89,24 @@ pub(crate) enum Denial {
 impl Authenticator {
     /// Passwords that were right are remembered as `times` says.
     pub(crate) fn new(
-        config::Directory { name, abilities, .. }: &config::Directory,
-        directory: Arc<dyn Directory>,
+        name: &str,
+        abilities: config::Abilities,
+        directory: Arc<dyn Accounts>,
         times: config::Cache,
         cache_metrics: &Arc<CacheMetrics>,
     ) -> Self {
-        let (name, abilities) = (name.as_str().into(), *abilities);
-        Self {
-            name,
-            directory,
-            abilities,
-            // What is known of tokens, a directory of them remembers itself, within their life.
-            remembered: match abilities.authenticates {
-                Credential::Password => Remembered::new(times),
-                Credential::Token => None,
-            },
-            cache_metrics: Arc::clone(cache_metrics),
-        }
+        let (name, remembered) = (name.into(), Remembered::new(times));
+        Self { name, directory, abilities, remembered, cache_metrics: Arc::clone(cache_metrics) }
     }
 
     /// Forgets what it has remembered of a user, or of all; how many answers there were.
     pub(crate) fn forget(&self, users: Option<&[String]>) -> usize {
-        let passwords = self.remembered.as_ref().map_or(0, |remembered| remembered.forget_all(users));
-        passwords + self.directory.forget()
+        self.remembered.as_ref().map_or(0, |remembered| remembered.forget_all(users))
     }
 
     /// This directory's fault.
-    pub(crate) fn unanswered(&self, Fault(fault): Fault) -> Unanswered {
-        Unanswered { directory: self.name.to_string(), fault }
+    pub(crate) fn unanswered(&self, fault: Fault) -> Unanswered {
+        Unanswered::of(&self.name, fault)
     }
 
     /// The account of `who`, if `password` is right. An error means that nobody can say.
@@ -166,15 +156,37 @@ impl Authenticator {
         }
         Ok(checked.map(|entry| Account { entry, is_remembered: false }))
     }
+}
+
+/// A directory of tokens with its name. What it knows of them it remembers itself, within their life.
+pub(crate) struct TokenChecker {
+    name: Arc<str>,
+    tokens: Arc<dyn Tokens>,
+}
+
+impl TokenChecker {
+    pub(crate) fn new(name: &str, tokens: Arc<dyn Tokens>) -> Self {
+        Self { name: name.into(), tokens }
+    }
+
+    /// The directory's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
 
     /// Whose a token is, if it is good. An error means that nobody can say.
-    pub(crate) async fn check_token(&self, token: &Secret) -> Result<Result<Bearer, Denial>, Unanswered> {
-        match self.directory.check_token(token).await {
+    pub(crate) async fn check(&self, token: &Secret) -> Result<Result<Bearer, Denial>, Unanswered> {
+        match self.tokens.check(token).await {
             Ok(TokenVerdict::Good(bearer)) => Ok(Ok(bearer)),
             Ok(TokenVerdict::Wrong) => Ok(Err(Denial::Wrong)),
             Ok(TokenVerdict::Unfit(why)) => Ok(Err(Denial::Unfit(why))),
-            Err(fault) => Err(self.unanswered(fault)),
+            Err(fault) => Err(Unanswered::of(&self.name, fault)),
         }
+    }
+
+    /// Forgets what it remembers of all tokens; how many there were.
+    pub(crate) fn forget(&self) -> usize {
+        self.tokens.forget()
     }
 }
 
@@ -226,6 +238,12 @@ pub(crate) struct Unanswered {
     pub(crate) fault: String,
 }
 
+impl Unanswered {
+    fn of(directory: &str, Fault(fault): Fault) -> Self {
+        Self { directory: directory.to_owned(), fault }
+    }
+}
+
 impl std::fmt::Display for Unanswered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.directory, self.fault)
@@ -237,7 +255,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::scripted::{Scripted, settings};
+    use crate::directory::scripted::{Scripted, abilities};
 
     fn secret(text: &str) -> Secret {
         Secret::new(text.as_bytes().to_vec())
@@ -263,7 +281,7 @@ mod tests {
     /// Remembers right passwords for this time, and where nobody can be asked, for a minute.
     fn authenticator(name: &str, directory: &Arc<Scripted>, verified: Duration) -> Arc<Authenticator> {
         let times = config::Cache { found: NEVER, missing: NEVER, stale: LONG, verified, entries: 10 };
-        Arc::new(Authenticator::new(&settings(name, true), Arc::clone(directory) as _, times, &Arc::default()))
+        Arc::new(Authenticator::new(name, abilities(true), Arc::clone(directory) as _, times, &Arc::default()))
     }
 
     const fn account(entry: Entry, is_remembered: bool) -> Account {
@@ -308,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn whose_a_token_is_is_told_as_the_directory_has_it() {
         let directory = Scripted::with(&[]);
-        let authenticator = authenticator("sso", &directory, NEVER);
+        let checker = TokenChecker::new("sso", Arc::clone(&directory) as _);
         let kim = Bearer { name: "kim".into(), expires: None };
         for (verdict, expected) in [
             (TokenVerdict::Good(kim.clone()), Ok(kim)),
@@ -316,11 +334,11 @@ mod tests {
             (TokenVerdict::Unfit("why".into()), Err(Denial::Unfit("why".into()))),
         ] {
             directory.say_of_tokens(verdict);
-            assert_eq!(authenticator.check_token(&secret("t")).await, Ok(expected));
+            assert_eq!(checker.check(&secret("t")).await, Ok(expected));
         }
         directory.be_silent(true);
-        let unanswered = authenticator.check_token(&secret("t")).await.expect_err("nobody can say");
-        assert_eq!(unanswered.to_string(), "sso: no answer");
+        let unanswered = checker.check(&secret("t")).await.expect_err("nobody can say");
+        assert_eq!((unanswered.to_string(), checker.forget()), ("sso: no answer".to_owned(), 10));
     }
 
     #[tokio::test]
@@ -347,7 +365,7 @@ mod tests {
             authenticator.remembered.as_ref().expect("a memory").keep(&kim(), &secret("right"), &known);
             forgotten
         });
-        assert_eq!(forgotten, [11, 10, 11], "the ten are what the directory has itself");
+        assert_eq!(forgotten, [1, 0, 1]);
         authenticator.forget(None);
         assert_eq!((ask("right").await, directory.asked()), (Ok(Ok(account(known, false))), 1));
     }
@@ -435,7 +453,7 @@ mod tests {
         let checked = authenticate_first(&all, &checker, &kim(), &secret("x"), |_| true).await;
         assert_eq!(checked.err(), Some(unanswered));
         let times = config::Cache { found: NEVER, missing: NEVER, stale: NEVER, verified: NEVER, entries: 1 };
-        let mute = Authenticator::new(&settings("mute", false), Arc::clone(&full) as _, times, &Arc::default());
+        let mute = Authenticator::new("mute", abilities(false), Arc::clone(&full) as _, times, &Arc::default());
         full.asked();
         assert_eq!((find_first(&[Arc::new(mute)], &kim()).await, full.asked()), (Ok(None), 0));
     }

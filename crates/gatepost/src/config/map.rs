@@ -127,12 +127,13 @@ pub(super) fn check_map(map: &Map, table: &Table<'_>, known: &Directories) {
     check_directories(table, &Map::directories, &map.directories);
     for (n, name) in map.directories.iter().enumerate() {
         let Some(directory) = known.get(name) else { continue };
-        if directory.takes_tokens() {
-            table.problem_with(&Map::directories, format_args!("{name} knows tokens, not where mail is"));
-        } else if n + 1 < map.directories.len() && !directory.abilities.finds {
-            let message =
-                format!("{name} can't tell an unknown user from a wrong password: those behind it are never asked");
-            table.warn_of(&Map::directories, message);
+        match directory.abilities() {
+            None => table.problem_with(&Map::directories, format_args!("{name} knows tokens, not where mail is")),
+            Some(abilities) if n + 1 < map.directories.len() && !abilities.finds => {
+                let what = "can't tell an unknown user from a wrong password: those behind it are never asked";
+                table.warn_of(&Map::directories, format_args!("{name} {what}"));
+            }
+            Some(_) => {}
         }
     }
 }

@@ -42,8 +42,8 @@ pub(crate) use admin::{Admin, AdminSettings, SOCKET_NAME};
 pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host, split_port};
 pub(crate) use defence::Defence;
 pub(crate) use directory::{
-    Abilities, Credential, DatabaseTls, Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope, LdapUrl,
-    LdapVerify, OAuth2, SecretHeader, Several, Sql,
+    Abilities, AccountSource, DatabaseTls, Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope,
+    LdapUrl, LdapVerify, OAuth2, SecretHeader, Several, Sql,
 };
 pub(crate) use edit::{Change, Field, Form, Lists, TablePath, apply, settings_of};
 pub(crate) use effective::Effective;
@@ -98,7 +98,9 @@ impl Config {
     /// The only embedded directory, or the one of this name: what it is called, and its file. An error says why there is none.
     pub(crate) fn embedded(&self, wanted: Option<&str>) -> Result<(&str, &NamedFile), String> {
         let embedded = self.directories.iter().filter_map(|directory| match &directory.kind {
-            DirectoryKind::Sqlite { path } => Some((directory.name.as_str(), path)),
+            DirectoryKind::Accounts { source: AccountSource::Sqlite { path }, .. } => {
+                Some((directory.name.as_str(), path))
+            }
             _ => None,
         });
         let found: Vec<_> = embedded.filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)).collect();
@@ -113,12 +115,6 @@ impl Config {
                 Err(format!("there are several embedded directories, name one: {}", names.join(", ")))
             }
         }
-    }
-
-    /// Of these directories those that check tokens, and those that know users and their passwords.
-    pub(crate) fn tokens_and_passwords<'n>(&self, names: &'n [String]) -> (Vec<&'n String>, Vec<&'n String>) {
-        let takes_tokens = |name: &&String| self.directories.iter().any(|d| d.name == **name && d.takes_tokens());
-        names.iter().partition(takes_tokens)
     }
 
     /// The listeners of all services.

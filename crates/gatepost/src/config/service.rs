@@ -121,8 +121,8 @@ section! {
 pub(crate) enum Authenticate {
     /// The back end alone.
     Backend,
-    /// Gatepost, against these directories in turn, and then the back end.
-    Proxy { directories: Vec<String> },
+    /// Gatepost, and then the back end: passwords against these directories in turn, tokens against one.
+    Proxy { passwords: Vec<String>, tokens: Option<String> },
 }
 
 words! {
@@ -271,7 +271,7 @@ fn all_domains(table: &Table<'_>, key: &Key<Vec<String>>, domains: Vec<String>, 
 /// Those of the map's directories that only answer to who brings a password.
 fn mute<'d>(map: &'d Map, directories: &'d Directories) -> impl Iterator<Item = &'d Directory> {
     let known = map.directories.iter().filter_map(|name| directories.get(name));
-    known.filter(|directory| !directory.abilities.finds)
+    known.filter(|directory| directory.abilities().is_some_and(|abilities| !abilities.finds))
 }
 
 /// Whether the map's directories answer to whoever may log in.
@@ -325,49 +325,52 @@ fn authenticate(written: &ServiceSettings, table: &Table<'_>, known: &Directorie
         table.problem_with(&key::authenticate, "proxy needs `directory`, which checks the passwords");
         return None;
     }
-    let can = |tokens: bool| names.iter().filter_map(find).any(|directory| directory.takes_tokens() == tokens);
     let all_known = names.iter().all(|name| find(name).is_some());
-    let keeps_hashes = names.iter().filter_map(find).any(|directory| directory.abilities.keeps_hashes);
+    let (mut passwords, mut tokens) = (Vec::new(), Vec::new());
+    for directory in names.iter().filter_map(find) {
+        match directory.abilities() {
+            Some(abilities) => passwords.push((&directory.name, abilities)),
+            None => tokens.push(&directory.name),
+        }
+    }
+    let keeps_hashes = passwords.iter().any(|(_, abilities)| abilities.keeps_hashes);
     for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_scram() && all_known && !keeps_hashes) {
         let what = "no directory of `directory` keeps anything to check it against: they check passwords themselves";
         table.problem_with(&key::mechanisms, format_args!("{} is offered, but {what}", mechanism.name()));
     }
-    let passwords: Vec<_> = names.iter().filter_map(find).filter(|directory| !directory.takes_tokens()).collect();
     for mechanism in mechanisms.iter().filter(|mechanism| mechanism.is_carried() && all_known) {
-        if let Some(mute) = passwords.iter().find(|directory| !directory.abilities.finds) {
+        if let Some((mute, _)) = passwords.iter().find(|(_, abilities)| !abilities.finds) {
             let what = "only answers to who brings a password, and would be left out";
-            table.problem_with(
-                &key::mechanisms,
-                format_args!("{} is offered, but {} {what}", mechanism.name(), mute.name),
-            );
+            table.problem_with(&key::mechanisms, format_args!("{} is offered, but {mute} {what}", mechanism.name()));
         } else if passwords.is_empty() {
             let what = "no directory of `directory` can be asked about users";
             table.problem_with(&key::mechanisms, format_args!("{} is offered, but {what}", mechanism.name()));
         }
     }
     let has_proof = |mechanism: &&Mechanism| !mechanism.is_carried();
-    for mechanism in mechanisms.iter().filter(has_proof).filter(|mechanism| all_known && !can(mechanism.shows_token()))
-    {
-        let what = if mechanism.shows_token() {
-            "tokens: name one of type oauth2"
-        } else {
-            "passwords: all are of type oauth2"
+    for mechanism in mechanisms.iter().filter(has_proof).filter(|_| all_known) {
+        let what = match mechanism.shows_token() {
+            true if tokens.is_empty() => "tokens: name one of type oauth2",
+            false if passwords.is_empty() => "passwords: all are of type oauth2",
+            _ => continue,
         };
         let message = format!("{} is offered, but no directory of `directory` checks {what}", mechanism.name());
         table.problem_with(&key::mechanisms, message);
     }
     if let Some((_, before)) = passwords.split_last() {
-        for directory in before.iter().filter(|directory| !directory.abilities.tells_unknown) {
+        for (name, _) in before.iter().filter(|(_, abilities)| !abilities.tells_unknown) {
             let what = "can't tell an unknown user from a wrong password: those behind it are never asked";
-            table.warn_of(&key::directory, format_args!("{} {what}", directory.name));
+            table.warn_of(&key::directory, format_args!("{name} {what}"));
         }
     }
-    let tokens = names.iter().filter_map(find).filter(|directory| directory.takes_tokens());
-    for directory in tokens.skip(1) {
+    for name in tokens.iter().skip(1) {
         let what = "is never asked: the first directory of type oauth2 checks all tokens";
-        table.warn_of(&key::directory, format_args!("{} {what}", directory.name));
+        table.warn_of(&key::directory, format_args!("{name} {what}"));
     }
-    Some(Authenticate::Proxy { directories: names.clone() })
+    Some(Authenticate::Proxy {
+        passwords: passwords.into_iter().map(|(name, _)| name.clone()).collect(),
+        tokens: tokens.first().map(|name| (*name).clone()),
+    })
 }
 
 #[cfg(test)]

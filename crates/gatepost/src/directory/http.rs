@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Answering, Bar, Directory, Entry, Fault, Location, LoginPassword, Verdict, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, Location, LoginPassword, Verdict, Who, fields};
 use crate::config::{self, HttpForm, Problem, SecretHeader, TlsVersion};
 use crate::net::health::Health;
 use crate::net::http::HttpClient;
@@ -170,7 +170,7 @@ impl Http {
     }
 }
 
-impl Directory for Http {
+impl Accounts for Http {
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move {
             match self.settings.form {

@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use gatepost_wire::Secret;
 
-use super::{Answering, Directory, Entry, Fault, TokenVerdict, Verdict, Who};
+use super::{Accounts, Answering, Entry, Fault, TokenVerdict, Tokens, Verdict, Who};
 use crate::metrics::{Answer, DirectoryMetrics};
 
 /// See the module's documentation.
-pub(crate) struct Measured {
-    directory: Arc<dyn Directory>,
+pub(crate) struct Measured<D: ?Sized> {
+    directory: Arc<D>,
     metrics: Arc<DirectoryMetrics>,
 }
 
-impl Measured {
-    pub(crate) fn new(directory: Arc<dyn Directory>, metrics: Arc<DirectoryMetrics>) -> Self {
+impl<D: ?Sized> Measured<D> {
+    pub(crate) fn new(directory: Arc<D>, metrics: Arc<DirectoryMetrics>) -> Self {
         Self { directory, metrics }
     }
 
@@ -29,7 +29,7 @@ impl Measured {
     }
 }
 
-impl Directory for Measured {
+impl Accounts for Measured<dyn Accounts> {
     fn is_exact(&self) -> bool {
         self.directory.is_exact()
     }
@@ -52,25 +52,27 @@ impl Directory for Measured {
         })
     }
 
-    fn check_token<'a>(&'a self, token: &'a Secret) -> Answering<'a, TokenVerdict> {
+    fn set_place<'a>(&'a self, user: &'a str, place: &'a str) -> Answering<'a, bool> {
+        self.directory.set_place(user, place)
+    }
+
+    fn is_down(&self) -> bool {
+        self.directory.is_down()
+    }
+}
+
+impl Tokens for Measured<dyn Tokens> {
+    fn check<'a>(&'a self, token: &'a Secret) -> Answering<'a, TokenVerdict> {
         Box::pin(async move {
             let began = Instant::now();
-            let answer = self.directory.check_token(token).await;
+            let answer = self.directory.check(token).await;
             // Whatever it says, it has looked.
             self.note(began, &answer, |_| true);
             answer
         })
     }
 
-    fn set_place<'a>(&'a self, user: &'a str, place: &'a str) -> Answering<'a, bool> {
-        self.directory.set_place(user, place)
-    }
-
     fn forget(&self) -> usize {
         self.directory.forget()
-    }
-
-    fn is_down(&self) -> bool {
-        self.directory.is_down()
     }
 }

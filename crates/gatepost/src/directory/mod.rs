@@ -1,9 +1,9 @@
 //! Directories: who has an account, whether a password is right, and where the mail lives.
 //!
-//! A directory that is given a name answers with an [`Entry`] ([`Directory::find`]); given a password as well, it also checks
-//! that ([`Directory::authenticate`]), or leaves the comparing of its hash to `auth`. One of tokens says whose a token is
-//! ([`Directory::check_token`]).
-//! Adding one is a file here with its arm in [`open`], and a file and a row for its settings. What a back end is doesn't belong
+//! A directory of [`Accounts`] that is given a name answers with an [`Entry`] ([`Accounts::find`]); given a password as well, it
+//! also checks that ([`Accounts::authenticate`]), or leaves the comparing of its hash to `auth`. One of [`Tokens`] says whose a
+//! token is.
+//! Adding one is a file here with its arm in [`open_accounts`], and a file and a row for its settings. What a back end is doesn't belong
 //! here.
 
 mod fields;
@@ -26,7 +26,7 @@ use std::time::SystemTime;
 use gatepost_wire::Secret;
 use subtle::ConstantTimeEq as _;
 
-use crate::config::{self, DirectoryKind, Names, Network, Problem, Tls};
+use crate::config::{AccountSource, Names, Network, Problem, Tls};
 use crate::log::Logger;
 use crate::net::stream::TlsFacts;
 use crate::secret_file;
@@ -226,14 +226,14 @@ impl std::fmt::Display for Fault {
 /// An answer that may have to be waited for.
 pub(crate) type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
-/// A source of accounts.
-pub(crate) trait Directory: Send + Sync {
+/// A directory that knows users.
+pub(crate) trait Accounts: Send + Sync {
     /// Whether it knows accounts by their whole names and nothing else, so that one it finds is no other's.
     fn is_exact(&self) -> bool {
         false
     }
 
-    /// The account that it knows by this name; see [`Directory::is_exact`].
+    /// The account that it knows by this name; see [`Accounts::is_exact`].
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>>;
 
     /// The account that it knows by this name, if `password`, which is not empty, is its.
@@ -241,19 +241,9 @@ pub(crate) trait Directory: Send + Sync {
         Box::pin(async move { Ok(self.find(who).await?.map_or(Verdict::Unknown, Verdict::Compare)) })
     }
 
-    /// Whose this token, which is not empty, is. One that is no directory of tokens knows none.
-    fn check_token<'a>(&'a self, _token: &'a Secret) -> Answering<'a, TokenVerdict> {
-        Box::pin(async { Ok(TokenVerdict::Wrong) })
-    }
-
     /// Writes down which back end holds a user's mail; false: it can't be written to, or has no such user.
     fn set_place<'a>(&'a self, _user: &'a str, _place: &'a str) -> Answering<'a, bool> {
         Box::pin(async { Ok(false) })
-    }
-
-    /// Forgets what it remembers of answers; how many there were.
-    fn forget(&self) -> usize {
-        0
     }
 
     /// Whether it failed a moment ago, so that what is remembered serves better than asking.
@@ -262,29 +252,37 @@ pub(crate) trait Directory: Send + Sync {
     }
 }
 
-/// Opens the directory that `settings` describe. What it reads on the way may be worth a warning.
-pub(crate) fn open(
-    settings: &config::Directory,
+/// A directory that knows tokens.
+pub(crate) trait Tokens: Send + Sync {
+    /// Whose this token, which is not empty, is.
+    fn check<'a>(&'a self, token: &'a Secret) -> Answering<'a, TokenVerdict>;
+
+    /// Forgets what it remembers of answers; how many there were.
+    fn forget(&self) -> usize;
+}
+
+/// Opens what keeps accounts. What it reads on the way may be worth a warning.
+pub(crate) fn open_accounts(
+    source: &AccountSource,
     names: &Names,
     tls: &Tls,
     log: &Logger,
     warnings: &mut Vec<Problem>,
-) -> Result<Arc<dyn Directory>, Problem> {
-    match &settings.kind {
-        DirectoryKind::Sqlite { path } => {
+) -> Result<Arc<dyn Accounts>, Problem> {
+    match source {
+        AccountSource::Sqlite { path } => {
             warnings.extend(secret_file::exposure(path));
             let opened = sqlite::Sqlite::open(path).map_err(|fault| path.problem(fault))?;
             Ok(Arc::new(opened))
         }
-        DirectoryKind::PasswdFile { path } => {
+        AccountSource::PasswdFile { path } => {
             warnings.extend(secret_file::exposure(path));
             let opened =
                 passwd_file::PasswdFile::open(path, names.clone(), log).map_err(|fault| path.problem(fault))?;
             Ok(Arc::new(opened))
         }
-        DirectoryKind::Sql(settings) => Ok(Arc::new(sql::Sql::open(settings, warnings)?)),
-        DirectoryKind::Http(settings) => Ok(Arc::new(http::Http::open(settings, tls.min_version, warnings)?)),
-        DirectoryKind::OAuth2(settings) => Ok(Arc::new(oauth2::OAuth2::open(settings, tls.min_version, warnings)?)),
-        DirectoryKind::Ldap(settings) => Ok(Arc::new(ldap::Ldap::open(settings, tls.min_version, warnings)?)),
+        AccountSource::Sql(settings) => Ok(Arc::new(sql::Sql::open(settings, warnings)?)),
+        AccountSource::Http(settings) => Ok(Arc::new(http::Http::open(settings, tls.min_version, warnings)?)),
+        AccountSource::Ldap(settings) => Ok(Arc::new(ldap::Ldap::open(settings, tls.min_version, warnings)?)),
     }
 }

@@ -20,10 +20,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Answering, Bearer, Directory, Entry, Fault, TokenVerdict, Who};
+use super::{Answering, Bearer, Fault, TokenVerdict, Tokens};
 use crate::cache::Cache;
 use crate::config::{self, Problem, TlsVersion};
-use crate::net::health::Health;
 use crate::net::http::HttpClient;
 use crate::net::tls;
 use crate::secret_file;
@@ -63,7 +62,6 @@ pub(crate) struct OAuth2 {
     fetching: tokio::sync::Mutex<()>,
     /// What the provider said of tokens, by their SHA-256.
     known: Cache<Known>,
-    health: Health,
 }
 
 /// The provider's keys, as far as they are known.
@@ -123,11 +121,10 @@ impl OAuth2 {
             keys: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
             known: Cache::new(TOKENS_MAX),
-            health: Health::default(),
         })
     }
 
-    async fn check(&self, token: &Secret) -> Result<TokenVerdict, Fault> {
+    async fn judge(&self, token: &Secret) -> Result<TokenVerdict, Fault> {
         // The front takes no token with other letters.
         let Ok(text) = std::str::from_utf8(token.expose()) else { return Ok(TokenVerdict::Wrong) };
         match self.bearer(text).await {
@@ -235,7 +232,6 @@ impl OAuth2 {
             _ => {}
         }
         let fetched = self.discover().await.map(Arc::new);
-        self.health.mark(fetched.is_ok());
         let now = Instant::now();
         let mut keys = self.lock_keys();
         keys.asked = Some((now, fetched.as_ref().map(drop).map_err(Fault::clone)));
@@ -309,9 +305,7 @@ impl OAuth2 {
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let answered = self.fetch(request).await;
-        self.health.mark(answered.is_ok());
-        let claims = answered?;
+        let claims = self.fetch(request).await?;
         if claims["active"] != true {
             return Err(Bad::Wrong);
         }
@@ -355,20 +349,12 @@ fn audience(claims: &Value) -> impl Iterator<Item = &str> {
     claims["aud"].as_str().into_iter().chain(list.iter().filter_map(Value::as_str))
 }
 
-impl Directory for OAuth2 {
-    fn find<'a>(&'a self, _: &'a Who) -> Answering<'a, Option<Entry>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn check_token<'a>(&'a self, token: &'a Secret) -> Answering<'a, TokenVerdict> {
-        Box::pin(self.check(token))
+impl Tokens for OAuth2 {
+    fn check<'a>(&'a self, token: &'a Secret) -> Answering<'a, TokenVerdict> {
+        Box::pin(self.judge(token))
     }
 
     fn forget(&self) -> usize {
         self.known.forget_about(None)
-    }
-
-    fn is_down(&self) -> bool {
-        self.health.is_down()
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Answering, Bar, Directory, Entry, Fault, Location, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, Location, Who, fields};
 use crate::config::{Level, Names};
 use crate::log::Logger;
 use crate::stamp::Stamp;
@@ -94,7 +94,7 @@ impl PasswdFile {
     }
 }
 
-impl Directory for PasswdFile {
+impl Accounts for PasswdFile {
     fn is_exact(&self) -> bool {
         true
     }

@@ -1,14 +1,13 @@
 //! A directory for unit tests: it says what it is told to say, and counts how often it is asked.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gatepost_wire::Secret;
 
-use super::{Answering, Directory, Entry, Fault, TokenVerdict, Verdict, Who};
-use crate::config::{self, Abilities, Credential, DirectoryKind, NamedFile};
+use super::{Accounts, Answering, Entry, Fault, TokenVerdict, Tokens, Verdict, Who};
+use crate::config::Abilities;
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -79,7 +78,7 @@ impl Scripted {
     }
 }
 
-impl Directory for Scripted {
+impl Accounts for Scripted {
     fn is_exact(&self) -> bool {
         self.is_exact.load(Ordering::Relaxed)
     }
@@ -97,7 +96,13 @@ impl Directory for Scripted {
         })
     }
 
-    fn check_token<'a>(&'a self, _: &'a Secret) -> Answering<'a, TokenVerdict> {
+    fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
+    }
+}
+
+impl Tokens for Scripted {
+    fn check<'a>(&'a self, _: &'a Secret) -> Answering<'a, TokenVerdict> {
         Box::pin(async move {
             let told = || self.of_tokens.lock().expect("a lock").clone();
             self.answer(|| told().unwrap_or(TokenVerdict::Wrong))
@@ -108,15 +113,9 @@ impl Directory for Scripted {
     fn forget(&self) -> usize {
         10
     }
-
-    fn is_down(&self) -> bool {
-        self.is_down.load(Ordering::Relaxed)
-    }
 }
 
-/// What the configuration would say of one.
-pub(crate) fn settings(name: &str, finds: bool) -> config::Directory {
-    let abilities = Abilities { authenticates: Credential::Password, keeps_hashes: true, finds, tells_unknown: true };
-    let kind = DirectoryKind::PasswdFile { path: NamedFile::given(Path::new("/nonexistent")) };
-    config::Directory { name: name.to_owned(), kind, abilities }
+/// What the configuration would say of one that keeps hashes.
+pub(crate) const fn abilities(finds: bool) -> Abilities {
+    Abilities { keeps_hashes: true, finds, tells_unknown: true }
 }

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Column as _, Row, Type};
 use tokio::time::timeout;
 
-use super::{Answering, Bar, Directory, Entry, Fault, Location, LoginPassword, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, Location, LoginPassword, Who, fields};
 use crate::config::{self, DatabaseTls, Dialect, Parameter, Problem, split_name};
 use crate::net::health::Health;
 use crate::secret_file;
@@ -203,7 +203,7 @@ fn is_true(text: &str) -> bool {
     !["0", "f", "false", "n", "no", "off"].contains(&text.to_ascii_lowercase().as_str())
 }
 
-impl Directory for Sql {
+impl Accounts for Sql {
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move {
             let answer = timeout(self.settings.timeout, self.ask(who)).await;

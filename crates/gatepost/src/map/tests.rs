@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::directory::Location;
-use crate::directory::scripted::{Scripted, settings};
+use crate::directory::scripted::{Scripted, abilities};
 use crate::overrides::{Duty, Overrides};
 use gatepost_wire::PROTOCOLS;
 
@@ -21,7 +21,7 @@ fn map_of(said: &str, directories: &[(&str, &Arc<Scripted>, bool)]) -> Map {
     let authenticators = directories.iter().map(|(name, directory, finds)| {
         let times = config::Cache { verified: Duration::ZERO, ..config.map.cache };
         let directory = Arc::clone(directory) as _;
-        Arc::new(Authenticator::new(&settings(name, *finds), directory, times, &Arc::default()))
+        Arc::new(Authenticator::new(name, abilities(*finds), directory, times, &Arc::default()))
     });
     let authenticators = authenticators.collect();
     let log = Logger::start(&config::Log::QUIET).expect("a log");

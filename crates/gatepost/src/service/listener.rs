@@ -7,7 +7,7 @@ use gatepost_wire::{Carry, ClientSetup, ClientTls, LogInRules, Mechanism, OAuthH
 use rustls::ServerConfig;
 
 use super::admit::AccessLevel;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, TokenChecker};
 use crate::config::{self, Plaintext};
 use crate::ledger::Scope;
 use crate::metrics::{Counter, ServiceMetrics};
@@ -46,7 +46,7 @@ pub(crate) struct Service {
 pub(crate) struct Checks {
     /// In this order.
     pub(crate) passwords: Vec<Arc<Authenticator>>,
-    pub(crate) tokens: Option<Arc<Authenticator>>,
+    pub(crate) tokens: Option<Arc<TokenChecker>>,
 }
 
 /// Whether a sender may begin with a header of the PROXY protocol.

@@ -125,9 +125,9 @@ impl Session {
             return Ok((self.who(user.ok_or_else(nameless)?), Checked::Nothing));
         };
         // The configuration offers tokens only where somebody checks them.
-        let Some(authenticator) = checks.tokens.clone() else { return Err(Denied::Wrong) };
+        let Some(checker) = checks.tokens.clone() else { return Err(Denied::Wrong) };
         let (started, token) = (Instant::now(), token.duplicate());
-        let checked = self.on_control(async move { authenticator.check_token(&token).await }).await?;
+        let checked = self.on_control(async move { checker.check(&token).await }).await?;
         self.took(Stage::Auth, started.elapsed());
         let Bearer { name, expires } = checked?;
         let name = self.snapshot.listener.settings.names.canonical(&name);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::{Abilities, Credential, DirectoryKind, Typed, check_connections};
+use super::{Abilities, AccountSource, DirectoryKind, Typed, check_connections};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -42,13 +42,12 @@ words! {
     }
 }
 
-pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
+pub(super) fn read(table: &Table<'_>) -> Option<DirectoryKind> {
     let http = Http::read(table)?;
     let is_json = http.form == HttpForm::Json;
     // nginx's form wants a password with each question, and has one word for all that is wrong.
-    let abilities =
-        Abilities { authenticates: Credential::Password, keeps_hashes: false, finds: is_json, tells_unknown: is_json };
-    Some((DirectoryKind::Http(Box::new(http)), abilities))
+    let abilities = Abilities { keeps_hashes: false, finds: is_json, tells_unknown: is_json };
+    Some(DirectoryKind::Accounts { source: AccountSource::Http(Box::new(http)), abilities })
 }
 
 fn check(read: &Http, table: &Table<'_>) {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{Abilities, Credential, DirectoryKind, Typed, check_connections};
+use super::{Abilities, AccountSource, DirectoryKind, Typed, check_connections};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -137,13 +137,13 @@ impl Ldap {
     }
 }
 
-pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
+pub(super) fn read(table: &Table<'_>) -> Option<DirectoryKind> {
     let ldap = Ldap::read(table)?;
     let keeps_hashes = ldap.verify == LdapVerify::Compare;
     // A bind as a user who is not there fails as one with a wrong password does.
     let tells_unknown = ldap.dn.is_none() || keeps_hashes;
-    let abilities = Abilities { authenticates: Credential::Password, keeps_hashes, finds: true, tells_unknown };
-    Some((DirectoryKind::Ldap(Box::new(ldap)), abilities))
+    let abilities = Abilities { keeps_hashes, finds: true, tells_unknown };
+    Some(DirectoryKind::Accounts { source: AccountSource::Ldap(Box::new(ldap)), abilities })
 }
 
 fn check(read: &Ldap, table: &Table<'_>) {

@@ -30,16 +30,25 @@ section! {
     pins as "pin_sha256": Vec<Pin> = [], "Certificates that are taken by their SHA-256 alone; any other is refused. Not for databases, whose drivers can't pin.";
 }
 
-/// A source of accounts and places.
+/// Somebody who is asked about users.
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     pub(crate) name: String,
     pub(crate) kind: DirectoryKind,
-    pub(crate) abilities: Abilities,
 }
 
+/// What a directory knows, and where that is kept.
 #[derive(Debug, Clone)]
 pub(crate) enum DirectoryKind {
+    /// Users, their passwords, and where their mail is.
+    Accounts { source: AccountSource, abilities: Abilities },
+    /// Whose a token is.
+    Tokens(Box<OAuth2>),
+}
+
+/// Where accounts are kept.
+#[derive(Debug, Clone)]
+pub(crate) enum AccountSource {
     /// The embedded `SQLite` file.
     Sqlite {
         path: NamedFile,
@@ -52,33 +61,27 @@ pub(crate) enum DirectoryKind {
     Sql(Box<Sql>),
     Ldap(Box<Ldap>),
     Http(Box<Http>),
-    OAuth2(Box<OAuth2>),
 }
 
 impl Directory {
-    /// Whether it checks tokens, rather than passwords.
-    pub(crate) fn takes_tokens(&self) -> bool {
-        self.abilities.authenticates == Credential::Token
+    /// What it can do where it knows accounts; `None`: it knows tokens.
+    pub(crate) fn abilities(&self) -> Option<Abilities> {
+        match self.kind {
+            DirectoryKind::Accounts { abilities, .. } => Some(abilities),
+            DirectoryKind::Tokens(_) => None,
+        }
     }
 }
 
-/// What a directory can do for others, as far as its settings say.
+/// What a directory of accounts can do for others, as far as its settings say.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Abilities {
-    pub(crate) authenticates: Credential,
     /// What it keeps of a password can be seen, rather than only asked about.
     pub(crate) keeps_hashes: bool,
     /// It can be asked about a user without a password.
     pub(crate) finds: bool,
     /// It can tell a name that it doesn't know from a wrong password, so that the next directory may be asked.
     pub(crate) tells_unknown: bool,
-}
-
-/// What a directory says to be right or wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Credential {
-    Password,
-    Token,
 }
 
 /// The directories of a file.
@@ -125,10 +128,10 @@ macro_rules! types {
 
         /// `None` only where a problem was recorded.
         fn read(name: &str, table: &Table<'_>) -> Option<Directory> {
-            let (kind, abilities) = match Typed::read(table)?.kind {
+            let kind = match Typed::read(table)?.kind {
                 $(DirectoryType::$type => $file::read(table)?,)+
             };
-            Some(Directory { name: name.to_owned(), kind, abilities })
+            Some(Directory { name: name.to_owned(), kind })
         }
     };
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::{Abilities, Credential, DirectoryKind, Typed};
+use super::{DirectoryKind, Typed};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -45,11 +45,8 @@ impl OAuth2 {
     }
 }
 
-pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
-    let kind = DirectoryKind::OAuth2(Box::new(OAuth2::read(table)?));
-    let abilities =
-        Abilities { authenticates: Credential::Token, keeps_hashes: false, finds: false, tells_unknown: true };
-    Some((kind, abilities))
+pub(super) fn read(table: &Table<'_>) -> Option<DirectoryKind> {
+    OAuth2::read(table).map(|settings| DirectoryKind::Tokens(Box::new(settings)))
 }
 
 fn check(read: &OAuth2, table: &Table<'_>) {

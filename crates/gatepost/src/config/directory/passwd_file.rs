@@ -1,6 +1,6 @@
 //! Directories of type passwd-file.
 
-use super::{Abilities, Credential, DirectoryKind, Typed};
+use super::{Abilities, AccountSource, DirectoryKind, Typed};
 use crate::config::problem::NamedFile;
 use crate::config::reader::Table;
 use crate::config::section::Written;
@@ -12,9 +12,8 @@ section! {
     path: NamedFile, "The file. It is read again when it changes.";
 }
 
-pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
-    let kind = DirectoryKind::PasswdFile { path: PasswdFile::read(table)?.path };
-    let abilities =
-        Abilities { authenticates: Credential::Password, keeps_hashes: true, finds: true, tells_unknown: true };
-    Some((kind, abilities))
+pub(super) fn read(table: &Table<'_>) -> Option<DirectoryKind> {
+    let source = AccountSource::PasswdFile { path: PasswdFile::read(table)?.path };
+    let abilities = Abilities { keeps_hashes: true, finds: true, tells_unknown: true };
+    Some(DirectoryKind::Accounts { source, abilities })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Abilities, Credential, DirectoryKind, ServerTrust, Typed, check_connections};
+use super::{Abilities, AccountSource, DirectoryKind, ServerTrust, Typed, check_connections};
 use crate::config::problem::{NamedFile, Place};
 use crate::config::query::{Dialect, Query};
 use crate::config::reader::Table;
@@ -59,10 +59,9 @@ pub(crate) struct Sql {
     pub(crate) timeout: Duration,
 }
 
-pub(super) fn read(table: &Table<'_>) -> Option<(DirectoryKind, Abilities)> {
-    let abilities =
-        Abilities { authenticates: Credential::Password, keeps_hashes: true, finds: true, tells_unknown: true };
-    Some((read_kind(table)?, abilities))
+pub(super) fn read(table: &Table<'_>) -> Option<DirectoryKind> {
+    let abilities = Abilities { keeps_hashes: true, finds: true, tells_unknown: true };
+    Some(DirectoryKind::Accounts { source: read_source(table)?, abilities })
 }
 
 fn check(read: &SqlSettings, table: &Table<'_>) {
@@ -70,13 +69,13 @@ fn check(read: &SqlSettings, table: &Table<'_>) {
     table.more_than_nothing(&SqlSettings::timeout, read.timeout);
 }
 
-fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
+fn read_source(table: &Table<'_>) -> Option<AccountSource> {
     use SqlSettings as key;
 
     let SqlSettings { url, query, password_file, tls, connections, timeout, trust, .. } = SqlSettings::read(table)?;
     let (dialect, rest) = match url.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() && query.is_none() => {
-            return Some(DirectoryKind::Sqlite { path: table.here(&key::url).named_file(Path::new(path)) });
+            return Some(AccountSource::Sqlite { path: table.here(&key::url).named_file(Path::new(path)) });
         }
         Some(("sqlite", path)) if !path.is_empty() => (Dialect::Sqlite, path),
         Some(("postgres" | "postgresql", rest)) => (Dialect::Postgres, rest),
@@ -138,7 +137,7 @@ fn read_kind(table: &Table<'_>) -> Option<DirectoryKind> {
         Dialect::Sqlite => format!("sqlite://{}", table.here(&key::url).named_file(Path::new(rest)).display()),
         Dialect::Postgres | Dialect::MySql => url,
     };
-    Some(DirectoryKind::Sql(Box::new(Sql {
+    Some(AccountSource::Sql(Box::new(Sql {
         dialect,
         url,
         shown,

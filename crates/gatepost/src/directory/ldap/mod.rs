@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use gatepost_wire::Secret;
 use ldap3::{SearchEntry, dn_escape, ldap_escape};
 
-use super::{Answering, Directory, Entry, Fault, Verdict, Who};
+use super::{Accounts, Answering, Entry, Fault, Verdict, Who};
 use crate::config::{self, LdapVerify, Problem, Several, Template, TlsVersion};
 use crate::net::health::{Health, in_order};
 use crate::net::tls;
@@ -174,7 +174,7 @@ impl Ldap {
     }
 }
 
-impl Directory for Ldap {
+impl Accounts for Ldap {
     fn find<'a>(&'a self, who: &'a Who) -> Answering<'a, Option<Entry>> {
         Box::pin(async move { Ok(self.find_one(who).await?.map(|(_, entry)| entry)) })
     }

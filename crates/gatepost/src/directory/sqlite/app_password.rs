@@ -146,7 +146,7 @@ impl Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::{Directory as _, Entry, Verdict};
+    use crate::directory::{Accounts as _, Entry, Verdict};
     use std::time::Duration;
 
     #[test]

@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 use tokio::sync::OnceCell;
 
-use super::{Answering, Bar, Directory, Entry, Fault, Location, Verdict, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, Location, Verdict, Who, fields};
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
 const POOL_CONNECTIONS_MAX: u32 = 4;
@@ -299,7 +299,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-impl Directory for Sqlite {
+impl Accounts for Sqlite {
     fn is_exact(&self) -> bool {
         true
     }
