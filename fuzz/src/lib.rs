@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use gatepost_wire::limits::ANSWER_BYTES_MAX;
 use gatepost_wire::smtp::{self, Dialect, Handover, Mailbox, Receiver, Recipient, Reply, Sender};
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
-    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS,
-    Protocol, Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls, Course, Event,
+    Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Protocol, Refusal, Secret,
+    Step, Welcome,
 };
 
 /// The protocol of this name.
@@ -38,7 +38,7 @@ pub fn front(name: &str, flags: u8, pieces: &[Vec<u8>]) {
         carry: Carry::default(),
         trace: flags & 8 == 0,
     };
-    let mut front = protocol(name).course.front(setup, rules).expect("a log-in");
+    let mut front = (protocol(name).course.log_in().expect("a log-in").front)(setup, rules);
     let mut out = Vec::new();
     let mut said = 0;
     front.step(Event::Start, &mut out);
@@ -84,11 +84,6 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
     };
     let setup = BackSetup {
         starttls: needs_tls,
-        aim: match flags {
-            0b1110_0000 => BackAim::Check,
-            0b1110_0001 => BackAim::Deliver,
-            _ => BackAim::LogIn(login),
-        },
         client: Some(ClientFacts {
             addresses: Some(("192.0.2.1:5".parse().expect("an address"), "[::1]:6".parse().expect("an address"))),
             session: "abc".into(),
@@ -102,7 +97,12 @@ pub fn back(name: &str, in_clear: &[&str], flags: u8, pieces: &[Vec<u8>]) {
         own_greeting: "us".into(),
         trace: flags & 8 == 8,
     };
-    let mut back = (protocol(name).back)(setup);
+    let protocol = protocol(name);
+    let mut back = match protocol.course {
+        _ if flags == 0b1110_0000 => (protocol.look)(setup),
+        Course::LogIn(machines) | Course::Submission(machines) => (machines.back)(setup, login),
+        Course::Mail(dialect) => dialect.back(setup),
+    };
     let (mut out, mut secured) = (Vec::new(), false);
     for piece in pieces {
         out.clear();

@@ -22,10 +22,10 @@ pub mod smtp;
 mod text;
 
 pub use protocols::{
-    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Build, Carry, ClientFacts,
-    ClientSetup, ClientTls, Course, Event, Front, Inband, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints,
-    Offered, Offers, Outcome, PROTOCOLS, PasswordMechanism, Protocol, Refusal, ScramMechanism, Step, TokenMechanism,
-    Welcome,
+    Answer, Ask, Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, BuildBack, BuildFront, Carry, ClientFacts,
+    ClientSetup, ClientTls, Course, Event, Front, Inband, Introduction, LogInBy, LogInMachines, LogInRules, Mechanism,
+    OAuthHints, Offered, Offers, Outcome, PROTOCOLS, PasswordMechanism, Protocol, Refusal, ScramMechanism, Step,
+    TokenMechanism, Welcome,
 };
 pub use secret::Secret;
 

@@ -9,9 +9,9 @@ use gatepost_wire::limits::{
 use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::smtp::{self, Mailbox, Receiver, Replies, Reply};
 use gatepost_wire::{
-    Answer, Ask, Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
-    ClientTls, Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, Outcome,
-    PROTOCOLS, PasswordMechanism, Protocol, Refusal, ScramMechanism, Secret, Step, scram,
+    Answer, Ask, Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup,
+    ClientTls, Course, Event, Front, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers,
+    Outcome, PROTOCOLS, PasswordMechanism, Protocol, Refusal, ScramMechanism, Secret, Step, scram,
 };
 
 /// The mechanisms that show a password.
@@ -186,7 +186,8 @@ fn in_the_log(name: &str) -> &'static [&'static str] {
 fn a_conversation_in_the_log_has_every_command_and_no_secret() {
     for protocol in PROTOCOLS {
         for trace in [true, false] {
-            let Some(mut front) = protocol.course.front(setup(trace), rules(&PASSWORDS)) else { continue };
+            let Some(machines) = protocol.course.log_in() else { continue };
+            let mut front = (machines.front)(setup(trace), rules(&PASSWORDS));
             let mut out = Vec::new();
             front.step(Event::Start, &mut out);
             let mut step = front.step(Event::Input(conversation(protocol.name)), &mut out);
@@ -241,17 +242,29 @@ fn towards_a_back_end_the_log_sees_no_secret() {
     }
 }
 
+/// The machine towards a client that logs in by a protocol.
+fn front(name: &str, setup: ClientSetup, rules: LogInRules) -> Box<dyn Front> {
+    (row(name).course.log_in().expect("a log-in").front)(setup, rules)
+}
+
 /// A back end's machine of a protocol, which begins with STARTTLS where that is asked.
 fn back(name: &str, starttls: bool, trace: bool) -> Box<dyn Back> {
-    (row(name).back)(back_setup(starttls, trace))
+    logs_in(name, hushed(), back_setup(starttls, trace))
+}
+
+fn hushed() -> LogInBy {
+    LogInBy::Password(Secret::new(b"hushed".to_vec()))
+}
+
+/// A back end's machine of a protocol that logs in so.
+fn logs_in(name: &str, by: LogInBy, setup: BackSetup) -> Box<dyn Back> {
+    let login = BackLogin { user: "kim".into(), by, mechanism: None };
+    (row(name).course.log_in().expect("a log-in").back)(setup, login)
 }
 
 fn back_setup(starttls: bool, trace: bool) -> BackSetup {
-    let login =
-        BackLogin { user: "kim".into(), by: LogInBy::Password(Secret::new(b"hushed".to_vec())), mechanism: None };
     BackSetup {
         starttls,
-        aim: BackAim::LogIn(login),
         client: None,
         introduction: Introduction::default(),
         own_greeting: "mail.example.org Ready.".into(),
@@ -306,7 +319,7 @@ fn a_back_end_may_say_so_much_and_no_more() {
 
 #[test]
 fn a_front_knows_whether_an_exchange_is_under_way_and_what_its_client_calls_itself() {
-    let mut front = row("submission").course.front(setup(false), rules(&[Mechanism::SCRAM])).expect("a log-in");
+    let mut front = front("submission", setup(false), rules(&[Mechanism::SCRAM]));
     let mut out = Vec::new();
     front.step(Event::Start, &mut out);
     assert_eq!(front.introduction().helo, None);
@@ -325,7 +338,7 @@ fn a_front_knows_whether_an_exchange_is_under_way_and_what_its_client_calls_itse
 
 #[test]
 fn what_a_client_says_of_itself_is_merged_and_kept_within_bounds() {
-    let mut front = row("imap").course.front(setup(false), rules(&PASSWORDS)).expect("a log-in");
+    let mut front = front("imap", setup(false), rules(&PASSWORDS));
     let mut out = Vec::new();
     front.step(Event::Start, &mut out);
     let mut says = |pairs: &[(String, String)]| {
@@ -349,7 +362,7 @@ fn announced(said: &[(String, String)]) -> String {
     let introduction = Introduction { id: said.to_vec(), ..Introduction::default() };
     let addresses = "192.0.2.7:4711".parse().ok().zip("192.0.2.9:143".parse().ok());
     let client = Some(ClientFacts { addresses, session: "s".into(), name: None });
-    let mut back = (row("imap").back)(BackSetup { client, introduction, ..back_setup(false, false) });
+    let mut back = logs_in("imap", hushed(), BackSetup { client, introduction, ..back_setup(false, false) });
     let mut out = Vec::new();
     back.step(BackEvent::Input(b"* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN] ready\r\n"), &mut out);
     let said = String::from_utf8(out).expect("UTF-8");
@@ -384,7 +397,7 @@ fn a_clients_own_words_get_the_room_that_the_proxys_leave() {
 fn a_line_of_xclient_is_as_long_as_a_line_may_be_and_no_longer() {
     let said = |session: usize| {
         let client = Some(ClientFacts { addresses: None, session: "s".repeat(session), name: None });
-        let mut back = (row("submission").back)(BackSetup { client, ..back_setup(false, false) });
+        let mut back = logs_in("submission", hushed(), BackSetup { client, ..back_setup(false, false) });
         let mut out = Vec::new();
         back.step(BackEvent::Input(b"220 store ESMTP\r\n"), &mut out);
         out.clear();
@@ -408,7 +421,7 @@ fn who_asks_for_more_at_once_than_it_takes_must_go() {
     ] {
         let protocol = row(name);
         let promising = ClientSetup { offers: Offers::of(protocol, &protocol.learnt.join(" ")), ..setup(false) };
-        let mut front = protocol.course.front(promising, rules(&PASSWORDS)).expect("a log-in");
+        let mut front = front(name, promising, rules(&PASSWORDS));
         let mut out = Vec::new();
         front.step(Event::Start, &mut out);
         let few = format!("{command}\r\n").repeat(20);
@@ -436,8 +449,7 @@ fn a_message_that_is_too_long_for_a_quoted_string_is_a_literal() {
     let longest = SIEVE_QUOTED_BYTES_MAX / 4 * 3 - "user=kim\x01auth=Bearer \x01\x01".len();
     let said = |bytes: usize| {
         let by = LogInBy::Token(Secret::new(vec![b't'; bytes]));
-        let login = BackLogin { user: "kim".into(), by, mechanism: None };
-        let mut back = (row("sieve").back)(BackSetup { aim: BackAim::LogIn(login), ..back_setup(false, false) });
+        let mut back = logs_in("sieve", by, back_setup(false, false));
         let mut out = Vec::new();
         back.step(BackEvent::Input(b"\"SASL\" \"XOAUTH2\"\r\nOK\r\n"), &mut out);
         String::from_utf8(out).expect("UTF-8")
@@ -454,7 +466,7 @@ fn an_answer_with_a_bare_line_feed_is_none() {
         [("imap", "a AUTHENTICATE PLAIN\r\n"), ("pop3", "AUTH PLAIN\r\n"), ("submission", "EHLO x\r\nAUTH PLAIN\r\n")]
     {
         for (end, is_asked) in [("\r\n", true), ("\n", false)] {
-            let mut front = row(name).course.front(setup(false), rules(&PASSWORDS)).expect("a log-in");
+            let mut front = front(name, setup(false), rules(&PASSWORDS));
             let mut out = Vec::new();
             front.step(Event::Start, &mut out);
             front.step(Event::Input(begin.as_bytes()), &mut out);

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use gatepost_wire::smtp::{self, Dialect, Receiver, Reply};
 use gatepost_wire::{
-    Answer, Ask, BackAim, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls,
-    Course, Event, Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Protocol,
-    Refusal, Secret, Step, Welcome,
+    Answer, Ask, BackEvent, BackLogin, BackSetup, BackStep, Carry, ClientFacts, ClientSetup, ClientTls, Course, Event,
+    Introduction, LogInBy, LogInRules, Mechanism, OAuthHints, Offered, Offers, PROTOCOLS, Protocol, Refusal, Secret,
+    Step, Welcome,
 };
 
 /// How a transcript's input is cut into pieces.
@@ -96,7 +96,7 @@ impl Machine for Front {
                 let carry = self.machine.carry();
                 let setup = ClientSetup { tls: ClientTls::Up, carry, ..self.setup.clone() };
                 let rules = LogInRules { takes_secrets: true, ..self.rules.clone() };
-                self.machine = self.protocol.course.front(setup, rules).expect("a log-in");
+                self.machine = (self.protocol.course.log_in().expect("a log-in").front)(setup, rules);
                 Event::TlsUp
             }
             _ => panic!("! {words}"),
@@ -238,11 +238,6 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
         let login = BackLogin { user: text(get("user").unwrap_or("kim")), by, mechanism };
         let setup = BackSetup {
             starttls: get("starttls") == Some("yes"),
-            aim: match get("aim") {
-                Some("check") => BackAim::Check,
-                Some("deliver") => BackAim::Deliver,
-                _ => BackAim::LogIn(login),
-            },
             client: get("id").map(|session| ClientFacts {
                 addresses: get("client")
                     .map(|client| (client.parse().expect("an address"), "192.0.2.9:110".parse().expect("an address"))),
@@ -257,7 +252,12 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
             own_greeting: "mail.example.org Gatepost ready.".into(),
             trace: false,
         };
-        return Box::new(Back((protocol.back)(setup)));
+        return Box::new(Back(match (get("aim"), protocol.course) {
+            (Some("look"), _) => (protocol.look)(setup),
+            (None, Course::Mail(dialect)) => dialect.back(setup),
+            (None, Course::LogIn(machines) | Course::Submission(machines)) => (machines.back)(setup, login),
+            (Some(aim), _) => panic!("there is no aim {aim:?}"),
+        }));
     }
     let number = |key, default| NonZeroU32::new(get(key).map_or(default, |n| n.parse().expect("a number")));
     let tls = match get("tls") {
@@ -283,8 +283,8 @@ fn machine(protocol: &'static Protocol, head: &str) -> Box<dyn Machine> {
         max_auth_errors: number("max_auth_errors", 3),
     };
     match protocol.course {
-        Course::LogIn(build) | Course::Submission(build) if get("after") != Some("log-in") => {
-            Box::new(Front { protocol, machine: build(setup.clone(), rules.clone()), setup, rules })
+        Course::LogIn(machines) | Course::Submission(machines) if get("after") != Some("log-in") => {
+            Box::new(Front { protocol, machine: (machines.front)(setup.clone(), rules.clone()), setup, rules })
         }
         Course::LogIn(_) | Course::Submission(_) => {
             let helo = get("helo").map(text);

@@ -113,12 +113,7 @@ impl Backend {
                 BackStep::Passed(text) => return Err(Trouble::Passed(text)),
                 BackStep::Fault(fault @ BackFault::Unavailable(_)) => return Err(Trouble::Busy(fault.to_string())),
                 BackStep::Fault(fault @ BackFault::Loop) => return Err(Trouble::Loop(fault.to_string())),
-                BackStep::Fault(
-                    fault @ (BackFault::NoMechanism
-                    | BackFault::NoMail
-                    | BackFault::NotUnderstood
-                    | BackFault::WantsTls),
-                ) => {
+                BackStep::Fault(fault @ (BackFault::NoMechanism | BackFault::NotUnderstood | BackFault::WantsTls)) => {
                     return Err(Trouble::Unfit(fault.to_string()));
                 }
                 BackStep::Fault(fault) => return Err(at_fault(greeted, fault.to_string())),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_wire::{BackAim, Protocol};
+use gatepost_wire::Protocol;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -158,7 +158,7 @@ impl Subject {
         let _permit = self.permits.acquire().await;
         let link = self.backend.link(self.protocol.name)?;
         let own = Own { greeting: &self.greeting, listeners: &looker.own_listeners };
-        let request = link.request(BackAim::Check, None, own, None);
+        let request = link.request(link.settings.protocol.look, None, own, None);
         let deadline = Instant::now() + link.settings.written.connect_timeout;
         Some(match self.backend.converse(&self.host, link, request, deadline).await {
             Ok(done) => {

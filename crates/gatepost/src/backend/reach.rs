@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use gatepost_wire::smtp::Dialect;
-use gatepost_wire::{BackAim, Course, Protocol, Welcome};
+use gatepost_wire::{BuildBack, Protocol, Welcome};
 use tokio::time::Instant;
 
 use super::conversation::{Done, Trouble};
@@ -39,10 +39,10 @@ pub(crate) struct Purpose<'a> {
 /// What is wanted of a back end.
 #[derive(Clone, Copy)]
 pub(crate) enum Aim<'a> {
-    /// To log in.
-    LogIn(&'a Credentials<'a>),
+    /// To log in, by a machine that this builds.
+    LogIn(BuildBack, &'a Credentials<'a>),
     /// To hand over mail.
-    Deliver,
+    HandOver(Dialect),
 }
 
 /// A connection that is ready: logged in, or for mail.
@@ -229,7 +229,7 @@ impl Backend {
     /// Gets what `purpose` is after, at the first host that serves.
     pub(crate) async fn reach(&self, purpose: &Purpose<'_>) -> Result<Connected, Failure> {
         let service = purpose.protocol.name;
-        let link = self.link_for(service)?;
+        let link = self.link(service).ok_or_else(|| no_settings(purpose.protocol))?;
         if let Some(duty) = self.duty() {
             let what = format!("an administrator has taken it out of service ({})", duty.name());
             return Err(Failure::Unavailable(what));
@@ -249,17 +249,8 @@ impl Backend {
 
     /// How mail of a service is handed over to it.
     pub(crate) fn dialect(&self, service: &Protocol) -> Result<Dialect, Failure> {
-        let protocol = self.link_for(service.name)?.settings.protocol;
-        match protocol.course {
-            Course::Mail(dialect) => Ok(dialect),
-            Course::LogIn(_) | Course::Submission(_) => {
-                Err(Failure::Unavailable(format!("it takes no mail by {}", protocol.name)))
-            }
-        }
-    }
-
-    fn link_for(&self, service: &str) -> Result<&ServiceLink, Failure> {
-        self.link(service).ok_or_else(|| Failure::Unavailable(format!("it has no settings for {service}")))
+        let dialect = self.link(service.name).and_then(|link| link.settings.protocol.course.dialect());
+        dialect.ok_or_else(|| no_settings(service))
     }
 
     async fn try_host(
@@ -269,13 +260,13 @@ impl Backend {
         purpose: &Purpose<'_>,
         deadline: Instant,
     ) -> Result<Done, HostError> {
-        let aim = match purpose.aim {
-            Aim::Deliver => BackAim::Deliver,
-            Aim::LogIn(credentials) => {
-                BackAim::LogIn(credentials.log_in(purpose.user, link.settings.written.mechanism.0))
+        let build = |setup| match purpose.aim {
+            Aim::LogIn(build, credentials) => {
+                build(setup, credentials.log_in(purpose.user, link.settings.written.mechanism.0))
             }
+            Aim::HandOver(dialect) => dialect.back(setup),
         };
-        let request = link.request(aim, Some(&purpose.client), purpose.own, purpose.tell);
+        let request = link.request(build, Some(&purpose.client), purpose.own, purpose.tell);
         let done = self.converse(host, link, request, deadline).await.map_err(|trouble| match trouble {
             Trouble::BadCredentials => refused(purpose.aim),
             Trouble::Passed(text) => HostError::Final(Failure::Passed(text)),
@@ -291,17 +282,21 @@ impl Backend {
     }
 }
 
+fn no_settings(service: &Protocol) -> Failure {
+    Failure::Unavailable(format!("it has no settings for {}", service.name))
+}
+
 /// Whose doing it is that credentials are refused.
 fn refused(aim: Aim<'_>) -> HostError {
     match aim {
-        Aim::LogIn(Credentials::Master(_)) => {
+        Aim::LogIn(_, Credentials::Master(_)) => {
             HostError::Next(Blame::LogIn, "it refuses the master log-in of this back end".into())
         }
-        Aim::LogIn(Credentials::Directory(_)) => {
+        Aim::LogIn(_, Credentials::Directory(_)) => {
             let what = "the back end refuses the log-in that the directory holds for this user";
             HostError::Final(Failure::Unavailable(what.into()))
         }
-        Aim::LogIn(Credentials::User(_)) => HostError::Final(Failure::BadCredentials),
-        Aim::Deliver => HostError::Next(Blame::LogIn, NOBODYS_LOG_IN.into()),
+        Aim::LogIn(_, Credentials::User(_)) => HostError::Final(Failure::BadCredentials),
+        Aim::HandOver(_) => HostError::Next(Blame::LogIn, NOBODYS_LOG_IN.into()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use gatepost_wire::{Back, BackAim, BackSetup, ClientFacts, Introduction, proxy_header};
+use gatepost_wire::{Back, BackSetup, ClientFacts, Introduction, proxy_header};
 
 use super::ServiceLink;
 use super::connect::Approach;
@@ -44,10 +44,10 @@ impl Client<'_> {
 }
 
 impl ServiceLink {
-    /// Asks for this on behalf of a client; without one, on our own.
+    /// Asks by the machine that this builds, on behalf of a client; without one, on our own.
     pub(super) fn request<'a>(
         &self,
-        aim: BackAim,
+        build: impl FnOnce(BackSetup) -> Box<dyn Back>,
         client: Option<&Client<'_>>,
         own: Own<'a>,
         tell: Option<&'a (dyn Fn(String) + Sync)>,
@@ -62,13 +62,12 @@ impl ServiceLink {
         };
         let setup = BackSetup {
             starttls: self.tls.is_starttls(),
-            aim,
             client: announced,
             introduction: client.map(|client| client.introduction.clone()).unwrap_or_default(),
             own_greeting: own.greeting.to_owned(),
             trace: tell.is_some(),
         };
         let approach = Approach { header, own_listeners: own.listeners };
-        Request { back: (self.settings.protocol.back)(setup), approach, tell }
+        Request { back: build(setup), approach, tell }
     }
 }

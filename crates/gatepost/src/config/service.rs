@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_wire::smtp::Dialect;
-use gatepost_wire::{Build, Course, Mechanism, Protocol};
+use gatepost_wire::{Course, LogInMachines, Mechanism, Protocol};
 
 use super::access::{AccessRule, AccessSettings, Limits, check_counted_within, read_access};
 use super::directory::{Directories, Directory, check_directories};
@@ -36,9 +36,9 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) enum Task {
     /// They log in, and are connected with their back end.
-    Relay(Build),
+    Relay(LogInMachines),
     /// They log in to send mail by names of their own, in these domains and those that a directory knows.
-    Submit { build: Build, domains: Vec<String> },
+    Submit { machines: LogInMachines, domains: Vec<String> },
     /// They bring mail without a log-in.
     TakeMail(Dialect, Arc<MailSettings>),
 }
@@ -196,13 +196,13 @@ pub(super) fn read_service(
     check_external(&written, table, protocol, &listeners);
     check_map(&written, table, map.0, directories);
     let task = match protocol.course {
-        Course::LogIn(build) => Task::Relay(build),
-        Course::Submission(build) => {
+        Course::LogIn(machines) => Task::Relay(machines),
+        Course::Submission(machines) => {
             let SubmissionSettings { domains, senders } = SubmissionSettings::read(table)?;
             let domains = all_domains(table, &SubmissionSettings::domains, domains, map.0);
             match senders {
-                Senders::Any => Task::Relay(build),
-                Senders::Own => Task::Submit { build, domains },
+                Senders::Any => Task::Relay(machines),
+                Senders::Own => Task::Submit { machines, domains },
             }
         }
         Course::Mail(dialect) => {

@@ -4,14 +4,14 @@
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use gatepost_wire::{Introduction, Mechanism};
+use gatepost_wire::Mechanism;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Session;
 use super::called_off::unless_called_off;
 use super::claim::Means;
 use super::denied::{Denied, MOVED, Told};
-use super::reach::LoggedIn;
+use super::reach::{LoggedIn, Onward};
 use crate::defence::{Attempt, Stopped};
 
 /// How long a wrong password takes where Gatepost checks it: longer than any hash in use.
@@ -69,18 +69,13 @@ impl Session {
     }
 
     /// Who is it, where is the mail, and does the back end agree?
-    pub(super) async fn carry_out(
-        &self,
-        attempt: Attempt,
-        means: &Means,
-        introduction: &Introduction,
-    ) -> Result<LoggedIn, Told> {
+    pub(super) async fn carry_out(&self, attempt: Attempt, means: &Means, onward: &Onward) -> Result<LoggedIn, Told> {
         // Behind the delay of a log-in after failures: what hides how long a check takes must not pass meanwhile.
         let asked = Instant::now();
         let resolved = self.in_time(asked, pin!(self.resolve(means))).await;
         let result = match resolved {
             Ok(place) => {
-                let logged_in = self.connect(place, introduction, asked).await;
+                let logged_in = self.connect(place, onward, asked).await;
                 logged_in.and_then(|logged_in| self.still_there(logged_in))
             }
             Err(denied) => Err(denied),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use gatepost_wire::sasl::{self, ActAs};
 use gatepost_wire::scram::{Binding, ClientFinal, ClientFirst, client_final, client_first};
-use gatepost_wire::{Answer, Ask, Introduction, Mechanism, Offered, ScramMechanism, Secret};
+use gatepost_wire::{Answer, Ask, Mechanism, Offered, ScramMechanism, Secret};
 use tokio::time::Instant;
 
 use super::Session;
 use super::denied::{Denied, Told};
-use super::reach::LoggedIn;
+use super::reach::{LoggedIn, Onward};
 use crate::auth::scram::Challenge;
 use crate::auth::{Unanswered, find_first, hash, unusable_entry};
 use crate::backend::Shown;
@@ -129,16 +129,9 @@ impl Scram {
 impl Session {
     /// Answers what a front asks, with what is there of its questions `before`, and says how far that has come. `None`: the
     /// client is gone.
-    pub(super) async fn reply_to(
-        &mut self,
-        ask: Ask,
-        introduction: &Introduction,
-        before: Progress,
-    ) -> Option<(Answer, Progress)> {
+    pub(super) async fn reply_to(&mut self, ask: Ask, onward: &Onward, before: Progress) -> Option<(Answer, Progress)> {
         let replied = match (ask, before) {
-            (Ask::Reply(message), Progress::Challenged(challenged)) => {
-                self.proved(challenged, &message, introduction).await
-            }
+            (Ask::Reply(message), Progress::Challenged(challenged)) => self.proved(challenged, &message, onward).await,
             (Ask::Reply(message), Progress::Agreed(_, logged_in)) if message.is_empty() => Ok(welcome(logged_in)),
             (Ask::Reply(_), Progress::Agreed(by, logged_in)) => {
                 // The back end is left at once.
@@ -149,7 +142,7 @@ impl Session {
             (Ask::Reply(_), Progress::Nothing | Progress::In(_)) => return None,
             (Ask::Begin(offered), before) => {
                 self.give_up(before);
-                self.begin_anew(offered, introduction).await
+                self.begin_anew(offered, onward).await
             }
         };
         match replied {
@@ -159,7 +152,7 @@ impl Session {
     }
 
     /// Answers what goes on with nothing that was before.
-    async fn begin_anew(&mut self, offered: Offered, introduction: &Introduction) -> Result<(Answer, Progress), Told> {
+    async fn begin_anew(&mut self, offered: Offered, onward: &Onward) -> Result<(Answer, Progress), Told> {
         let looked_up = |written: String| self.snapshot.listener.settings.names.canonical(&written);
         let (mechanism, means) = match offered {
             Offered::Password(by, Some((user, password))) => {
@@ -183,7 +176,7 @@ impl Session {
         };
         // It came with all that shows it.
         let attempt = self.begin(mechanism, means.user()).await?;
-        let logged_in = self.carry_out(attempt, &means, introduction).await?;
+        let logged_in = self.carry_out(attempt, &means, onward).await?;
         Ok(welcome(Box::new(logged_in)))
     }
 
@@ -223,7 +216,7 @@ impl Session {
         &self,
         challenged: Box<Challenged>,
         message: &Secret,
-        introduction: &Introduction,
+        onward: &Onward,
     ) -> Result<(Answer, Progress), Told> {
         let Challenged { by, user, challenge, known, attempt } = *challenged;
         let Some(last) = client_final(message) else {
@@ -233,7 +226,7 @@ impl Session {
         // What tells the client, once it is in, that we know its verifier.
         let signature = challenge.signature(&last).into_bytes();
         let means = Means::Scram(Box::new(Scram { user, challenge, known, last }));
-        let logged_in = self.carry_out(attempt, &means, introduction).await?;
+        let logged_in = self.carry_out(attempt, &means, onward).await?;
         Ok((Answer::Challenge(signature), Progress::Agreed(by, Box::new(logged_in))))
     }
 

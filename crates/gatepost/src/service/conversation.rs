@@ -4,13 +4,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use gatepost_wire::smtp::Receiver;
-use gatepost_wire::{Build, Carry, ClientSetup, Event, Front, Offers, Outcome, Refusal, Secret, Step};
+use gatepost_wire::{Carry, ClientSetup, Event, Front, LogInMachines, Offers, Outcome, Refusal, Secret, Step};
 use tokio::time::{Instant, timeout_at};
 
 use super::called_off::{CalledOff, unless_called_off};
 use super::claim::Progress;
 use super::denied::MOVED;
-use super::reach::LoggedIn;
+use super::reach::{LoggedIn, Onward};
 use super::{Session, listener};
 use crate::config::{self, Task};
 use crate::metrics::LogIn;
@@ -66,15 +66,15 @@ impl From<Silence> for Ended {
 
 impl Session {
     /// Talks with the client until a back end has taken its log-in.
-    pub(super) async fn log_in(&mut self, build: Build) -> Result<HandOver, Ended> {
+    pub(super) async fn log_in(&mut self, machines: LogInMachines) -> Result<HandOver, Ended> {
         let mut progress = Progress::default();
-        let result = self.converse(build, &mut progress).await;
+        let result = self.converse(machines, &mut progress).await;
         self.give_up(progress);
         result
     }
 
-    async fn converse(&mut self, build: Build, progress: &mut Progress) -> Result<HandOver, Ended> {
-        let mut front = self.build_front(build, Carry::default());
+    async fn converse(&mut self, machines: LogInMachines, progress: &mut Progress) -> Result<HandOver, Ended> {
+        let mut front = self.build_front(machines, Carry::default());
         let mut out = Vec::new();
         let mut step = front.step(Event::Start, &mut out);
         let early = std::mem::take(&mut self.early);
@@ -98,12 +98,12 @@ impl Session {
                 },
                 Step::StartTls => {
                     self.secure().await?;
-                    front = self.build_front(build, front.carry());
+                    front = self.build_front(machines, front.carry());
                     front.step(Event::TlsUp, &mut out)
                 }
                 Step::Ask(ask) => {
-                    let introduction = front.introduction();
-                    let Some(replied) = self.reply_to(ask, &introduction, std::mem::take(progress)).await else {
+                    let onward = Onward { back: machines.back, introduction: front.introduction() };
+                    let Some(replied) = self.reply_to(ask, &onward, std::mem::take(progress)).await else {
                         return Err(Ended::Gone("left during its log-in".into()));
                     };
                     let answer;
@@ -144,11 +144,11 @@ impl Session {
     }
 
     /// The front of a new conversation. Of one before it, in clear, nothing but counts remains.
-    fn build_front(&self, build: Build, carry: Carry) -> Box<dyn Front> {
+    fn build_front(&self, machines: LogInMachines, carry: Carry) -> Box<dyn Front> {
         let config::Service { protocol, task, .. } = &self.service().settings;
         let offers = self.snapshot.map.offers(protocol);
         let offers = if matches!(task, Task::Relay(_)) { offers } else { Receiver::carries(protocol, offers) };
-        build(self.setup(offers, carry), self.snapshot.listener.log_in_rules(&self.seen()))
+        (machines.front)(self.setup(offers, carry), self.snapshot.listener.log_in_rules(&self.seen()))
     }
 
     /// What a state machine towards this client must know to begin, where so much may be promised.

@@ -179,12 +179,12 @@ async fn establish(arrival: Arrival, shared: Arc<Shared>) -> Option<Established>
         return None;
     }
     let ended = match &session.service().settings.task {
-        &Task::Relay(build) => match session.log_in(build).await {
+        &Task::Relay(machines) => match session.log_in(machines).await {
             Ok(to) => return session.hand_over(to, (slots, permit)),
             Err(ended) => ended,
         },
         // Mail is taken in boxes of their own, so that log-ins have no room for that.
-        &Task::Submit { build, .. } => match session.log_in(build).await {
+        &Task::Submit { machines, .. } => match session.log_in(machines).await {
             Ok(to) => Box::pin(session.submit(to)).await,
             Err(ended) => ended,
         },

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gatepost_wire::Introduction;
+use gatepost_wire::{BuildBack, Introduction};
 use tokio::time::Instant;
 
 use super::Session;
@@ -24,6 +24,14 @@ pub(super) struct Wanted<'a> {
     /// The client's name in the DNS, where that is known to be its own.
     pub(super) name: Option<&'a str>,
     pub(super) deadline: Instant,
+}
+
+/// What a front has for the conversation with the back end.
+pub(super) struct Onward {
+    /// Builds the machine for that.
+    pub(super) back: BuildBack,
+    /// What the client said before its log-in.
+    pub(super) introduction: Introduction,
 }
 
 /// A user who is in, with all that the log-in found out.
@@ -62,13 +70,14 @@ impl Session {
     pub(super) async fn connect(
         &self,
         to: Destination<'_>,
-        introduction: &Introduction,
+        onward: &Onward,
         asked: Instant,
     ) -> Result<LoggedIn, Denied> {
         let Destination { user, backend, login, credentials, expires, placed_at } = to;
         self.story().at = At::Tried(Arc::clone(&backend.name));
-        let wanted =
-            Wanted { user: &login, aim: Aim::LogIn(&credentials), introduction, name: None, deadline: self.deadline };
+        let aim = Aim::LogIn(onward.back, &credentials);
+        let introduction = &onward.introduction;
+        let wanted = Wanted { user: &login, aim, introduction, name: None, deadline: self.deadline };
         let started = Instant::now();
         let reaching = pin!(self.reach(&backend, wanted));
         let logged_in = tokio::select! {

@@ -8,7 +8,7 @@ use crate::frame::Framer;
 use crate::limits::{
     BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, CLIENT_ID_BYTES_MAX, ID_PAIRS_MAX, PASSED_TEXT_BYTES_MAX,
 };
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Welcome};
+use crate::protocols::{BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Welcome};
 use crate::secret::{Secret, WipedBuffer};
 use crate::text::{behind, printable, push_quoted};
 
@@ -22,6 +22,8 @@ const TAG_LOGOUT: &str = "Q";
 /// See the module's documentation.
 pub(super) struct Back {
     setup: BackSetup,
+    /// As whom to log in; `None`: it is only looked at.
+    login: Option<BackLogin>,
     talk: Talk,
     state: State,
     /// The capabilities as announced last, on the channel in use now.
@@ -63,9 +65,9 @@ enum Status {
 }
 
 impl Back {
-    pub(super) fn new(setup: BackSetup) -> Self {
+    pub(super) fn new(setup: BackSetup, login: Option<BackLogin>) -> Self {
         let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX), setup.trace);
-        Self { setup, talk, state: State::Greeting, capabilities: None }
+        Self { setup, login, talk, state: State::Greeting, capabilities: None }
     }
 
     fn greeting(&mut self, line: &[u8], out: &mut Vec<u8>) -> BackStep {
@@ -169,10 +171,8 @@ impl Back {
         let Some(list) = &self.capabilities else {
             return send(&format!("{TAG_CAPABILITY} CAPABILITY\r\n"), State::Capability, &mut self.state, out);
         };
-        let login = match &self.setup.aim {
-            BackAim::LogIn(login) => login,
-            BackAim::Deliver => return BackStep::Fault(BackFault::NoMail),
-            BackAim::Check => return send(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, &mut self.state, out),
+        let Some(login) = &self.login else {
+            return send(&format!("{TAG_LOGOUT} LOGOUT\r\n"), State::Leaving, &mut self.state, out);
         };
         let offers = |name: &str| list.split(' ').any(|word| word.eq_ignore_ascii_case(name));
         let way = Way::choose(login, |way| match way {

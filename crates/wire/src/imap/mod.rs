@@ -10,7 +10,7 @@ mod syntax;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::protocols::{Course, Inband, LastWords, Protocol, Refusal};
+use crate::protocols::{Course, Inband, LastWords, LogInMachines, Protocol, Refusal};
 use crate::text::begins_with_any;
 
 /// IMAP's row in the table.
@@ -20,8 +20,11 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     port: 143,
     tls_port: Some(993),
     alpn: b"imap",
-    course: Course::LogIn(|setup, rules| Box::new(front::Front::new(setup, rules))),
-    back: |setup| Box::new(back::Back::new(setup)),
+    course: Course::LogIn(LogInMachines {
+        front: |setup, rules| Box::new(front::Front::new(setup, rules)),
+        back: |setup, login| Box::new(back::Back::new(setup, Some(login))),
+    }),
+    look: |setup| Box::new(back::Back::new(setup, None)),
     turned_away,
     passed_counts,
     learnt: &["IMAP4rev2"],

@@ -3,13 +3,15 @@
 use crate::conversation::{BackGrammar, LogInLines, Sasl, Talk, Way, line, send};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, POP3_AUTH_LINE_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Welcome};
+use crate::protocols::{BackFault, BackLogin, BackSetup, BackStep, Welcome};
 use crate::secret::Secret;
 use crate::text::{behind, printable};
 
 /// See the module's documentation.
 pub(super) struct Back {
     setup: BackSetup,
+    /// As whom to log in; `None`: it is only looked at.
+    login: Option<BackLogin>,
     talk: Talk,
     state: State,
     /// What it can do, on the channel in use now; `None`: it doesn't say.
@@ -47,9 +49,9 @@ enum Word {
 }
 
 impl Back {
-    pub(super) fn new(setup: BackSetup) -> Self {
+    pub(super) fn new(setup: BackSetup, login: Option<BackLogin>) -> Self {
         let talk = Talk::new(Framer::of_lines(BACK_LINE_BYTES_MAX), setup.trace);
-        Self { setup, talk, state: State::Greeting, capabilities: None, takes_xclient: false }
+        Self { setup, login, talk, state: State::Greeting, capabilities: None, takes_xclient: false }
     }
 
     fn greeting(&mut self, text: &[u8], out: &mut Vec<u8>) -> BackStep {
@@ -70,9 +72,8 @@ impl Back {
 
     /// Says on whose behalf we come, where the back end wants to know.
     fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
-        match (&self.setup.aim, &self.setup.client) {
-            (BackAim::Check, _) => send("QUIT\r\n", State::Leaving, &mut self.state, out),
-            (_, Some(facts)) if self.takes_xclient => send(&facts.xclient(), State::Xclient, &mut self.state, out),
+        match &self.setup.client {
+            Some(facts) if self.takes_xclient => send(&facts.xclient(), State::Xclient, &mut self.state, out),
             _ => self.go_on(out),
         }
     }
@@ -90,9 +91,9 @@ impl Back {
         Welcome { capabilities, ..Welcome::default() }
     }
 
+    /// Logs in, or leaves.
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
-        // A look has left before it comes to this.
-        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMail) };
+        let Some(login) = &self.login else { return send("QUIT\r\n", State::Leaving, &mut self.state, out) };
         let takes = |way: &Way<'_>| match way {
             Way::Command { name, password } => self.takes("USER", None) && has_syntax(name, password),
             Way::Sasl(sasl) => self.capabilities.is_some() && self.takes("SASL", Some(sasl.name())),

@@ -36,7 +36,7 @@ pub enum BackStep {
     Read,
     /// Begin TLS, then send [`BackEvent::TlsUp`].
     StartTls,
-    /// What was aimed at is done: logged in, or found in order.
+    /// What it was built for is done: logged in, ready for mail, or found in order.
     Done(Welcome),
     /// The back end refuses this user: wrong credentials.
     BadCredentials,
@@ -59,8 +59,6 @@ pub enum BackFault {
     TrailingBytes,
     /// It offers no way to log in that can be used here.
     NoMechanism,
-    /// It is spoken with by a protocol that hands over no mail.
-    NoMail,
     /// It takes no credentials in clear, and was not to be met under TLS.
     WantsTls,
     /// It does not understand our log-in, which may be this user's alone.
@@ -107,7 +105,6 @@ impl std::fmt::Display for BackFault {
             Self::NoStartTls => f.write_str("TLS is required, but it offers no STARTTLS or refused it"),
             Self::TrailingBytes => f.write_str("it sent data behind its answer to STARTTLS"),
             Self::NoMechanism => f.write_str("it offers no way to log in that can be used for this user"),
-            Self::NoMail => f.write_str("mail can't be handed over by this protocol"),
             Self::WantsTls => f.write_str("it takes log-ins under TLS alone: see the back end's `tls`"),
             Self::NotUnderstood => f.write_str("it does not understand our log-in"),
             Self::Unavailable(text) => write!(f, "it says that it can't serve now: {text:?}"),
@@ -145,25 +142,11 @@ pub enum LogInBy {
     },
 }
 
-/// What a conversation with a back end is for.
-#[derive(Debug)]
-pub enum BackAim {
-    /// To log in.
-    LogIn(BackLogin),
-    /// To hand over mail, for which nobody logs in ([`crate::smtp`] alone).
-    Deliver,
-    /// To see whether it would take log-ins, and to leave politely: [`BackStep::Done`] comes with what it is known to offer, where
-    /// the protocol tells that before a log-in ([`Protocol::tells_early`](super::Protocol::tells_early)).
-    Check,
-}
-
 /// What a [`Back`] must know to begin.
 #[derive(Debug)]
 pub struct BackSetup {
     /// STARTTLS is required.
     pub starttls: bool,
-    /// What it is for.
-    pub aim: BackAim,
     /// The client; `None`: nothing of it is announced.
     pub client: Option<ClientFacts>,
     /// What the client said before its log-in.

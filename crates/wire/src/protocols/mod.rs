@@ -11,7 +11,7 @@ mod offers;
 mod refusal;
 mod table;
 
-pub use back::{Back, BackAim, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, LogInBy};
+pub use back::{Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, ClientFacts, LogInBy};
 pub use credentials::{Mechanism, PasswordMechanism, ScramMechanism, TokenMechanism};
 pub use front::{
     Answer, Ask, Carry, ClientSetup, ClientTls, Event, Front, Introduction, LogInRules, OAuthHints, Offered, Outcome,
@@ -20,4 +20,4 @@ pub use front::{
 pub use offers::Offers;
 pub(crate) use refusal::LastWords;
 pub use refusal::Refusal;
-pub use table::{Build, Course, Inband, PROTOCOLS, Protocol};
+pub use table::{BuildBack, BuildFront, Course, Inband, LogInMachines, PROTOCOLS, Protocol};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Back, BackSetup, ClientSetup, Front, LogInRules, Refusal};
+use super::{Back, BackLogin, BackSetup, ClientSetup, Front, LogInRules, Refusal};
 use crate::{imap, pop3, sieve, smtp};
 
 /// A protocol Gatepost speaks: one row of [`PROTOCOLS`].
@@ -18,10 +18,11 @@ pub struct Protocol {
     pub tls_port: Option<u16>,
     /// Its identifier in TLS' application-layer protocol negotiation (RFC 7301 registry).
     pub alpn: &'static [u8],
-    /// What a client comes for, and the state machine towards it.
+    /// What a client comes for, and the state machines for that.
     pub course: Course,
-    /// Builds the state machine towards a back end.
-    pub back: fn(BackSetup) -> Box<dyn Back>,
+    /// Builds the state machine that sees whether a back end would serve, and leaves politely:
+    /// [`BackStep::Done`](super::BackStep::Done) comes with what it is known to offer, where [`Protocol::tells_early`].
+    pub look: fn(BackSetup) -> Box<dyn Back>,
     /// What a client in clear is told when it is turned away before any conversation.
     pub turned_away: fn(Refusal) -> &'static [u8],
     /// Whether a refusal in the back end's own words is a failure of the user's, rather than a limit.
@@ -38,26 +39,47 @@ pub struct Protocol {
     pub login_name: &'static str,
 }
 
-/// Builds the state machine of a log-in.
-pub type Build = fn(ClientSetup, LogInRules) -> Box<dyn Front>;
+/// Builds the state machine towards a client that logs in.
+pub type BuildFront = fn(ClientSetup, LogInRules) -> Box<dyn Front>;
+
+/// Builds the state machine that logs in at a back end.
+pub type BuildBack = fn(BackSetup, BackLogin) -> Box<dyn Back>;
+
+/// The two state machines of a log-in.
+#[derive(Debug, Clone, Copy)]
+pub struct LogInMachines {
+    /// Towards the client.
+    pub front: BuildFront,
+    /// Towards the back end.
+    pub back: BuildBack,
+}
 
 /// What a session is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Course {
     /// A user logs in; from then on bytes only pass.
-    LogIn(Build),
+    LogIn(LogInMachines),
     /// As that, and what passes is mail.
-    Submission(Build),
-    /// Nobody logs in: mail is taken for users. The machine is a [`smtp::Receiver`].
+    Submission(LogInMachines),
+    /// Nobody logs in: mail is taken for users, by a [`smtp::Receiver`], and handed over
+    /// ([`Dialect::back`](smtp::Dialect::back)).
     Mail(smtp::Dialect),
 }
 
 impl Course {
-    /// Builds the state machine of a log-in, where there is one.
-    pub fn front(self, setup: ClientSetup, rules: LogInRules) -> Option<Box<dyn Front>> {
+    /// The state machines of a log-in, where there is one.
+    pub const fn log_in(self) -> Option<LogInMachines> {
         match self {
-            Self::LogIn(build) | Self::Submission(build) => Some(build(setup, rules)),
+            Self::LogIn(machines) | Self::Submission(machines) => Some(machines),
             Self::Mail(_) => None,
+        }
+    }
+
+    /// How mail is handed over, where nobody logs in for that.
+    pub const fn dialect(self) -> Option<smtp::Dialect> {
+        match self {
+            Self::Mail(dialect) => Some(dialect),
+            Self::LogIn(_) | Self::Submission(_) => None,
         }
     }
 }

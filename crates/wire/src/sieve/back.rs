@@ -4,13 +4,15 @@ use crate::conversation::{BackGrammar, LogInLines, Sasl, Talk, send};
 use crate::cursor::Cursor;
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SIEVE_QUOTED_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, Welcome};
+use crate::protocols::{BackFault, BackLogin, BackSetup, BackStep, Welcome};
 use crate::secret::Secret;
 use crate::text::{begins_with_any, printable, quote};
 
 /// See the module's documentation.
 pub(super) struct Back {
     setup: BackSetup,
+    /// As whom to log in; `None`: it is only looked at.
+    login: Option<BackLogin>,
     talk: Talk,
     state: State,
     /// What it can do, name and value, on the channel in use now.
@@ -53,9 +55,9 @@ enum Word {
 }
 
 impl Back {
-    pub(super) fn new(setup: BackSetup) -> Self {
+    pub(super) fn new(setup: BackSetup, login: Option<BackLogin>) -> Self {
         let talk = Talk::new(Framer::new(BACK_LINE_BYTES_MAX, BACK_TALK_BYTES_MAX), setup.trace);
-        Self { setup, talk, state: State::Capabilities { is_greeting: true }, capabilities: Vec::new() }
+        Self { setup, login, talk, state: State::Capabilities { is_greeting: true }, capabilities: Vec::new() }
     }
 
     /// Strings stand alone as capabilities, and as challenges.
@@ -87,9 +89,8 @@ impl Back {
 
     /// Says on whose behalf we come, where the back end wants to know.
     fn introduce(&mut self, out: &mut Vec<u8>) -> BackStep {
-        match (&self.setup.aim, &self.setup.client) {
-            (BackAim::Check, _) => send("LOGOUT\r\n", State::Leaving, &mut self.state, out),
-            (_, Some(facts)) if self.capability("XCLIENT").is_some() => {
+        match &self.setup.client {
+            Some(facts) if self.capability("XCLIENT").is_some() => {
                 send(&facts.xclient(), State::Xclient, &mut self.state, out)
             }
             _ => self.log_in(out),
@@ -102,9 +103,9 @@ impl Back {
         Welcome { capabilities, ..Welcome::default() }
     }
 
+    /// Logs in, or leaves.
     fn log_in(&mut self, out: &mut Vec<u8>) -> BackStep {
-        // A look has left before it comes to this.
-        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Fault(BackFault::NoMail) };
+        let Some(login) = &self.login else { return send("LOGOUT\r\n", State::Leaving, &mut self.state, out) };
         let offered = self.capability("SASL").unwrap_or_default();
         let takes = |sasl: &Sasl<'_>| offered.split(' ').any(|name| name.eq_ignore_ascii_case(sasl.name()));
         let Some(sasl) = Sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };

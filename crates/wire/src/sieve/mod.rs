@@ -8,7 +8,7 @@ mod front;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::protocols::{Course, Inband, LastWords, Protocol, Refusal};
+use crate::protocols::{Course, Inband, LastWords, LogInMachines, Protocol, Refusal};
 use crate::text::begins_with_any;
 
 /// `ManageSieve`'s row in the table.
@@ -19,8 +19,11 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     // None is registered.
     tls_port: None,
     alpn: b"managesieve",
-    course: Course::LogIn(|setup, rules| Box::new(front::Front::new(setup, rules))),
-    back: |setup| Box::new(back::Back::new(setup)),
+    course: Course::LogIn(LogInMachines {
+        front: |setup, rules| Box::new(front::Front::new(setup, rules)),
+        back: |setup, login| Box::new(back::Back::new(setup, Some(login))),
+    }),
+    look: |setup| Box::new(back::Back::new(setup, None)),
     turned_away,
     passed_counts,
     learnt: EXTENSIONS,

@@ -7,18 +7,29 @@ use super::{Dialect, EXTENSIONS, SIZE};
 use crate::conversation::{BackGrammar, LogInLines, Sasl, Talk, send};
 use crate::frame::Framer;
 use crate::limits::{BACK_LINE_BYTES_MAX, PASSED_TEXT_BYTES_MAX, SMTP_LINE_BYTES_MAX};
-use crate::protocols::{BackAim, BackFault, BackSetup, BackStep, ClientFacts, Welcome};
+use crate::protocols::{BackFault, BackLogin, BackSetup, BackStep, ClientFacts, Welcome};
 use crate::text::printable;
 
 /// See the module's documentation.
 pub(super) struct Back {
     setup: BackSetup,
+    aim: Aim,
     talk: Talk,
     state: State,
     dialect: Dialect,
     replies: Gatherer,
     /// What it can do, on the channel in use now: a line each, in capitals.
     extensions: Vec<String>,
+}
+
+/// What it is for.
+pub(super) enum Aim {
+    /// To log in.
+    LogIn(BackLogin),
+    /// To hand over mail, for which nobody logs in.
+    HandOver,
+    /// To see whether it would serve.
+    Look,
 }
 
 /// Where the conversation stands.
@@ -50,9 +61,10 @@ enum Stage {
 }
 
 impl Back {
-    pub(super) fn new(setup: BackSetup, dialect: Dialect) -> Self {
+    pub(super) fn new(setup: BackSetup, dialect: Dialect, aim: Aim) -> Self {
         let talk = Talk::new(Framer::of_lines(BACK_LINE_BYTES_MAX), setup.trace);
-        Self { setup, talk, state: State::Greeting, dialect, replies: Gatherer::default(), extensions: Vec::new() }
+        let replies = Gatherer::default();
+        Self { setup, aim, talk, state: State::Greeting, dialect, replies, extensions: Vec::new() }
     }
 
     /// Whether this is the greeting of a front of ours with the same name and text.
@@ -88,9 +100,8 @@ impl Back {
             }
             return send("STARTTLS\r\n", State::StartTls, &mut self.state, out);
         }
-        match (&self.setup.aim, &self.setup.client) {
-            (BackAim::Check, _) => send("QUIT\r\n", State::Leaving, &mut self.state, out),
-            (_, Some(facts)) if stage == Stage::Ready => {
+        match &self.setup.client {
+            Some(facts) if stage == Stage::Ready => {
                 let line = self.extension("XCLIENT").and_then(|known| self.xclient(facts, known));
                 match line {
                     Some(line) => send(&line, State::Xclient, &mut self.state, out),
@@ -129,9 +140,13 @@ impl Back {
         line.contains('=').then_some(line)
     }
 
-    /// Logs in, where that is the aim; else it is ready.
+    /// Does what it is for.
     fn go_on(&mut self, out: &mut Vec<u8>) -> BackStep {
-        let BackAim::LogIn(login) = &self.setup.aim else { return BackStep::Done(self.farewell()) };
+        let login = match &self.aim {
+            Aim::LogIn(login) => login,
+            Aim::HandOver => return BackStep::Done(self.farewell()),
+            Aim::Look => return send("QUIT\r\n", State::Leaving, &mut self.state, out),
+        };
         let offered = self.extension("AUTH").unwrap_or_default();
         let takes = |sasl: &Sasl<'_>| offered.split(' ').any(|name| name == sasl.name());
         let Some(sasl) = Sasl::choose(login, takes) else { return BackStep::Fault(BackFault::NoMechanism) };

@@ -16,6 +16,7 @@ mod words;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use back::Aim;
 use content::number;
 pub use content::{Chunk, Content, Scanned};
 pub use envelope::{Mailbox, Parameter, Recipient, Sender};
@@ -25,7 +26,9 @@ pub use reply::{Replies, Reply};
 pub use words::{OwnReply, chunk_taken};
 
 use crate::limits::{HELO_BYTES_MAX, TRACE_BYTES_MAX};
-use crate::protocols::{BackSetup, ClientTls, Course, Inband, LastWords, Offers, Protocol, Refusal};
+use crate::protocols::{
+    Back, BackSetup, ClientTls, Course, Inband, LastWords, LogInMachines, Offers, Protocol, Refusal,
+};
 use crate::text::printable;
 
 /// Submission's row in the table.
@@ -34,7 +37,10 @@ pub(crate) const SUBMISSION: Protocol = Protocol {
     title: "Submission",
     port: 587,
     tls_port: Some(465),
-    course: Course::Submission(|setup, rules| Box::new(front::Front::new(setup, rules))),
+    course: Course::Submission(LogInMachines {
+        front: |setup, rules| Box::new(front::Front::new(setup, rules)),
+        back: |setup, login| Box::new(back::Back::new(setup, Dialect::Smtp, Aim::LogIn(login))),
+    }),
     login_name: "submission-login",
     ..COMMON
 };
@@ -48,7 +54,7 @@ pub(crate) const LMTP: Protocol = Protocol {
     title: "LMTP",
     port: 24,
     course: Course::Mail(Dialect::Lmtp),
-    back: |setup| Box::new(back::Back::new(setup, Dialect::Lmtp)),
+    look: |setup| Box::new(back::Back::new(setup, Dialect::Lmtp, Aim::Look)),
     login_name: "lmtp",
     ..COMMON
 };
@@ -62,7 +68,7 @@ const COMMON: Protocol = Protocol {
     // None is registered; this is the one that Exim's clients name.
     alpn: b"smtp",
     course: Course::Mail(Dialect::Smtp),
-    back: |setup: BackSetup| Box::new(back::Back::new(setup, Dialect::Smtp)),
+    look: |setup| Box::new(back::Back::new(setup, Dialect::Smtp, Aim::Look)),
     turned_away,
     passed_counts,
     learnt: EXTENSIONS,
@@ -82,6 +88,11 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// The state machine towards a server to which mail is handed over: done, it is ready for the first message.
+    pub fn back(self, setup: BackSetup) -> Box<dyn Back> {
+        Box::new(back::Back::new(setup, self, Aim::HandOver))
+    }
+
     const fn greets_as(self) -> &'static str {
         match self {
             Self::Smtp => "ESMTP",

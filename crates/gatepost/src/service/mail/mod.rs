@@ -354,9 +354,12 @@ impl<'s> Mail<'s> {
         let helo = self.receiver.helo().map(str::to_owned);
         let introduction = Introduction { helo, ..Introduction::default() };
         let name = self.delivery.links.client_name();
-        let wanted = Wanted { user: login, aim: Aim::Deliver, introduction: &introduction, name, deadline };
         let reached = match backend.dialect(session.service().settings.protocol) {
-            Ok(dialect) => session.reach(backend, wanted).await.map(|connected| (dialect, connected)),
+            Ok(dialect) => {
+                let aim = Aim::HandOver(dialect);
+                let wanted = Wanted { user: login, aim, introduction: &introduction, name, deadline };
+                session.reach(backend, wanted).await.map(|connected| (dialect, connected))
+            }
             Err(failure) => Err(failure),
         };
         match reached {
