@@ -197,12 +197,23 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error_not_a_wrong_password() {
-        for bad in
-            ["secret", "{NTLM}00", "{SSHA}%%", "{SSHA}YQ==", "{ARGON2ID}x", "{CRYPT}$1$abc$def", "{SCRAM-SHA-256}x", ""]
-        {
-            assert!(check(bad, "secret").is_err(), "{bad}");
-            // Of these, only trying shows what is wrong.
-            assert!(!is_usable(bad) || bad == "{ARGON2ID}x" || bad.starts_with("{CRYPT}"), "{bad}");
+        for (bad, expected) in [
+            ("secret", Unusable::UnknownScheme),
+            ("", Unusable::UnknownScheme),
+            ("{NTLM}00", Unusable::UnknownScheme),
+            ("{CRYPT}$1$abc$def", Unusable::UnknownScheme),
+            ("{SSHA}%%", Unusable::Malformed),
+            ("{SSHA}YQ==", Unusable::Malformed),
+            ("{ARGON2ID}x", Unusable::Malformed),
+            ("{SCRAM-SHA-256}x", Unusable::Malformed),
+        ] {
+            assert!(!is_usable(bad), "{bad}");
+            assert_eq!(check(bad, "secret"), Err(expected), "{bad}");
+        }
+        // Of these, only trying shows what is wrong.
+        for bad in ["{ARGON2ID}$argon2id$x", "{BLF-CRYPT}$2y$x"] {
+            assert!(is_usable(bad), "{bad}");
+            assert_eq!(check(bad, "secret"), Err(Unusable::Malformed), "{bad}");
         }
     }
 }

@@ -195,6 +195,9 @@ async fn a_directory_that_wants_to_see_a_password_is_asked_with_it_or_passed_ove
     assert!(matches!(ask(&kim(), &wrong).await, Ok(Answer::Denied(Denial::Wrong))));
     assert!(matches!(ask(&Who::somebody("max", "imap"), &right).await, Ok(Answer::Found(Found::Nobody))));
     assert!(map.known(&kim()).is_none(), "such an answer is for the one who brought the password");
+    mute.know("max", Some(Entry { name: Some("lee".into()), ..at("b") }));
+    let max = Who::somebody("max", "imap");
+    assert!(matches!(ask(&max, &right).await, Ok(Answer::Found(Found::Nobody))), "the account is another's");
     mute.be_silent(true);
     assert!(ask(&kim(), &right).await.is_err());
 }
