@@ -265,10 +265,10 @@ async fn explain_directories(
                 let fits = explain_check(&authenticator, entry.as_ref(), who, steps);
                 steps.are_passwords_taken |= fits && service.lets_passwords_be_shown();
                 is_possible |= fits;
-                let kept = entry.as_ref().and_then(|entry| entry.password.as_deref());
+                let kept = entry.as_ref().and_then(|entry| entry.password.as_ref());
                 if offers_scram
                     && authenticator.abilities.keeps_hashes
-                    && kept.is_some_and(|kept| hash::scram(kept).is_none())
+                    && kept.is_some_and(|kept| hash::scram(kept.text()).is_none())
                 {
                     let what = "keeps no verifier for SCRAM, which is refused: set the password anew with --scram";
                     steps.say("password", format!("{name} {what}"));
@@ -333,7 +333,7 @@ fn explain_check(authenticator: &Authenticator, entry: Option<&Entry>, who: &Who
             return true;
         }
         Some(Entry { password: None, .. }) => "has no password for the user: refused as a wrong password",
-        Some(Entry { password: Some(stored), .. }) if !hash::is_usable(stored) => {
+        Some(Entry { password: Some(stored), .. }) if !hash::is_usable(stored.text()) => {
             "has a password of a scheme that is not supported: UNAVAILABLE"
         }
         Some(_) => return true,

@@ -207,8 +207,6 @@ const NO_SECRETS: &[(&str, &str)] = &[
     ("admin/accounts.rs", "password"),
     ("config/directory/ldap.rs", "password"),
     ("config/directory/ldap.rs", "login_password"),
-    ("directory/mod.rs", "password"),
-    ("directory/sqlite/mod.rs", "password"),
 ];
 
 #[test]

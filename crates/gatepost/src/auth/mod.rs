@@ -36,14 +36,17 @@ impl Checker {
     /// Whether `password` is the one that `stored` was made of. Without `stored`, takes as long as with
     /// one and says no: nobody learns from the clock which users exist. An error says what is wrong
     /// with the hash, never what it is.
-    pub(crate) async fn check(&self, stored: Option<String>, password: Secret) -> Result<bool, hash::Unusable> {
+    pub(crate) async fn check(&self, stored: Option<Secret>, password: Secret) -> Result<bool, hash::Unusable> {
         // Neither the semaphore nor the runtime closes while anyone can ask.
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Err(hash::Unusable::Stopped) };
         let work = move || {
             // Whoever asked may leave; the work goes on, and so does its share.
             let _permit = permit;
             match stored {
-                Some(stored) => hash::verify(&stored, &password),
+                Some(stored) => {
+                    let stored = std::str::from_utf8(stored.expose()).map_err(|_| hash::Unusable::Malformed)?;
+                    hash::verify(stored, &password)
+                }
                 None => hash::verify(hash::nobody(), &password).map(|_| false),
             }
         };
@@ -127,7 +130,8 @@ impl Authenticator {
         let checked = match verdict {
             Verdict::Right(entry) => Ok(entry),
             Verdict::Compare(entry) if entry.password.is_some() => {
-                match checker.check(entry.password.clone(), password.duplicate()).await {
+                let stored = entry.password.as_ref().map(|kept| kept.secret().duplicate());
+                match checker.check(stored, password.duplicate()).await {
                     Ok(true) => Ok(entry),
                     Ok(false) => Err(Denial::Wrong),
                     // It says nothing of the entry.
@@ -255,6 +259,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::directory::KeptSecret;
     use crate::directory::scripted::{Scripted, abilities};
 
     fn secret(text: &str) -> Secret {
@@ -270,7 +275,7 @@ mod tests {
     }
 
     fn entry(password: Option<&str>) -> Entry {
-        Entry { password: password.map(str::to_owned), place: Some("a".into()), ..Entry::default() }
+        Entry { password: password.map(KeptSecret::new), place: Some("a".into()), ..Entry::default() }
     }
 
     const NEVER: Duration = Duration::ZERO;
@@ -291,11 +296,11 @@ mod tests {
     #[tokio::test]
     async fn a_checker_tells_right_from_wrong_and_knows_nobody() {
         let checker = checker();
-        let stored = || Some("{PLAIN}right".to_owned());
+        let stored = || Some(secret("{PLAIN}right"));
         assert_eq!(checker.check(stored(), secret("right")).await, Ok(true));
         assert_eq!(checker.check(stored(), secret("wrong")).await, Ok(false));
         assert_eq!(checker.check(None, secret("x")).await, Ok(false));
-        assert_eq!(checker.check(Some("{WHAT}x".into()), secret("x")).await, Err(hash::Unusable::UnknownScheme));
+        assert_eq!(checker.check(Some(secret("{WHAT}x")), secret("x")).await, Err(hash::Unusable::UnknownScheme));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gatepost_wire::{BackLogin, LogInBy, Mechanism, Secret};
 
 use super::Backend;
-use crate::directory::{Entry, LoginPassword};
+use crate::directory::{Entry, KeptSecret};
 
 /// A log-in that may act for every user.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) enum LogInAs<'a> {
     /// What the user has shown is passed on.
     User,
     /// A password that the directory holds.
-    Directory(&'a LoginPassword),
+    Directory(&'a KeptSecret),
     /// The back end's master.
     Master(&'a Arc<Master>),
 }
@@ -39,7 +39,7 @@ pub(crate) enum Credentials<'c> {
     /// What the user has shown.
     User(Shown<'c>),
     /// A password that the directory holds.
-    Directory(LoginPassword),
+    Directory(KeptSecret),
     /// The back end's master log-in.
     Master(Arc<Master>),
 }
@@ -88,7 +88,7 @@ impl Credentials<'_> {
         let (user, by) = match self {
             Self::User(Shown::Password(password)) => (user.to_owned(), own(password)),
             Self::User(Shown::Token(token)) => (user.to_owned(), LogInBy::Token(token.duplicate())),
-            Self::Directory(LoginPassword(password)) => (user.to_owned(), own(password)),
+            Self::Directory(password) => (user.to_owned(), own(password.secret())),
             Self::Master(master) => {
                 let Master { name, separator, password } = &**master;
                 match separator {

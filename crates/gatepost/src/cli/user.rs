@@ -12,7 +12,7 @@ use super::output::Output;
 use crate::auth::hash;
 use crate::config::{self, Config, Loaded, NamedFile, Names, Problem};
 use crate::directory::sqlite::{Account, Change, Services, Sqlite};
-use crate::directory::{Entry, Location, passwd_file};
+use crate::directory::{Entry, KeptSecret, Location, passwd_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -185,7 +185,7 @@ async fn import(file: &Path, directory: &DirectoryName, output: &Output, config:
 /// What would keep an account from being used.
 fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
     let mut doubts = Vec::new();
-    if entry.password.as_ref().is_some_and(|stored| !hash::is_usable(stored)) {
+    if entry.password.as_ref().is_some_and(|stored| !hash::is_usable(stored.text())) {
         doubts.push("its password has a scheme that is not supported: it can't be checked here");
     }
     let is_known = |place: &String| config.backends.iter().any(|backend| backend.name == *place);
@@ -204,7 +204,7 @@ pub(super) fn check_services(list: Option<&str>) -> Result<Option<Services>, Fai
 
 impl Settings {
     /// The name in full, the password's hash, and the directory.
-    async fn prepare(&self, config: &Config) -> Result<(String, Option<String>, Sqlite), Failure> {
+    async fn prepare(&self, config: &Config) -> Result<(String, Option<KeptSecret>, Sqlite), Failure> {
         if let Some(backend) =
             self.backend.as_ref().filter(|name| !config.backends.iter().any(|backend| backend.name == **name))
         {
@@ -225,7 +225,7 @@ impl Settings {
         let make = if self.scram { hash::make_scram } else { hash::make };
         let password = password.map(|password| make(&password)).transpose();
         let password = password.map_err(|error| Problem::of("--password-file", error.to_string()))?;
-        Ok((name, password, self.directory.open(config).await?))
+        Ok((name, password.map(KeptSecret::new), self.directory.open(config).await?))
     }
 }
 

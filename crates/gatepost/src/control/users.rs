@@ -5,7 +5,7 @@ use gatepost_wire::sasl;
 use super::Server;
 use crate::admin::{UserChange, answers};
 use crate::directory::sqlite::{Account, Change, Services, Sqlite};
-use crate::directory::{Bar, Entry, Location};
+use crate::directory::{Bar, Entry, KeptSecret, Location};
 
 impl Server {
     /// The only embedded directory, or the one of this name, opened.
@@ -54,6 +54,7 @@ impl Server {
             Some("all") => Some(Services::All),
             list => list.map(Services::only).transpose()?,
         };
+        let password = password.map(KeptSecret::new);
         let (_, sqlite) = self.embedded(directory).await?;
         let work = async {
             let entry = Entry {

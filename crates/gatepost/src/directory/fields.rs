@@ -1,10 +1,5 @@
 //! What directories of several kinds read alike: an account's fields, from texts. Where a text comes from is each one's own.
 
-use std::sync::Arc;
-
-use gatepost_wire::Secret;
-
-use super::LoginPassword;
 use crate::config::Network;
 
 /// The items of a list in one text, divided by commas or blanks.
@@ -26,11 +21,4 @@ pub(super) fn services<'t>(names: impl IntoIterator<Item = &'t str>) -> Vec<Stri
 /// A port.
 pub(super) fn port(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("port {text:?} is no port"))
-}
-
-impl LoginPassword {
-    /// The password that these bytes are.
-    pub(super) fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Arc::new(Secret::new(bytes.into())))
-    }
 }

@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Accounts, Answering, Bar, Entry, Fault, Location, LoginPassword, Verdict, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, KeptSecret, Location, Verdict, Who, fields};
 use crate::config::{self, HttpForm, Problem, SecretHeader, TlsVersion};
 use crate::net::health::Health;
 use crate::net::http::HttpClient;
@@ -121,7 +121,7 @@ impl Http {
         }
         let port = text("auth-port").map(|port| fields::port(&port)).transpose();
         let port = port.map_err(|why| self.fault(format_args!("Auth-Port: {why}")))?;
-        let login_password = value("auth-pass").map(LoginPassword::new);
+        let login_password = value("auth-pass").map(KeptSecret::new);
         Ok(Verdict::Right(Entry {
             place: Location::of(text("auth-server"), port),
             login: text("auth-user"),
@@ -232,7 +232,7 @@ fn read_json(answer: &Value) -> Result<Entry, String> {
         services: services.map(|names| fields::services(names.iter().map(String::as_str))),
         networks: fields::networks(networks.iter().map(String::as_str))?,
         login: text("login")?,
-        login_password: text("login_password")?.map(LoginPassword::new),
+        login_password: text("login_password")?.map(KeptSecret::new),
         held: match &answer["held"] {
             Value::Null => false,
             held => held.as_bool().ok_or("`held` in its answer is neither true nor false")?,

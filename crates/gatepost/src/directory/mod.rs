@@ -73,8 +73,8 @@ impl Who {
 pub(crate) struct Entry {
     /// Where the mail is.
     pub(crate) place: Option<Location>,
-    /// `{SCHEME}hash`.
-    pub(crate) password: Option<String>,
+    /// What a password is compared with: `{SCHEME}hash`.
+    pub(crate) password: Option<KeptSecret>,
     /// Log-ins are refused, once the password is right.
     pub(crate) barred: Option<Bar>,
     /// The only addresses it may log in from; empty: all.
@@ -89,7 +89,7 @@ pub(crate) struct Entry {
     /// The name at the back end, where it is another.
     pub(crate) login: Option<String>,
     /// The password at the back end, where it is not the user's own.
-    pub(crate) login_password: Option<LoginPassword>,
+    pub(crate) login_password: Option<KeptSecret>,
 }
 
 /// Where an account's mail is.
@@ -168,17 +168,32 @@ pub(crate) enum Objection {
     Address,
 }
 
-/// A back end's password that a directory holds for a user.
+/// What a directory keeps for a user that nobody is to see: it can't be printed, and is wiped behind its last reader.
 #[derive(Debug, Clone)]
-pub(crate) struct LoginPassword(pub(crate) Arc<Secret>);
+pub(crate) struct KeptSecret(Arc<Secret>);
 
-impl PartialEq for LoginPassword {
+impl KeptSecret {
+    pub(crate) fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Arc::new(Secret::new(bytes.into())))
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.0
+    }
+
+    /// As text; empty where it is none.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(self.0.expose()).unwrap_or_default()
+    }
+}
+
+impl PartialEq for KeptSecret {
     fn eq(&self, other: &Self) -> bool {
         self.0.expose().ct_eq(other.0.expose()).into()
     }
 }
 
-impl Eq for LoginPassword {}
+impl Eq for KeptSecret {}
 
 /// What a directory says of a name and a password.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Accounts, Answering, Bar, Entry, Fault, Location, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, KeptSecret, Location, Who, fields};
 use crate::config::{Level, Names};
 use crate::log::Logger;
 use crate::stamp::Stamp;
@@ -151,7 +151,7 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<HashMap<String, Entry>,
 /// What stands behind a user's name and its colon.
 fn parse_fields(fields: &str) -> Result<Entry, String> {
     let mut fields = fields.splitn(7, ':');
-    let password = fields.next().filter(|password| !password.is_empty()).map(str::to_owned);
+    let password = fields.next().filter(|password| !password.is_empty()).map(KeptSecret::new);
     let mut entry = Entry { password, ..Entry::default() };
     let (mut host, mut port) = (None, None);
     for field in fields.nth(5).unwrap_or_default().split_ascii_whitespace() {
@@ -200,7 +200,7 @@ mod tests {
             &names(),
         )
         .expect("a sound file");
-        assert_eq!(users["kim"].password.as_deref(), Some("{PLAIN}secret"));
+        assert_eq!(users["kim"].password, Some(KeptSecret::new("{PLAIN}secret")));
         let lee = &users["lee@example.org"];
         let place = Location { name: "store-b".into(), port: Some(1143) };
         assert_eq!((lee.place.as_ref(), lee.networks.len()), (Some(&place), 2));
@@ -230,8 +230,8 @@ mod tests {
         std::fs::write(&path, "kim:{PLAIN}bcd\n").expect("a file");
         due();
         assert_eq!(
-            directory.find(&Who::somebody("kim", "imap")).await.expect("an answer").expect("kim").password.as_deref(),
-            Some("{PLAIN}bcd")
+            directory.find(&Who::somebody("kim", "imap")).await.expect("an answer").expect("kim").password,
+            Some(KeptSecret::new("{PLAIN}bcd"))
         );
         std::fs::write(&path, ":broken line\n").expect("a file");
         due();

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Column as _, Row, Type};
 use tokio::time::timeout;
 
-use super::{Accounts, Answering, Bar, Entry, Fault, Location, LoginPassword, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, KeptSecret, Location, Who, fields};
 use crate::config::{self, DatabaseTls, Dialect, Parameter, Problem, split_name};
 use crate::net::health::Health;
 use crate::secret_file;
@@ -155,13 +155,13 @@ fn read(row: &impl Texts) -> Result<Entry, String> {
             "name" => entry.name = Some(text),
             "backend" => backend = Some(text),
             "port" => port = Some(fields::port(&text)?),
-            "password" => entry.password = Some(text),
+            "password" => entry.password = Some(KeptSecret::new(text)),
             "disabled" => entry.barred = is_true(&text).then_some(Bar::Disabled),
             "held" => entry.held = is_true(&text),
             "services" => entry.services = Some(fields::services(fields::items(&text))),
             "networks" => entry.networks = fields::networks(fields::items(&text))?,
             "login" => entry.login = Some(text),
-            "login_password" => entry.login_password = Some(LoginPassword::new(text)),
+            "login_password" => entry.login_password = Some(KeptSecret::new(text)),
             _ => return Err(format!("the query gives a column {name}; known are {COLUMNS}")),
         }
     }

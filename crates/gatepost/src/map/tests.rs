@@ -1,8 +1,8 @@
 //! The map over directories that say what they are told to say.
 
 use super::*;
-use crate::directory::Location;
 use crate::directory::scripted::{Scripted, abilities};
+use crate::directory::{KeptSecret, Location};
 use crate::overrides::{Duty, Overrides};
 use gatepost_wire::PROTOCOLS;
 
@@ -36,7 +36,7 @@ fn kim() -> Who {
 }
 
 fn at(place: &str) -> Entry {
-    Entry { place: Some(place.into()), password: Some("{PLAIN}right".into()), ..Entry::default() }
+    Entry { place: Some(place.into()), password: Some(KeptSecret::new("{PLAIN}right")), ..Entry::default() }
 }
 
 async fn place(map: &Map, who: &Who) -> Option<String> {

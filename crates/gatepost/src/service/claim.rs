@@ -253,7 +253,7 @@ impl Session {
         };
         let binding = binding.filter(|_| is_itself).ok_or(Denied::Wrong)?;
         let (known, verifier) = match self.kept(user).await? {
-            Some((directory, entry)) => match entry.password.as_deref().and_then(hash::scram) {
+            Some((directory, entry)) => match entry.password.as_ref().and_then(|kept| hash::scram(kept.text())) {
                 Some(Ok(verifier)) => (Known::Account(directory, Box::new(entry)), Some(verifier)),
                 Some(Err(unusable)) => {
                     let (directory, Fault(fault)) = (directory.to_string(), unusable_entry(unusable));

@@ -368,7 +368,7 @@ impl App {
         let began = Instant::now();
         let kept = self.accounts.person(name).map_err(|error| self.broken(&error))?;
         let tag = gate.defence.tag(password.expose());
-        let stored = kept.as_ref().map(|(_, stored)| stored.clone());
+        let stored = kept.as_ref().map(|(_, stored)| Secret::new(stored.clone().into_bytes()));
         let is_right = self.checker.check(stored, password).await.map_err(|error| self.broken(&error.to_string()))?;
         let (Some((role, stored)), true) = (kept, is_right) else {
             let consequence = attempt.failed(tag, Instant::now());

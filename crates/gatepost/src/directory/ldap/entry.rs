@@ -3,7 +3,7 @@
 use ldap3::SearchEntry;
 
 use crate::config::{self, LdapFields, LdapVerify};
-use crate::directory::{Bar, Entry, Location, LoginPassword, fields};
+use crate::directory::{Bar, Entry, KeptSecret, Location, fields};
 
 /// Active Directory's attribute of flags, and the one that says that the account is disabled.
 const ACCOUNT_CONTROL: &str = "userAccountControl";
@@ -44,14 +44,14 @@ pub(super) fn read(entry: &SearchEntry, settings: &config::Ldap) -> Result<Entry
     let login_password = one(entry, wanted.login_password.as_ref())?;
     Ok(Entry {
         place: one(entry, wanted.backend.as_ref())?.map(Location::from),
-        password,
+        password: password.map(KeptSecret::new),
         barred: is_set(&wanted.disabled)?.then_some(Bar::Disabled),
         held: is_set(&wanted.held)?,
         networks: fields::networks(list(&wanted.networks))?,
         services: wanted.services.is_some().then(|| fields::services(list(&wanted.services))),
         name: one(entry, wanted.name.as_ref())?.map(str::to_owned),
         login: one(entry, wanted.login.as_ref())?.map(str::to_owned),
-        login_password: login_password.map(LoginPassword::new),
+        login_password: login_password.map(KeptSecret::new),
     })
 }
 

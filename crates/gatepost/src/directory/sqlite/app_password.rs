@@ -146,7 +146,7 @@ impl Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::{Accounts as _, Entry, Verdict};
+    use crate::directory::{Accounts as _, Entry, KeptSecret, Verdict};
     use std::time::Duration;
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
     async fn they_come_are_used_and_go() {
         let folder = tempfile::tempdir().expect("a folder");
         let directory = Sqlite::create(&folder.path().join("people.db")).await.expect("a directory");
-        let kim = Entry { password: Some("{PLAIN}x".into()), ..Entry::default() };
+        let kim = Entry { password: Some(KeptSecret::new("{PLAIN}x")), ..Entry::default() };
         directory.add("kim", &kim).await.expect("kim");
         directory.add("lee", &kim).await.expect("lee");
         let add = async |user: &str, draft: Draft| directory.add_app_password(user, &draft).await.expect("an answer");

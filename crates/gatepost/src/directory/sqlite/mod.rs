@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 use tokio::sync::OnceCell;
 
-use super::{Accounts, Answering, Bar, Entry, Fault, Location, Verdict, Who, fields};
+use super::{Accounts, Answering, Bar, Entry, Fault, KeptSecret, Location, Verdict, Who, fields};
 
 /// Connections for look-ups; `SQLite` reads on as many threads.
 const POOL_CONNECTIONS_MAX: u32 = 4;
@@ -75,7 +75,7 @@ pub(crate) struct Account {
 /// What is to be changed of an account; `None`: nothing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Change {
-    pub(crate) password: Option<String>,
+    pub(crate) password: Option<KeptSecret>,
     pub(crate) place: Option<String>,
     pub(crate) disabled: Option<bool>,
     pub(crate) held: Option<bool>,
@@ -207,7 +207,12 @@ impl Sqlite {
                      services = CASE WHEN ?6 THEN ?7 ELSE services END,
                      changed = unixepoch() WHERE name = ?1";
         let Change { password, place, disabled, held, services } = change;
-        let update = sqlx::query(query).bind(name).bind(password).bind(place).bind(disabled).bind(held);
+        let update = sqlx::query(query)
+            .bind(name)
+            .bind(password.as_ref().map(KeptSecret::text))
+            .bind(place)
+            .bind(disabled)
+            .bind(held);
         let only = match services {
             Some(Services::Only(names)) => Some(kept(names)),
             Some(Services::All) | None => None,
@@ -261,7 +266,7 @@ fn insert<'a>(name: &'a str, entry: &'a Entry) -> sqlx::query::Query<'a, sqlx::S
     });
     let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let networks = Some(networks).filter(|list| !list.is_empty());
-    let insert = sqlx::query(query).bind(name).bind(&entry.password).bind(place);
+    let insert = sqlx::query(query).bind(name).bind(entry.password.as_ref().map(KeptSecret::text)).bind(place);
     insert.bind(entry.barred.is_some()).bind(entry.held).bind(networks).bind(entry.services.as_deref().map(kept))
 }
 
@@ -348,7 +353,7 @@ fn read(row: &SqliteRow) -> sqlx::Result<Entry> {
     let services: Option<String> = row.try_get(5)?;
     Ok(Entry {
         place: Location::of(row.try_get(0)?, None),
-        password: row.try_get(1)?,
+        password: row.try_get::<Option<String>, _>(1)?.map(KeptSecret::new),
         barred: row.try_get::<bool, _>(2)?.then_some(Bar::Disabled),
         held: row.try_get(3)?,
         networks: fields::networks(networks.iter().flat_map(|list| list.split(','))).map_err(malformed)?,
@@ -370,7 +375,7 @@ mod tests {
         let directory = Sqlite::create(&path).await.expect("a directory");
         let kim = Entry {
             place: Some("store-a".into()),
-            password: Some("{PLAIN}a".into()),
+            password: Some(KeptSecret::new("{PLAIN}a")),
             networks: vec![
                 Network::parse("10.0.0.0/8").expect("a network"),
                 Network::parse("::1").expect("an address"),
@@ -388,8 +393,8 @@ mod tests {
         assert_eq!(directory.set("lee", &Change::default()).await, Ok(false));
         let kim = find("kim").await.expect("an answer").expect("kim");
         assert_eq!(
-            (kim.place, kim.password.as_deref(), kim.barred, kim.held),
-            (Some("store-b".into()), Some("{PLAIN}a"), Some(Bar::Disabled), true)
+            (kim.place, kim.password, kim.barred, kim.held),
+            (Some("store-b".into()), Some(KeptSecret::new("{PLAIN}a")), Some(Bar::Disabled), true)
         );
         let only = Services::only(" POP3, ").expect("a service");
         assert_eq!(directory.set("kim", &Change { services: Some(only), ..Change::default() }).await, Ok(true));
