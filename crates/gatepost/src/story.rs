@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost_wire::{Course, Mechanism, Protocol, Refusal};
+use gatepost_wire::{Mechanism, Protocol, Refusal};
 
 use crate::config::Level;
 use crate::log::{Draft, Field, Logger};
@@ -290,9 +290,9 @@ impl Story {
         self.is_logged_in = true;
     }
 
-    /// Whether nobody logs in, and mail is taken.
-    pub(crate) fn takes_mail(&self) -> bool {
-        matches!(self.protocol.course, Course::Mail(_))
+    /// Whether somebody has yet to log in, before it is at any back end.
+    pub(crate) fn awaits_log_in(&self) -> bool {
+        !self.is_logged_in && self.protocol.course.log_in().is_some()
     }
 
     /// The back ends that it is at: where mail is handed over, the latest last, or where the user has logged in. One that is

@@ -295,11 +295,11 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
         facts.map(|facts| format!("{} {}", facts.version(), facts.cipher()))
     };
     // Mail may be at several; what is tried for a log-in stands for none that it is at.
-    let backend = if story.takes_mail() || story.is_logged_in {
+    let backend = if story.awaits_log_in() {
+        story.at.backend().map(ToString::to_string)
+    } else {
         let at: Vec<_> = story.backends().collect();
         (!at.is_empty()).then(|| at.join(","))
-    } else {
-        story.at.backend().map(ToString::to_string)
     };
     answers::Session {
         id: story.session.as_str().to_owned(),
@@ -310,8 +310,8 @@ fn describe(session: &SessionRef, generation: u32) -> answers::Session {
         since: rfc3339(SystemTime::now() - story.started.elapsed()),
         state: match session.is_relay() {
             true => "open",
-            false if story.is_logged_in || story.takes_mail() => "mail",
-            false => "log-in",
+            false if story.awaits_log_in() => "log-in",
+            false => "mail",
         }
         .into(),
         listener: story.listener.to_string(),
