@@ -292,7 +292,7 @@ fn oauth_hints(config: &Config, directory: Option<&String>) -> OAuthHints {
     let Some(DirectoryKind::Tokens(settings)) = found.map(|found| &found.kind) else { return OAuthHints::default() };
     OAuthHints {
         scope: Some(settings.scope.join(" ")).filter(|scope| !scope.is_empty()),
-        configuration: settings.configuration().as_ref().map(ToString::to_string),
+        configuration: settings.discovery().map(|(_, url)| url.to_string()),
     }
 }
 

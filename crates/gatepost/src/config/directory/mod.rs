@@ -15,7 +15,7 @@ use super::trust::Trust;
 use super::values::Pin;
 pub(crate) use http::{Http, HttpForm, SecretHeader};
 pub(crate) use ldap::{Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, Several};
-pub(crate) use oauth2::OAuth2;
+pub(crate) use oauth2::{OAuth2, OAuth2Client};
 pub(crate) use sql::{DatabaseTls, Sql};
 
 section! {

@@ -36,12 +36,12 @@ section! {
 }
 
 impl OAuth2 {
-    /// Where the provider's `OpenID` configuration is, from which its keys follow. Tokens must name the issuer to the
-    /// letter, so that it is kept as it is written.
-    pub(crate) fn configuration(&self) -> Option<Uri> {
-        let issuer = self.issuer.as_ref()?.trim_end_matches('/');
-        let url: Uri = format!("{issuer}/.well-known/openid-configuration").parse().ok()?;
-        (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(url)
+    /// The issuer, and where its `OpenID` configuration is, from which its keys follow. Tokens must name it to the letter, so
+    /// that it is kept as it is written.
+    pub(crate) fn discovery(&self) -> Option<(&str, Uri)> {
+        let issuer = self.issuer.as_deref()?;
+        let url: Uri = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')).parse().ok()?;
+        (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some((issuer, url))
     }
 }
 
@@ -54,12 +54,12 @@ fn check(read: &OAuth2, table: &Table<'_>) {
     if issuer.is_none() && introspection.is_none() {
         table.problem("needs `issuer`, whose keys sign the tokens, or `introspection`, where they are asked about");
     }
-    match (issuer, read.configuration()) {
+    match (issuer, read.discovery()) {
         (Some(issuer), None) => {
             let what = format_args!("expected a URL such as \"https://sso.example.org\", found {issuer:?}");
             table.problem_with(&OAuth2::issuer, what);
         }
-        (_, Some(url)) if is_exposed(&url) => {
+        (_, Some((_, url))) if is_exposed(&url) => {
             table.problem_with(&OAuth2::issuer, "http: whoever is on the path could make tokens; use https");
         }
         _ => {}
