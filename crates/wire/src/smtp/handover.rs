@@ -3,12 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Dialect, Recipient, Replies, Reply, Sender};
-
-/// The extension by which commands need not wait for one another (RFC 2920).
-const PIPELINING: &str = "PIPELINING";
-/// The extension by which content comes in chunks (RFC 3030).
-const CHUNKING: &str = "CHUNKING";
+use super::{CHUNKING, Dialect, PIPELINING, Recipient, Replies, Reply, Sender};
 
 /// The machine towards a server that takes mail. What is in `out` is to be said before anything more is heard.
 #[derive(Debug)]

@@ -110,9 +110,14 @@ impl Dialect {
 
 /// Extensions of which clients are told those that every back end has. Others are left out, since what they promise
 /// stands in their parameters or depends on the whole path (BURL, DELIVERBY, REQUIRETLS).
-const EXTENSIONS: &[&str] =
-    &["PIPELINING", EIGHT_BIT, UTF8, DSN, "ENHANCEDSTATUSCODES", "CHUNKING", BINARY, SIZE, "VRFY"];
+const EXTENSIONS: &[&str] = &[PIPELINING, EIGHT_BIT, UTF8, DSN, STATUS_CODES, CHUNKING, BINARY, SIZE, "VRFY"];
 
+/// The extension by which commands need not wait for one another (RFC 2920).
+const PIPELINING: &str = "PIPELINING";
+/// The extension by which replies carry enhanced status codes (RFC 2034).
+const STATUS_CODES: &str = "ENHANCEDSTATUSCODES";
+/// The extension by which content comes in chunks, of which BDAT says how long each is (RFC 3030).
+const CHUNKING: &str = "CHUNKING";
 /// The extension that says how large a message may be (RFC 1870).
 const SIZE: &str = "SIZE";
 /// The extension by which content may have bytes beyond ASCII, and BODY's value that says so (RFC 6152).

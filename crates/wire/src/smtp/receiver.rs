@@ -7,7 +7,8 @@
 use super::envelope::{Command, Parameter, Recipient, Sender, is_domain};
 use super::order::{Envelope, Mail, Needs, NotReady, Skipped, Turn};
 use super::{
-    BINARY, Chunk, Dialect, Reply, UTF8, announces_chunk, bye, hello_name, number, say, say_lines, starttls, told,
+    BINARY, CHUNKING, Chunk, Dialect, PIPELINING, Reply, STATUS_CODES, UTF8, announces_chunk, bye, hello_name, number,
+    say, say_lines, starttls, told,
 };
 use crate::conversation::{Heard, NO_WEB_SERVER, TOO_MANY_AT_ONCE, Talk};
 use crate::frame::{Framer, is_http};
@@ -15,11 +16,6 @@ use crate::limits::{
     ANSWER_BYTES_MAX, CHUNK_BYTES_MAX, IDLE_COMMANDS_MAX, LINE_BYTES_MAX, RECIPIENTS_MAX, SKIPPED_BYTES_MAX,
 };
 use crate::protocols::{Carry, ClientSetup, ClientTls, Offers, Outcome, Protocol, Refusal};
-
-/// The extension that has BDAT (RFC 3030).
-const CHUNKING: &str = "CHUNKING";
-/// The extension by which replies carry enhanced status codes (RFC 2034).
-const STATUS_CODES: &str = "ENHANCEDSTATUSCODES";
 
 /// See the module's documentation.
 pub struct Receiver {
@@ -276,9 +272,9 @@ impl Receiver {
         self.helo = Some(name.to_owned());
         let mut lines = vec![self.setup.name.clone()];
         if is_extended {
-            lines.push("PIPELINING".to_owned());
+            lines.push(PIPELINING.to_owned());
             let offers = self.setup.offers;
-            lines.extend(super::extensions(self.protocol, offers.without(self.protocol, &["PIPELINING"])));
+            lines.extend(super::extensions(self.protocol, offers.without(self.protocol, &[PIPELINING])));
             if self.dialect() == Dialect::Lmtp && !self.offers(STATUS_CODES) {
                 // LMTP has them always (RFC 2033, section 5), and ours are there.
                 lines.push(STATUS_CODES.to_owned());
