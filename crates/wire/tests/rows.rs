@@ -54,7 +54,9 @@ fn rows_are_whole_and_can_be_told_apart() {
         let names = [protocol.name, protocol.title, protocol.login_name];
         assert!(names.iter().all(|name| !name.is_empty()) && protocol.port > 0, "{}", protocol.name);
         assert!(protocol.learnt.len() <= 64, "{}: a bit for each extension", protocol.name);
-        if matches!(protocol.course, Course::Mail(_)) {
+        let logs_in = protocol.course.log_in().is_some();
+        assert_ne!(logs_in, protocol.course.dialect().is_some(), "{}: for one or the other", protocol.name);
+        if !logs_in {
             continue;
         }
         // Filters against guessing go by it.
