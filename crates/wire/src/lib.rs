@@ -22,7 +22,7 @@ pub mod smtp;
 mod text;
 
 pub use protocols::{
-    Answer, Ask, Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, BuildBack, BuildFront, Carry, ClientFacts,
+    Answer, Ask, Back, BackEvent, BackFault, BackLogin, BackSetup, BackStep, BuildBack, Carry, ClientFacts,
     ClientSetup, ClientTls, Course, Event, Front, Inband, Introduction, LogInBy, LogInMachines, LogInRules, Mechanism,
     OAuthHints, Offered, Offers, Outcome, PROTOCOLS, PasswordMechanism, Protocol, Refusal, ScramMechanism, Step,
     TokenMechanism, Welcome,

@@ -283,7 +283,7 @@ impl Backend {
 }
 
 fn no_settings(service: &Protocol) -> Failure {
-    Failure::Unavailable(format!("it has no settings for {}", service.name))
+    Failure::Unavailable(format!("it is not set up for {}", service.name))
 }
 
 /// Whose doing it is that credentials are refused.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gatepost_wire::smtp::Dialect;
-use gatepost_wire::{Course, Inband, Mechanism, PROTOCOLS, Protocol};
+use gatepost_wire::{Inband, Mechanism, PROTOCOLS, Protocol};
 use toml::de::DeValue;
 
 use super::problem::NamedFile;
@@ -131,12 +131,12 @@ pub(super) fn link_of(
 ) -> Option<Link> {
     let protocol = match written.speaks {
         None => protocol,
-        Some(speaks) if matches!(protocol.course, Course::Mail(_)) => {
+        Some(speaks) if protocol.course.dialect().is_some() => {
             let dialect = match speaks {
                 MailProtocol::Smtp => Dialect::Smtp,
                 MailProtocol::Lmtp => Dialect::Lmtp,
             };
-            let is_it = |known: &&Protocol| matches!(known.course, Course::Mail(its) if its == dialect);
+            let is_it = |known: &&Protocol| known.course.dialect() == Some(dialect);
             PROTOCOLS.iter().find(is_it).unwrap_or(protocol)
         }
         Some(_) => {

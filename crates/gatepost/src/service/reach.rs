@@ -26,7 +26,7 @@ pub(super) struct Wanted<'a> {
     pub(super) deadline: Instant,
 }
 
-/// What a front has for the conversation with the back end.
+/// What a log-in brings to the conversation with the back end.
 pub(super) struct Onward {
     /// Builds the machine for that.
     pub(super) back: BuildBack,

@@ -20,4 +20,4 @@ pub use front::{
 pub use offers::Offers;
 pub(crate) use refusal::LastWords;
 pub use refusal::Refusal;
-pub use table::{BuildBack, BuildFront, Course, Inband, LogInMachines, PROTOCOLS, Protocol};
+pub use table::{BuildBack, Course, Inband, LogInMachines, PROTOCOLS, Protocol};

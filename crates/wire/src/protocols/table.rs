@@ -20,8 +20,9 @@ pub struct Protocol {
     pub alpn: &'static [u8],
     /// What a client comes for, and the state machines for that.
     pub course: Course,
-    /// Builds the state machine that sees whether a back end would serve, and leaves politely:
-    /// [`BackStep::Done`](super::BackStep::Done) comes with what it is known to offer, where [`Protocol::tells_early`].
+    /// Builds the state machine that sees whether a back end would serve, and leaves politely: on our own behalf, so that its
+    /// setup names no client and introduces none. [`BackStep::Done`](super::BackStep::Done) comes with what the back end is
+    /// known to offer, where [`Protocol::tells_early`].
     pub look: fn(BackSetup) -> Box<dyn Back>,
     /// What a client in clear is told when it is turned away before any conversation.
     pub turned_away: fn(Refusal) -> &'static [u8],
@@ -39,18 +40,15 @@ pub struct Protocol {
     pub login_name: &'static str,
 }
 
-/// Builds the state machine towards a client that logs in.
-pub type BuildFront = fn(ClientSetup, LogInRules) -> Box<dyn Front>;
-
 /// Builds the state machine that logs in at a back end.
 pub type BuildBack = fn(BackSetup, BackLogin) -> Box<dyn Back>;
 
 /// The two state machines of a log-in.
 #[derive(Debug, Clone, Copy)]
 pub struct LogInMachines {
-    /// Towards the client.
-    pub front: BuildFront,
-    /// Towards the back end.
+    /// Builds the one towards the client.
+    pub front: fn(ClientSetup, LogInRules) -> Box<dyn Front>,
+    /// Builds the one towards the back end.
     pub back: BuildBack,
 }
 
