@@ -1,7 +1,7 @@
 //! A log-in's way, step by step, without logging in.
 
 use gatepost_wire::smtp::Mailbox;
-use gatepost_wire::{Course, Inband, Mechanism, Protocol, sasl};
+use gatepost_wire::{Inband, Mechanism, Protocol, sasl};
 
 use crate::auth::{Authenticator, hash};
 use crate::config::{Announce, Authenticate, Link, Listener, Names, Plaintext, Service, TlsMode};
@@ -50,7 +50,7 @@ pub(crate) async fn explain(world: &World, user: &str) -> Explained {
 }
 
 fn takes_mail(service: &Service) -> bool {
-    matches!(service.protocol.course, Course::Mail(_))
+    service.protocol.course.dialect().is_some()
 }
 
 async fn walk(world: &World, user: &str, steps: &mut Steps) -> bool {
@@ -99,7 +99,7 @@ async fn explain_service(
     let protocol = service.protocol.name;
     // Where the user comes from is not known: what depends on it is said in words.
     let who = Who::somebody(name, protocol);
-    if let Course::Mail(_) = service.protocol.course {
+    if takes_mail(service) {
         return explain_mail(world, service, written, of_name, steps).await;
     }
     let mut is_possible = true;
@@ -259,7 +259,7 @@ async fn explain_directories(
     let mut is_possible = false;
     for name in names {
         steps.say("password", format!("{protocol}: Gatepost checks it against {name}, then the back end"));
-        let authenticator = world.accounts(name)?;
+        let authenticator = world.authenticator(name)?;
         match find(&authenticator, who).await {
             Ok(entry) => {
                 let fits = explain_check(&authenticator, entry.as_ref(), who, steps);
@@ -268,7 +268,7 @@ async fn explain_directories(
                 let kept = entry.as_ref().and_then(|entry| entry.password.as_ref());
                 if offers_scram
                     && authenticator.abilities.keeps_hashes
-                    && kept.is_some_and(|kept| hash::scram(kept.text()).is_none())
+                    && kept.is_some_and(|kept| kept.expose_text().and_then(hash::scram).is_none())
                 {
                     let what = "keeps no verifier for SCRAM, which is refused: set the password anew with --scram";
                     steps.say("password", format!("{name} {what}"));
@@ -333,7 +333,7 @@ fn explain_check(authenticator: &Authenticator, entry: Option<&Entry>, who: &Who
             return true;
         }
         Some(Entry { password: None, .. }) => "has no password for the user: refused as a wrong password",
-        Some(Entry { password: Some(stored), .. }) if !hash::is_usable(stored.text()) => {
+        Some(Entry { password: Some(stored), .. }) if !stored.expose_text().is_some_and(hash::is_usable) => {
             "has a password of a scheme that is not supported: UNAVAILABLE"
         }
         Some(_) => return true,

@@ -10,9 +10,8 @@ use rustls::ServerConfig;
 use crate::auth::{Authenticator, Checker, TokenChecker};
 use crate::backend::{Backends, Looker, Looking, States};
 use crate::config::{self, Authenticate, CertificateFiles, Config, DirectoryKind, LogTarget, Problem, Problems};
+use crate::directory;
 use crate::directory::measured::Measured;
-use crate::directory::oauth2::OAuth2;
-use crate::directory::{self, Tokens};
 use crate::ledger::Scope;
 use crate::log::Logger;
 use crate::map::Map;
@@ -43,22 +42,22 @@ pub(crate) struct World {
 /// The directories that are open.
 #[derive(Default)]
 struct Directories {
-    accounts: Vec<Arc<Authenticator>>,
-    tokens: Vec<Arc<TokenChecker>>,
+    authenticators: Vec<Arc<Authenticator>>,
+    token_checkers: Vec<Arc<TokenChecker>>,
 }
 
 impl Directories {
-    fn accounts(&self, name: &str) -> Option<Arc<Authenticator>> {
-        self.accounts.iter().find(|authenticator| &*authenticator.name == name).map(Arc::clone)
+    fn authenticator(&self, name: &str) -> Option<Arc<Authenticator>> {
+        self.authenticators.iter().find(|authenticator| &*authenticator.name == name).map(Arc::clone)
     }
 
-    fn tokens(&self, name: &str) -> Option<Arc<TokenChecker>> {
-        self.tokens.iter().find(|checker| checker.name() == name).map(Arc::clone)
+    fn token_checker(&self, name: &str) -> Option<Arc<TokenChecker>> {
+        self.token_checkers.iter().find(|checker| &*checker.name == name).map(Arc::clone)
     }
 
     fn forget(&self, users: Option<&[String]>) -> usize {
-        let passwords = self.accounts.iter().map(|authenticator| authenticator.forget(users)).sum::<usize>();
-        passwords + self.tokens.iter().map(|checker| checker.forget()).sum::<usize>()
+        let passwords = self.authenticators.iter().map(|authenticator| authenticator.forget(users)).sum::<usize>();
+        passwords + self.token_checkers.iter().map(|checker| checker.forget()).sum::<usize>()
     }
 }
 
@@ -153,7 +152,7 @@ impl World {
         let backends = Backends::open(&config, &lasting.states, &lasting.overrides, warnings, &mut problems);
         let mut certificates = Vec::new();
         let listeners = build_listeners(&config, &directories, &lasting.metrics, &mut certificates, &mut problems);
-        let chosen = config.map.directories.iter().filter_map(|name| directories.accounts(name));
+        let chosen = config.map.directories.iter().filter_map(|name| directories.authenticator(name));
         let map = Map::new(
             &config.map,
             &config.names,
@@ -203,8 +202,8 @@ impl World {
     }
 
     /// The directory of accounts of that name.
-    pub(crate) fn accounts(&self, name: &str) -> Option<Arc<Authenticator>> {
-        self.directories.accounts(name)
+    pub(crate) fn authenticator(&self, name: &str) -> Option<Arc<Authenticator>> {
+        self.directories.authenticator(name)
     }
 
     /// Keys and tokens that everyone on this machine can read.
@@ -265,31 +264,38 @@ fn open_directories(
 ) -> Directories {
     let mut directories = Directories::default();
     for config::Directory { name, kind } in &config.directories {
-        let metrics_of_it = metrics.directory(name);
-        let opened = match kind {
+        match kind {
             DirectoryKind::Accounts { source, abilities } => {
-                directory::open_accounts(source, &config.names, &config.tls, log, warnings).map(|accounts| {
-                    let measured = Arc::new(Measured::new(accounts, metrics_of_it));
-                    let times = config.map.cache;
-                    let authenticator = Authenticator::new(name, *abilities, measured, times, &metrics.passwords);
-                    directories.accounts.push(Arc::new(authenticator));
-                })
+                match directory::open_accounts(source, &config.names, &config.tls, log, warnings) {
+                    Ok(accounts) => {
+                        let accounts = Arc::new(Measured::new(accounts, metrics.directory(name)));
+                        let times = config.map.cache;
+                        let authenticator = Authenticator::new(name, *abilities, accounts, times, &metrics.passwords);
+                        directories.authenticators.push(Arc::new(authenticator));
+                    }
+                    Err(problem) => problems.push(problem),
+                }
             }
-            DirectoryKind::Tokens(settings) => OAuth2::open(settings, config.tls.min_version, warnings).map(|tokens| {
-                let tokens: Arc<dyn Tokens> = Arc::new(tokens);
-                let measured = Arc::new(Measured::new(tokens, metrics_of_it));
-                directories.tokens.push(Arc::new(TokenChecker::new(name, measured)));
-            }),
-        };
-        problems.extend(opened.err());
+            DirectoryKind::Tokens { settings, check } => {
+                match directory::open_tokens(settings, check, &config.tls, warnings) {
+                    Ok(tokens) => {
+                        let tokens = Arc::new(Measured::new(tokens, metrics.directory(name)));
+                        directories.token_checkers.push(Arc::new(TokenChecker::new(name, tokens)));
+                    }
+                    Err(problem) => problems.push(problem),
+                }
+            }
+        }
     }
     directories
 }
 
 /// Where a client is told to get a token that this directory knows.
-fn oauth_hints(config: &Config, directory: Option<&String>) -> OAuthHints {
-    let found = config.directories.iter().find(|known| Some(&known.name) == directory);
-    let Some(DirectoryKind::Tokens(settings)) = found.map(|found| &found.kind) else { return OAuthHints::default() };
+fn oauth_hints(config: &Config, directory: &str) -> OAuthHints {
+    let found = config.directories.iter().find(|known| known.name == directory);
+    let Some(DirectoryKind::Tokens { settings, .. }) = found.map(|found| &found.kind) else {
+        return OAuthHints::default();
+    };
     OAuthHints {
         scope: Some(settings.scope.join(" ")).filter(|scope| !scope.is_empty()),
         configuration: settings.discovery().map(|(_, url)| url.to_string()),
@@ -323,10 +329,11 @@ fn build_listeners(
         let (checks, oauth) = match &settings.authenticate {
             Authenticate::Proxy { passwords, tokens } => {
                 let checks = Checks {
-                    passwords: passwords.iter().filter_map(|name| directories.accounts(name)).collect(),
-                    tokens: tokens.as_ref().and_then(|name| directories.tokens(name)),
+                    passwords: passwords.iter().filter_map(|name| directories.authenticator(name)).collect(),
+                    tokens: tokens.as_ref().and_then(|name| directories.token_checker(name)),
                 };
-                (Some(checks), oauth_hints(config, tokens.as_ref()))
+                let oauth = tokens.as_ref().map(|name| oauth_hints(config, name)).unwrap_or_default();
+                (Some(checks), oauth)
             }
             Authenticate::Backend => (None, OAuthHints::default()),
         };

@@ -13,7 +13,7 @@ use gatepost_wire::Secret;
 use tokio::sync::Semaphore;
 
 use crate::config;
-use crate::directory::{Accounts, Bar, Bearer, Entry, Fault, TokenVerdict, Tokens, Verdict, Who};
+use crate::directory::{Accounts, Bar, Bearer, Entry, Fault, KeptSecret, TokenVerdict, Tokens, Verdict, Who};
 use crate::metrics::CacheMetrics;
 pub(crate) use pace::RefusalPace;
 use remembered::Remembered;
@@ -36,7 +36,7 @@ impl Checker {
     /// Whether `password` is the one that `stored` was made of. Without `stored`, takes as long as with
     /// one and says no: nobody learns from the clock which users exist. An error says what is wrong
     /// with the hash, never what it is.
-    pub(crate) async fn check(&self, stored: Option<Secret>, password: Secret) -> Result<bool, hash::Unusable> {
+    pub(crate) async fn check(&self, stored: Option<KeptSecret>, password: Secret) -> Result<bool, hash::Unusable> {
         // Neither the semaphore nor the runtime closes while anyone can ask.
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Err(hash::Unusable::Stopped) };
         let work = move || {
@@ -44,7 +44,7 @@ impl Checker {
             let _permit = permit;
             match stored {
                 Some(stored) => {
-                    let stored = std::str::from_utf8(stored.expose()).map_err(|_| hash::Unusable::Malformed)?;
+                    let stored = stored.expose_text().ok_or(hash::Unusable::Malformed)?;
                     hash::verify(stored, &password)
                 }
                 None => hash::verify(hash::nobody(), &password).map(|_| false),
@@ -52,9 +52,16 @@ impl Checker {
         };
         self.runtime.spawn_blocking(work).await.unwrap_or(Err(hash::Unusable::Stopped))
     }
+
+    /// Says no where there is nothing to compare with, in as much time as where there is.
+    async fn deny(&self, denial: Denial, password: &Secret) -> Denial {
+        let _ = self.check(None, password.duplicate()).await;
+        denial
+    }
 }
 
-/// A directory of accounts with its name, that authenticates users: by comparing hashes of its entries, where it does not do so itself.
+/// A directory of accounts with its name, that authenticates users: by comparing hashes of its entries, where it does not do
+/// so itself.
 pub(crate) struct Authenticator {
     pub(crate) name: Arc<str>,
     pub(crate) directory: Arc<dyn Accounts>,
@@ -129,9 +136,8 @@ impl Authenticator {
         };
         let checked = match verdict {
             Verdict::Right(entry) => Ok(entry),
-            Verdict::Compare(entry) if entry.password.is_some() => {
-                let stored = entry.password.as_ref().map(|kept| kept.secret().duplicate());
-                match checker.check(stored, password.duplicate()).await {
+            Verdict::Compare(entry) => match entry.password.clone() {
+                Some(stored) => match checker.check(Some(stored), password.duplicate()).await {
                     Ok(true) => Ok(entry),
                     Ok(false) => Err(Denial::Wrong),
                     // It says nothing of the entry.
@@ -139,13 +145,10 @@ impl Authenticator {
                         return Err(Fault(ours.to_string()));
                     }
                     Err(unusable) => return Err(unusable_entry(unusable)),
-                }
-            }
-            verdict @ (Verdict::Unknown | Verdict::Compare(_)) => {
-                // Takes as long as for a user who has a password.
-                let _ = checker.check(None, password.duplicate()).await;
-                Err(if verdict == Verdict::Unknown { Denial::Unknown } else { Denial::NoPassword })
-            }
+                },
+                None => Err(checker.deny(Denial::NoPassword, password).await),
+            },
+            Verdict::Unknown => Err(checker.deny(Denial::Unknown, password).await),
             Verdict::Wrong => Err(Denial::Wrong),
             Verdict::Unfit(why) => Err(Denial::Unfit(why)),
             Verdict::Barred(bar) => Err(Denial::Barred(bar)),
@@ -164,18 +167,13 @@ impl Authenticator {
 
 /// A directory of tokens with its name. What it knows of them it remembers itself, within their life.
 pub(crate) struct TokenChecker {
-    name: Arc<str>,
+    pub(crate) name: Arc<str>,
     tokens: Arc<dyn Tokens>,
 }
 
 impl TokenChecker {
     pub(crate) fn new(name: &str, tokens: Arc<dyn Tokens>) -> Self {
         Self { name: name.into(), tokens }
-    }
-
-    /// The directory's name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
     }
 
     /// Whose a token is, if it is good. An error means that nobody can say.
@@ -259,7 +257,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::KeptSecret;
     use crate::directory::scripted::{Scripted, abilities};
 
     fn secret(text: &str) -> Secret {
@@ -296,11 +293,14 @@ mod tests {
     #[tokio::test]
     async fn a_checker_tells_right_from_wrong_and_knows_nobody() {
         let checker = checker();
-        let stored = || Some(secret("{PLAIN}right"));
+        let stored = || Some(KeptSecret::new("{PLAIN}right"));
         assert_eq!(checker.check(stored(), secret("right")).await, Ok(true));
         assert_eq!(checker.check(stored(), secret("wrong")).await, Ok(false));
         assert_eq!(checker.check(None, secret("x")).await, Ok(false));
-        assert_eq!(checker.check(Some(secret("{WHAT}x")), secret("x")).await, Err(hash::Unusable::UnknownScheme));
+        assert_eq!(
+            checker.check(Some(KeptSecret::new("{WHAT}x")), secret("x")).await,
+            Err(hash::Unusable::UnknownScheme)
+        );
     }
 
     #[tokio::test]

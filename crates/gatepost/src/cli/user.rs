@@ -185,7 +185,7 @@ async fn import(file: &Path, directory: &DirectoryName, output: &Output, config:
 /// What would keep an account from being used.
 fn doubts(entry: &Entry, config: &Config) -> Vec<&'static str> {
     let mut doubts = Vec::new();
-    if entry.password.as_ref().is_some_and(|stored| !hash::is_usable(stored.text())) {
+    if entry.password.as_ref().is_some_and(|stored| !stored.expose_text().is_some_and(hash::is_usable)) {
         doubts.push("its password has a scheme that is not supported: it can't be checked here");
     }
     let is_known = |place: &String| config.backends.iter().any(|backend| backend.name == *place);

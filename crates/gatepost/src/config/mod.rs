@@ -43,7 +43,7 @@ pub(crate) use backend::{Backend, HostOrder, MasterLogin, is_host, split_port};
 pub(crate) use defence::Defence;
 pub(crate) use directory::{
     Abilities, AccountSource, DatabaseTls, Directory, DirectoryKind, Http, HttpForm, Ldap, LdapFields, LdapScope,
-    LdapUrl, LdapVerify, OAuth2, OAuth2Client, SecretHeader, Several, Sql,
+    LdapUrl, LdapVerify, OAuth2, OAuth2Client, SecretHeader, Several, Sql, TokenCheck,
 };
 pub(crate) use edit::{Change, Field, Form, Lists, TablePath, apply, settings_of};
 pub(crate) use effective::Effective;

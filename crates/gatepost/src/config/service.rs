@@ -407,4 +407,14 @@ mod tests {
             assert!(said == 1 && warnings.iter().any(|warning| warning.contains(words)), "{warnings:?}");
         }
     }
+    #[test]
+    fn a_directory_of_tokens_in_the_map_is_one_mistake() {
+        let sso = "type = \"oauth2\"\nissuer = \"https://sso.example\"\naudience = [\"mail\"]";
+        let text =
+            format!("[imap]\nmechanisms = \"XOAUTH2\"\n[smtp]\n[map]\ndirectories = \"sso\"\n[directory.sso]\n{sso}\n");
+        let draft = config::parse(Path::new("gatepost.toml"), &text).expect("a file");
+        let said = draft.problems.iter().map(ToString::to_string).chain(draft.warnings.iter().map(ToString::to_string));
+        let of_it: Vec<_> = said.filter(|said| said.contains("sso")).collect();
+        assert!(of_it.len() == 1 && of_it[0].contains("sso knows tokens, not where mail is"), "{of_it:?}");
+    }
 }

@@ -195,7 +195,7 @@ impl Server {
         let _waiting = LogInsWait::new(&self.lasting.overrides, &user);
         let kept = match &found {
             Found::Account { directory, .. } => {
-                let authenticator = world.accounts(directory);
+                let authenticator = world.authenticator(directory);
                 let written = match &authenticator {
                     Some(authenticator) => {
                         authenticator.directory.set_place(&user, backend).await.map_err(|fault| fault.to_string())?

@@ -3,14 +3,14 @@
 //! A directory of [`Accounts`] that is given a name answers with an [`Entry`] ([`Accounts::find`]); given a password as well, it
 //! also checks that ([`Accounts::authenticate`]), or leaves the comparing of its hash to `auth`. One of [`Tokens`] says whose a
 //! token is.
-//! Adding one is a file here with its arm in [`open_accounts`], and a file and a row for its settings. What a back end is doesn't belong
+//! Adding one is a file here with its arm in [`open_accounts`] or [`open_tokens`], and a file and a row for its settings. What a back end is doesn't belong
 //! here.
 
 mod fields;
 pub(crate) mod http;
 pub(crate) mod ldap;
 pub(crate) mod measured;
-pub(crate) mod oauth2;
+mod oauth2;
 pub(crate) mod passwd_file;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -26,7 +26,7 @@ use std::time::SystemTime;
 use gatepost_wire::Secret;
 use subtle::ConstantTimeEq as _;
 
-use crate::config::{AccountSource, Names, Network, Problem, Tls};
+use crate::config::{self, AccountSource, Names, Network, Problem, Tls, TokenCheck};
 use crate::log::Logger;
 use crate::net::stream::TlsFacts;
 use crate::secret_file;
@@ -181,9 +181,9 @@ impl KeptSecret {
         &self.0
     }
 
-    /// As text; empty where it is none.
-    pub(crate) fn text(&self) -> &str {
-        std::str::from_utf8(self.0.expose()).unwrap_or_default()
+    /// Its text, to be read where it is needed and nowhere kept; `None`: it is none.
+    pub(crate) fn expose_text(&self) -> Option<&str> {
+        std::str::from_utf8(self.0.expose()).ok()
     }
 }
 
@@ -274,6 +274,16 @@ pub(crate) trait Tokens: Send + Sync {
 
     /// Forgets what it remembers of answers; how many there were.
     fn forget(&self) -> usize;
+}
+
+/// Opens what knows tokens. What it reads on the way may be worth a warning.
+pub(crate) fn open_tokens(
+    settings: &config::OAuth2,
+    check: &TokenCheck,
+    tls: &Tls,
+    warnings: &mut Vec<Problem>,
+) -> Result<Arc<dyn Tokens>, Problem> {
+    Ok(Arc::new(oauth2::OAuth2::open(settings, check, tls.min_version, warnings)?))
 }
 
 /// Opens what keeps accounts. What it reads on the way may be worth a warning.

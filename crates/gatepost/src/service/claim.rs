@@ -16,7 +16,7 @@ use crate::auth::scram::Challenge;
 use crate::auth::{Unanswered, find_first, hash, unusable_entry};
 use crate::backend::Shown;
 use crate::defence::Attempt;
-use crate::directory::{Entry, Fault};
+use crate::directory::{Entry, Fault, KeptSecret};
 use crate::metrics::Stage;
 
 /// What shows that a client is who it claims to be.
@@ -253,18 +253,20 @@ impl Session {
         };
         let binding = binding.filter(|_| is_itself).ok_or(Denied::Wrong)?;
         let (known, verifier) = match self.kept(user).await? {
-            Some((directory, entry)) => match entry.password.as_ref().and_then(|kept| hash::scram(kept.text())) {
-                Some(Ok(verifier)) => (Known::Account(directory, Box::new(entry)), Some(verifier)),
-                Some(Err(unusable)) => {
-                    let (directory, Fault(fault)) = (directory.to_string(), unusable_entry(unusable));
-                    return Err(Unanswered { directory, fault }.into());
-                }
-                None => {
-                    let what = "has no SCRAM-SHA-256 verifier for the user: the password must be set anew \
+            Some((directory, entry)) => {
+                match entry.password.as_ref().and_then(KeptSecret::expose_text).and_then(hash::scram) {
+                    Some(Ok(verifier)) => (Known::Account(directory, Box::new(entry)), Some(verifier)),
+                    Some(Err(unusable)) => {
+                        let (directory, Fault(fault)) = (directory.to_string(), unusable_entry(unusable));
+                        return Err(Unanswered { directory, fault }.into());
+                    }
+                    None => {
+                        let what = "has no SCRAM-SHA-256 verifier for the user: the password must be set anew \
                                 (`gatepost user set --scram`)";
-                    (Known::Unfit(format!("{directory} {what}")), None)
+                        (Known::Unfit(format!("{directory} {what}")), None)
+                    }
                 }
-            },
+            }
             None => (Known::Nobody, None),
         };
         let verifier = verifier.unwrap_or_else(|| self.shared.decoys.verifier(user, &self.shared.log));

@@ -22,6 +22,7 @@ use super::{App, Problem, redaction};
 use crate::admin::accounts::{Accounts, NAME_CHARS_MAX, Person, Role, digest, random_text};
 use crate::config::{self, Level};
 use crate::defence::{Consequence, Defence};
+use crate::directory::KeptSecret;
 use crate::log::Field;
 
 /// A log-in ends after so long without a request …
@@ -368,7 +369,7 @@ impl App {
         let began = Instant::now();
         let kept = self.accounts.person(name).map_err(|error| self.broken(&error))?;
         let tag = gate.defence.tag(password.expose());
-        let stored = kept.as_ref().map(|(_, stored)| Secret::new(stored.clone().into_bytes()));
+        let stored = kept.as_ref().map(|(_, stored)| KeptSecret::new(stored.clone()));
         let is_right = self.checker.check(stored, password).await.map_err(|error| self.broken(&error.to_string()))?;
         let (Some((role, stored)), true) = (kept, is_right) else {
             let consequence = attempt.failed(tag, Instant::now());

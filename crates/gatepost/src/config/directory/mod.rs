@@ -15,11 +15,11 @@ use super::trust::Trust;
 use super::values::Pin;
 pub(crate) use http::{Http, HttpForm, SecretHeader};
 pub(crate) use ldap::{Ldap, LdapFields, LdapScope, LdapUrl, LdapVerify, Several};
-pub(crate) use oauth2::{OAuth2, OAuth2Client};
+pub(crate) use oauth2::{OAuth2, OAuth2Client, TokenCheck};
 pub(crate) use sql::{DatabaseTls, Sql};
 
 section! {
-    pub(super) struct Typed: "directory", "[directory.NAME]", "A directory of accounts and where their mail lives. What else stands in it follows from its type.";
+    pub(super) struct Typed: "directory", "[directory.NAME]", "A directory: of accounts and where their mail lives, or of tokens. What else stands in it follows from its type.";
     kind as "type": DirectoryType, "What kind of directory it is.";
 }
 
@@ -30,7 +30,7 @@ section! {
     pins as "pin_sha256": Vec<Pin> = [], "Certificates that are taken by their SHA-256 alone; any other is refused. Not for databases, whose drivers can't pin.";
 }
 
-/// Somebody who is asked about users.
+/// Somebody who is asked about users, or about tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     pub(crate) name: String,
@@ -43,7 +43,7 @@ pub(crate) enum DirectoryKind {
     /// Users, their passwords, and where their mail is.
     Accounts { source: AccountSource, abilities: Abilities },
     /// Whose a token is.
-    Tokens(Box<OAuth2>),
+    Tokens { settings: Box<OAuth2>, check: TokenCheck },
 }
 
 /// Where accounts are kept.
@@ -68,7 +68,7 @@ impl Directory {
     pub(crate) fn abilities(&self) -> Option<Abilities> {
         match self.kind {
             DirectoryKind::Accounts { abilities, .. } => Some(abilities),
-            DirectoryKind::Tokens(_) => None,
+            DirectoryKind::Tokens { .. } => None,
         }
     }
 }

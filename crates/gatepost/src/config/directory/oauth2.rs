@@ -45,8 +45,24 @@ impl OAuth2 {
     }
 }
 
+/// How a token is found good.
+#[derive(Debug, Clone)]
+pub(crate) enum TokenCheck {
+    /// Its provider is asked here.
+    Introspection(Uri),
+    /// It is signed by this provider, whose configuration is there.
+    Signatures { issuer: String, configuration: Uri },
+}
+
 pub(super) fn read(table: &Table<'_>) -> Option<DirectoryKind> {
-    OAuth2::read(table).map(|settings| DirectoryKind::Tokens(Box::new(settings)))
+    let settings = OAuth2::read(table)?;
+    let check = match (&settings.introspection, settings.discovery()) {
+        (Some(url), _) => TokenCheck::Introspection(url.clone()),
+        (None, Some((issuer, configuration))) => TokenCheck::Signatures { issuer: issuer.to_owned(), configuration },
+        // That has been said.
+        (None, None) => return None,
+    };
+    Some(DirectoryKind::Tokens { settings: Box::new(settings), check })
 }
 
 fn check(read: &OAuth2, table: &Table<'_>) {

@@ -18,7 +18,7 @@ use hyper::{Request, Uri};
 use serde_json::Value;
 
 use super::{Answering, Bearer, Fault, TokenVerdict, Tokens};
-use crate::config::{self, Problem, TlsVersion};
+use crate::config::{self, Problem, TlsVersion, TokenCheck};
 use crate::net::http::HttpClient;
 use crate::net::tls;
 use crate::secret_file;
@@ -32,8 +32,13 @@ const LEEWAY_SECONDS: u64 = 60;
 
 /// See the module's documentation.
 pub(crate) struct OAuth2 {
-    settings: config::OAuth2,
     check: Check,
+    /// What a token must have.
+    scope: Vec<String>,
+    /// Which claim says whose it is.
+    user_claim: String,
+    /// Whether sessions end when their token does.
+    close_sessions: bool,
 }
 
 /// How a token is found good.
@@ -65,20 +70,24 @@ impl OAuth2 {
     /// Reads secrets and authorities; the provider is asked with the first token.
     pub(crate) fn open(
         settings: &config::OAuth2,
+        check: &TokenCheck,
         min: TlsVersion,
         warnings: &mut Vec<Problem>,
     ) -> Result<Self, Problem> {
         let tls = tls::client_config(&settings.trust, min)?;
         let provider = Provider(HttpClient::new(&tls, CONNECTIONS, settings.timeout));
         let authorization = settings.client.as_ref().map(|client| authorization(client, warnings)).transpose()?;
-        let check = match (&settings.introspection, settings.discovery()) {
-            (Some(url), _) => Check::Introspection(Introspection::new(provider, url.clone(), authorization, settings)),
-            (None, Some((issuer, url))) => {
-                Check::Signatures(Signatures::new(provider, issuer.to_owned(), url, &settings.audience))
+        let check = match check.clone() {
+            TokenCheck::Introspection(url) => {
+                Check::Introspection(Introspection::new(provider, url, authorization, settings))
             }
-            (None, None) => return Err(Problem::of("directory", "needs `issuer` or `introspection`")),
+            TokenCheck::Signatures { issuer, configuration } => {
+                let audience = settings.audience.clone();
+                Check::Signatures(Signatures::new(provider, issuer, configuration, audience))
+            }
         };
-        Ok(Self { settings: settings.clone(), check })
+        let config::OAuth2 { scope, user_claim, close_sessions, .. } = settings.clone();
+        Ok(Self { check, scope, user_claim, close_sessions })
     }
 
     async fn judge(&self, token: &Secret) -> Result<TokenVerdict, Fault> {
@@ -103,10 +112,10 @@ impl OAuth2 {
     /// What a good token's claims must be besides, and whose it is.
     fn accept(&self, claims: &Value) -> Result<Bearer, Bad> {
         let granted = scopes(claims);
-        if let Some(missing) = self.settings.scope.iter().find(|scope| !granted.contains(&scope.as_str())) {
+        if let Some(missing) = self.scope.iter().find(|scope| !granted.contains(&scope.as_str())) {
             return Err(Bad::Unfit(format!("the token lacks the scope {missing:?}")));
         }
-        let claim = &self.settings.user_claim;
+        let claim = &self.user_claim;
         let Some(name) = claims[claim].as_str().and_then(|name| gatepost_wire::sasl::user_name(name.as_bytes())) else {
             return Err(Bad::Unfit(format!("the token has no claim {claim:?} with a user's name: see `user_claim`")));
         };
@@ -116,7 +125,7 @@ impl OAuth2 {
         }
         let expires = claims["exp"].as_u64();
         let expires = expires.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-        Ok(Bearer { name, expires: expires.filter(|_| self.settings.close_sessions) })
+        Ok(Bearer { name, expires: expires.filter(|_| self.close_sessions) })
     }
 }
 

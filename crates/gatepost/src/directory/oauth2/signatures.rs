@@ -55,9 +55,9 @@ struct Keys {
 }
 
 impl Signatures {
-    pub(super) fn new(provider: Provider, issuer: String, configuration: Uri, audience: &[String]) -> Self {
+    pub(super) fn new(provider: Provider, issuer: String, configuration: Uri, audience: Vec<String>) -> Self {
         let (keys, fetching) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { provider, issuer, configuration, audience: audience.to_vec(), keys, fetching }
+        Self { provider, issuer, configuration, audience, keys, fetching }
     }
 
     /// The claims of a good token.

@@ -209,7 +209,7 @@ impl Sqlite {
         let Change { password, place, disabled, held, services } = change;
         let update = sqlx::query(query)
             .bind(name)
-            .bind(password.as_ref().map(KeptSecret::text))
+            .bind(password.as_ref().and_then(KeptSecret::expose_text))
             .bind(place)
             .bind(disabled)
             .bind(held);
@@ -266,7 +266,8 @@ fn insert<'a>(name: &'a str, entry: &'a Entry) -> sqlx::query::Query<'a, sqlx::S
     });
     let networks = entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let networks = Some(networks).filter(|list| !list.is_empty());
-    let insert = sqlx::query(query).bind(name).bind(entry.password.as_ref().map(KeptSecret::text)).bind(place);
+    let insert =
+        sqlx::query(query).bind(name).bind(entry.password.as_ref().and_then(KeptSecret::expose_text)).bind(place);
     insert.bind(entry.barred.is_some()).bind(entry.held).bind(networks).bind(entry.services.as_deref().map(kept))
 }
 

@@ -283,6 +283,10 @@ fn opaque_tokens_are_asked_about_and_remembered_within_their_life() {
     let asked = provider.lock().asked.len();
     assert!(try_one("opaque+1==").starts_with("OK "));
     assert_eq!(provider.lock().asked.len(), asked, "remembered");
+    assert_ne!(bed.list(&["cache", "flush"])[0]["forgotten"], 0);
+    assert!(try_one("opaque+1==").starts_with("OK "));
+    assert_eq!(provider.lock().asked.len(), asked + 1, "forgotten");
+    assert!(bed.said(&["explain", "kim"]).contains("Gatepost checks it against sso, then the back end"));
     let mut short = known;
     short["exp"] = (now() + 2).into();
     provider.lock().opaque.insert("opaque3".into(), short);
@@ -372,6 +376,11 @@ fn mistakes_are_said_before_anything_starts() {
     );
     let said = bed.refusal(&in_map);
     assert!(said.contains("sso knows tokens, not where mail is"), "{said}");
-    let said = refusal("", "audience = \"mail\"");
-    assert!(said.contains("needs `issuer`"), "{said}");
+    // Each mistake once, and nothing that only follows from it.
+    for (sso, what) in
+        [("audience = \"mail\"", "needs `issuer`"), ("issuer = \"nonsense\"\naudience = \"mail\"", "expected a URL")]
+    {
+        let said = refusal("", sso);
+        assert!(said.contains(what) && said.matches("directory").count() == 1, "{said}");
+    }
 }
