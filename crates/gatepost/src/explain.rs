@@ -1,4 +1,4 @@
-//! A log-in's way, step by step, without logging in.
+//! The way of a user's log-in or mail, step by step, without either.
 
 use gatepost_wire::smtp::Mailbox;
 use gatepost_wire::{Inband, Mechanism, Protocol, sasl};

@@ -1,7 +1,7 @@
 //! Real servers on loopback, in temporary folders, for the demonstration, the tests and the benchmarks.
 //!
-//! Everything started here is ended by its process id when its value is dropped, and by the kernel
-//! should the program that started it die first.
+//! Everything started here is ended with its group of processes when its value is dropped; should the program that started it
+//! die first, the kernel ends what it started itself.
 
 mod apt;
 mod browser;

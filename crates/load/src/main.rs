@@ -1,5 +1,5 @@
 //! Measures any mail proxy from outside: a back end that takes every log-in, and clients that log in,
-//! wait, fetch, send mail, or come all at once. Processor time and memory are read from /proc for the whole tree
+//! wait, say NOOP, fetch, send mail, or come all at once. Processor time and memory are read from /proc for the whole tree
 //! of a process.
 
 mod backend;

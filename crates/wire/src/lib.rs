@@ -2,8 +2,8 @@
 //!
 //! Nothing here opens a socket, reads a clock, writes a log or knows the configuration. Each protocol is a pair of state
 //! machines: towards the client a [`Front`], or where mail is taken a [`smtp::Receiver`], and towards the mail server a
-//! [`Back`]. They take bytes and events and give back bytes and a step. That makes every conversation a value that a test
-//! can replay whole, a byte at a time, and cut at every point.
+//! [`Back`], after which a [`smtp::Handover`] takes over for mail. They take bytes and events and give back bytes and a step.
+//! That makes every conversation a value that a test can replay whole, a byte at a time, and cut at every point.
 
 mod conversation;
 mod cursor;

@@ -1,9 +1,9 @@
-//! Every bound on what a peer can make us keep or do, before it has logged in and where mail is taken. Each name ends in
-//! what is counted, and MAX.
+//! Every bound on what a peer can make these machines keep or do, before it has logged in and where mail is taken. Each name
+//! ends in what is counted, and MAX.
 
 /// Longest line of a command, without its literals. OAuth tokens of the large providers reach 4 KiB.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Longest command with its literals. With [`ANSWER_BYTES_MAX`], the most that one unauthenticated client can make us hold.
+/// Longest command with its literals. With [`ANSWER_BYTES_MAX`], the most that one unauthenticated client can make a machine hold.
 pub const COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// What may be answered before a client has taken any of it, but for the answer that goes beyond it and the last words: who
 /// asks for more at once ends the session.

@@ -1,5 +1,5 @@
 //! Who may administer: people with passwords, and tokens for programs, each with a role. Kept in one file of the state
-//! folder, which the command line changes and the running server reads again when it has changed.
+//! folder, which command line and console change, and which is read again when it has changed.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The way in for the command line: a Unix socket that only its owner can connect to. A request is one line of JSON,
+//! The way in for the command line: a Unix socket that only its owner and root can connect to. A request is one line of JSON,
 //! and so is its answer.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};

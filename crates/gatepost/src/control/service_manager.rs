@@ -1,5 +1,5 @@
 //! What systemd, or another manager of services, is told (`sd_notify(3)`): when others may begin that need Gatepost, that
-//! it stops, and which process Gatepost is after a hand-over.
+//! it lives, reloads or stops, and which process Gatepost is after a hand-over.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;

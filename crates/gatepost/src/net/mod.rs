@@ -1,5 +1,5 @@
-//! What passes over the network below any protocol of mail, of which it knows nothing: here belong sockets, TLS, names, HTTP as
-//! a client, and how servers are doing.
+//! What passes over the network below any protocol of mail: here belong sockets, TLS, names, HTTP as a client, and how servers
+//! are doing.
 
 pub(crate) mod channel_binding;
 pub(crate) mod client_certificate;

@@ -1,6 +1,6 @@
-//! Every command's address in the API: one row says where it is, what it takes, who may ask it, what it does and what it
+//! The address in the API of every command but `metrics`, which `probes` answers: one row says where it is, what it takes, who may ask it, what it does and what it
 //! answers. Its route, the checks of what comes and its description all follow from the row. The few addresses that are no
-//! commands (log-ins, the description, the log) stand in `api` and `logs`.
+//! commands (log-ins and who is logged in, the set-up, the description, the log) stand in `api` and `logs`.
 
 use schemars::{Schema, SchemaGenerator};
 

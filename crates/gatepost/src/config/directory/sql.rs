@@ -12,7 +12,7 @@ use crate::config::trust::Trust;
 use crate::config::{is_this_machine, split_port};
 
 section! {
-    pub(super) struct SqlSettings: "directory", "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user`; the settings below `url` are for all others.", {
+    pub(super) struct SqlSettings: "directory", "[directory.NAME]  # type = \"sql\"", "A SQL database. sqlite:// without `query` is the embedded directory, kept with `gatepost user` or in the console; the settings below `url` are for all others.", {
         includes_apart: &[Typed::SECTION],
     };
     url: String, "sqlite:///path/to/file.db, postgres://user@host/database or mysql://user@host/database (MariaDB too).";

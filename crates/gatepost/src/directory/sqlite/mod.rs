@@ -1,4 +1,4 @@
-//! The embedded directory: a `SQLite` file, kept by `gatepost user`.
+//! The embedded directory: a `SQLite` file, kept by `gatepost user`, console and API.
 //!
 //! The file and its schema belong here; what a hash is worth, `auth` knows.
 

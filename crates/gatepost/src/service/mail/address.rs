@@ -1,4 +1,4 @@
-//! Whose mail is taken, and for whom: only users whom the map places, so that nothing is ever relayed to elsewhere.
+//! Whose mail is taken, and for whom: without a log-in, only users whom the map places, so that nothing is relayed elsewhere.
 
 use std::sync::Arc;
 

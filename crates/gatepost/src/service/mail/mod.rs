@@ -1,5 +1,6 @@
 //! Sessions in which mail is taken: from strangers (SMTP), from within the site (LMTP), and from users whose senders are
-//! looked at (submission). Each message goes straight to the back ends of its recipients, and none is ever kept here.
+//! looked at (submission). Each message goes straight to the back ends of its recipients, or what a user submits to their own,
+//! and none is ever kept here.
 //!
 //! SMTP's grammar belongs to `wire`, and placing users to the map.
 
