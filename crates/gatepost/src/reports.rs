@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Row as _, SqliteConnection};
 
 /// The file's name in the state folder.
-pub(crate) const FILE_NAME: &str = "reports.db";
+const FILE_NAME: &str = "reports.db";
 /// How long rows are kept.
 pub(crate) const KEPT_HOURS: u64 = 90 * 24;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

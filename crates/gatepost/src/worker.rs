@@ -64,7 +64,7 @@ enum Order {
 }
 
 /// Something else that runs on a worker's thread.
-pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A worker's sessions.
 #[derive(Default)]

@@ -28,7 +28,7 @@ const TOKEN_PREFIX: &str = "gatepost_";
 /// Shortest password of an administrator.
 const PASSWORD_CHARS_MIN: usize = 10;
 /// Longest name of a person, and longest label of a token.
-pub(crate) const NAME_CHARS_MAX: usize = 64;
+pub(super) const NAME_CHARS_MAX: usize = 64;
 const TOKENS_MAX: usize = 1000;
 
 /// What somebody may do. From the viewer on, each may do what those before it may.
@@ -56,7 +56,7 @@ impl Role {
     }
 
     /// Whether a token of this role may send records to the log.
-    pub(crate) fn may_send(self) -> bool {
+    pub(super) fn may_send(self) -> bool {
         self == Self::Sender || self >= Self::Operator
     }
 }
@@ -74,7 +74,7 @@ impl std::str::FromStr for Role {
 
 /// Somebody who has shown who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Person {
+pub(super) struct Person {
     /// A person's name, or a token's label.
     pub(crate) name: String,
     pub(crate) role: Role,
@@ -150,7 +150,7 @@ impl Accounts {
 
     /// Whether there is nobody yet: then whoever reads the log may become the first. With a token somebody may read it
     /// who is to do no more than that.
-    pub(crate) fn has_nobody(&self) -> Result<bool, String> {
+    pub(super) fn has_nobody(&self) -> Result<bool, String> {
         Ok(self.current()?.kept.is_empty())
     }
 
@@ -172,17 +172,17 @@ impl Accounts {
     }
 
     /// The person's role and hash; `None`: nobody has this name.
-    pub(crate) fn person(&self, name: &str) -> Result<Option<(Role, String)>, String> {
+    pub(super) fn person(&self, name: &str) -> Result<Option<(Role, String)>, String> {
         Ok(self.current()?.kept.people.get(name).map(|person| (person.role, person.password.clone())))
     }
 
     /// Whose token this is. Takes as long whoever's it is.
-    pub(crate) fn by_token(&self, token: &str) -> Result<Option<Person>, String> {
+    pub(super) fn by_token(&self, token: &str) -> Result<Option<Person>, String> {
         self.by_token_digest(&digest(token))
     }
 
     /// As [`Accounts::by_token`], where only the token's digest is remembered.
-    pub(crate) fn by_token_digest(&self, shown: &str) -> Result<Option<Person>, String> {
+    pub(super) fn by_token_digest(&self, shown: &str) -> Result<Option<Person>, String> {
         let read = self.current()?;
         let mut found = None;
         for kept in &read.kept.tokens {
@@ -208,7 +208,7 @@ impl Accounts {
     }
 
     /// Adds the first person; false: there is somebody already.
-    pub(crate) fn set_first(&self, name: &str, password: &Secret) -> Result<bool, String> {
+    pub(super) fn set_first(&self, name: &str, password: &Secret) -> Result<bool, String> {
         check_name(name)?;
         let password = hash_of(password)?;
         let mut is_first = false;
@@ -322,7 +322,7 @@ impl Accounts {
 }
 
 /// A text that nobody can guess.
-pub(crate) fn random_text() -> Result<String, String> {
+pub(super) fn random_text() -> Result<String, String> {
     let mut random = [0; TOKEN_BYTES];
     getrandom::fill(&mut random).map_err(|error| format!("the system gives no randomness: {error}"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(random))

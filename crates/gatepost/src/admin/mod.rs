@@ -195,7 +195,7 @@ pub(crate) struct Asked {
 pub(crate) type Asking = mpsc::Sender<Asked>;
 
 /// Has the control plane answer.
-pub(crate) async fn ask_control(command: Command, by: String, asking: &Asking) -> Answer {
+async fn ask_control(command: Command, by: String, asking: &Asking) -> Answer {
     let (reply, replied) = oneshot::channel();
     let gone = || "Gatepost is stopping".to_owned();
     asking.send(Asked { command, by, reply }).await.map_err(|_| gone())?;
@@ -276,7 +276,7 @@ impl Command {
     }
 
     /// As it is sent.
-    pub(crate) fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         // Nothing in it can fail to be written as JSON.
         serde_json::to_value(self).unwrap_or_default()
     }

@@ -15,7 +15,7 @@ mod admin;
 mod backend;
 mod defence;
 mod directory;
-pub(crate) mod edit;
+mod edit;
 mod effective;
 mod link;
 mod listener;

@@ -74,7 +74,7 @@ impl Template {
     }
 
     /// Whether any part of the name stands in it.
-    pub(crate) fn names_the_user(&self) -> bool {
+    pub(super) fn names_the_user(&self) -> bool {
         self.pieces.iter().any(|piece| !matches!(piece, Piece::Text(_)))
     }
 }

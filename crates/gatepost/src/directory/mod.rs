@@ -7,14 +7,14 @@
 //! here.
 
 mod fields;
-pub(crate) mod http;
-pub(crate) mod ldap;
+mod http;
+mod ldap;
 pub(crate) mod measured;
 mod oauth2;
 pub(crate) mod passwd_file;
 #[cfg(test)]
 pub(crate) mod scripted;
-pub(crate) mod sql;
+mod sql;
 pub(crate) mod sqlite;
 
 use std::future::Future;

@@ -6,7 +6,7 @@ use crate::rendezvous::score;
 
 /// Where a user's mail is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(super) enum Place {
     /// A back end of the configuration.
     Named(String),
     /// A host that a directory names.
@@ -35,7 +35,7 @@ pub(crate) enum NoPlace {
 }
 
 /// What a choice must know beside the settings.
-pub(crate) struct Site<'a> {
+pub(super) struct Site<'a> {
     /// Whether the configuration has a back end of this name.
     pub(crate) is_backend: &'a dyn Fn(&str) -> bool,
     /// Whether it takes log-ins, as far as administrators have decided.
@@ -46,7 +46,7 @@ pub(crate) struct Site<'a> {
 
 /// Where the mail of `user` is: where it was moved to, what the directory says, then the first rule, the spread, the
 /// default.
-pub(crate) fn choose(
+pub(super) fn choose(
     settings: &config::Map,
     site: &Site<'_>,
     user: &str,

@@ -3,7 +3,7 @@
 //! Asking the directories is the only part that waits; what follows from their answers is a pure [`choice`].
 //! Connections to back ends don't belong here.
 
-pub(crate) mod choice;
+mod choice;
 #[cfg(test)]
 mod tests;
 

@@ -11,7 +11,7 @@ use super::socket::Connection;
 use super::stream::Stream;
 
 /// A server's configuration for `localhost`, a client's that trusts it, and the certificate.
-pub(crate) fn configurations() -> (Arc<ServerConfig>, Arc<ClientConfig>, CertificateDer<'static>) {
+pub(super) fn configurations() -> (Arc<ServerConfig>, Arc<ClientConfig>, CertificateDer<'static>) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let certificate = own.cert.der().clone();
     let mut roots = RootCertStore::empty();

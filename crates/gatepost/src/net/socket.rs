@@ -76,7 +76,7 @@ pub(crate) struct Connection {
 }
 
 /// What one read gave.
-pub(crate) struct Read {
+pub(super) struct Read {
     pub(crate) count: usize,
     /// The peer says no more: the next read would give nothing.
     pub(crate) is_last: bool,

@@ -31,7 +31,7 @@ enum Decision {
 
 /// Why a connection is turned away.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum TurnedAway {
+pub(super) enum TurnedAway {
     /// This rule denies it.
     Denied { rule: Arc<str> },
     /// An administrator has banned this network.
@@ -91,7 +91,7 @@ impl AccessLevel {
 /// Admits a connection from `address` and takes its slots, or says why not.
 ///
 /// The first of `levels` with a matching rule decides; the most specific comes first. No match: allowed.
-pub(crate) fn admit(
+fn admit(
     levels: &[&AccessLevel],
     scopes: &[&Scope],
     ledger: &Arc<Ledger>,

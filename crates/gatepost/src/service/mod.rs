@@ -18,7 +18,7 @@ pub(crate) mod listener;
 pub(crate) mod mail;
 mod reach;
 mod relay;
-pub(crate) mod resolve;
+mod resolve;
 mod secure;
 mod transcript;
 pub(crate) mod wheel;

@@ -10,7 +10,7 @@ mod content;
 mod delivery;
 mod links;
 mod memory;
-pub(crate) mod rates;
+mod rates;
 mod record;
 mod screen;
 
