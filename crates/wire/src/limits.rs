@@ -3,7 +3,8 @@
 
 /// Longest line of a command, without its literals. OAuth tokens of the large providers reach 4 KiB.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Longest command with its literals. With [`ANSWER_BYTES_MAX`], the most that one unauthenticated client can make a machine hold.
+/// Longest command with its literals. With [`ANSWER_BYTES_MAX`], the most that one unauthenticated client can make a machine
+/// hold.
 pub const COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// What may be answered before a client has taken any of it, but for the answer that goes beyond it and the last words: who
 /// asks for more at once ends the session.

@@ -1,5 +1,5 @@
-//! The way in for the command line: a Unix socket that only its owner and root can connect to. A request is one line of JSON,
-//! and so is its answer.
+//! The way in for the command line: a Unix socket that only its owner and root can connect to. A request is one line of
+//! JSON, and so is its answer.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};

@@ -407,6 +407,7 @@ mod tests {
             assert!(said == 1 && warnings.iter().any(|warning| warning.contains(words)), "{warnings:?}");
         }
     }
+
     #[test]
     fn a_directory_of_tokens_in_the_map_is_one_mistake() {
         let sso = "type = \"oauth2\"\nissuer = \"https://sso.example\"\naudience = [\"mail\"]";

@@ -1,10 +1,9 @@
 //! Directories: who has an account, whether a password is right, and where the mail lives.
 //!
-//! A directory of [`Accounts`] that is given a name answers with an [`Entry`] ([`Accounts::find`]); given a password as well, it
-//! also checks that ([`Accounts::authenticate`]), or leaves the comparing of its hash to `auth`. One of [`Tokens`] says whose a
-//! token is.
-//! Adding one is a file here with its arm in [`open_accounts`] or [`open_tokens`], and a file and a row for its settings. What a back end is doesn't belong
-//! here.
+//! A directory of [`Accounts`] that is given a name answers with an [`Entry`] ([`Accounts::find`]); given a password as well,
+//! it also checks that ([`Accounts::authenticate`]), or leaves the comparing of its hash to `auth`. One of [`Tokens`] says
+//! whose a token is. Adding one is a file here, opened in [`open_accounts`] or [`open_tokens`], and a file and a row for its
+//! settings. What a back end is doesn't belong here.
 
 mod fields;
 mod http;

@@ -1,4 +1,5 @@
-//! From what is known of a user to a back end: a pure choice, the same on every node where administrators have decided the same.
+//! From what is known of a user to a back end: a pure choice, the same on every node where administrators have decided the
+//! same.
 
 use crate::config::{self, MapRule, split_name, split_port};
 use crate::directory::{Entry, Location};

@@ -1,6 +1,7 @@
-//! The address in the API of every command but `metrics`, which `probes` answers: one row says where it is, what it takes, who may ask it, what it does and what it
-//! answers. Its route, the checks of what comes and its description all follow from the row. The few addresses that are no
-//! commands (log-ins and who is logged in, the set-up, the description, the log) stand in `api` and `logs`.
+//! The address in the API of every command but `metrics`, which `probes` answers: one row says where it is, what it takes, who
+//! may ask it, what it does and what it answers. Its route, the checks of what comes and its description all follow from the
+//! row. The few addresses that are no commands (log-ins and who is logged in, the set-up, the description, the log) stand in
+//! `api` and `logs`.
 
 use schemars::{Schema, SchemaGenerator};
 
